@@ -1,0 +1,59 @@
+# Every habit in one word; `make` alone lists them.
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help setup run results test check lock ui relog bench environments clean shell hooks
+
+PIPELINE ?= dvc.yaml
+DAYS ?= 1
+PORT ?= 5000
+PROCESSES = $(dir $(wildcard lab/processes/*/Pipfile))
+ENVIRONMENTS = "$$(lib/bootstrap)" lib/environments.py
+
+help: ## List what there is to make
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target does; do \
+		printf '  make %-14s %s\n' "$$target" "$$does"; done
+
+setup: ## Make every environment, and .venv for the editor
+	@$(ENVIRONMENTS) make . $(PROCESSES)
+	@$(ENVIRONMENTS) make --dev .
+	@lib/within --dev . sh -c 'ln -sfn "$$VIRTUAL_ENV" .venv && echo "Interpreter: $$VIRTUAL_ENV/bin/python (.venv)"'
+
+run: ## Run the pipeline and show its results (PIPELINE=folder/dvc.yaml runs another)
+	@$(ENVIRONMENTS) make . $(PROCESSES)
+	@lib/within . python -m lib.params
+	@lib/within . dvc repro $(PIPELINE)
+	@lib/within . python -m lib.results
+
+results: ## Show the results on disk, and how they differ from those committed
+	@lib/within . python -m lib.results
+
+test: setup check ## Run every check and every test
+	@lib/within --dev . python -m pytest
+
+check: ## Lint, types, secrets, locks: every pre-commit hook on every file
+	@SKIP=no-commit-to-branch lib/within --dev . pre-commit run --all-files
+
+hooks: setup ## Install the git hooks of .pre-commit-config.yaml
+	@.venv/bin/python -m pre_commit install
+
+lock: ## Resolve every Pipfile into its Pipfile.lock
+	@$(ENVIRONMENTS) lock
+
+ui: ## Serve the MLflow store in mlflow.db (PORT=5000)
+	@lib/within --dev . python -m lib.ui $(PORT)
+
+relog: ## Log results to MLflow that it has not got, because it was away
+	@for name in $(notdir $(PROCESSES:/=)); do lab/processes/run $$name --relog || failed=1; done; \
+		[ -z "$$failed" ]
+
+bench: setup ## Measure the speeds that the README states
+	@lib/within --dev . python -m tests.bench
+
+environments: ## List the environments on this machine, their size and last use
+	@$(ENVIRONMENTS) list
+
+clean: ## Remove environments that no lock here names and nobody used for DAYS=1
+	@$(ENVIRONMENTS) clean $(DAYS)
+
+shell: ## A shell in the development environment
+	@exec lib/within --dev . "$${SHELL:-sh}"

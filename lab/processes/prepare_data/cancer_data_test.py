@@ -1,0 +1,191 @@
+"""What the raw data must be, and what is true of the splits made of them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.preprocessing import StandardScaler
+
+from lab.processes.prepare_data.cancer_data import (
+    FEATURES,
+    TARGET,
+    DataError,
+    describe_splits,
+    load_cancer_data,
+    prepare_cancer_data,
+    validate_cancer_data,
+)
+from lab.processes.prepare_data.main import log, prepare
+from lib.splits import load_data_splits
+
+pytestmark = pytest.mark.unittest
+
+RAW = load_cancer_data()
+
+
+@pytest.fixture
+def frame():
+    return RAW.copy()
+
+
+def prepared(frame=RAW, seed=0):
+    return prepare_cancer_data(frame, test_size=0.15, validation_size=0.2, random_seed=seed)
+
+
+def raw(splits, scaler):
+    """The rows of each split as they were before they were standardised."""
+    return [scaler.inverse_transform(X) for X in (splits.X_train, splits.X_val, splits.X_test)]
+
+
+# ---- the raw frame
+
+
+def test_the_data_as_they_come_are_valid(frame):
+    valid = validate_cancer_data(frame, max_duplicated=0)
+    assert valid.shape == (569, 31)
+    assert valid[TARGET].sum() == 212, "212 of the 569 tumours are malignant"
+
+
+def test_columns_in_another_order_are_the_same_data(frame):
+    shuffled = frame[frame.columns[::-1]]
+    pd.testing.assert_frame_equal(validate_cancer_data(shuffled, 0), validate_cancer_data(frame, 0))
+
+
+BAD = {
+    "missing column": (lambda f: f.drop(columns="worst area"), "column 'worst area' is missing"),
+    "extra column": (lambda f: f.assign(age=1.0), "column 'age' is not known"),
+    "wrong type": (
+        lambda f: f.assign(**{"mean area": f["mean area"].astype(str)}),
+        "column 'mean area' has type str: it must be float64",
+    ),
+    "NaN": (lambda f: put(f, 17, "mean area", np.nan), "column 'mean area', row 17: nan"),
+    "infinity": (lambda f: put(f, 17, "mean area", np.inf), "column 'mean area', row 17: inf"),
+    "too low": (
+        lambda f: put(f, 3, "area error", -0.5),
+        "column 'area error', row 3: -0.5 is not a number from 0 to 10000",
+    ),
+    "too high": (
+        lambda f: put(f, 568, "worst symmetry", 1.5),
+        "column 'worst symmetry', row 568: 1.5 is not a number from 0 to 1",
+    ),
+    "unknown class": (lambda f: put(f, 5, TARGET, 2), "column 'malignant', row 5: 2 is not 0 or 1"),
+    "one class": (lambda f: f[f[TARGET] == 1], "'malignant' is 1 in all 212 rows"),
+    "no row": (lambda f: f[:0], "'malignant' is empty in all 0 rows"),
+    "duplicated": (
+        lambda f: pd.concat([f, f[:40]], ignore_index=True),
+        "40 of 609 rows repeat an earlier one, the first in row 569: at most 1.0% may",
+    ),
+    "column twice": (
+        lambda f: pd.concat([f, f[["mean area"]]], axis=1),
+        "column 'mean area' occurs more than once",
+    ),
+}
+
+
+def put(frame, row, column, value):
+    frame.loc[row, column] = value
+    return frame
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_frame_names_column_row_and_value(frame, case):
+    spoil, message = BAD[case]
+    with pytest.raises(DataError) as caught:
+        validate_cancer_data(spoil(frame), max_duplicated=0.01)
+    assert message in str(caught.value)
+
+
+def test_many_bad_values_are_listed_up_to_ten_and_counted(frame):
+    frame["mean area"] = -1.0
+    with pytest.raises(DataError) as caught:
+        validate_cancer_data(frame, max_duplicated=0)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 11
+    assert lines[-1] == "and 559 more."
+
+
+def test_data_too_few_to_split_say_so(frame):
+    few = pd.concat([frame[frame[TARGET] == 0], frame[frame[TARGET] == 1][:1]])
+    with pytest.raises(DataError, match="357 of class 0, 1 of class 1 are too few to split"):
+        prepared(few)
+
+
+# ---- the splits
+
+
+def test_every_row_is_in_exactly_one_split():
+    rows = np.concatenate(raw(*prepared()))
+    found = np.array(sorted(map(tuple, rows)))
+    expected = np.array(sorted(map(tuple, RAW[list(FEATURES)].to_numpy())))
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_sizes_are_those_asked_for():
+    rows = describe_splits(prepared()[0])["rows"]
+    assert rows["test"] == round(0.15 * 569 + 0.5)
+    assert rows["validation"] == pytest.approx(0.2 * (569 - rows["test"]), abs=1)
+
+
+def test_the_splits_are_stratified():
+    share = RAW[TARGET].mean()
+    sizes = describe_splits(prepared()[0])
+    for split, rows in sizes["rows"].items():
+        assert abs(sizes["malignant_share"][split] - share) * rows <= 1, split
+
+
+def test_the_scaler_saw_the_training_split_only():
+    splits, scaler = prepared()
+    assert scaler.n_samples_seen_ == len(splits.X_train)
+    np.testing.assert_allclose(splits.X_train.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(splits.X_train.std(axis=0), 1, atol=1e-5)
+    train, *_ = raw(splits, scaler)
+    again = StandardScaler().fit(train)
+    np.testing.assert_allclose(again.mean_, scaler.mean_, rtol=1e-5)
+
+
+def test_rows_keep_their_label():
+    splits, scaler = prepared()
+    train, *_ = raw(splits, scaler)
+    everything = RAW[list(FEATURES)].to_numpy()
+    for row, label in zip(train[:50], splits.y_train[:50], strict=True):
+        same = np.abs(everything - row).sum(axis=1).argmin()
+        assert RAW[TARGET][same] == label
+
+
+def test_the_seed_decides_the_split():
+    first, again, other = (prepared(seed=seed)[0] for seed in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first.y_train, other.y_train)
+
+
+# ---- main.py
+
+
+def test_a_bad_frame_leaves_earlier_outputs_as_they_were(quick_params, tmp_path, monkeypatch):
+    params = quick_params.model_copy(
+        update={
+            "paths": quick_params.paths.model_copy(update={"dir_processed": str(tmp_path / "p")})
+        }
+    )
+    prepare(params)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    bad = RAW.assign(**{"mean area": -1.0})
+    monkeypatch.setattr("lab.processes.prepare_data.cancer_data.load_cancer_data", lambda: bad)
+    with pytest.raises(DataError):
+        prepare(params)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    assert len(load_data_splits(tmp_path / "p").X_train) == 386
+
+
+def test_the_sizes_are_logged(quick_params, tmp_path, mlflow_stand_in):
+    params = quick_params.model_copy(
+        update={
+            "paths": quick_params.paths.model_copy(update={"dir_processed": str(tmp_path / "p")})
+        }
+    )
+    prepare(params)
+    log(mlflow_stand_in, params)
+    [run] = mlflow_stand_in.runs
+    assert run.metrics["rows_train"] == [(0, 386.0)]
+    assert run.params["test_size"] == params.prepare_data.test_size
+    assert run.tags["stage"] == "prepare_data"

@@ -1,0 +1,102 @@
+"""The stages of dvc.yaml fit their processes: who may import whom, and what DVC must know of it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import grimp
+import pytest
+
+from lib.params import Params, read_yaml
+
+pytestmark = pytest.mark.unittest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
+PROCESSES = sorted(main.parent.name for main in ROOT.glob("lab/processes/*/main.py"))
+GRAPH = grimp.build_graph("lib", "lab", cache_dir=None)
+
+
+def module_file(module):
+    return module.replace(".", "/") + ".py"
+
+
+def imported(process):
+    """The files of this repository that a process's main.py imports, directly or not."""
+    main = f"lab.processes.{process}.main"
+    modules = {main} | GRAPH.find_upstream_modules(main)
+    return {module_file(module) for module in modules if (ROOT / module_file(module)).is_file()}
+
+
+def deps(process):
+    """The deps that are not data."""
+    return {path for path in PIPELINE[process]["deps"] if path.startswith(("lib/", "lab/"))}
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_the_deps_of_a_stage_are_what_its_main_imports_and_its_lock(process):
+    lock = f"lab/processes/{process}/Pipfile.lock"
+    missing = imported(process) | {lock}
+    assert missing - deps(process) == set(), "a change in these would not run the stage again"
+    assert deps(process) - missing == set(), "a change in these would run the stage for nothing"
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_stage_runs_its_process_and_lists_its_own_parameters(process):
+    assert PIPELINE[process]["cmd"] == f"lab/processes/run {process}"
+    assert set(PIPELINE[process]["params"]) == {"random_seed", process}
+    assert process in Params.model_fields
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_process_imports_no_other_process(process):
+    foreign = [f for f in imported(process) if f.startswith("lab/") and f"/{process}/" not in f]
+    assert foreign == []
+
+
+def test_the_library_knows_nothing_of_who_uses_it():
+    for module in GRAPH.find_descendants("lib"):
+        used = GRAPH.find_modules_directly_imported_by(module)
+        assert all(name.startswith("lib") for name in used), f"{module} imports {used}"
+
+
+def test_modules_of_processes_are_given_values():
+    for process in PROCESSES:
+        for file in (ROOT / "lab/processes" / process).glob("*.py"):
+            if file.name == "main.py" or file.name.endswith("_test.py"):
+                continue
+            found = re.findall(
+                r"os\.environ|getenv|load_params|read_yaml|\bopen\(", file.read_text()
+            )
+            assert found == [], f"{file} touches files or the environment"
+
+
+def test_every_lock_fits_its_pipfile_and_all_agree():
+    verify = '"$(lib/bootstrap)" lib/environments.py verify'
+    done = subprocess.run(
+        ["sh", "-c", verify], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_git_tracks_names_no_index():
+    locks = list(ROOT.glob("**/Pipfile.lock"))
+    assert len(locks) >= len(PROCESSES) + 1
+    for lock in locks:
+        assert '"sources": []' in lock.read_text(), lock
+        assert "[[source]]" not in lock.with_name("Pipfile").read_text(), lock
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_process_locks_what_it_imports(process):
+    """Each third-party package that a process imports is named in its own Pipfile."""
+    graph = grimp.build_graph("lib", "lab", include_external_packages=True, cache_dir=None)
+    main = f"lab.processes.{process}.main"
+    external = {m for m in graph.find_upstream_modules(main) if graph.is_module_squashed(m)}
+    third_party = {m for m in external if m not in sys.stdlib_module_names}
+    pipfile = (ROOT / "lab/processes" / process / "Pipfile").read_text().replace("-", "_")
+    known = {"sklearn": "scikit_learn"}
+    missing = {m for m in third_party if known.get(m, m) not in pipfile}
+    # Imported inside functions, by those who have it: lib/splits.py's as_type="tensor".
+    assert missing - {"torch", "mlflow"} == set()

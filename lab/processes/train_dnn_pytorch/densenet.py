@@ -1,0 +1,90 @@
+"""The densely connected binary classifier: its layers, its training and its predictor.
+
+Called by this process's main.py, which gives it arrays and parameters and writes what comes back.
+The loop itself is `lib.pytorch.train`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from sklearn.base import TransformerMixin
+from sklearn.pipeline import Pipeline
+from torch import nn
+
+from lib.pytorch import (
+    EpochRecord,
+    History,
+    TorchClassifier,
+    create_dataloader,
+    seed_everything,
+    train,
+)
+from lib.splits import Splits
+
+
+@dataclass(frozen=True)
+class TrainedDensenet:
+    """A network with its best epoch's weights, on the CPU, and how it came to them."""
+
+    network: nn.Sequential
+    history: History
+
+
+def create_densenet(n_features: int, hidden: Sequence[int] = (200, 100, 100)) -> nn.Sequential:
+    """An untrained network, (b, n_features) float32 to (b, 1) logits of class 1.
+
+    Each hidden layer is linear, batch norm, ReLU. Weights are drawn from torch's global generator.
+    Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167
+    """
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise((n_features, *hidden)):
+        # A bias before batch norm would have no effect: the norm subtracts the mean.
+        layers += [nn.Linear(n_in, n_out, bias=False), nn.BatchNorm1d(n_out), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear((n_features, *hidden)[-1], 1))
+
+
+def train_densenet(
+    splits: Splits,
+    *,
+    seed: int,
+    hidden: Sequence[int] = (200, 100, 100),
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    patience: int | None,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 10,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> TrainedDensenet:
+    """A network trained on the training split; the validation split says which epoch is the best.
+
+    `seed` decides the first weights and the order of rows. Sets the global seeds and torch's
+    deterministic mode. What the other arguments mean: `lib.pytorch.train`.
+
+    Raises:
+        NonFiniteLossError: lr is too high for these data.
+    """
+    seed_everything(seed)
+    network = create_densenet(splits.X_train.shape[1], hidden)
+    history = train(
+        network,
+        create_dataloader(splits.X_train, splits.y_train, batch_size, shuffle=True, seed=seed),
+        create_dataloader(splits.X_val, splits.y_val, batch_size, shuffle=False, seed=seed),
+        lr=lr,
+        epochs=epochs,
+        patience=patience,
+        device=device,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        on_epoch=on_epoch,
+    )
+    return TrainedDensenet(network.cpu(), history)
+
+
+def create_predictor(scaler: TransformerMixin, network: nn.Module) -> Pipeline:
+    """One Pipeline of fitted scaler and trained network: raw features in, probabilities out."""
+    return Pipeline([("scaler", scaler), ("network", TorchClassifier(network))])

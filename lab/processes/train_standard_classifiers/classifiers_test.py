@@ -1,0 +1,115 @@
+"""The classifiers are what they are called, are compared fairly, and the best is kept."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from lab.processes.prepare_data.cancer_data import FEATURES, TARGET, load_cancer_data
+from lab.processes.train_standard_classifiers.classifiers import (
+    CLASSIFIERS,
+    best_classifier,
+    measure,
+    train_classifiers,
+)
+from lab.processes.train_standard_classifiers.main import log, train
+from lib.files import read_csv, read_json
+from lib.splits import load_data_splits
+
+pytestmark = pytest.mark.unittest
+
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
+
+
+@pytest.fixture
+def splits(temp_data_dir):
+    return load_data_splits(temp_data_dir)
+
+
+@pytest.fixture
+def settings(quick_params):
+    return quick_params.train_standard_classifiers.model_dump()
+
+
+def test_each_classifier_of_the_parameters_is_trained_in_their_order(splits, settings):
+    trained = list(train_classifiers(splits, settings, random_seed=0))
+    assert [one.name for one in trained] == list(settings) == list(CLASSIFIERS)
+    for one in trained:
+        assert one.validation.shape == splits.y_val.shape
+        assert measure(one, splits)["validation"]["accuracy"] > 0.9, one.name
+
+
+def test_a_classifier_trained_among_others_is_the_one_trained_alone(splits, settings):
+    together = {one.name: one for one in train_classifiers(splits, settings, random_seed=3)}
+    for name in settings:
+        [alone] = train_classifiers(splits, {name: settings[name]}, random_seed=3)
+        assert np.array_equal(alone.test, together[name].test), name
+
+
+def test_its_probabilities_are_scikit_learns(splits, settings):
+    [one] = train_classifiers(splits, {"logistic_regression": {"C": 0.3}}, random_seed=0)
+    reference = LogisticRegression(C=0.3, random_state=0).fit(splits.X_train, splits.y_train)
+    assert np.array_equal(one.test, reference.predict_proba(splits.X_test)[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "losses", "best"),
+    [((0.9, 0.95), (0.1, 0.9), "b"), ((0.9, 0.9), (0.2, 0.1), "b"), ((0.9, 0.9), (0.1, 0.1), "a")],
+)
+def test_the_best_has_the_highest_accuracy_then_the_lowest_loss_then_comes_first(
+    accuracies, losses, best
+):
+    metrics = {
+        name: {"validation": {"accuracy": accuracy, "log_loss": loss}}
+        for name, accuracy, loss in zip("ab", accuracies, losses, strict=True)
+    }
+    assert best_classifier(metrics) == best
+
+
+def test_the_saved_model_takes_raw_features_in_a_fresh_interpreter(quick_params, splits, tmp_path):
+    train(quick_params)
+    folder = Path(quick_params.paths.dir_standard_classifiers)
+    np.save(tmp_path / "raw.npy", load_cancer_data()[list(FEATURES)].to_numpy())
+    script = (
+        "import joblib, numpy, sys; "
+        "p = joblib.load(sys.argv[1]).predict_proba(numpy.load(sys.argv[2])); "
+        "numpy.save(sys.argv[3], p)"
+    )
+    files = [folder / "model.joblib", tmp_path / "raw.npy", tmp_path / "probabilities.npy"]
+    # In another folder and without this repository: scikit-learn is all that it needs.
+    subprocess.run([sys.executable, "-I", "-c", script, *files], cwd=tmp_path, check=True)
+    fresh = np.load(files[2])
+    assert np.array_equal(fresh, joblib.load(files[0]).predict_proba(np.load(files[1])))
+    accuracy = np.mean((fresh[:, 1] >= 0.5) == load_cancer_data()[TARGET])
+    assert accuracy > 0.95, "raw features must be scaled inside"
+
+
+def test_metrics_of_the_best_are_those_in_the_table_of_all(quick_params):
+    train(quick_params)
+    folder = Path(quick_params.paths.dir_metrics)
+    best = read_json(folder / "train_standard_classifiers.json")
+    table = {row["classifier"]: row for row in read_csv(folder / "classifiers.csv")}
+    row = table[best["classifier"]]
+    assert float(row["validation_accuracy"]) == best["validation"]["accuracy"]
+    assert float(row["test_log_loss"]) == best["test"]["log_loss"]
+    assert best["validation"]["accuracy"] == max(
+        float(r["validation_accuracy"]) for r in table.values()
+    )
+
+
+def test_a_run_is_logged_with_a_nested_run_for_each_classifier(quick_params, mlflow_stand_in):
+    train(quick_params)
+    log(mlflow_stand_in, quick_params)
+    parent, *children = mlflow_stand_in.runs
+    assert [child.name for child in children] == list(CLASSIFIERS)
+    table = read_csv(Path(quick_params.paths.dir_metrics) / "classifiers.csv")
+    for child, row in zip(children, table, strict=True):
+        assert child.parent is parent
+        assert child.params["classifier"] == child.name == row["classifier"]
+        assert child.metrics["validation_accuracy"] == [(0, float(row["validation_accuracy"]))]
+        assert len(child.metrics) == 12
+    assert {"model.joblib", "roc_curves.png", "confusion_matrix.png"} <= set(parent.artifacts)

@@ -1,0 +1,64 @@
+"""Files are there whole or not at all."""
+
+import math
+
+import pytest
+
+from lib.files import read_csv, replaced_directory, write_csv, write_json
+
+pytestmark = pytest.mark.unittest
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_block_that_ends_well_replaces_the_directory(tmp_path):
+    target = tmp_path / "below" / "out"
+    for content in ("old", "new"):
+        with replaced_directory(target) as folder:
+            (folder / content).touch()
+    assert names(target) == ["new"], "nothing of the earlier content stays"
+    assert names(target.parent) == ["out"]
+
+
+def fill_half(folder):
+    (folder / "half").touch()
+    (folder / "missing" / "file").touch()
+
+
+def test_a_block_that_raises_leaves_what_was_there(tmp_path):
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old").touch()
+    with pytest.raises(FileNotFoundError), replaced_directory(target) as folder:
+        fill_half(folder)
+    assert names(target) == ["old"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_what_a_killed_process_left_is_cleared_and_what_it_moved_away_comes_back(tmp_path):
+    half, moved = tmp_path / ".out.new", tmp_path / ".out.old"
+    for folder, file in ((half, "half"), (moved, "old")):
+        folder.mkdir()
+        (folder / file).touch()
+    with pytest.raises(RuntimeError), replaced_directory(tmp_path / "out"):
+        raise RuntimeError
+    assert names(tmp_path / "out") == ["old"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_csv_gives_back_every_digit(tmp_path):
+    values = [0.1 + 0.2, 1 / 3, math.pi * 1e-300]
+    write_csv(tmp_path / "a.csv", [{"name": 'ä,"b"', "value": value} for value in values])
+    rows = read_csv(tmp_path / "a.csv")
+    assert [float(row["value"]) for row in rows] == values
+    assert rows[0]["name"] == 'ä,"b"'
+
+
+def test_json_refuses_what_json_cannot_say_and_keeps_the_old_file(tmp_path):
+    write_json(tmp_path / "a.json", {"b": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"b": math.nan})
+    assert (tmp_path / "a.json").read_text() == '{\n  "b": 1\n}\n'
+    assert names(tmp_path) == ["a.json"]

@@ -1,0 +1,645 @@
+"""Properties of lib/pytorch.py: loaders, the training loop, its checkpoint, the predictor."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lib.pytorch import (
+    EpochRecord,
+    History,
+    Loader,
+    NonFiniteLossError,
+    TorchClassifier,
+    choose_device,
+    create_dataloader,
+    predict_logits,
+    predict_probability,
+    seed_everything,
+    train,
+)
+
+CPU = torch.device("cpu")
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.uint8]
+
+
+def make_data(n: int = 97) -> tuple[Floats, Ints]:
+    X = np.random.default_rng(0).standard_normal((n, 5), dtype=np.float32)
+    return X, (X[:, 0] + X[:, 1] ** 2 > 0.5).astype(np.uint8)
+
+
+def make_network() -> nn.Sequential:
+    seed_everything(0)
+    return nn.Sequential(
+        nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 1)
+    )
+
+
+def run(
+    X: Floats | None = None,
+    *,
+    lr: float = 0.01,
+    batch_size: int = 16,
+    epochs: int = 12,
+    patience: int | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> tuple[nn.Sequential, History]:
+    """A training with all that a resumed one must restore: dropout, shuffling, batch norm, Adam."""
+    X_default, y = make_data()
+    X = X_default if X is None else X
+    network = make_network()
+    history = train(
+        network,
+        create_dataloader(X, y, batch_size, shuffle=True, seed=1),
+        create_dataloader(X[:40], y[:40], batch_size, shuffle=False, seed=1),
+        lr=lr,
+        epochs=epochs,
+        patience=patience,
+        device=CPU,
+        checkpoint=checkpoint,
+        checkpoint_every=3,
+        on_epoch=on_epoch,
+    )
+    return network, history
+
+
+def start_python(
+    code: str, folder: Path, *arguments: str, hash_seed: str = "0"
+) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-W", "error::UserWarning", "-c", code, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": hash_seed},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def read_loader(loader: Loader) -> list[tuple[Floats, Ints]]:
+    return [(X.numpy(), y.numpy()) for X, y in loader]
+
+
+def assert_same_state(one: nn.Module, other: nn.Module) -> None:
+    states = one.state_dict(), other.state_dict()
+    assert states[0].keys() == states[1].keys()
+    for name in states[0]:
+        assert torch.equal(states[0][name], states[1][name]), f"{name} differs"
+
+
+# Loaders
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize(
+    ("n", "batch_size"), [(97, 10), (97, 16), (97, 97), (97, 500), (1, 8), (90, 1)]
+)
+def test_each_epoch_holds_each_row_exactly_once(n: int, batch_size: int, shuffle: bool) -> None:
+    X, y = np.arange(n, dtype=np.float32).reshape(-1, 1), np.arange(n, dtype=np.uint8)
+    loader = create_dataloader(X, y, batch_size, shuffle, seed=0)
+    for _ in range(2):
+        batches = read_loader(loader)
+        assert len(batches) == len(loader)
+        assert sorted(np.concatenate([batch[1] for batch in batches])) == list(range(n))
+        assert all(np.array_equal(batch[0][:, 0], batch[1]) for batch in batches), (
+            "a row lost its label"
+        )
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_batches_are_those_of_a_per_row_loader_with_the_same_seed(shuffle: bool) -> None:
+    X, y = make_data(100)
+    fast = create_dataloader(X, y, 16, shuffle, seed=3)
+    slow: Loader = DataLoader(
+        TensorDataset(torch.from_numpy(X), torch.from_numpy(y)),
+        batch_size=16,
+        shuffle=shuffle,
+        generator=torch.Generator().manual_seed(3),
+    )
+    for _ in range(2):
+        for batch, expected in zip(fast, slow, strict=True):
+            assert torch.equal(batch[0], expected[0])
+            assert torch.equal(batch[1], expected[1])
+
+
+@pytest.mark.unittest
+def test_two_epochs_have_different_orders_and_the_same_seed_the_same() -> None:
+    X, y = make_data()
+    one, same = (create_dataloader(X, y, 16, shuffle=True, seed=5) for _ in range(2))
+    other = create_dataloader(X, y, 16, shuffle=True, seed=6)
+    first, second = (np.concatenate([b[0] for b in read_loader(one)]) for _ in range(2))
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, np.concatenate([b[0] for b in read_loader(same)]))
+    assert not np.array_equal(first, np.concatenate([b[0] for b in read_loader(other)]))
+
+
+@pytest.mark.unittest
+def test_iterating_leaves_the_global_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    read_loader(create_dataloader(*make_data(), 16, shuffle=True, seed=0))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize(
+    ("n", "batch_size", "sizes"),
+    [(97, 16, [16] * 5 + [17]), (98, 16, [16] * 6 + [2]), (96, 16, [16] * 6)],
+)
+def test_a_rest_of_one_row_joins_the_batch_before_it(
+    n: int, batch_size: int, sizes: list[int]
+) -> None:
+    loader = create_dataloader(*make_data(n), batch_size, shuffle=True, seed=0)
+    assert [len(y) for _, y in loader] == sizes
+    assert len(loader) == len(sizes)
+
+
+@pytest.mark.unittest
+def test_a_memory_mapped_array_loads_without_a_warning_and_batches_are_copies(
+    tmp_path: Path,
+) -> None:
+    X, y = make_data()
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loader = create_dataloader(mapped, y, 16, shuffle=False, seed=0)
+    assert isinstance(loader.dataset, TensorDataset)
+    assert loader.dataset.tensors[0].data_ptr() == mapped.ctypes.data, (
+        "the data were copied into memory"
+    )
+    for batch, _ in loader:
+        batch.zero_()
+    assert np.array_equal(mapped, X)
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize(
+    ("n_rows", "n_labels", "batch_size", "message"),
+    [(3, 2, 1, "X has 3 rows and y 2"), (0, 0, 1, "X has 0 rows"), (3, 3, 0, "batch_size is 0")],
+)
+def test_a_loader_refuses_what_it_cannot_iterate(
+    n_rows: int, n_labels: int, batch_size: int, message: str
+) -> None:
+    X, y = np.zeros((n_rows, 2), np.float32), np.zeros(n_labels, np.uint8)
+    with pytest.raises(ValueError, match=message):
+        create_dataloader(X, y, batch_size, shuffle=True, seed=0)
+
+
+# Training
+
+
+class Scripted(nn.Module):
+    """A network whose weight counts epochs and whose validation logits come from a table."""
+
+    def __init__(self, logits_by_epoch: list[list[float]]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.register_buffer("epoch", torch.tensor(0))
+        self.table = logits_by_epoch
+        self.epoch: Tensor
+
+    def forward(self, X: Tensor) -> Tensor:
+        if self.training:
+            self.epoch += 1
+            return self.weight.expand(len(X))
+        return torch.tensor(self.table[int(self.epoch) - 1])
+
+
+def train_scripted(
+    logits_by_epoch: list[list[float]], patience: int | None = None
+) -> tuple[Scripted, History]:
+    """Four validation rows of class 1: a positive logit is right, a larger one has a lower loss."""
+    network = Scripted(logits_by_epoch)
+    loaders = [
+        create_dataloader(np.zeros((4, 1), np.float32), np.ones(4, np.uint8), 4, False, 0)
+        for _ in range(2)
+    ]
+    epochs = len(logits_by_epoch)
+    history = train(network, *loaders, lr=0.1, epochs=epochs, patience=patience, device=CPU)
+    return network, history
+
+
+RIGHT, SURE, WRONG = 1.0, 2.0, -1.0
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize(
+    ("logits_by_epoch", "best"),
+    [
+        pytest.param([[RIGHT, WRONG] * 2, [RIGHT] * 4, [WRONG] * 4], 2, id="highest accuracy"),
+        pytest.param([[RIGHT] * 4, [SURE] * 4, [RIGHT] * 4], 2, id="of equals, lowest loss"),
+        pytest.param([[WRONG] * 4, [SURE] * 4, [SURE] * 4], 2, id="of equals, earliest"),
+        pytest.param([[10.0] * 3 + [WRONG], [0.1] * 4], 2, id="accuracy before loss"),
+    ],
+)
+def test_training_keeps_the_weights_of_the_best_epoch(
+    logits_by_epoch: list[list[float]], best: int
+) -> None:
+    network, history = train_scripted(logits_by_epoch)
+    assert history.best_epoch == best
+    assert history.best.epoch == best
+    assert int(network.epoch) == best, "the network holds another epoch's state"
+    assert [record.epoch for record in history.records] == list(range(1, len(logits_by_epoch) + 1))
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize(("patience", "n_trained"), [(2, 4), (3, 5), (None, 9)])
+def test_training_stops_after_patience_epochs_without_a_better_one(
+    patience: int | None, n_trained: int
+) -> None:
+    table = [[RIGHT, WRONG] * 2, [RIGHT] * 4, *[[WRONG] * 4] * 7]
+    _, history = train_scripted(table, patience)
+    assert len(history.records) == n_trained
+    assert history.best_epoch == 2
+
+
+@pytest.mark.unittest
+def test_records_hold_mean_loss_and_accuracy_over_rows() -> None:
+    _, history = train_scripted([[RIGHT, RIGHT, RIGHT, WRONG]])
+    expected = np.mean(np.log1p(np.exp([-1.0, -1.0, -1.0, 1.0])))
+    assert history.best.validation_accuracy == 0.75
+    assert history.best.validation_loss == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.unittest
+def test_training_twice_gives_the_same_bits() -> None:
+    (network, history), (network_again, history_again) = run(), run()
+    assert history == history_again
+    assert_same_state(network, network_again)
+
+
+@pytest.mark.unittest
+def test_on_epoch_sees_every_epoch_as_the_history_has_it() -> None:
+    seen: list[EpochRecord] = []
+    _, history = run(on_epoch=seen.append)
+    assert seen == history.records
+
+
+@pytest.mark.unittest
+def test_a_loss_that_is_not_finite_says_epoch_and_learning_rate() -> None:
+    X, _ = make_data()
+    X[3, 2] = np.nan
+    with pytest.raises(
+        NonFiniteLossError, match=re.escape("epoch 1: train_loss is nan with lr 0.01")
+    ):
+        run(X=X)
+
+
+@pytest.mark.unittest
+def test_a_learning_rate_that_diverges_is_named() -> None:
+    with pytest.raises(NonFiniteLossError, match=re.escape("lower lr (try 1e+37)")):
+        run(lr=1e38)
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize("arguments", [{"epochs": 0}, {"patience": 0}])
+def test_training_refuses_values_below_one(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))} is 0: expected at least 1"):
+        run(**arguments)
+
+
+# Checkpoint
+
+
+class InterruptionError(Exception):
+    pass
+
+
+def interrupt_at(epoch: int) -> Callable[[EpochRecord], None]:
+    def on_epoch(record: EpochRecord) -> None:
+        if record.epoch == epoch:
+            raise InterruptionError
+
+    return on_epoch
+
+
+def run_interrupted(checkpoint: Path, epoch: int = 7) -> None:
+    with pytest.raises(InterruptionError):
+        run(checkpoint=checkpoint, on_epoch=interrupt_at(epoch))
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize("epoch", [1, 3, 7, 12])
+def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, epoch: int) -> None:
+    checkpoint = tmp_path / "new" / "checkpoint.pt"
+    expected_network, expected_history = run()
+    run_interrupted(checkpoint, epoch)
+    seen: list[EpochRecord] = []
+    network, history = run(checkpoint=checkpoint, on_epoch=seen.append)
+    assert history == expected_history
+    assert_same_state(network, expected_network)
+    assert seen == history.records[(epoch - 1) // 3 * 3 :], (
+        "epochs in the checkpoint were trained again"
+    )
+
+
+@pytest.mark.integration
+def test_a_training_killed_with_sigkill_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys, time\n"
+        "from lib.pytorch_test import run\n"
+        "def on_epoch(record):\n"
+        "    print(record.epoch, flush=True)\n"
+        "    time.sleep(60 if record.epoch == 8 else 0)\n"
+        "run(checkpoint=pathlib.Path(sys.argv[1]), on_epoch=on_epoch)\n"
+    )
+    checkpoint = tmp_path / "checkpoint.pt"
+    with start_python(code, tmp_path, str(checkpoint)) as process:
+        assert process.stdout
+        while process.stdout.readline().strip() != "8":
+            assert process.poll() is None, "the training ended before it could be killed"
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    expected_network, expected_history = run()
+    seen: list[EpochRecord] = []
+    network, history = run(checkpoint=checkpoint, on_epoch=seen.append)
+    assert [record.epoch for record in seen] == [7, 8, 9, 10, 11, 12]
+    assert history == expected_history
+    assert_same_state(network, expected_network)
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda data: data[: len(data) // 2], id="truncated"),
+        pytest.param(lambda _: b"", id="empty"),
+        pytest.param(lambda _: b"not a checkpoint", id="something else"),
+        pytest.param(
+            lambda data: data[: len(data) // 2] + b"\xff\x00\xff\x00" + data[len(data) // 2 + 4 :],
+            id="bytes changed",
+        ),
+    ],
+)
+def test_a_damaged_checkpoint_is_reported_and_training_starts_afresh(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes]
+) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    run_interrupted(checkpoint)
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    network, history = run(checkpoint=checkpoint)
+    expected_network, expected_history = run()
+    assert f"Checkpoint {checkpoint} is not used" in caplog.text
+    assert history == expected_history
+    assert_same_state(network, expected_network)
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize("change", ["lr", "batch_size", "patience", "data", "epochs"])
+def test_a_checkpoint_of_another_training_is_reported_and_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: str
+) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    run_interrupted(checkpoint)
+    X, _ = make_data()
+    X[50, 2] += 0.01
+    changed: dict[str, dict[str, Any]] = {
+        "lr": {"lr": 0.02},
+        "batch_size": {"batch_size": 17},  # as many batches as with 16
+        "patience": {"patience": 11},
+        "data": {"X": X},
+        "epochs": {"epochs": 5},
+    }
+    network, history = run(checkpoint=checkpoint, **changed[change])
+    expected_network, expected_history = run(**changed[change])
+    assert f"Checkpoint {checkpoint} is not used" in caplog.text
+    assert history == expected_history
+    assert_same_state(network, expected_network)
+
+
+@pytest.mark.unittest
+def test_a_checkpoint_made_with_another_number_of_threads_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    run_interrupted(checkpoint)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1000)
+    _, history = run(checkpoint=checkpoint)
+    assert f"Checkpoint {checkpoint} is not used" in caplog.text
+    assert history == run()[1]
+
+
+@pytest.mark.unittest
+def test_a_checkpoint_of_fewer_epochs_is_continued_to_more(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    run(checkpoint=checkpoint, epochs=6)
+    network, history = run(checkpoint=checkpoint)
+    expected_network, expected_history = run()
+    assert history == expected_history
+    assert_same_state(network, expected_network)
+
+
+@pytest.mark.unittest
+def test_writing_a_checkpoint_leaves_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt.unfinished").write_bytes(b"of a training killed while it wrote")
+    run(checkpoint=tmp_path / "checkpoint.pt", epochs=2)
+    assert list(tmp_path.iterdir()) == []
+    run(checkpoint=tmp_path / "checkpoint.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.unittest
+def test_a_state_dict_saved_in_two_folders_has_the_same_bytes(tmp_path: Path) -> None:
+    paths = [tmp_path / name / "network.pt" for name in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir()
+        torch.save(run()[0].state_dict(), path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+# Prediction
+
+
+def make_predictor(network: nn.Module) -> Pipeline:
+    scaler = StandardScaler().fit(make_data()[0])
+    return Pipeline([("scaler", scaler), ("network", TorchClassifier(network))])
+
+
+@pytest.mark.unittest
+def test_logits_do_not_depend_on_batch_size_or_memory_mapping(tmp_path: Path) -> None:
+    X, _ = make_data()
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    network = run()[0]
+    whole = predict_logits(network, X, 97, CPU)
+    assert whole.shape == (97,)
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(
+        predict_logits(network, mapped, 10, CPU), whole, rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.unittest
+def test_predicting_uses_the_running_statistics_and_leaves_the_network_as_it_was() -> None:
+    network = run()[0]
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.train()
+    X, _ = make_data()
+    alone = predict_logits(network, X[:1], 1, CPU)
+    np.testing.assert_allclose(alone, predict_logits(network, X, 97, CPU)[:1], rtol=1e-5, atol=1e-6)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.unittest
+def test_probabilities_are_the_sigmoid_of_the_logits_and_agree_with_the_classes() -> None:
+    X, _ = make_data()
+    network = run()[0]
+    classifier = TorchClassifier(network)
+    probabilities = classifier.predict_proba(X)
+    logits = classifier.decision_function(X).astype(np.float64)
+    assert probabilities.shape == (97, 2)
+    assert probabilities.dtype == np.float64
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-15)
+    np.testing.assert_allclose(probabilities[:, 1], 1 / (1 + np.exp(-logits)), rtol=1e-12)
+    assert np.array_equal(classifier.predict(X), probabilities.argmax(axis=1))
+    assert np.array_equal(predict_probability(network, X), probabilities[:, 1])
+
+
+@pytest.mark.unittest
+@pytest.mark.filterwarnings("error")
+def test_a_pipeline_takes_the_classifier_as_fitted() -> None:
+    X, y = make_data()
+    predictor = make_predictor(run()[0])
+    assert predictor.predict_proba(X).shape == (97, 2)
+    assert predictor.score(X, y) == (predictor.predict(X) == y).mean()
+    assert predictor.classes_.tolist() == [0, 1]
+    assert predictor.n_features_in_ == 5
+    assert predictor["network"].n_features_in_ == 5
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.zeros((2, 4)), "X has 4 columns, expected the 5 features"),
+        (np.zeros(5), "Expected 2D array"),
+        (np.full((1, 5), np.nan), "contains NaN"),
+    ],
+)
+def test_the_classifier_refuses_what_is_not_finite_rows_of_its_width(
+    X: npt.NDArray[np.float64], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        TorchClassifier(make_network()).predict(X)
+
+
+@pytest.mark.unittest
+def test_a_clone_predicts_the_same_and_shares_no_weights() -> None:
+    X, _ = make_data()
+    classifier = TorchClassifier(run()[0], batch_size=50)
+    before = classifier.predict_proba(X)
+    copied = clone(classifier)
+    assert copied.batch_size == 50
+    assert np.array_equal(copied.predict_proba(X), before)
+    torch.nn.init.zeros_(copied.network[0].weight)
+    assert np.array_equal(classifier.predict_proba(X), before)
+
+
+@pytest.mark.unittest
+def test_fitting_again_is_refused() -> None:
+    with pytest.raises(NotImplementedError, match="trained already"):
+        TorchClassifier(make_network()).fit(*make_data())
+
+
+@pytest.mark.unittest
+def test_dumping_does_not_change_the_network_and_loading_restores_every_number(
+    tmp_path: Path,
+) -> None:
+    network = run()[0]
+    network.register_buffer("unsaved", torch.arange(3.0), persistent=False)
+    joblib.dump(TorchClassifier(network), tmp_path / "a.joblib")
+    loaded = joblib.load(tmp_path / "a.joblib")
+    assert_same_state(loaded.network, network)
+    assert torch.equal(loaded.network.unsaved, torch.arange(3.0))
+    assert next(network.parameters()).device == CPU
+
+
+@pytest.mark.unittest
+def test_a_dump_has_the_same_bytes_after_resuming_predicting_and_loading(tmp_path: Path) -> None:
+    def dump(predictor: Pipeline) -> bytes:
+        joblib.dump(predictor, tmp_path / "densenet.joblib")
+        return (tmp_path / "densenet.joblib").read_bytes()
+
+    predictor = make_predictor(run()[0])
+    expected = dump(predictor)
+    predictor.predict(make_data()[0])
+    assert dump(predictor) == expected
+    run_interrupted(tmp_path / "checkpoint.pt")
+    assert dump(make_predictor(run(checkpoint=tmp_path / "checkpoint.pt")[0])) == expected
+
+
+@pytest.mark.integration
+def test_interpreters_dump_the_same_bytes_and_load_the_same_probabilities(tmp_path: Path) -> None:
+    dump = (
+        "import joblib\n"
+        "from lib.pytorch_test import make_predictor, run\n"
+        "joblib.dump(make_predictor(run()[0]), 'densenet.joblib')\n"
+    )
+    load = (
+        "import sys, joblib, numpy as np\n"
+        "predictor = joblib.load(sys.argv[1])\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] == 'lab']\n"
+        "np.save('probabilities.npy', predictor.predict_proba(np.load('X.npy')))\n"
+    )
+    X, _ = make_data()
+    np.save(tmp_path / "X.npy", X)
+    predictor = make_predictor(run()[0])
+    here = tmp_path / "densenet.joblib"
+    joblib.dump(predictor, here)
+    processes = [
+        start_python(dump, tmp_path / "another folder", hash_seed="1"),
+        start_python(load, tmp_path, str(here), hash_seed="2"),
+    ]
+    assert [process.communicate() and process.returncode for process in processes] == [0, 0]
+    assert (tmp_path / "another folder" / "densenet.joblib").read_bytes() == here.read_bytes()
+    assert np.array_equal(np.load(tmp_path / "probabilities.npy"), predictor.predict_proba(X))
+
+
+# Device and seeds
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"),
+    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_the_fastest_device_there_is_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert choose_device() == torch.device(expected)
+
+
+@pytest.mark.unittest
+def test_a_seed_decides_all_random_numbers_and_algorithms_are_deterministic() -> None:
+    def draw(seed: int) -> tuple[float, float, float]:
+        seed_everything(seed)
+        legacy = np.random.rand()  # noqa: NPY002 - the generator that libraries share
+        return random.random(), legacy, torch.rand(()).item()
+
+    assert draw(1) == draw(1)
+    assert all(a != b for a, b in zip(draw(1), draw(2), strict=True))
+    assert torch.are_deterministic_algorithms_enabled()

@@ -1,0 +1,78 @@
+"""The training, validation and test splits: in memory, and as `.npy` files on disk.
+
+`prepare_data` writes them, every training process and notebook reads them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.errors import UserError
+from lib.files import read_json, write_json
+
+ARRAYS = ("X_train", "X_val", "X_test", "y_train", "y_val", "y_test")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Features and labels of three disjoint sets of rows.
+
+    X_*: (n, d) float32, standardised; y_*: (n,) int64, 1 for the positive class (malignant).
+    Iterating gives the six arrays in the order of `ARRAYS`.
+    """
+
+    X_train: NDArray[np.float32]
+    X_val: NDArray[np.float32]
+    X_test: NDArray[np.float32]
+    y_train: NDArray[np.int64]
+    y_val: NDArray[np.int64]
+    y_test: NDArray[np.int64]
+    feature_names: tuple[str, ...]
+    class_names: tuple[str, str]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (getattr(self, name) for name in ARRAYS)
+
+
+def save_data_splits(splits: Splits, dir_processed: Path | str) -> None:
+    """Write one `.npy` for each array, and `names.json`."""
+    for name, array in zip(ARRAYS, splits, strict=True):
+        np.save(Path(dir_processed) / f"{name}.npy", array)
+    names = {"features": splits.feature_names, "classes": splits.class_names}
+    write_json(Path(dir_processed) / "names.json", names)
+
+
+def load_data_splits(
+    dir_processed: Path | str, as_type: Literal["array", "tensor"] = "array"
+) -> Splits:
+    """The splits in a directory, opened memory-mapped: they take no memory until they are read.
+
+    Args:
+        dir_processed: where `save_data_splits` wrote.
+        as_type: "array" for numpy arrays, "tensor" for torch tensors (copies, in memory).
+
+    Raises:
+        UserError: a file is missing.
+    """
+    folder = Path(dir_processed)
+    if as_type not in ("array", "tensor"):
+        raise ValueError(f"as_type is {as_type!r}: it must be 'array' or 'tensor'.")
+    try:
+        names = read_json(folder / "names.json")
+        arrays: list[Any] = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS]
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.filename} is not there: run `dvc repro prepare_data`, or `dvc pull {folder}`."
+        ) from None
+    if as_type == "tensor":
+        import torch
+
+        arrays = [torch.tensor(array) for array in arrays]
+    named = dict(zip(ARRAYS, arrays, strict=True))
+    return Splits(
+        **named, feature_names=tuple(names["features"]), class_names=tuple(names["classes"])
+    )

@@ -1,0 +1,116 @@
+"""Pictures of models and their training.
+
+Each function returns a matplotlib `Figure`, which a notebook shows and `save_figure` writes;
+pyplot, with its global state and its half second of import, is not used.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
+
+COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8e6c8a", "#e0903a", "#5b5b5b", "#17a2a2", "#b08900")
+
+
+def plot_confusion_matrix(
+    y: ArrayLike, predicted: ArrayLike, labels: Sequence[str], title: str = ""
+) -> Figure:
+    """A confusion matrix, with the count and the share of the true class in each cell.
+
+    Args:
+        y: (n,) true classes, from 0 to len(labels) - 1.
+        predicted: (n,) predicted classes.
+        labels: the classes' names.
+        title: what the rows are, for example "densenet, validation".
+    """
+    counts = confusion_matrix(y, predicted, labels=range(len(labels)))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(4.8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        share = shares[row, column]
+        colour = "white" if share > 0.5 else "black"
+        axes.text(column, row, f"{count}\n{share:.1%}", ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), labels, rotation=90, va="center")
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    return figure
+
+
+def plot_training_history(
+    history: Mapping[str, Sequence[float]], best_epoch: int | None = None
+) -> Figure:
+    """Loss and accuracy by epoch, training and validation.
+
+    Args:
+        history: columns epoch, train_loss, validation_loss, train_accuracy, validation_accuracy.
+        best_epoch: marked with a line, where there is one.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for split, colour in zip(("train", "validation"), COLOURS, strict=False):
+            axes.plot(history["epoch"], history[f"{split}_{measure}"], color=colour, label=split)
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color="grey", linestyle=":", label=f"best: epoch {best_epoch}")
+        axes.set(xlabel="epoch", title=measure)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
+def plot_roc_curves(
+    probabilities: Mapping[str, ArrayLike], y: ArrayLike, title: str = ""
+) -> Figure:
+    """The ROC curves of several models over the same rows, the best area first in the legend.
+
+    Args:
+        probabilities: for each model's name, (n,) probability of class 1.
+        y: (n,) true labels, 0 or 1.
+        title: what the rows are.
+    """
+    areas = {name: float(roc_auc_score(y, p)) for name, p in probabilities.items()}
+    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+    axes = figure.subplots()
+    for index, name in enumerate(sorted(areas, key=lambda name: -areas[name])):
+        false_positive, true_positive = roc(y, probabilities[name])
+        label = f"{name} ({areas[name]:.3f})"
+        colour = COLOURS[index % len(COLOURS)]
+        axes.plot(false_positive, true_positive, color=colour, label=label, alpha=0.85)
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
+    axes.set_aspect("equal")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", title="area under the curve")
+    return figure
+
+
+def roc_rows(probabilities: Mapping[str, ArrayLike], y: ArrayLike) -> list[dict[str, str | float]]:
+    """The same curves as rows for a CSV file, which `dvc plots` draws: a row for each bend."""
+    return [
+        {"model": name, "false_positive_rate": float(x), "true_positive_rate": float(t)}
+        for name, probability in probabilities.items()
+        for x, t in zip(*roc(y, probability), strict=True)
+    ]
+
+
+def confusion_rows(
+    y: ArrayLike, predicted: ArrayLike, labels: Sequence[str]
+) -> list[dict[str, str]]:
+    """The confusion matrix as rows for a CSV file, which `dvc plots` draws: a row for each case."""
+    pairs = zip(np.asarray(y), np.asarray(predicted), strict=True)
+    return [{"actual": labels[actual], "predicted": labels[found]} for actual, found in pairs]
+
+
+def roc(y: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """False and true positive rates, (k,) each, at the k thresholds where the curve bends."""
+    false_positive, true_positive, _ = roc_curve(y, probability)
+    return false_positive, true_positive
+
+
+def save_figure(figure: Figure, path: Path | str) -> None:
+    """Write a PNG that is the same to the byte for the same figure."""
+    figure.savefig(path, dpi=120, metadata={"Software": None})

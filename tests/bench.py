@@ -1,0 +1,417 @@
+"""The speeds that the README states, each beside what it is held against, in one run.
+
+    lib/within --dev . python -m tests.bench [--quick] [--repeat N] [--only NAME...] [--json FILE]
+
+`make bench` calls it. Seconds differ from machine to machine, ratios hardly: so this template and
+its reference take turns (A B A B …), and the medians are compared. Measured are
+
+    pipeline  every stage anew, environments in place, against one plain script (bench_script.py)
+    repro     `dvc repro` with nothing changed, against `dvc status`
+    epoch     a training epoch on 200,000 rows, against bare slicing and the per-row DataLoader
+    start     `lab/processes/run NAME`, against the same interpreter called directly
+    setup     the environments of `make run`, against `pip install` of the same packages into one
+
+It is no test: a missed goal is shown, not an error. The last one takes minutes; --quick leaves it
+out. Everything happens in copies of the working tree, in a temporary folder that goes afterwards.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from tests.conftest import Project
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lib.splits import Splits
+
+# What a run leaves that the next could profit from: outs, DVC's cache, what was logged already.
+LEFT_BY_RUNS = ("data", "artifacts", ".dvc/cache", ".mlflow", ".checkpoints", "mlruns")
+STORE = "mlflow.db"
+ROWS, FEATURES, BATCH_SIZE, LR, SEED = 200_000, 30, 1024, 0.001, 1
+PROCESSES = "lab/processes"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line of the table: seconds of each turn on both sides, and the most that is wanted.
+
+    `goal` bounds the ratio of the medians, or with `in_seconds` their difference.
+    """
+
+    what: str
+    reference: str
+    template_seconds: list[float]
+    reference_seconds: list[float]
+    goal: float
+    in_seconds: bool = False
+
+    @property
+    def value(self) -> float:
+        """The ratio of the medians, or their difference in seconds."""
+        ours, theirs = median(self.template_seconds), median(self.reference_seconds)
+        return ours - theirs if self.in_seconds else ours / theirs
+
+    def line(self) -> tuple[str, ...]:
+        """The cells of its line in the table."""
+        show = (lambda number: f"{number:+.3f} s") if self.in_seconds else "{:.2f} ×".format
+        return (
+            self.what,
+            f"{median(self.template_seconds):.3f} s",
+            self.reference,
+            f"{median(self.reference_seconds):.3f} s",
+            show(self.value),
+            f"≤ {show(self.goal).lstrip('+')}",
+            "yes" if self.value <= self.goal else "NO",
+        )
+
+
+def say(text: str) -> None:
+    """Show progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long a piece of work takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def take_turns(
+    competitors: Mapping[str, Callable[[], object]],
+    turns: int,
+    before: Callable[[], object] = lambda: None,
+) -> dict[str, list[float]]:
+    """The seconds of each competitor's turns; `before` is called ahead of each, unmeasured."""
+    taken: dict[str, list[float]] = {name: [] for name in competitors}
+    for turn in range(1, turns + 1):
+        for name, work in competitors.items():
+            before()
+            taken[name].append(seconds(work))
+            if turns <= 5:
+                say(f"  {turn}/{turns} {name}: {taken[name][-1]:.3f} s")
+    return taken
+
+
+def copy_project(folder: Path) -> Project:
+    """A copy of the working tree, committed, whose DVC keeps its database in there as well."""
+    folder.mkdir()
+    return Project(folder)
+
+
+def environment_of(project: Project, *folder: str) -> Path:
+    """The virtual environment of a folder's lock, made where it is not there yet."""
+    command = ("lib/within", *folder, "sh", "-c", 'echo "$VIRTUAL_ENV"')
+    return Path(project.run(*command).splitlines()[-1])
+
+
+def site_packages(environment: Path) -> str:
+    """Where an environment's packages are."""
+    return str(next(environment.glob("lib/python3*/site-packages")))
+
+
+# ---- pipeline
+
+
+def measure_pipeline(scratch: Path, turns: int) -> list[Comparison]:
+    """The pipeline with nothing to profit from, against the script with either MLflow.
+
+    The script has the packages of the three processes, mlflow-skinny among them: the network's
+    environment, and from prepare_data's what that lacks. Full MLflow takes longer to import; its
+    script runs in the development environment.
+    """
+    ours, theirs = copy_project(scratch / "pipeline"), copy_project(scratch / "script")
+    network = environment_of(ours, f"{PROCESSES}/train_dnn_pytorch")
+    packages = [network, environment_of(ours, f"{PROCESSES}/prepare_data")]
+    path = os.pathsep.join([str(theirs.folder), *map(site_packages, packages)])
+    full = environment_of(ours, "--dev", ".")
+
+    def script(python: Path, path: str) -> Callable[[], str]:
+        command = (str(python / "bin/python"), "tests/bench_script.py")
+        return lambda: theirs.run(*command, PYTHONPATH=path, MLFLOW_DISABLE_TELEMETRY="true")
+
+    competitors = {
+        "pipeline": lambda: ours.dvc("repro", "--force"),
+        "plain script, mlflow-skinny": script(network, path),
+        "plain script, full mlflow": script(full, str(theirs.folder)),
+    }
+    for work in competitors.values():  # makes the stores and warms the disk's cache
+        work()
+    if differing := differing_outputs(ours.folder, theirs.folder):
+        say(f"  NOT THE SAME WORK: pipeline and script differ in {', '.join(differing)}")
+    stores = {project: (project.folder / STORE).read_bytes() for project in (ours, theirs)}
+
+    def forget() -> None:
+        for project, store in stores.items():
+            for name in LEFT_BY_RUNS:
+                shutil.rmtree(project.folder / name, ignore_errors=True)
+            (project.folder / STORE).write_bytes(store)
+
+    taken = take_turns(competitors, turns, forget)
+    pipeline = taken.pop("pipeline")
+    return [
+        Comparison("pipeline, nothing cached", name, pipeline, script, 1.5)
+        for name, script in taken.items()
+    ]
+
+
+def differing_outputs(*folders: Path) -> list[str]:
+    """The outputs of a run that are not the same to the byte in two folders.
+
+    Pickles are left out: which equal strings are one object in a process shows in their bytes.
+    """
+
+    def outputs(folder: Path) -> set[tuple[str, str]]:
+        return {
+            (str(file.relative_to(folder)), hashlib.sha256(file.read_bytes()).hexdigest())
+            for place in ("data", "artifacts", "metrics")
+            for file in (folder / place).rglob("*")
+            if file.is_file() and file.suffix != ".joblib"
+        }
+
+    first, second = map(outputs, folders)
+    return sorted({name for name, _ in first ^ second})
+
+
+# ---- repro
+
+
+def measure_repro(scratch: Path, turns: int) -> list[Comparison]:
+    """A repro that finds nothing changed: prepare_data runs, as it stands for a query."""
+    project = copy_project(scratch / "repro")
+    for _ in range(2):  # the second time, results are as they were and logged
+        project.dvc("repro")
+    competitors = {
+        "dvc repro": lambda: project.dvc("repro"),
+        "dvc status": lambda: project.dvc("status"),
+    }
+    repro, status = take_turns(competitors, turns).values()
+    return [Comparison("dvc repro, nothing changed", "dvc status", repro, status, 3, True)]
+
+
+# ---- epoch
+
+
+def measure_epoch(scratch: Path, turns: int) -> list[Comparison]:
+    """One epoch of the network on rows that are on disk, as the process trains it."""
+    import torch
+
+    from lib.params import load_params
+    from lib.pytorch import seed_everything
+
+    settings = load_params().train_dnn_pytorch
+    torch.set_num_threads(settings.num_threads)
+    splits = large_splits(scratch)
+    X, y = torch.tensor(splits.X_train), torch.tensor(splits.y_train, dtype=torch.float32)
+    seed_everything(SEED)  # torch's deterministic algorithms, for all three
+
+    from lab.processes.train_dnn_pytorch.densenet import train_densenet
+
+    competitors = {
+        "create_dataloader": lambda: train_densenet(
+            splits,
+            seed=SEED,
+            hidden=settings.hidden,
+            epochs=1,
+            batch_size=BATCH_SIZE,
+            lr=LR,
+            patience=None,
+            device=torch.device("cpu"),
+        ),
+        "bare slicing in memory": lambda: train_bare(X, y, settings.hidden),
+        "per-row DataLoader": lambda: train_per_row(X, y, settings.hidden),
+    }
+    take_turns(competitors, 1)  # warms up: the first steps of a process allocate
+    ours, slicing, per_row = take_turns(competitors, turns).values()
+    _, *references = competitors
+    what = f"training epoch, {ROWS:,} rows"
+    return [
+        Comparison(what, name, ours, theirs, goal)
+        for name, theirs, goal in zip(references, (slicing, per_row), (1.25, 0.5), strict=True)
+    ]
+
+
+def large_splits(scratch: Path) -> "Splits":
+    """Random rows to train on, memory-mapped, and next to none to validate on."""
+    import numpy as np
+
+    from lib.splits import Splits, load_data_splits, save_data_splits
+
+    random = np.random.default_rng(SEED)
+    X = random.standard_normal((ROWS, FEATURES), dtype=np.float32)
+    y = (X[:, 0] + random.standard_normal(ROWS) > 0).astype(np.int64)
+    names = tuple(f"feature {number}" for number in range(FEATURES))
+    few = slice(0, 8)
+    splits = Splits(X, X[few], X[few], y, y[few], y[few], names, ("no", "yes"))
+    folder = scratch / "splits"
+    folder.mkdir()
+    save_data_splits(splits, folder)
+    return load_data_splits(folder)
+
+
+def train_bare(X: "Tensor", y: "Tensor", hidden: list[int]) -> None:
+    """An epoch as short as one can write it: rows in their order, a slice a batch."""
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    from lab.processes.train_dnn_pytorch.densenet import create_densenet
+
+    network = create_densenet(FEATURES, hidden).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=LR, fused=True)
+    for start in range(0, len(X), BATCH_SIZE):
+        rows = slice(start, start + BATCH_SIZE)
+        loss = binary_cross_entropy_with_logits(network(X[rows]).flatten(), y[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def train_per_row(X: "Tensor", y: "Tensor", hidden: list[int]) -> None:
+    """An epoch of the template's own loop, fed by a DataLoader as torch's tutorials make it."""
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from lab.processes.train_dnn_pytorch.densenet import create_densenet
+    from lib.pytorch import train
+
+    train(
+        create_densenet(FEATURES, hidden),
+        DataLoader(TensorDataset(X, y), batch_size=BATCH_SIZE, shuffle=True),
+        DataLoader(TensorDataset(X[:8], y[:8]), batch_size=BATCH_SIZE),
+        lr=LR,
+        epochs=1,
+        patience=None,
+        device=torch.device("cpu"),
+    )
+
+
+# ---- start
+
+
+def measure_start(scratch: Path, turns: int) -> list[Comparison]:
+    """A process that does nothing: what stands between the command and its first line."""
+    project = copy_project(scratch / "start")
+    main = f"{PROCESSES}/prepare_data/main.py"
+    (project.folder / main).write_text("pass\n")
+    python = environment_of(project, f"{PROCESSES}/prepare_data") / "bin/python"
+    root = str(project.folder)
+    competitors = {
+        "run": lambda: project.run(f"{PROCESSES}/run", "prepare_data"),
+        "python": lambda: project.run(str(python), main, PYTHONPATH=root),
+    }
+    run, direct = take_turns(competitors, 8 * turns).values()
+    return [Comparison("run NAME, an empty main.py", "python main.py", run, direct, 0.05, True)]
+
+
+# ---- setup
+
+
+def measure_setup(scratch: Path, turns: int) -> list[Comparison]:
+    """All environments of `make run`, pipenv's own included, against one that has all packages.
+
+    Both find every package in pip's cache, and the cache of pipenv's is the same folder.
+    """
+    project = copy_project(scratch / "setup")
+    requirements = scratch / "requirements.txt"
+    requirements.write_text("\n".join(pinned_packages(project.folder)) + "\n")
+    fresh, cache = scratch / "fresh", str(scratch / "pip-cache")
+    caches = ("env", f"PIP_CACHE_DIR={cache}", f"PIPENV_CACHE_DIR={cache}")
+    homes = (*caches, f"XDG_DATA_HOME={fresh}/data", f"XDG_CACHE_HOME={fresh}/cache")
+    python = str(Path(sys.executable).resolve())
+    packages = ("--quiet", "--no-deps", "--requirement", str(requirements))
+
+    def make_environments() -> None:
+        command = f'"$(lib/bootstrap)" lib/environments.py make . {PROCESSES}/*/'
+        project.run(*homes, "sh", "-c", command)
+
+    def pip_install() -> None:
+        project.run(python, "-m", "venv", str(fresh / "one"))
+        project.run(*caches, f"{fresh}/one/bin/python", "-m", "pip", "install", *packages)
+
+    say("  filling pip's cache")
+    pip_install()
+    project.run(*homes, "lib/bootstrap")
+    competitors = {"make run's environments": make_environments, "pip install": pip_install}
+    taken = take_turns(competitors, turns, lambda: shutil.rmtree(fresh, ignore_errors=True))
+    shutil.rmtree(fresh, ignore_errors=True)
+    ours, theirs = taken.values()
+    return [Comparison("set-up, packages cached", "pip install into one", ours, theirs, 1.3)]
+
+
+def pinned_packages(folder: Path) -> list[str]:
+    """What the locks name for `make run`, each package once, as requirements."""
+    locks = [folder / "Pipfile.lock", *sorted(folder.glob(f"{PROCESSES}/*/Pipfile.lock"))]
+    packages: dict[str, dict[str, str]] = {}
+    for lock in locks:
+        packages |= json.loads(lock.read_text())["default"]
+    return [
+        name + entry["version"] + (f" ; {entry['markers']}" if "markers" in entry else "")
+        for name, entry in sorted(packages.items())
+    ]
+
+
+# ---- what is shown
+
+
+MEASUREMENTS: dict[str, Callable[[Path, int], list[Comparison]]] = {
+    "pipeline": measure_pipeline,
+    "repro": measure_repro,
+    "epoch": measure_epoch,
+    "start": measure_start,
+    "setup": measure_setup,
+}
+
+
+def table(comparisons: list[Comparison]) -> str:
+    """The comparisons as text, columns aligned."""
+    header = ("what", "here", "against", "takes", "so", "goal", "reached")
+    lines = [header, *(comparison.line() for comparison in comparisons)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def main() -> None:
+    """Measure what the arguments ask for, and print it."""
+    parser = argparse.ArgumentParser(prog="tests.bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="leave out the set-up")
+    parser.add_argument("--repeat", type=int, metavar="N", help="turns of each (5; set-up: 1)")
+    parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS))
+    parser.add_argument("--json", metavar="FILE", help="write all turns there; - is stdout")
+    arguments = parser.parse_args()
+    comparisons = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        # DVC keeps a database per repository outside of it: here it goes with the rest.
+        os.environ["DVC_SITE_CACHE_DIR"] = f"{folder}/dvc"
+        for name in arguments.only:
+            if name == "setup" and arguments.quick:
+                continue
+            say(f"{name} …")
+            turns = arguments.repeat or (1 if name == "setup" else 5)
+            comparisons += MEASUREMENTS[name](Path(folder), turns)
+    if arguments.json:
+        content = [{**asdict(c), "value": c.value} for c in comparisons]
+        text = json.dumps(content, indent=2) + "\n"
+        if arguments.json == "-":
+            print(text)
+        else:
+            Path(arguments.json).write_text(text)
+    print(table(comparisons))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""What the tests of the template share: a copy of it as a user has it, and servers."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Project:
+    """A repository of its own with this working tree's files, committed on a branch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        ).stdout
+        for name in filter(None, listed.decode().split("\0")):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+        self.git("init", "--quiet", "--initial-branch", "work")
+        self.commit("Copy")
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        """As in a shell that knows nothing of the environment these tests run in."""
+        path = os.environ["PATH"].split(os.pathsep)
+        own = str(Path(sys.executable).parent)
+        keep = {
+            k: v
+            for k, v in os.environ.items()
+            if k not in ("VIRTUAL_ENV", "PYTHONPATH", "MLFLOW_URL")
+        }
+        identity = {
+            f"GIT_{who}_{what}": value
+            for who in ("AUTHOR", "COMMITTER")
+            for what, value in (("NAME", "Test"), ("EMAIL", "test@example.org"))
+        }
+        return {**keep, "PATH": os.pathsep.join(p for p in path if p != own), **identity, **extra}
+
+    def start(self, *command: str, **extra: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment(**extra),
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *command: str, ok: bool = True, **extra: str) -> str:
+        """What a command printed, on both streams; it must end well where `ok`."""
+        process = self.start(*command, **extra)
+        try:
+            said, _ = process.communicate(timeout=600)
+        finally:
+            with_children_killed(process)
+        assert (process.returncode == 0) == ok, f"{command} ended {process.returncode}:\n{said}"
+        return said
+
+    def git(self, *arguments: str) -> str:
+        return self.run("git", *arguments)
+
+    def commit(self, message: str) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--no-verify", "--message", message)
+
+    def dvc(self, *arguments: str, ok: bool = True, **extra: str) -> str:
+        return self.run("lib/within", ".", "dvc", *arguments, ok=ok, **extra)
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        text = (self.folder / file).read_text()
+        assert old in text, f"{old!r} is not in {file}"
+        (self.folder / file).write_text(text.replace(old, new))
+
+
+def with_children_killed(process: subprocess.Popen[Any]) -> None:
+    """End a process and all that it started, by its group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    """A copy for one test, in a folder whose name is not simple."""
+    folder = tmp_path / "a projëct"
+    folder.mkdir()
+    return Project(folder)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int, environment: str = "--dev .") -> Iterator[str]:
+    """An MLflow server with its store in `folder`: this project's, or another environment's."""
+    address = f"http://127.0.0.1:{port}"
+    command = [
+        *("lib/within", *environment.split(), "mlflow", "server"),
+        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{folder}/server.db"),
+        *("--artifacts-destination", f"{folder}/artifacts"),
+    ]
+    log = folder / "server.log"
+    with log.open("a") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 90
+        while not answers(address):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        yield address
+    finally:
+        with_children_killed(process)
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

@@ -1,0 +1,251 @@
+"""The pipeline as its users run it: once, twice, changed, killed, and with mistakes in it."""
+
+import json
+import os
+import select
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from lib.params import read_yaml
+from tests.conftest import Project, with_children_killed
+
+pytestmark = pytest.mark.integration
+
+STAGES = ("prepare_data", "train_standard_classifiers", "train_dnn_pytorch")
+
+
+def locked(project):
+    """The md5 of each out in dvc.lock."""
+    stages = read_yaml(project.folder / "dvc.lock")["stages"]
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+
+
+def stages_run(said):
+    return [stage for stage in STAGES if f"Running stage '{stage}'" in said]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A project after its first `make run`, committed, with what that printed."""
+    project = Project(tmp_path_factory.mktemp("finished"))
+    project.first_run = project.run("make", "run")
+    project.commit("Results")
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    """A copy of the finished project, with its cache, for one test."""
+    copy = object.__new__(Project)
+    copy.folder = tmp_path / "copy"
+    shutil.copytree(finished.folder, copy.folder, symlinks=True)
+    return copy
+
+
+def test_the_first_run_ends_in_a_table_and_pictures(finished):
+    said = finished.first_run
+    assert stages_run(said) == list(STAGES)
+    for expected in ("Results", "validation", "train_dnn_pytorch", "brier_score", "make ui"):
+        assert expected in said, said
+    pictures = [line.split(": ")[1] for line in said.splitlines() if line.startswith("Picture: ")]
+    assert len(pictures) == 4
+    for picture in pictures:
+        assert (finished.folder / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_both_best_models_reach_an_accuracy_of_095(finished):
+    for stage in STAGES[1:]:
+        metrics = json.loads((finished.folder / f"metrics/{stage}.json").read_text())
+        assert metrics["validation"]["accuracy"] >= 0.95, stage
+
+
+def test_afterwards_git_is_clean_and_only_the_query_wants_to_run(finished):
+    assert finished.git("status", "--porcelain") == ""
+    assert finished.dvc("status").split() == ["prepare_data:", "always", "changed"]
+    assert finished.dvc("status", *STAGES[1:]).strip() == "Data and pipelines are up to date."
+
+
+def test_a_second_run_only_asks_for_the_data_and_says_nothing_differs(project):
+    before = locked(project)
+    started = time.monotonic()
+    said = project.run("make", "run")
+    assert stages_run(said) == ["prepare_data"]
+    assert time.monotonic() - started < 20
+    assert locked(project) == before
+    assert project.git("status", "--porcelain") == ""
+    assert "differ" not in said
+
+
+def test_another_clone_gets_the_same_bytes(finished, tmp_path):
+    (tmp_path / "another, deeper" / "folder").mkdir(parents=True)
+    clone = Project(tmp_path / "another, deeper" / "folder")
+    (clone.folder / "dvc.lock").unlink()
+    clone.dvc("repro", PYTHONHASHSEED="7")
+    assert locked(clone) == locked(finished)
+
+
+def test_the_learning_rate_runs_the_network_only_and_comes_back_from_the_cache(project):
+    before = locked(project)
+    project.edit("params.yaml", "lr: 0.001", "lr: 0.01")
+    changed = project.run("make", "run")
+    assert stages_run(changed) == ["prepare_data", "train_dnn_pytorch"]
+    assert "These results differ from those committed: train_dnn_pytorch." in changed
+    assert "lr" in project.dvc("params", "diff")
+    assert "train_dnn_pytorch.json" in project.dvc("metrics", "diff")
+    assert locked(project) != before
+    project.edit("params.yaml", "lr: 0.01", "lr: 0.001")
+    assert stages_run(project.run("make", "run")) == ["prepare_data"]
+    assert locked(project) == before
+    assert project.git("status", "--porcelain") == ""
+
+
+def test_the_seed_runs_all_and_comes_back_from_the_cache(project):
+    before = locked(project)
+    project.edit("params.yaml", "random_seed: 42", "random_seed: 43")
+    project.edit("params.yaml", "epochs: 120", "epochs: 2")
+    assert stages_run(project.dvc("repro")) == list(STAGES)
+    assert not set(before.values()) & {
+        md5 for path, md5 in locked(project).items() if "raw" not in path and "json" not in path
+    }
+    project.edit("params.yaml", "random_seed: 43", "random_seed: 42")
+    project.edit("params.yaml", "epochs: 2", "epochs: 120")
+    assert stages_run(project.dvc("repro")) == ["prepare_data"]
+    assert locked(project) == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "sign"),
+    [
+        ("prepare_data", "Running stage 'prepare_data'"),
+        ("train_standard_classifiers", "Running stage 'train_standard_classifiers'"),
+        ("train_dnn_pytorch", ".checkpoints/train_dnn_pytorch.pt"),
+    ],
+)
+def test_a_run_killed_in_a_stage_ends_well_the_next_time(finished, tmp_path, stage, sign):
+    clone = Project(make(tmp_path / "clone"))
+    kill_amid(clone, stage, sign)
+    said = clone.run("make", "run")
+    assert stage in stages_run(said)
+    assert locked(clone) == locked(finished), "as if it had not been killed"
+
+
+def make(folder):
+    folder.mkdir()
+    return folder
+
+
+def kill_amid(project, stage, sign):
+    """Start the pipeline and end all of it by SIGKILL in the middle of a stage."""
+    process = project.start("lib/within", ".", "dvc", "repro")
+    said, deadline = "", time.monotonic() + 120
+    while sign not in said and not (project.folder / sign).exists():
+        assert process.poll() is None, f"{stage} was over before it could be killed: {said}"
+        assert time.monotonic() < deadline, said
+        if select.select([process.stdout], [], [], 0.01)[0]:
+            said += os.read(process.stdout.fileno(), 65536).decode()
+    if sign in said:
+        time.sleep(2)  # amid its imports or its training
+    os.killpg(process.pid, signal.SIGKILL)
+    with_children_killed(process)
+
+
+def test_a_killed_training_goes_on_where_it_was(project):
+    project.edit("params.yaml", "patience: 40", "patience: null")
+    kill_amid(project, "train_dnn_pytorch", ".checkpoints/train_dnn_pytorch.pt")
+    said = project.run("lab/processes/run", "train_dnn_pytorch")
+    assert "Training continues after epoch" in said
+    assert not (project.folder / ".checkpoints/train_dnn_pytorch.pt").exists()
+
+
+@pytest.mark.parametrize("command", [("make", "run"), ("lab/processes/run", "prepare_data")])
+def test_a_typo_in_params_stops_before_any_data_are_touched(project, command):
+    project.edit("params.yaml", "test_size: 0.15", "test_sise: 0.15")
+    before = locked(project)
+    said = project.run(*command, ok=False)
+    assert "prepare_data.test_sise is not known: did you mean test_size?" in said
+    assert "prepare_data.test_size is missing" in said
+    assert "Traceback" not in said
+    assert "Running stage" not in said
+    assert locked(project) == before
+
+
+def test_bad_data_stop_the_pipeline_and_leave_the_earlier_outputs(project):
+    module = "lab/processes/prepare_data/cancer_data.py"
+    project.edit(
+        module,
+        "    return bunch.data.assign(",
+        "    bunch.data.loc[7, 'mean area'] = -1.0\n    return bunch.data.assign(",
+    )
+    before = {p: p.read_bytes() for p in (project.folder / "data").rglob("*") if p.is_file()}
+    said = project.dvc("repro", ok=False)
+    assert "column 'mean area', row 7: -1.0 is not a number from 0 to 10000" in said
+    assert "Traceback" not in said
+    assert {
+        p: p.read_bytes() for p in (project.folder / "data").rglob("*") if p.is_file()
+    } == before
+    assert project.git("status", "--porcelain").split() == ["M", module]
+
+
+def test_a_stage_that_fails_says_how_to_run_it_alone(project):
+    project.edit(
+        "lab/processes/train_dnn_pytorch/main.py", "device = choose_device()", "device = 1 / 0"
+    )
+    said = project.dvc("repro", ok=False)
+    assert "ZeroDivisionError" in said
+    assert "lab/processes/run train_dnn_pytorch" in said
+
+
+def test_a_second_pipeline_in_its_own_folder_runs_by_its_name(project):
+    folder = project.folder / "lab/pipelines/hello"
+    folder.mkdir(parents=True)
+    process = project.folder / "lab/processes/hello"
+    process.mkdir()
+    (process / "main").write_text(
+        "#!/bin/sh\nwc -l < data/raw/breast_cancer.csv > lab/pipelines/hello/lines.txt\n"
+    )
+    (process / "main").chmod(0o755)
+    (folder / "dvc.yaml").write_text(
+        "stages:\n  hello:\n    wdir: ../../..\n    cmd: lab/processes/run hello\n"
+        "    deps: [data/raw/breast_cancer.csv, lab/processes/hello/main]\n"
+        "    outs: [lab/pipelines/hello/lines.txt]\n"
+    )
+    said = project.run("make", "run", "PIPELINE=lab/pipelines/hello/dvc.yaml")
+    assert "Running stage 'lab/pipelines/hello/dvc.yaml:hello'" in said
+    assert (folder / "lines.txt").read_text().strip() == "570"
+    assert (folder / "dvc.lock").exists()
+
+
+def test_dvc_draws_the_plots(project):
+    project.dvc("plots", "show", "--out", "plots")
+    page = (project.folder / "plots/index.html").read_text()
+    for title in ("Classifiers, validation accuracy", "Network, loss", "confusion", "ROC curves"):
+        assert title in page, title
+
+
+def test_metrics_show_the_two_models_side_by_side(project):
+    said = project.dvc("metrics", "show", "--md")
+    rows = {line.split("|")[1].strip(): line for line in said.splitlines() if ".json" in line}
+    header = said.splitlines()[0]
+    column = [cell.strip() for cell in header.split("|")].index("validation.accuracy")
+    for stage in STAGES[1:]:
+        assert float(rows[f"metrics/{stage}.json"].split("|")[column]) >= 0.95
+
+
+def test_a_process_started_twice_at_once_is_refused_by_dvc_not_broken(project):
+    first = project.start("lib/within", ".", "dvc", "repro", "--force")
+    time.sleep(2)
+    try:
+        said = project.dvc("repro", ok=False)
+    finally:
+        with_children_killed(first)
+    assert "Unable to acquire lock" in said or "busy" in said or "is locked" in said
+
+
+def test_the_working_directory_does_not_matter(project):
+    said = project.run("sh", "-c", f"cd / && '{project.folder}/lab/processes/run' prepare_data")
+    assert "train: 386 rows" in said
+    assert Path(project.folder / "metrics/prepare_data.json").exists()

@@ -1,0 +1,213 @@
+"""An MLflow server may be away, slow, unwilling or old: results are complete, and logged later."""
+
+import http.server
+import json
+import socket
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from tests.conftest import ROOT, free_port, mlflow_server
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def prepared(project):
+    """A project and a function that runs prepare_data in it, with its time."""
+
+    def run(*arguments, ok=True, **extra):
+        started = time.monotonic()
+        said = project.run("lab/processes/run", "prepare_data", *arguments, ok=ok, **extra)
+        return said, time.monotonic() - started
+
+    project.prepare = run
+    return project
+
+
+@contextmanager
+def server_that(handle):
+    """A server on a free port that gives each connection or request to `handle`."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            handle(self)
+
+        do_POST = do_GET  # noqa: N815 # http.server's own name
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def answer(status, text):
+    def handle(request):
+        body = text.encode()
+        request.send_response(status)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    return handle
+
+
+def results(project):
+    folder = project.folder
+    assert json.loads((folder / "metrics/prepare_data.json").read_text())["rows"]["train"] == 386
+    assert (folder / "data/processed/scaler.joblib").exists()
+
+
+FAULTS = {
+    "away": (None, "nothing answers at this address"),
+    "slow": (lambda _: time.sleep(60), "did not answer in time"),
+    "broken": (answer(503, "Service Unavailable"), "503"),
+    "wrong credentials": (answer(401, "Unauthorized"), "MLFLOW_TRACKING_USERNAME"),
+    "not MLflow": (answer(200, "<html>hello</html>"), "Exception"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_server_that_fails_costs_no_result_and_is_reported_in_time(prepared, fault):
+    _, normal = prepared.prepare()
+    handle, expected = FAULTS[fault]
+    if handle is None:
+        said, seconds = prepared.prepare(MLFLOW_URL=f"http://user:secret@127.0.0.1:{free_port()}")
+    else:
+        with server_that(handle) as address:
+            said, seconds = prepared.prepare(MLFLOW_URL=address.replace("//", "//user:secret@"))
+    assert expected in said
+    assert "The results are complete on disk; log them with `make relog`" in said
+    assert "secret" not in said
+    assert "Traceback" not in said
+    assert seconds < normal + 10
+    results(prepared)
+
+
+def test_a_name_server_that_hangs_is_not_waited_for(prepared):
+    # A listening socket that never accepts is the least helpful server there is.
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        said, seconds = prepared.prepare(MLFLOW_URL=address)
+    assert "make relog" in said
+    assert seconds < 20
+    results(prepared)
+
+
+def search(address, expression, environment="--dev ."):
+    """Runs on a server by a filter: their name, status and parent, asked for by mlflow itself."""
+    script = (
+        "import json, sys, mlflow; c = mlflow.MlflowClient(sys.argv[1]); "
+        "e = c.get_experiment_by_name('breast-cancer'); "
+        "rs = c.search_runs([e.experiment_id], sys.argv[2]) if e else []; "
+        "print(json.dumps([dict(name=r.info.run_name, status=r.info.status, tags=r.data.tags, "
+        "params=r.data.params, metrics=r.data.metrics, "
+        "files=[f.path for f in c.list_artifacts(r.info.run_id)]) for r in rs]))"
+    )
+    done = subprocess.run(
+        [
+            "lib/within",
+            *environment.split(),
+            "python",
+            "-W",
+            "ignore",
+            "-c",
+            script,
+            address,
+            expression,
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("environment", ["--dev .", "tests/mlflow-2"], ids=["3.x", "2.x"])
+def test_what_a_server_missed_is_logged_when_it_is_back_and_only_once(
+    project, tmp_path, environment
+):
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    project.edit("params.yaml", "epochs: 120", "epochs: 3")
+    for name in ("prepare_data", "train_standard_classifiers", "train_dnn_pytorch"):
+        project.run("lab/processes/run", name, MLFLOW_URL=address)
+    assert "MLflow" in project.run("make", "relog", ok=False, MLFLOW_URL=address)
+    with mlflow_server(tmp_path, port, environment):
+        assert project.run("make", "relog", MLFLOW_URL=address).count("MLflow: logged") == 3
+        assert project.run("make", "relog", MLFLOW_URL=address).count("MLflow: already logged") == 3
+        runs = search(address, "", environment)
+    by_name = {run["name"]: run for run in runs}
+    assert len(runs) == 10, "three processes and seven classifiers, each once"
+    assert {run["status"] for run in runs} == {"FINISHED"}
+    commit = project.git("rev-parse", "HEAD").strip()
+    assert {run["tags"]["git.commit"] for run in runs} == {commit}
+    dnn = by_name["train_dnn_pytorch"]
+    assert dnn["tags"]["git.dirty"] == "true", "params.yaml was edited and not committed"
+    assert "dvc.dep.lib/pytorch.py" in dnn["tags"]
+    assert {"densenet.pt", "densenet.joblib", "training_history.png"} <= set(dnn["files"])
+    assert dnn["metrics"]["train_loss"] > 0
+    forest = by_name["random_forest"]
+    assert forest["params"] == {
+        "classifier": "random_forest",
+        "n_estimators": "100",
+        "max_depth": "None",
+    }
+    assert "mlflow.parentRunId" in forest["tags"]
+
+
+def test_a_server_that_dies_amid_logging_gets_the_whole_run_later(prepared, tmp_path):
+    # The server lets some requests through, then is gone: a proxy that stops decides when.
+    port = free_port()
+    with mlflow_server(tmp_path, port) as address, dying_proxy(port, lives=8) as proxy:
+        prepared.run("lab/processes/run", "prepare_data")
+        said = prepared.run("lab/processes/run", "train_standard_classifiers", MLFLOW_URL=proxy)
+        assert "make relog" in said
+        assert (prepared.folder / "artifacts/standard_classifiers/model.joblib").exists()
+        partial = search(address, "tags.stage = 'train_standard_classifiers'")
+        assert "RUNNING" in {run["status"] for run in partial}
+        relog = ("lab/processes/run", "train_standard_classifiers", "--relog")
+        assert "MLflow: logged" in prepared.run(*relog, MLFLOW_URL=address)
+        runs = search(address, "tags.stage = 'train_standard_classifiers'")
+    finished = [run["name"] for run in runs if run["status"] == "FINISHED"]
+    assert finished.count("train_standard_classifiers") == 1
+    assert "RUNNING" not in {run["status"] for run in runs}
+
+
+@contextmanager
+def dying_proxy(port, lives):
+    """Passes on so many connections to a port of this machine, then refuses all."""
+    left = [lives]
+
+    def pass_on(request):
+        if left[0] <= 0:
+            request.connection.close()
+            return
+        left[0] -= 1
+        length = int(request.headers.get("Content-Length") or 0)
+        body = request.rfile.read(length)
+        with socket.create_connection(("127.0.0.1", port)) as upstream:
+            head = f"{request.command} {request.path} HTTP/1.0\r\n"
+            kept = {
+                k: v for k, v in request.headers.items() if k.lower() not in ("connection", "host")
+            }
+            head += "".join(
+                f"{k}: {v}\r\n" for k, v in {**kept, "Host": f"127.0.0.1:{port}"}.items()
+            )
+            upstream.sendall(head.encode() + b"\r\n" + body)
+            while chunk := upstream.recv(65536):
+                request.wfile.write(chunk)
+
+    with server_that(pass_on) as address:
+        yield address
