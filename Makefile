@@ -1,31 +1,35 @@
 # Every habit in one word; `make` alone lists them.
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup run results test check lock ui relog bench environments clean shell hooks
+.PHONY: help environments setup run results report test check hooks lock ui relog sandbox sandbox-status sandbox-down bench list clean shell
 
 PIPELINE ?= dvc.yaml
 DAYS ?= 1
 PORT ?= 5000
 PROCESSES = $(dir $(wildcard lab/processes/*/Pipfile))
-ENVIRONMENTS = "$$(lib/bootstrap)" lib/environments.py
+ENVIRONMENTS = python=$$(lib/bootstrap) && "$$python" lib/environments.py
 
 help: ## List what there is to make
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target does; do \
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target does; do \
 		printf '  make %-14s %s\n' "$$target" "$$does"; done
 
-setup: ## Make every environment, and .venv for the editor
+environments: ## Make the environments that a run needs
 	@$(ENVIRONMENTS) make . $(PROCESSES)
+
+setup: environments ## Make every environment, and .venv for the editor
 	@$(ENVIRONMENTS) make --dev .
 	@lib/within --dev . sh -c 'ln -sfn "$$VIRTUAL_ENV" .venv && echo "Interpreter: $$VIRTUAL_ENV/bin/python (.venv)"'
 
-run: ## Run the pipeline and show its results (PIPELINE=folder/dvc.yaml runs another)
-	@$(ENVIRONMENTS) make . $(PROCESSES)
+run: environments ## Run the pipeline and show its results (PIPELINE=folder/dvc.yaml runs another)
 	@lib/within . python -m lib.params
 	@lib/within . dvc repro $(PIPELINE)
 	@lib/within . python -m lib.results
 
 results: ## Show the results on disk, and how they differ from those committed
 	@lib/within . python -m lib.results
+
+report: ## Show what changed between two revisions (A= and B=; nothing: the work tree)
+	@lib/within . python .github/scripts/report.py --from "$(A)" --to "$(B)"
 
 test: setup check ## Run every check and every test
 	@lib/within --dev . python -m pytest
@@ -46,10 +50,19 @@ relog: ## Log results to MLflow that it has not got, because it was away
 	@for name in $(notdir $(PROCESSES:/=)); do lab/processes/run $$name --relog || failed=1; done; \
 		[ -z "$$failed" ]
 
+sandbox: ## Start the platform on this machine: S3, MLflow, git origin, runner
+	@lib/within sandbox python -m sandbox up
+
+sandbox-status: ## Show what runs in the sandbox, and its latest jobs
+	@lib/within sandbox python -m sandbox status
+
+sandbox-down: ## Stop the sandbox and remove all of it
+	@lib/within sandbox python -m sandbox down
+
 bench: setup ## Measure the speeds that the README states
 	@lib/within --dev . python -m tests.bench
 
-environments: ## List the environments on this machine, their size and last use
+list: ## List the environments on this machine, their size and last use
 	@$(ENVIRONMENTS) list
 
 clean: ## Remove environments that no lock here names and nobody used for DAYS=1

@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -394,6 +395,7 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="write all turns there; - is stdout")
     arguments = parser.parse_args()
     comparisons = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # then, too, the folder goes
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         # DVC keeps a database per repository outside of it: here it goes with the rest.
         os.environ["DVC_SITE_CACHE_DIR"] = f"{folder}/dvc"

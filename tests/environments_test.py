@@ -229,7 +229,7 @@ def test_clean_removes_what_no_lock_names_and_says_how_much_it_freed(project, tm
     kept = command(project, tmp_path, "make clean")
     assert f"kept {old}" in kept.stdout, "used a moment ago, perhaps by another clone"
     assert "make clean DAYS=0" in kept.stdout
-    listed = command(project, tmp_path, "make environments").stdout
+    listed = command(project, tmp_path, "make list").stdout
     assert all(name in listed for name in (old, new))
 
     removed = command(project, tmp_path, "make clean DAYS=0")

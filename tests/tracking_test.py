@@ -90,7 +90,7 @@ def test_a_server_that_fails_costs_no_result_and_is_reported_in_time(prepared, f
     assert "The results are complete on disk; log them with `make relog`" in said
     assert "secret" not in said
     assert "Traceback" not in said
-    assert seconds < normal + 10
+    assert seconds < normal + 20, "ten seconds, and a busy machine's as many"
     results(prepared)
 
 
@@ -100,11 +100,11 @@ def test_a_name_server_that_hangs_is_not_waited_for(prepared):
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         said, seconds = prepared.prepare(MLFLOW_URL=address)
     assert "make relog" in said
-    assert seconds < 20
+    assert seconds < 40, "ten seconds, and a busy machine's start"
     results(prepared)
 
 
-def search(address, expression, environment="--dev ."):
+def search(address, expression):
     """Runs on a server by a filter: their name, status and parent, asked for by mlflow itself."""
     script = (
         "import json, sys, mlflow; c = mlflow.MlflowClient(sys.argv[1]); "
@@ -114,23 +114,11 @@ def search(address, expression, environment="--dev ."):
         "params=r.data.params, metrics=r.data.metrics, "
         "files=[f.path for f in c.list_artifacts(r.info.run_id)]) for r in rs]))"
     )
+    command = ["lib/within", "--dev", ".", "python", "-W", "ignore", "-c", script]
     done = subprocess.run(
-        [
-            "lib/within",
-            *environment.split(),
-            "python",
-            "-W",
-            "ignore",
-            "-c",
-            script,
-            address,
-            expression,
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
+        [*command, address, expression], cwd=ROOT, capture_output=True, text=True, check=False
     )
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -147,7 +135,7 @@ def test_what_a_server_missed_is_logged_when_it_is_back_and_only_once(
     with mlflow_server(tmp_path, port, environment):
         assert project.run("make", "relog", MLFLOW_URL=address).count("MLflow: logged") == 3
         assert project.run("make", "relog", MLFLOW_URL=address).count("MLflow: already logged") == 3
-        runs = search(address, "", environment)
+        runs = search(address, "")
     by_name = {run["name"]: run for run in runs}
     assert len(runs) == 10, "three processes and seven classifiers, each once"
     assert {run["status"] for run in runs} == {"FINISHED"}

@@ -1,0 +1,229 @@
+"""Before anything is trained: can this run start, and can its results be kept?
+
+Each check is a line in the log; what must be mended is also on the run's page. Checks that fail
+stop the run, except for MLflow: its server may be away, results are logged later (`make relog`).
+"""
+
+import os
+import re
+import shutil
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from job import MARK, ROOT, JobError, add_to_note, git, last_line, main, run, run_url, summarise
+
+PLAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._/+-]*"
+FREE_GIGABYTES = 2.0
+
+
+def name_is_plain() -> str:
+    """A ref with shell characters, quotes or control characters in its name is not run."""
+    ref = os.environ.get("RUN_REF") or os.environ.get("GITHUB_REF", "HEAD")
+    name = re.sub(r"^refs/(tags|heads)/", "", ref)
+    if not re.fullmatch(PLAIN_NAME, name):
+        raise JobError(
+            f"The name {name!r} has characters that are not letters, digits or one of . _ / + -: "
+            "push the commit again under a plain name."
+        )
+    add_to_note(name=name, commit=git("rev-parse", "HEAD"), run_url=run_url())
+    return f"{name} is commit {git('rev-parse', '--short', 'HEAD')}"
+
+
+def results_have_a_branch() -> str:
+    """The one branch that gets the results, by rule.
+
+    Of the branches that contain the commit: the one whose newest commit it is, else the only one,
+    else the default branch. `results/…` are never it.
+    """
+    listed = git("for-each-ref", "--contains=HEAD", "--format=%(refname)", "refs/remotes/origin")
+    names = [ref.removeprefix("refs/remotes/origin/") for ref in listed.splitlines()]
+    names = [name for name in names if name != "HEAD" and not name.startswith("results/")]
+    head = git("rev-parse", "HEAD")
+    tips = [name for name in names if git("rev-parse", f"refs/remotes/origin/{name}") == head]
+    default = run("git", "symbolic-ref", "--short", "refs/remotes/origin/HEAD", ok=False).stdout
+    default = default.strip().removeprefix("origin/") or "main"
+    dispatched = os.environ.get("RUN_REF", "").removeprefix("refs/heads/")
+    for candidates in ([dispatched], tips, names, [default]):
+        if len(candidates) == 1 and candidates[0] in names:
+            add_to_note(branch=candidates[0])
+            return f"results go to branch {candidates[0]}"
+    if not names:
+        raise JobError(
+            "The commit is on no branch, so its results would be on none: push its branch first, "
+            "then re-run this job."
+        )
+    raise JobError(
+        f"The commit is on several branches ({', '.join(names)}), and it is the newest of none or "
+        "of more than one: push a commit on the branch that is to have the results, and tag that."
+    )
+
+
+def parameters_are_valid() -> str:
+    """As every process checks them."""
+    done = run("python", "-m", "lib.params", ok=False)
+    if done.returncode:
+        raise JobError(done.stderr.strip())
+    return "params.yaml is valid"
+
+
+def locks_fit() -> str:
+    """As `make lock` leaves them."""
+    bootstrap = run(str(ROOT / "lib/bootstrap")).stdout.strip()
+    done = run(bootstrap, "lib/environments.py", "verify", ok=False)
+    if done.returncode:
+        raise JobError(done.stderr.strip())
+    return "locks fit their Pipfiles"
+
+
+def disk_has_room() -> str:
+    """For environments, data and models."""
+    free = shutil.disk_usage(ROOT).free / 1e9
+    wanted = float(os.environ.get("FREE_GIGABYTES") or FREE_GIGABYTES)
+    if free < wanted:
+        raise JobError(
+            f"The runner has {free:.1f} GB of disk left, {wanted:g} are wanted: there, "
+            "`make clean DAYS=0` removes old environments."
+        )
+    return f"{free:.0f} GB of disk are free"
+
+
+def storage_answers() -> str:
+    """Writes to and deletes from the bucket, with DVC's own settings and these credentials."""
+    from dvc.repo import Repo
+
+    point_dvc_at_this_platform()
+    with Repo(str(ROOT)) as repo:
+        name = repo.config["core"].get("remote")
+        settings = repo.config["remote"].get(name or "", {})
+        url = settings.get("url", "")
+        if not url or MARK in url or MARK in settings.get("endpointurl", ""):
+            raise JobError(
+                f"DVC's remote is not filled in (it is {url or 'not there'!r}): fill in the marks "
+                "in .dvc/config, or set the variables DVC_REMOTE_URL and MLFLOW_S3_ENDPOINT_URL."
+            )
+        where = f"{url} at {settings.get('endpointurl', 'its default address')}"
+        try:
+            remote = repo.cloud.get_remote()
+            probe = f"{remote.path}/preflight-{socket.gethostname()}-{os.getpid()}"
+            remote.fs.makedirs(remote.path)
+            remote.fs.pipe_file(probe, b"can results be kept?")
+            remote.fs.rm_file(probe) if hasattr(remote.fs, "rm_file") else remote.fs.remove(probe)
+        except Exception as error:  # of s3fs, botocore, aiohttp or the operating system
+            raise JobError(f"S3 ({where}) {why_storage_failed(error)}") from None
+    return f"S3 takes writes: {where}"
+
+
+def point_dvc_at_this_platform() -> None:
+    """Where the variables say so, in .dvc/config.local, which is not tracked.
+
+    The cache is outside the workspace, which each run gets anew: a re-run finds there what an
+    earlier one computed.
+    """
+    from dvc.config import Config
+
+    kept = os.environ.get("RUNNER_TOOL_CACHE") or os.environ.get("XDG_CACHE_HOME")
+    cache = Path(kept or Path.home() / ".cache") / "dvc-cache"
+    settings: dict[str, object] = {"connect_timeout": 5, "read_timeout": 60}
+    if url := os.environ.get("DVC_REMOTE_URL"):
+        settings["url"] = url
+    if (endpoint := os.environ.get("MLFLOW_S3_ENDPOINT_URL", "")) and MARK not in endpoint:
+        settings["endpointurl"] = endpoint
+    config = Config(str(ROOT / ".dvc"))
+    with config.edit("local") as local:
+        local.setdefault("cache", {})["dir"] = str(cache)
+        remote = config["core"].get("remote", "minio")
+        local.setdefault("remote", {}).setdefault(remote, {}).update(settings)
+
+
+def why_storage_failed(error: Exception) -> str:
+    """What to do about an error of the storage."""
+    text = f"{type(error).__name__} {' '.join(str(error).split())}"
+    if re.search(r"InvalidAccessKeyId|SignatureDoesNotMatch|credential|Credentials", text):
+        what = "refuses the credentials: check the secrets MINIO_ACCESS_KEY_ID and MINIO_SECRET_ACCESS_KEY"  # noqa: E501
+    elif re.search(r"AccessDenied|Forbidden|PermissionError|read.?only", text, re.IGNORECASE):
+        what = "does not let these credentials write: give them write access to the bucket"
+    elif re.search(r"NoSuchBucket|FileNotFound|bucket does not exist", text):
+        what = "has no such bucket: create it, or mend the url in .dvc/config"
+    elif re.search(r"connect|Connection|Timeout|timed out|resolve", text):
+        what = "does not answer: is it up, and the address right?"
+    else:
+        what = "fails:"
+    return f"{what} ({text[:200]})"
+
+
+def tracked_data_are_there() -> str:
+    """Whatever was added with `dvc add` must be in the bucket."""
+    files = [file for file in git("ls-files", "*.dvc").splitlines() if file]
+    if not files:
+        return "no data are tracked by .dvc files"
+    done = run("dvc", "status", "--cloud", "--json", *files, ok=False)
+    missing = re.findall(r'"([^"]+)": "(?:deleted|missing|new)"', done.stdout)
+    if done.returncode or missing:
+        raise JobError(
+            f"Not in the bucket: {', '.join(missing) or last_line(done.stderr)}: `dvc push` where "
+            "the data are, then re-run this job."
+        )
+    return f"{len(files)} tracked data files are in the bucket"
+
+
+def mlflow_answers() -> str:
+    """Within five seconds, to these credentials."""
+    url = os.environ.get("MLFLOW_URL", "")
+    if not url or MARK in url:
+        raise JobError("MLFLOW_URL is not filled in: set the variable MLFLOW_URL.")
+    address = url.rstrip("/") + "/api/2.0/mlflow/experiments/search?max_results=1"
+    request = urllib.request.Request(address)
+    user, password = (os.environ.get(f"MLFLOW_TRACKING_{n}") for n in ("USERNAME", "PASSWORD"))
+    if user and password:
+        import base64
+
+        basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {basic}")
+    try:
+        with urllib.request.urlopen(request, timeout=5):
+            return f"MLflow answers: {url}"
+    except urllib.error.HTTPError as error:
+        why = f"answers {error.code}"
+    except (OSError, ValueError) as error:
+        why = f"does not answer: {error}"
+    raise JobError(f"MLflow at {url} {why}.")
+
+
+MUST: tuple[Callable[[], str], ...] = (
+    name_is_plain,
+    results_have_a_branch,
+    parameters_are_valid,
+    locks_fit,
+    disk_has_room,
+    storage_answers,
+    tracked_data_are_there,
+)
+
+
+def preflight() -> None:
+    """All checks; the run stops at the end, with all that must be mended, not only the first."""
+    problems = []
+    for check in MUST:
+        try:
+            print(f"ok       {check()}", flush=True)
+        except JobError as error:
+            print(f"PROBLEM  {error}", flush=True)
+            problems.append(str(error))
+            if check is storage_answers:
+                break  # what follows asks the storage too
+    try:
+        print(f"ok       {mlflow_answers()}", flush=True)
+    except JobError as error:
+        line = f"{error} The run goes on; `make relog` logs its results when the server is back."
+        print(f"WARNING  {line}", flush=True)
+        summarise(f"> [!WARNING]\n> {line}\n")
+        add_to_note(mlflow=line)
+    if problems:
+        raise JobError("\n".join(problems))
+
+
+if __name__ == "__main__":
+    main(preflight)

@@ -1,0 +1,410 @@
+"""The platform on one machine, with a workflow of a few lines in place of the real one.
+
+What the real workflow does in it is told by `run_test.py`.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from botocore.session import get_session
+
+from tests.conftest import Project
+
+pytestmark = pytest.mark.integration
+
+WORKFLOW = """
+name: "experiments"
+on:
+  push:
+    tags: ["run-*", "!run-never*"]
+  workflow_dispatch:
+    inputs:
+      ref: {required: true}
+env:
+  MLFLOW_URL: "${{ vars.MLFLOW_URL }}"
+  ENDPOINT: "${{ vars.MLFLOW_S3_ENDPOINT_URL }}"
+  REMOTE: "${{ vars.DVC_REMOTE_URL }}"
+  MINE: "${{ vars.MINE }}"
+jobs:
+  run:
+    runs-on: ["self-hosted", "igz", "cpu"]
+    env:
+      RUN_REF: "${{ inputs.ref || github.ref }}"
+      AWS_ACCESS_KEY_ID: "${{ secrets.MINIO_ACCESS_KEY_ID }}"
+      AWS_SECRET_ACCESS_KEY: "${{ secrets.MINIO_SECRET_ACCESS_KEY }}"
+      TOKEN: "${{ secrets.ACCESS_TOKEN || github.token }}"
+    steps:
+      - uses: "actions/checkout@0000000000000000000000000000000000000000"
+        with:
+          ref: "${{ inputs.ref || github.ref }}"
+          fetch-depth: 0
+      - name: "Show"
+        run: "sh show.sh"
+"""
+SHOW = """
+set -eu
+say() { printf '%s=<%s>\\n' "$1" "$2"; }
+say head "$(git rev-parse HEAD)"
+say branch "$(git branch --show-current)"
+say ref "$RUN_REF"
+say sha "$GITHUB_SHA"
+say branches "$(git for-each-ref --format='%(refname:short)' refs/remotes | tr '\\n' ' ')"
+say mlflow "$MLFLOW_URL"
+say endpoint "$ENDPOINT"
+say remote "$REMOTE"
+say mine "$MINE"
+say home "$HOME"
+say data "${XDG_DATA_HOME-none}"
+say leaked "${LEAKED-}${PYTHONPATH-}${VIRTUAL_ENV-}${GIT_DIR-}"
+say terminal "$(test -t 1 && echo yes || echo no)"
+say key "$AWS_SECRET_ACCESS_KEY"
+say lengths "${#AWS_ACCESS_KEY_ID} ${#AWS_SECRET_ACCESS_KEY} ${#TOKEN}"
+echo "the summary has $AWS_SECRET_ACCESS_KEY" >> "$GITHUB_STEP_SUMMARY"
+case "$GITHUB_REF" in
+    *commit*) git -c user.name=job -c user.email=job@example.org commit -q --allow-empty -m results
+        git push -q origin HEAD:refs/heads/work ;;
+    *fail*) exit 3 ;;
+    *hold*) touch "$HOLD"; sleep 300 ;;
+esac
+"""
+
+
+class Sandbox:
+    """A project whose workflow is the one above."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.folder = project.folder / ".sandbox"
+
+    def __call__(self, *arguments: str, ok: bool = True, **extra: str) -> str:
+        return self.project.run(
+            "lib/within", "sandbox", "python", "-m", "sandbox", *arguments, ok=ok, **extra
+        )
+
+    def facts(self, *, ok: bool = True) -> dict:
+        return json.loads(self("status", "--json", ok=ok))
+
+    def processes(self, part: str) -> list[int]:
+        pids = self.facts_or_nothing().get("pids", {})
+        return [int(pid) for pid, name in pids.items() if part in ("all", name)]
+
+    def facts_or_nothing(self) -> dict:
+        done = self.project.start(
+            "lib/within", "sandbox", "python", "-m", "sandbox", "status", "--json"
+        )
+        said, _ = done.communicate(timeout=60)
+        return json.loads(said)
+
+    def push(self, *refs: str, **extra: str) -> str:
+        return self.project.run("git", "push", "sandbox", *refs, **extra)
+
+    def tag(self, name: str, *options: str, **extra: str) -> str:
+        self.project.git("tag", *options, name)
+        return self.push(f"refs/tags/{name}", **extra)
+
+    def s3(self):
+        facts = self.facts()
+        return get_session().create_client(
+            "s3",
+            endpoint_url=facts["s3"],
+            aws_access_key_id=facts["access_key"],
+            aws_secret_access_key=facts["secret_key"],
+            region_name="us-east-1",
+        )
+
+    def origin(self, *arguments: str) -> str:
+        return self.project.git(f"--git-dir={self.folder}/origin.git", *arguments).strip()
+
+
+def add_workflow(project: Project) -> None:
+    for file in (project.folder / ".github/workflows").glob("*"):
+        file.unlink()
+    (project.folder / ".github/workflows").mkdir(parents=True, exist_ok=True)
+    (project.folder / ".github/workflows/experiments.yml").write_text(WORKFLOW)
+    (project.folder / "show.sh").write_text(SHOW)
+    project.commit("A small workflow")
+
+
+OWN_CONFIG = "[core]\n    remote = minio\n['remote \"minio\"']\n    access_key_id = mine\n"
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    """One sandbox for all tests, brought up over what a killed `up` left of another.
+
+    Whatever a test ends, `up` brings back.
+    """
+    folder = tmp_path_factory.mktemp("sandbox") / "it's a $projëct"
+    folder.mkdir()
+    sandbox = Sandbox(Project(folder))
+    add_workflow(sandbox.project)
+    (folder / ".dvc/config.local").write_text(OWN_CONFIG)
+    sandbox.folder.mkdir()
+    (sandbox.folder / "state.json").write_text('{"artifacts": "proxi')
+    (sandbox.folder / "origin.git" / "hooks").mkdir(parents=True)
+    try:
+        sandbox("up")
+        yield sandbox
+    finally:
+        sandbox("down")
+
+
+def said_by_job(output: str) -> dict[str, str]:
+    """name=<value> lines of show.sh, as the pusher saw them."""
+    lines = [line.partition(" | ")[2].strip() for line in output.splitlines() if " | " in line]
+    return dict(line.removesuffix(">").split("=<", 1) for line in lines if "=<" in line)
+
+
+# ---- servers
+
+
+def test_the_bucket_takes_gives_and_forgets(sandbox):
+    s3 = sandbox.s3()
+    s3.put_object(Bucket="lab", Key="a folder/ü", Body=b"content")
+    assert s3.get_object(Bucket="lab", Key="a folder/ü")["Body"].read() == b"content"
+    s3.delete_object(Bucket="lab", Key="a folder/ü")
+    assert "Contents" not in s3.list_objects_v2(Bucket="lab", Prefix="a folder/")
+
+
+LOG_A_RUN = """
+import sys, mlflow
+mlflow.set_tracking_uri(sys.argv[1])
+mlflow.set_experiment(sys.argv[2])
+with mlflow.start_run() as run:
+    mlflow.log_metric("accuracy", 0.5)
+    mlflow.log_text("hello", "note.txt")
+print(mlflow.artifacts.load_text(run.info.artifact_uri + "/note.txt"), run.info.artifact_uri)
+"""
+
+
+def log_a_run(sandbox: Sandbox, experiment: str) -> str:
+    """What a process with S3 credentials sees of its own run."""
+    facts = sandbox.facts()
+    return sandbox.project.run(
+        *("lib/within", "sandbox", "python", "-c", LOG_A_RUN, facts["mlflow"], experiment),
+        MLFLOW_S3_ENDPOINT_URL=facts["s3"],
+        AWS_ACCESS_KEY_ID=facts["access_key"],
+        AWS_SECRET_ACCESS_KEY=facts["secret_key"],
+    )
+
+
+def artifacts(sandbox: Sandbox) -> list[str]:
+    found = sandbox.s3().list_objects_v2(Bucket="lab", Prefix="mlflow-artifacts/")
+    return [entry["Key"] for entry in found.get("Contents", [])]
+
+
+def test_mlflow_keeps_artifacts_in_the_bucket_through_the_server_or_written_by_clients(sandbox):
+    assert "hello mlflow-artifacts:/" in log_a_run(sandbox, "proxied")
+    assert len(artifacts(sandbox)) == 1
+    sandbox("up", ARTIFACTS="direct")
+    assert "hello s3://lab/mlflow-artifacts/" in log_a_run(sandbox, "direct")
+    assert len(artifacts(sandbox)) == 2
+    assert sandbox.facts()["artifacts"] == "direct", "the mode stays until another is asked for"
+    assert "proxied or direct" in sandbox("up", ok=False, ARTIFACTS="sideways")
+
+
+def test_up_again_changes_nothing(sandbox):
+    before = sandbox.facts()
+    started = time.monotonic()
+    assert "git push sandbox" in sandbox("up")
+    assert time.monotonic() - started < 5
+    assert sandbox.facts() == before
+
+
+@pytest.mark.parametrize("part", ["s3", "all"])
+def test_what_was_killed_comes_back_with_its_data(sandbox, part):
+    before = sandbox.facts()
+    sandbox.s3().put_object(Bucket="lab", Key=f"kept/{part}", Body=b"kept")
+    for pid in sandbox.processes(part):
+        os.kill(pid, signal.SIGKILL)
+    assert "DOES NOT RUN" in sandbox("status", ok=False)
+    sandbox("up")
+    after = sandbox.facts()
+    assert {**after, "pids": None} == {**before, "pids": None}, "addresses and keys are the same"
+    kept = sandbox.s3().get_object(Bucket="lab", Key=f"kept/{part}")
+    assert kept["Body"].read() == b"kept"
+    experiments = f"{after['mlflow']}/api/2.0/mlflow/experiments/get-by-name?experiment_name="
+    with urllib.request.urlopen(f"{experiments}proxied") as answer:
+        assert answer.status == 200, "MLflow's runs are kept, too"
+
+
+def test_ports_that_others_took_meanwhile_are_replaced_and_data_stay(sandbox):
+    before = sandbox.facts()
+    sandbox.s3().put_object(Bucket="lab", Key="kept/ports", Body=b"kept")
+    # Of MLflow only the parent: the child goes on and holds the port.
+    for pid in (*sandbox.processes("s3"), min(sandbox.processes("mlflow"))):
+        os.kill(pid, signal.SIGKILL)
+    port = before["s3"].rpartition(":")[2]
+    other = subprocess.Popen(["python3", "-m", "http.server", "--bind", "127.0.0.1", port])
+    try:
+        time.sleep(0.5)
+        sandbox("up")
+        after = sandbox.facts()
+        assert after["s3"] != before["s3"]
+        assert after["mlflow"] == before["mlflow"]
+        assert sandbox.s3().get_object(Bucket="lab", Key="kept/ports")["Body"].read() == b"kept"
+        assert f"endpoint=<{after['s3']}>" in sandbox.tag("run-elsewhere")
+    finally:
+        other.kill()
+        other.wait()
+
+
+# ---- runs
+
+
+def test_a_pushed_tag_runs_the_workflow_and_the_pusher_sees_it(sandbox):
+    facts = sandbox.facts()
+    variables = sandbox.folder / "variables.yml"
+    mine = 'it\'s $HOME "and" #more'
+    variables.write_text(json.dumps(json.loads(variables.read_text()) | {"MINE": mine}))
+    output = sandbox.tag(
+        "run-ü", LEAKED="1", PYTHONPATH="/nowhere", VIRTUAL_ENV="/nowhere", XDG_DATA_HOME=data()
+    )
+    job = said_by_job(output)
+    head = sandbox.project.git("rev-parse", "HEAD").strip()
+    assert job["head"] == job["sha"] == head
+    assert job["branch"] == "", "a tag is checked out detached"
+    assert job["ref"] == "refs/tags/run-ü"
+    assert "origin/work" in job["branches"]
+    assert (job["mlflow"], job["endpoint"], job["remote"]) == (
+        facts["mlflow"],
+        facts["s3"],
+        "s3://lab/dvc",
+    )
+    assert job["mine"] == mine
+    assert job["home"] == os.environ["HOME"]
+    assert job["data"] == data()
+    assert job["leaked"] == ""
+    assert job["terminal"] == "no"
+    assert job["key"] == "***"
+    assert "0" not in job["lengths"].split()
+    assert facts["secret_key"] not in output
+    assert "succeeded in" in output
+    folder = max(sandbox.folder.glob("jobs/run-_-*"))
+    assert "key=<***>" in (folder / "log").read_text()
+    assert (folder / "summary.md").read_text() == "the summary has ***\n"
+    assert sorted(file.name for file in folder.iterdir()) == ["log", "result", "summary.md"]
+
+
+def data() -> str:
+    return os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local/share")
+
+
+def test_a_job_pushes_to_its_origin_and_the_results_are_pulled(sandbox):
+    sandbox.tag("run-commit")
+    sandbox.project.git("pull", "--quiet", "sandbox", "work")
+    assert sandbox.project.git("log", "-1", "--format=%an %s").strip() == "job results"
+
+
+def test_plain_dvc_push_and_pull_mean_the_sandbox(sandbox):
+    file = sandbox.project.folder / "numbers.txt"
+    file.write_text("1 2 3\n")
+    sandbox.project.dvc("add", "--quiet", "numbers.txt")
+    sandbox.project.dvc("push", "numbers.txt.dvc")
+    file.unlink()
+    sandbox.project.run("rm", "-r", ".dvc/cache")
+    sandbox.project.dvc("pull", "numbers.txt.dvc")
+    assert file.read_text() == "1 2 3\n"
+    status = sandbox.project.git("status", "--porcelain", "--", ".dvc")
+    assert status == "", "no tracked file tells of the sandbox"
+
+
+def test_a_failed_job_fails_no_push_and_leaves_its_workspace(sandbox):
+    output = sandbox.tag("run-fail", "--annotate", "--message", "annotated")
+    assert "FAILED in" in output
+    assert said_by_job(output)["head"] == sandbox.project.git("rev-parse", "HEAD").strip()
+    workspace = max(sandbox.folder.glob("jobs/run-fail-*")) / "workspace"
+    assert (workspace / "show.sh").exists()
+    assert "run-fail-" in sandbox("status")
+
+
+def test_tags_run_one_after_the_other_and_only_those_that_the_workflow_wants(sandbox):
+    for name in ("run-1", "run-2", "run-never-1", "other", "run-a/b"):
+        sandbox.project.git("tag", name)
+    output = sandbox.push("run-1", "run-2", "run-never-1", "other", "run-a/b")
+    first, second = output.index("run-1: succeeded"), output.index("ref=<refs/tags/run-2>")
+    assert first < second
+    for name in ("run-never-1", "other", "run-a/b"):
+        assert f"refs/tags/{name}: no run: no workflow wants it" in output
+    assert "no run where more than three tags" in output
+    assert "run" not in sandbox.push("--delete", "run-1").replace("run-1", "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        'run-";touch${IFS}pwned;#',
+        "run-$(touch${IFS}pwned)",
+        "run-'`touch${IFS}pwned`'",
+        "run-\u2028\u0085%0a",
+    ],
+)
+def test_nothing_of_a_tag_name_is_executed(sandbox, name):
+    output = sandbox.tag(name)
+    assert f"ref=<refs/tags/{name}>" in output
+    assert "succeeded in" in output
+    assert list(sandbox.project.folder.rglob("pwned*")) == []
+
+
+def test_the_button_runs_a_tag_a_branch_or_a_commit(sandbox):
+    head = sandbox.origin("rev-parse", "work")
+    sandbox.project.git("tag", "--force", "v1", head)
+    sandbox.push("v1")
+    branches = {"v1": "", "work": "work", head: ""}
+    for ref, branch in branches.items():
+        job = said_by_job(sandbox("dispatch", ref))
+        assert (job["head"], job["branch"], job["ref"]) == (head, branch, ref)
+    assert "no branch, tag or commit called nothing" in sandbox("dispatch", "nothing", ok=False)
+
+
+# ---- the end: these two tests are the last ones
+
+
+def test_a_remote_of_another_kind_is_left_alone(project):
+    project.git("remote", "add", "sandbox", "https://example.org/sandbox.git")
+    assert "give it another name" in Sandbox(project)("up", ok=False)
+    assert not (project.folder / ".sandbox").exists()
+
+
+def test_down_ends_everything_and_gives_back_what_was_there(sandbox, tmp_path):
+    hold = tmp_path / "hold"
+    text = (sandbox.project.folder / "show.sh").read_text().replace('"$HOLD"', f"'{hold}'")
+    (sandbox.project.folder / "show.sh").write_text(text)
+    sandbox.project.commit("Hold")
+    sandbox.project.git("tag", "run-hold")
+    push = sandbox.project.start("git", "push", "sandbox", "run-hold")
+    deadline = time.monotonic() + 30
+    while not hold.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(push.pid, signal.SIGINT)
+    push.communicate(timeout=10)
+    assert sandbox.processes("job"), "a job outlives a push that is interrupted, as on GitHub"
+    pids = sandbox.processes("all")
+
+    sandbox.project.dvc("remote", "modify", "--local", "minio", "secret_access_key", "meanwhile")
+    assert sandbox.project.dvc("remote", "default").strip() == "sandbox"
+    sandbox("down")
+    assert sandbox.project.dvc("remote", "default").strip() == "minio"
+    config = (sandbox.project.folder / ".dvc/config.local").read_text()
+    for line in (*OWN_CONFIG.splitlines(), "secret_access_key = meanwhile"):
+        assert line.strip() in config
+    assert "sandbox" not in config
+    assert "sandbox" not in (sandbox.project.folder / ".git/config").read_text()
+    assert not sandbox.folder.exists()
+    assert [pid for pid in pids if alive(pid)] == []
+    assert "The sandbox is gone" in sandbox("down"), "once more is harmless"
+
+
+def alive(pid: int) -> bool:
+    """Whether it still runs; one that is dead and only not yet buried does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
