@@ -320,7 +320,7 @@ def act(event: Event, workflow: Workflow, number: int, folder: Path, simple: Pat
             "GITHUB_REPOSITORY": repository(),
             "GITHUB_RUN_ID": str(number),
             "GITHUB_RUN_NUMBER": str(number),
-            "RUNNER_TOOL_CACHE": str(FOLDER / "tool-cache"),  # outlives a job, as on a runner
+            "DVC_CACHE_DIR": str(FOLDER / "dvc-cache"),  # outlives a job, not the sandbox
             "GIT_CONFIG_GLOBAL": str(FOLDER / "gitconfig"),
             "SANDBOX_ORIGIN": str(ORIGIN),
         }

@@ -98,6 +98,7 @@ class Sandbox:
         try:
             deadline = time.monotonic() + 60
             while not seen.exists():
+                assert thread.is_alive(), f"the stage did not start: {result}"
                 assert time.monotonic() < deadline, "the stage did not start"
                 time.sleep(0.05)
             meanwhile()

@@ -4,6 +4,7 @@ Each check is a line in the log; what must be mended is also on the run's page. 
 stop the run, except for MLflow: its server may be away, results are logged later (`make relog`).
 """
 
+import json
 import os
 import re
 import shutil
@@ -124,8 +125,8 @@ def point_dvc_at_this_platform() -> None:
     """
     from dvc.config import Config
 
-    kept = os.environ.get("RUNNER_TOOL_CACHE") or os.environ.get("XDG_CACHE_HOME")
-    cache = Path(kept or Path.home() / ".cache") / "dvc-cache"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = os.environ.get("DVC_CACHE_DIR") or home / "dvc-cache"
     settings: dict[str, object] = {"connect_timeout": 5, "read_timeout": 60}
     if url := os.environ.get("DVC_REMOTE_URL"):
         settings["url"] = url
@@ -133,7 +134,8 @@ def point_dvc_at_this_platform() -> None:
         settings["endpointurl"] = endpoint
     config = Config(str(ROOT / ".dvc"))
     with config.edit("local") as local:
-        local.setdefault("cache", {})["dir"] = str(cache)
+        # Relative to .dvc: DVC cannot write a path that has other than ASCII characters.
+        local.setdefault("cache", {})["dir"] = os.path.relpath(cache, ROOT / ".dvc")
         remote = config["core"].get("remote", "minio")
         local.setdefault("remote", {}).setdefault(remote, {}).update(settings)
 
@@ -156,15 +158,26 @@ def why_storage_failed(error: Exception) -> str:
 
 def tracked_data_are_there() -> str:
     """Whatever was added with `dvc add` must be in the bucket."""
-    files = [file for file in git("ls-files", "*.dvc").splitlines() if file]
+    files = [file for file in git("ls-files", "-z", "*.dvc").split("\0") if file]
     if not files:
         return "no data are tracked by .dvc files"
     done = run("dvc", "status", "--cloud", "--json", *files, ok=False)
-    missing = re.findall(r'"([^"]+)": "(?:deleted|missing|new)"', done.stdout)
-    if done.returncode or missing:
+    if done.returncode:
+        raise JobError(f"The bucket cannot be asked for tracked data: {last_line(done.stderr)}")
+    # "deleted" is in the bucket alone, "new" in the runner's cache alone: the run pushes that.
+    states = json.loads(done.stdout or "{}")
+    missing = [name for name, state in states.items() if state == "missing"]
+    # Of a folder tracked as one that is nowhere, DVC only warns, and only with its checksum.
+    lost = re.findall(r"md5: ([0-9a-f]{32}\.dir)", done.stderr)
+    missing += [
+        file.removesuffix(".dvc")
+        for file in files
+        if any(checksum in (ROOT / file).read_text(encoding="utf-8") for checksum in lost)
+    ]
+    if missing:
+        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
         raise JobError(
-            f"Not in the bucket: {', '.join(missing) or last_line(done.stderr)}: `dvc push` where "
-            "the data are, then re-run this job."
+            f"Not in the bucket: {named}: `dvc push` where the data are, then re-run this job."
         )
     return f"{len(files)} tracked data files are in the bucket"
 
