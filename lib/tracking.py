@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCAL_FILE = ROOT / "mlflow.db"
 LOCAL_STORE = f"sqlite:///{LOCAL_FILE}"
 ANSWER_WITHIN = 9.0  # seconds, for whatever is not an upload
+BY_ITSELF_WITHIN = 120.0  # seconds, where no server but a slow disk is waited for
 
 # Left alone, mlflow tries for four minutes, reports its use to its makers and prints emoji.
 MLFLOW_SETTINGS = {
@@ -243,7 +244,6 @@ class Logger:
         self.events, child = fork.Pipe()
         arguments = (self.events, child, stage, log, once)
         self.process = fork.Process(target=log_when_told, args=arguments, daemon=True)
-        self.started = time.monotonic()
         self.process.start()
         child.close()
 
@@ -271,7 +271,8 @@ class Logger:
 
     def wait(self) -> str:
         """Tell the other process to log; what came of it, in a line."""
-        limit: float | None = max(ANSWER_WITHIN - (time.monotonic() - self.started), 0.5)
+        patience = BY_ITSELF_WITHIN if tracking_uri() == LOCAL_STORE else ANSWER_WITHIN
+        limit: float | None = BY_ITSELF_WITHIN
         try:
             self.events.send("log")
             while self.events.poll(limit):
@@ -280,10 +281,10 @@ class Logger:
                     return str(said)
                 if event == "run":
                     self.run_id = str(said)
-                limit = None if event == "uploading" else ANSWER_WITHIN
+                limit = None if event == "uploading" else patience
         except (EOFError, BrokenPipeError):
             return "the process that logs was killed."
-        return f"no answer within {ANSWER_WITHIN:.0f} seconds."
+        return f"no answer within {limit or 0:.0f} seconds."
 
 
 def log_when_told(
@@ -302,6 +303,7 @@ def log_when_told(
             os.environ.setdefault(key, value)
         import mlflow
 
+        events.send(("imported", ""))
         params = load_params()
         connect(mlflow, params.experiment)
         events.send(("connected", ""))

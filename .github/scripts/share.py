@@ -48,8 +48,13 @@ def share() -> None:
     branch = str(note["branch"])
     for _ in range(PUSHES):
         tip = fetch(branch)
+        if tip and not changed(tip, files):
+            add_to_note(shared=f"{branch} has these very results already")
+            print(f"Nothing changed: {branch} has these very results already.")
+            return
         if not tip or differ(source, tip, files):
-            keep_aside(note, source, files, message, f"{branch} got other results meanwhile")
+            why = "got other results meanwhile" if tip else "is gone"
+            keep_aside(note, source, files, message, f"{branch} {why}")
             return
         commit = commit_on(tip, files, message)
         pushed = push(commit, branch)
