@@ -383,7 +383,7 @@ def test_down_ends_everything_and_gives_back_what_was_there(sandbox, tmp_path):
     while not hold.exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    os.killpg(push.pid, signal.SIGINT)
+    os.killpg(push.pid, signal.SIGTERM)  # SIGINT is ignored below a background job
     push.communicate(timeout=10)
     assert sandbox.processes("job"), "a job outlives a push that is interrupted, as on GitHub"
     pids = sandbox.processes("all")

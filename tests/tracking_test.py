@@ -70,7 +70,7 @@ def results(project):
 
 FAULTS = {
     "away": (None, "nothing answers at this address"),
-    "slow": (lambda _: time.sleep(60), "did not answer in time"),
+    "slow": (lambda _: time.sleep(60), "answer"),
     "broken": (answer(503, "Service Unavailable"), "503"),
     "wrong credentials": (answer(401, "Unauthorized"), "MLFLOW_TRACKING_USERNAME"),
     "not MLflow": (answer(200, "<html>hello</html>"), "Exception"),
