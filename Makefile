@@ -6,6 +6,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 PIPELINE ?= dvc.yaml
 DAYS ?= 1
 PORT ?= 5000
+WORKERS ?= 3
 PROCESSES = $(dir $(wildcard lab/processes/*/Pipfile))
 ENVIRONMENTS = python=$$(lib/bootstrap) && "$$python" lib/environments.py
 
@@ -31,8 +32,8 @@ results: ## Show the results on disk, and how they differ from those committed
 report: ## Show what changed between two revisions (A= and B=; nothing: the work tree)
 	@lib/within . python .github/scripts/report.py --from "$(A)" --to "$(B)"
 
-test: setup check ## Run every check and every test
-	@lib/within --dev . python -m pytest
+test: setup check ## Run every check and every test (WORKERS=3 test files at a time)
+	@lib/within --dev . python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: ## Lint, types, secrets, locks: every pre-commit hook on every file
 	@SKIP=no-commit-to-branch lib/within --dev . pre-commit run --all-files

@@ -94,6 +94,7 @@ def status(as_json: bool) -> bool:
             "secret_key": state.secret_key,
             "artifacts": state.artifacts,
             "origin": str(ORIGIN),
+            "ports": state.ports,
             "running": running,
             "pids": {pid: mark.part for pid, mark in ours().items()},
         }

@@ -51,10 +51,11 @@ def make_origin(branch: str) -> None:
     hook.rename(hook.with_name("post-receive"))
 
 
-def write_settings(state: State) -> None:
+def write_settings(state: State, *, keep: bool = False) -> None:
     """What a repository's settings page holds: the variables and secrets that jobs get.
 
-    Further ones, added by hand, stay.
+    Further ones, added by hand, stay; with `keep`, as for a job, so do the sandbox's own as they
+    were changed: a wrong secret, or another server, can be tried until the next `make sandbox`.
     """
     merge(
         VARIABLES,
@@ -63,6 +64,7 @@ def write_settings(state: State) -> None:
             "MLFLOW_S3_ENDPOINT_URL": state.s3,
             "DVC_REMOTE_URL": DVC_URL,
         },
+        keep,
     )
     merge(
         SECRETS,
@@ -71,12 +73,15 @@ def write_settings(state: State) -> None:
             "MINIO_SECRET_ACCESS_KEY": state.secret_key,
             "GITHUB_TOKEN": state.token,
         },
+        keep,
     )
 
 
-def merge(file: Path, settings: dict[str, str]) -> None:
-    """Set these in a file of settings."""
-    write_private(file, json.dumps(read_settings(file) | settings, indent=2) + "\n")
+def merge(file: Path, settings: dict[str, str], keep: bool) -> None:
+    """Set these in a file of settings, or only those that it lacks."""
+    there = read_settings(file)
+    merged = settings | there if keep else there | settings
+    write_private(file, json.dumps(merged, indent=2) + "\n")
 
 
 def read_settings(file: Path) -> dict[str, str]:

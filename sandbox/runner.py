@@ -427,7 +427,7 @@ def run_all(wanting: Sequence[Workflow], event: Event) -> bool:
     state = State.read()
     if state is None:
         raise SandboxError(f"{FOLDER} holds no sandbox: type `make sandbox`.")
-    write_settings(state)
+    write_settings(state, keep=True)
     away = [server.title for server in servers(state) if not ours(server.part)]
     if away:
         say(f"sandbox: {' and '.join(away)} not running; `make sandbox` starts what is missing.")

@@ -15,8 +15,8 @@ from contextlib import closing
 import pytest
 
 from lib.params import read_yaml
-from tests.conftest import ROOT, Project
-from tests.run_test import Sandbox
+from tests.conftest import ROOT
+from tests.rehearsal import rehearsing
 
 pytestmark = pytest.mark.integration
 
@@ -60,20 +60,9 @@ QUERY_STAGE = """
 def sandbox(tmp_path_factory):
     """A project with its sandbox up, and no pipeline yet: each test brings its own."""
     folder = tmp_path_factory.mktemp("data") / "a projëct"
-    folder.mkdir()
-    sandbox = Sandbox(Project(folder))
-    ignored = (folder / ".gitignore").read_text()
-    (folder / ".gitignore").write_text(f"{ignored}/artifacts/count\n/data/raw/patients.csv\n")
-    sandbox.git("rm", "-rq", "--cached", "dvc.lock", "metrics")
-    (folder / "dvc.lock").unlink()
-    shutil.rmtree(folder / "metrics")
-    sandbox.project.commit("No pipeline")
-    sandbox.base = sandbox.git("rev-parse", "HEAD")
-    try:
-        sandbox.up()
+    ignored = ("/artifacts/count", "/data/raw/patients.csv")
+    with rehearsing(folder, dvc_yaml="stages: {}\n", ignored=ignored) as sandbox:
         yield sandbox
-    finally:
-        sandbox.down()
 
 
 def pipeline(sandbox, stages, **processes):
@@ -117,14 +106,6 @@ def locked(sandbox, stage, kind):
 
 def md5(text):
     return hashlib.md5(text.encode()).hexdigest()
-
-
-def platform(sandbox):
-    """Where the sandbox's servers are, and the keys to them."""
-    said = sandbox.project.run(
-        "lib/within", "sandbox", "python", "-m", "sandbox", "status", "--json"
-    )
-    return json.loads(said)
 
 
 def commands_on_local_datasets(facts):
@@ -176,7 +157,7 @@ def test_a_local_dataset_is_there_when_its_stage_runs_and_new_versions_run_it_ag
     (given / "site 2/x.bin").write_bytes(bytes(range(256)) + UNIQUE.encode())
     delivered = contents(given)
 
-    facts = platform(sandbox)
+    facts = sandbox.facts()
     project.run("lib/within", "--dev", ".", "sh", "-ec", commands_on_local_datasets(facts))
     shutil.rmtree(given)
 

@@ -1,165 +1,25 @@
 """A run by tag, with the real workflow, on the platform that `make sandbox` starts.
 
-The pipeline here is one stage of a few lines of shell, so that what is tested is the way from the
-tag to the results, and what goes wrong on it. The example itself runs in the first test.
+What breaks on the way is in `faults_test.py`.
 """
 
-import contextlib
 import json
-import os
-import signal
+import re
 import threading
 import time
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lib.params import read_yaml
-from tests.conftest import ROOT, Project, with_children_killed
+from tests.rehearsal import rehearsing, results_of
 
 pytestmark = pytest.mark.integration
-
-DVC_YAML = """
-stages:
-  quick:
-    cmd: lab/processes/run quick
-    params: [random_seed]
-    deps: [lab/processes/quick/main]
-    outs: [artifacts/quick]
-    metrics:
-      - metrics/quick.json:
-          cache: false
-"""
-# Waits while the file `hold` is there, so that things can happen in the middle of a run.
-MAIN = """#!/bin/sh
-echo "the secret is $AWS_SECRET_ACCESS_KEY"
-while [ -e '{hold}' ]; do touch '{hold}.seen'; sleep 0.05; done
-mkdir -p artifacts/quick metrics
-grep random_seed params.yaml > artifacts/quick/model.txt
-seed=$(sed -n 's/random_seed: \\([0-9]*\\).*/\\1/p' params.yaml)
-echo "{{\\"validation\\": {{\\"accuracy\\": 0.$seed}}}}" > metrics/quick.json
-"""
-
-
-class Sandbox:
-    """A project with its sandbox up."""
-
-    def __init__(self, project: Project) -> None:
-        self.project = project
-        self.number, self.branch, self.base = 0, "", ""
-        self.hold = project.folder / "hold"
-
-    def up(self) -> str:
-        return self.project.run("make", "sandbox")
-
-    def down(self) -> str:
-        return self.project.run("make", "sandbox-down")
-
-    def git(self, *arguments: str) -> str:
-        return self.project.git(*arguments).strip()
-
-    def origin(self, *arguments: str) -> str:
-        """What git says in the bare origin."""
-        return self.git(f"--git-dir={self.git('remote', 'get-url', 'sandbox')}", *arguments)
-
-    def change(self) -> str:
-        """A branch of its own for a test, with a commit with another seed, pushed: its hash."""
-        self.number += 1
-        self.branch = f"branch-{self.number}"
-        self.git("checkout", "--quiet", "--force", "-B", self.branch, self.base)
-        text = (self.project.folder / "params.yaml").read_text().splitlines(keepends=True)
-        changed = [
-            f"random_seed: {1000 + self.number}\n" if line.startswith("random_seed") else line
-            for line in text
-        ]
-        (self.project.folder / "params.yaml").write_text("".join(changed))
-        self.project.commit(f"Change {self.number}")
-        self.push()
-        return self.git("rev-parse", "HEAD")
-
-    def push(self) -> None:
-        self.git("push", "--quiet", "sandbox", self.branch)
-
-    def tag(self, name: str = "", revision: str = "HEAD", *options: str) -> tuple[str, str]:
-        """Push a tag, which runs it to its end: the tag and what the pusher saw."""
-        name = name or f"run-example-{self.number}-{time.monotonic_ns()}"
-        self.git("tag", *options, name, revision)
-        return name, self.project.run("git", "push", "sandbox", f"refs/tags/{name}")
-
-    def tag_meanwhile(self, meanwhile) -> tuple[str, str]:
-        """Push a tag, and do something while its stage is running."""
-        self.hold.touch()
-        seen = Path(f"{self.hold}.seen")
-        seen.unlink(missing_ok=True)
-        result: list[tuple[str, str]] = []
-        thread = threading.Thread(target=lambda: result.append(self.tag()))
-        thread.start()
-        try:
-            deadline = time.monotonic() + 60
-            while not seen.exists():
-                assert thread.is_alive(), f"the stage did not start: {result}"
-                assert time.monotonic() < deadline, "the stage did not start"
-                time.sleep(0.05)
-            meanwhile()
-        finally:
-            self.hold.unlink()
-            thread.join(timeout=180)
-        return result[0]
-
-    def tip(self, branch: str = "") -> str:
-        return self.origin("rev-parse", f"refs/heads/{branch or self.branch}")
-
-    def message(self, commit: str) -> str:
-        return self.origin("show", "-s", "--format=%B", commit)
-
-    def show(self, commit: str, path: str) -> str:
-        return self.origin("show", f"{commit}:{path}")
-
-    def facts(self) -> dict[str, Any]:
-        """What `sandbox status --json` says: addresses, keys, processes."""
-        command = ("lib/within", "sandbox", "python", "-m", "sandbox", "status", "--json")
-        process = self.project.start(*command)
-        said, _ = process.communicate(timeout=60)
-        return dict(json.loads(said))
-
-    def kill(self, part: str) -> None:
-        for pid, its_part in self.facts()["pids"].items():
-            if its_part == part:
-                with contextlib.suppress(ProcessLookupError):  # a child went with its parent
-                    os.kill(int(pid), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory):
     """One sandbox for all tests: each works on commits and tags of its own."""
-    folder = tmp_path_factory.mktemp("run") / "a projëct"
-    folder.mkdir()
-    sandbox = Sandbox(Project(folder))
-    process = folder / "lab/processes/quick"
-    process.mkdir()
-    (process / "main").write_text(MAIN.format(hold=sandbox.hold))
-    (process / "main").chmod(0o755)
-    (folder / "dvc.yaml").write_text(DVC_YAML)
-    ignored = (folder / ".gitignore").read_text()
-    (folder / ".gitignore").write_text(f"{ignored}/artifacts/quick\n/hold*\n")
-    sandbox.git("rm", "-rq", "--cached", "dvc.lock", "metrics")
-    for file in (folder / "dvc.lock", *(folder / "metrics").iterdir()):
-        file.unlink()
-    sandbox.project.commit("A quick pipeline")
-    sandbox.base = sandbox.git("rev-parse", "HEAD")
-    try:
-        sandbox.up()
+    with rehearsing(tmp_path_factory.mktemp("run") / "a projëct") as sandbox:
         yield sandbox
-    finally:
-        sandbox.down()
-
-
-def results_of(sandbox, tag, branch=""):
-    """The newest commit of a branch, which must be the results of a tag."""
-    tip = sandbox.tip(branch)
-    assert f"Tag: {tag}" in sandbox.message(tip)
-    return tip
 
 
 def test_a_tag_becomes_a_results_commit_on_its_branch(sandbox):
@@ -185,6 +45,21 @@ def test_the_results_are_pulled_with_git_and_dvc(sandbox):
     assert sandbox.project.dvc("status").strip() == "Data and pipelines are up to date."
     model = sandbox.project.folder / "artifacts/quick/model.txt"
     assert model.read_text().startswith(f"random_seed: {1000 + sandbox.number}")
+
+
+def test_the_summary_and_the_commit_lead_to_mlflow_and_tell_what_was_changed(sandbox):
+    sandbox.change()
+    sandbox.add_a_stage_that_logs()
+    sandbox.project.edit("params.yaml", "var_smoothing: 1.0e-9", "var_smoothing: 2.0e-9")
+    sandbox.project.commit("A smaller number than a table has places for")
+    sandbox.push()
+    tag, said = sandbox.tag()
+    run = re.search(
+        r"^MLflow-Run-prepare-data: (\w+)$", sandbox.message(results_of(sandbox, tag)), re.MULTILINE
+    )
+    assert run, "a trailer for each stage that was logged"
+    assert re.search(rf"prepare_data \| ran \| .* \| \[run\]\(http://\S+/runs/{run[1]}\)", said)
+    assert "gaussian_naive_bayes.var_smoothing` | 1e-09 | 2e-09 |" in said
 
 
 def test_nothing_changed_is_a_success_without_a_commit(sandbox):
@@ -263,6 +138,20 @@ def test_an_annotated_tag_and_a_commit_on_several_branches_are_resolved_by_rule(
     results_of(sandbox, tag)
 
 
+@pytest.mark.parametrize("kind", ["branch", "tag"])
+def test_the_button_runs_a_branch_or_a_tag_and_its_branch_gets_the_results(sandbox, kind):
+    source = sandbox.change()
+    name = sandbox.branch
+    if kind == "tag":
+        name = f"any-name-{time.monotonic_ns()}"
+        sandbox.git("tag", name)
+        sandbox.git("push", "--quiet", "sandbox", f"refs/tags/{name}")
+    said = sandbox.dispatch(name)
+    commit = results_of(sandbox, name)
+    assert sandbox.origin("rev-parse", f"{commit}^") == source
+    assert "Job succeeded" in said
+
+
 HOSTILE = [
     'run-example";touch${IFS}pwned;#',
     "run-example$(touch${IFS}pwned)",
@@ -281,129 +170,3 @@ def test_a_hostile_tag_is_refused_and_nothing_of_it_is_executed(sandbox, name):
     assert "has characters that are not" in said
     assert sandbox.tip() == before
     assert list(sandbox.project.folder.rglob("pwned*")) == []
-
-
-def test_a_secret_that_a_process_prints_is_masked_and_gets_nowhere(sandbox):
-    sandbox.change()
-    _, said = sandbox.tag()
-    secret = sandbox.facts()["secret_key"]
-    assert "the secret is ***" in said
-    assert secret not in said
-    assert secret not in sandbox.origin("log", "--all", "--patch")
-
-
-def test_a_typo_in_params_is_found_before_anything_runs(sandbox):
-    sandbox.change()
-    sandbox.project.edit("params.yaml", "test_size", "test_sise")
-    sandbox.project.commit("A typo")
-    sandbox.push()
-    _, said = sandbox.tag()
-    assert "did you mean test_size?" in said
-    assert "Running stage" not in said
-
-
-def test_a_stage_that_fails_is_named_with_its_cause_and_how_to_run_it(sandbox):
-    main = "lab/processes/quick/main"
-    sandbox.change()
-    sandbox.project.edit(main, "#!/bin/sh\n", "#!/bin/sh\necho no such model >&2; exit 3\n")
-    sandbox.project.commit("A mistake")
-    sandbox.push()
-    before = sandbox.tip()
-    _, said = sandbox.tag()
-    assert "Stage quick failed: no such model" in said
-    assert "dvc repro quick" in said
-    assert "Job failed" in said
-    assert sandbox.tip() == before
-    sandbox.project.edit(main, "echo no such model >&2; exit 3", "kill -9 $$")
-    sandbox.project.commit("Killed")
-    sandbox.push()
-    _, said = sandbox.tag()
-    assert "Stage quick failed: it was killed" in said
-
-
-def test_storage_that_is_away_stops_the_run_in_preflight(sandbox):
-    sandbox.change()
-    sandbox.kill("s3")
-    started = time.monotonic()
-    _, said = sandbox.tag()
-    assert "does not answer: is it up" in said
-    assert "Running stage" not in said
-    assert time.monotonic() - started < 60
-    sandbox.up()
-
-
-def test_storage_that_dies_costs_a_re_run_that_trains_nothing(sandbox):
-    source = sandbox.change()
-    tag, said = sandbox.tag_meanwhile(lambda: sandbox.kill("s3"))
-    assert "Data could not be pushed to S3" in said
-    assert "Job failed" in said
-    assert sandbox.tip() == source, "nothing is committed before its data are safe"
-    sandbox.up()
-    tag, said = sandbox.tag()
-    assert "Stage 'quick' is cached - skipping run" in said
-    results_of(sandbox, tag)
-
-
-def test_a_server_that_refuses_the_branch_gets_the_results_aside(sandbox):
-    source = sandbox.change()
-    hook = Path(sandbox.git("remote", "get-url", "sandbox")) / "hooks/pre-receive"
-    refuse = '#!/bin/sh\nwhile read -r _ _ ref; do [ "$ref" != refs/heads/{} ] || exit 1; done\n'
-    hook.write_text(refuse.format(sandbox.branch))
-    hook.chmod(0o755)
-    try:
-        tag, said = sandbox.tag()
-        results_of(sandbox, tag, f"results/{tag}")
-        assert "refuses it" in said
-        hook.write_text(
-            '#!/bin/sh\nwhile read -r _ _ ref; do case "$ref" in refs/heads/*) exit 1; esac; done\n'
-        )
-        tag, said = sandbox.tag()
-        assert "git am results.patch" in said
-        assert "Job failed" in said
-    finally:
-        hook.unlink()
-    assert sandbox.tip() == source
-
-
-def test_a_killed_job_is_run_again_and_ends_well(sandbox):
-    source = sandbox.change()
-    sandbox.hold.touch()
-    name = f"run-example-killed-{time.monotonic_ns()}"
-    sandbox.git("tag", name)
-    push = sandbox.project.start("git", "push", "sandbox", f"refs/tags/{name}")
-    seen = Path(f"{sandbox.hold}.seen")
-    seen.unlink(missing_ok=True)
-    deadline = time.monotonic() + 60
-    while not seen.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    with_children_killed(push)
-    sandbox.kill("job")
-    sandbox.hold.unlink()
-    assert sandbox.tip() == source
-    tag, _ = sandbox.tag()
-    results_of(sandbox, tag)
-
-
-def test_mlflow_that_is_away_costs_a_warning_and_gets_the_results_later(sandbox):
-    sandbox.change()
-    stage = read_yaml(ROOT / "dvc.yaml")["stages"]["prepare_data"]
-    (sandbox.project.folder / "dvc.yaml").write_text(
-        json.dumps({"stages": {"prepare_data": stage}})  # JSON is YAML
-    )
-    sandbox.project.commit("A stage that logs")
-    sandbox.push()
-    sandbox.kill("mlflow")
-    tag, said = sandbox.tag()
-    assert "The run goes on; `make relog` logs its results" in said
-    assert "The results are complete on disk" in said
-    assert "Job succeeded" in said
-    commit = results_of(sandbox, tag)
-    assert "MLflow-Run" not in sandbox.message(commit)
-    sandbox.up()
-    sandbox.git("pull", "--quiet", "sandbox", sandbox.branch)
-    sandbox.project.dvc("pull")
-    relog = ("lab/processes/run", "prepare_data", "--relog")
-    assert "MLflow: logged" in sandbox.project.run(*relog, MLFLOW_URL=sandbox.facts()["mlflow"])
-    tag, said = sandbox.tag()
-    assert "Nothing changed" in said

@@ -1,6 +1,6 @@
 """The platform on one machine, with a workflow of a few lines in place of the real one.
 
-What the real workflow does in it is told by `run_test.py`.
+What the real workflow does in it is told by `run_test.py` and `faults_test.py`.
 """
 
 import json

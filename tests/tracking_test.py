@@ -36,7 +36,7 @@ def server_that(handle):
         def do_GET(self):
             handle(self)
 
-        do_POST = do_GET  # noqa: N815 # http.server's own name
+        do_POST = do_GET
 
         def log_message(self, *args):
             pass

@@ -109,7 +109,9 @@ def metrics_at(revision: str) -> dict[str, Any]:
 
 def shown(value: Any) -> str:
     """A value as a person reads it."""
-    return "–" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return "–" if value is None else str(value)
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.3g}"
 
 
 def main(step: Any) -> None:

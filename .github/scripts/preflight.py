@@ -142,13 +142,18 @@ def point_dvc_at_this_platform() -> None:
 
 def why_storage_failed(error: Exception) -> str:
     """What to do about an error of the storage."""
-    text = f"{type(error).__name__} {' '.join(str(error).split())}"
+    # s3fs says PermissionError for each refusal; which one, only the error behind it knows.
+    kinds = " ".join(type(e).__name__ for e in (error, error.__cause__) if e)
+    code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code", "")
+    text = " ".join(f"{kinds} {code} {error}".split())
     if re.search(r"InvalidAccessKeyId|SignatureDoesNotMatch|credential|Credentials", text):
         what = "refuses the credentials: check the secrets MINIO_ACCESS_KEY_ID and MINIO_SECRET_ACCESS_KEY"  # noqa: E501
     elif re.search(r"AccessDenied|Forbidden|PermissionError|read.?only", text, re.IGNORECASE):
         what = "does not let these credentials write: give them write access to the bucket"
     elif re.search(r"NoSuchBucket|FileNotFound|bucket does not exist", text):
         what = "has no such bucket: create it, or mend the url in .dvc/config"
+    elif re.search(r"Full|Quota|InsufficientStorage|No space|InternalError|ServiceUnavail", text):
+        what = "cannot write: is its disk full, or the bucket over its quota or locked?"
     elif re.search(r"connect|Connection|Timeout|timed out|resolve", text):
         what = "does not answer: is it up, and the address right?"
     else:

@@ -6,10 +6,13 @@ report.py --summary       the run of this job, onto its summary page
 """
 
 import argparse
+import json
 import os
+import re
 from collections.abc import Sequence
 
 from job import (
+    ROOT,
     add_to_note,
     at,
     changes,
@@ -53,7 +56,7 @@ def metrics_section(before: str, after: str) -> str:
 
 def judged(key: str, old: object, new: object, both: bool) -> str:
     """Better or worse, where a metric's name tells."""
-    if not both or old == new or (".validation." not in key and ".test." not in key):
+    if not both or shown(old) == shown(new) or (".validation." not in key and ".test." not in key):
         return ""
     lower = any(word in key for word in LOWER_IS_BETTER)
     return " better" if (new < old) == lower else " worse"  # type: ignore[operator]
@@ -61,19 +64,33 @@ def judged(key: str, old: object, new: object, both: bool) -> str:
 
 def params_section(before: str, after: str) -> str:
     """Every parameter that changed."""
+    old, new = params_at(before), params_at(after)
     rows = [
-        (f"`{k}`", shown(a), shown(b)) for k, a, b in changes(params_at(before), params_at(after))
+        (f"`{key}`", *(str(at.get(key, "–")) for at in (old, new))) for key, *_ in changes(old, new)
     ]
     return table(("parameter", "before", "after"), rows) if rows else "Parameters are as before."
 
 
 def stages_section(stages: dict[str, dict[str, object]]) -> str:
-    """Each stage, how it went and how long it took."""
+    """Each stage, how it went, how long it took, and its run in MLflow."""
     rows = [
-        (name, str(stage["state"]), f"{stage['seconds']:.1f} s" if "seconds" in stage else "")
+        (
+            name,
+            str(stage["state"]),
+            f"{stage['seconds']:.1f} s" if "seconds" in stage else "",
+            mlflow_link(name),
+        )
         for name, stage in stages.items()
     ]
-    return table(("stage", "went", "took"), rows) if rows else "No stage was started."
+    return table(("stage", "went", "took", "MLflow"), rows) if rows else "No stage was started."
+
+
+def mlflow_link(stage: str) -> str:
+    """A link to the run that a stage was logged as here, if it was."""
+    note = ROOT / ".mlflow" / f"{stage}.json"
+    outcome = json.loads(note.read_text())["outcome"] if note.exists() else ""
+    address = re.search(r"https?://\S+", outcome)
+    return f"[run]({address[0]})" if address else ""
 
 
 def run_section(note: dict[str, object]) -> str:

@@ -1,0 +1,266 @@
+"""What breaks during a run by tag, and how it must end: nothing lost, and a line that says why.
+
+The real workflow, on the platform that `make sandbox` starts; servers are really killed, stopped,
+full or locked.
+"""
+
+import os
+import signal
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import with_children_killed
+from tests.rehearsal import rehearsing, results_of
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    """One sandbox for all tests: each works on commits and tags of its own."""
+    with rehearsing(tmp_path_factory.mktemp("faults") / "a projëct") as sandbox:
+        yield sandbox
+
+
+def test_a_secret_that_a_process_prints_is_masked_and_gets_nowhere(sandbox):
+    sandbox.change()
+    _, said = sandbox.tag()
+    secret = sandbox.facts()["secret_key"]
+    assert "the secret is ***" in said
+    assert secret not in said
+    assert secret not in sandbox.origin("log", "--all", "--patch")
+
+
+def test_a_typo_in_params_is_found_before_anything_runs(sandbox):
+    sandbox.change()
+    sandbox.project.edit("params.yaml", "test_size", "test_sise")
+    sandbox.project.commit("A typo")
+    sandbox.push()
+    _, said = sandbox.tag()
+    assert "did you mean test_size?" in said
+    assert "Running stage" not in said
+
+
+def test_a_stage_that_fails_is_named_with_its_cause_and_how_to_run_it(sandbox):
+    main = "lab/processes/quick/main"
+    sandbox.change()
+    sandbox.project.edit(main, "#!/bin/sh\n", "#!/bin/sh\necho no such model >&2; exit 3\n")
+    sandbox.project.commit("A mistake")
+    sandbox.push()
+    before = sandbox.tip()
+    _, said = sandbox.tag()
+    assert "Stage quick failed: no such model" in said
+    assert "dvc repro quick" in said
+    assert "Job failed" in said
+    assert sandbox.tip() == before
+    sandbox.project.edit(main, "echo no such model >&2; exit 3", "kill -9 $$")
+    sandbox.project.commit("Killed")
+    sandbox.push()
+    _, said = sandbox.tag()
+    assert "Stage quick failed: it was killed" in said
+
+
+def test_storage_that_is_away_stops_the_run_in_preflight(sandbox):
+    sandbox.change()
+    sandbox.kill("s3")
+    started = time.monotonic()
+    _, said = sandbox.tag()
+    assert "does not answer: is it up" in said
+    assert "Running stage" not in said
+    assert time.monotonic() - started < 60
+    sandbox.up()
+
+
+def test_storage_that_dies_costs_a_re_run_that_trains_nothing(sandbox):
+    source = sandbox.change()
+    tag, said = sandbox.tag_meanwhile(lambda: sandbox.kill("s3"))
+    assert "Data could not be pushed to S3" in said
+    assert "Job failed" in said
+    assert sandbox.tip() == source, "nothing is committed before its data are safe"
+    sandbox.up()
+    tag, said = sandbox.tag()
+    assert "Stage 'quick' is cached - skipping run" in said
+    results_of(sandbox, tag)
+
+
+def test_a_wrong_secret_is_found_before_anything_runs(sandbox):
+    sandbox.change()
+    with sandbox.settings("secrets", MINIO_SECRET_ACCESS_KEY="not-the-secret-key"):
+        _, said = sandbox.tag()
+    assert "refuses the credentials: check the secrets MINIO_ACCESS_KEY_ID and" in said
+    assert "Running stage" not in said
+    with sandbox.settings("secrets", MINIO_ACCESS_KEY_ID="nobody", MINIO_SECRET_ACCESS_KEY=""):
+        _, said = sandbox.tag()
+    assert "refuses the credentials" in said
+
+
+def test_a_bucket_that_may_only_be_read_is_found_before_anything_runs(sandbox):
+    sandbox.change()
+    keys = {"MINIO_ACCESS_KEY_ID": "reader0123456789", "MINIO_SECRET_ACCESS_KEY": "reads-only"}
+    access, secret = keys.values()
+    sandbox.weed(
+        f"s3.configure -user=reader -actions=Read,List -buckets=lab -access_key={access}"
+        f" -secret_key={secret} -apply"
+    )
+    deadline = time.monotonic() + 30
+    with sandbox.settings("secrets", **keys):
+        said = ""
+        while "does not let these credentials write" not in said:
+            assert time.monotonic() < deadline, said  # SeaweedFS gets to know of a new user
+            _, said = sandbox.tag()
+    assert "give them write access to the bucket" in said
+    assert "Running stage" not in said
+
+
+FILL = """
+import os, sys, boto3, botocore
+from botocore.config import Config
+s3 = boto3.client("s3", endpoint_url=sys.argv[1], config=Config(retries={"max_attempts": 0}))
+try:
+    s3.put_object(Bucket="lab", Key="full", Body=os.urandom(2_000_000))
+    print("written")
+except botocore.exceptions.ClientError as error:
+    print("refused", error)
+"""
+
+
+def fill(sandbox):
+    """Write to the bucket until it is over its quota and takes no more."""
+    facts = sandbox.facts()
+    keys = {"AWS_ACCESS_KEY_ID": facts["access_key"], "AWS_SECRET_ACCESS_KEY": facts["secret_key"]}
+    write = ("lib/within", "sandbox", "python", "-c", FILL, facts["s3"])
+    deadline = time.monotonic() + 60
+    while "refused" not in sandbox.project.run(*write, AWS_DEFAULT_REGION="us-east-1", **keys):
+        assert time.monotonic() < deadline, "the quota is not enforced"
+        quota = "s3.bucket.quota -name=lab -op=set -sizeMB=1"
+        sandbox.weed(quota, "lock", "s3.bucket.quota.enforce -apply", "unlock")
+
+
+def test_a_bucket_that_fills_up_during_a_run_costs_a_re_run_that_trains_nothing(sandbox):
+    source = sandbox.change()
+    try:
+        _, said = sandbox.tag_meanwhile(lambda: fill(sandbox))
+        assert "Data could not be pushed to S3" in said
+        assert "Job failed" in said
+        assert sandbox.tip() == source, "nothing is committed before its data are safe"
+        _, said = sandbox.tag()
+        assert "cannot write: is its disk full, or the bucket over its quota" in said
+        assert "Running stage" not in said
+    finally:
+        sandbox.weed("s3.bucket.quota -name=lab -op=remove")
+    tag, said = sandbox.tag()
+    assert "Stage 'quick' is cached - skipping run" in said
+    results_of(sandbox, tag)
+
+
+def test_a_server_that_refuses_the_branch_gets_the_results_aside(sandbox):
+    source = sandbox.change()
+    hook = Path(sandbox.git("remote", "get-url", "sandbox")) / "hooks/pre-receive"
+    refuse = '#!/bin/sh\nwhile read -r _ _ ref; do [ "$ref" != refs/heads/{} ] || exit 1; done\n'
+    hook.write_text(refuse.format(sandbox.branch))
+    hook.chmod(0o755)
+    try:
+        tag, said = sandbox.tag()
+        results_of(sandbox, tag, f"results/{tag}")
+        assert "refuses it" in said
+        hook.write_text(
+            '#!/bin/sh\nwhile read -r _ _ ref; do case "$ref" in refs/heads/*) exit 1; esac; done\n'
+        )
+        tag, said = sandbox.tag()
+        assert "git am results.patch" in said
+        assert "Job failed" in said
+    finally:
+        hook.unlink()
+    assert sandbox.tip() == source
+
+
+def test_a_killed_job_is_run_again_and_ends_well(sandbox):
+    source = sandbox.change()
+    sandbox.hold.touch()
+    name = f"run-example-killed-{time.monotonic_ns()}"
+    sandbox.git("tag", name)
+    push = sandbox.project.start("git", "push", "sandbox", f"refs/tags/{name}")
+    seen = Path(f"{sandbox.hold}.seen")
+    seen.unlink(missing_ok=True)
+    deadline = time.monotonic() + 60
+    while not seen.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with_children_killed(push)
+    sandbox.kill("job")
+    sandbox.hold.unlink()
+    assert sandbox.tip() == source
+    tag, _ = sandbox.tag()
+    results_of(sandbox, tag)
+
+
+class Broken(BaseHTTPRequestHandler):
+    """A server that answers everything with 503."""
+
+    def answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_error(503)
+
+    do_GET = do_POST = answer
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+def away(sandbox):
+    """MLflow is not there when the run starts."""
+    sandbox.kill("mlflow")
+    return sandbox.tag()
+
+
+def dying(sandbox):
+    """MLflow answers preflight and is killed before the stage logs."""
+    return sandbox.tag_meanwhile(lambda: sandbox.kill("mlflow"))
+
+
+def hanging(sandbox):
+    """MLflow takes connections and answers none of them."""
+    pids = sandbox.kill("mlflow", signal.SIGSTOP)
+    try:
+        return sandbox.tag()
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def broken(sandbox):
+    """What answers in MLflow's place has an error of its own."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Broken)
+    threading.Thread(target=server.serve_forever).start()
+    try:
+        with sandbox.settings("variables", MLFLOW_URL=f"http://127.0.0.1:{server.server_port}"):
+            return sandbox.tag()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("fault", [away, dying, hanging, broken])
+def test_mlflow_costs_a_warning_and_gets_the_results_later(sandbox, fault):
+    sandbox.change()
+    sandbox.add_a_stage_that_logs()
+    sandbox.push()
+    tag, said = fault(sandbox)
+    noticed = "The run goes on; `make relog` logs its results" in said
+    assert noticed == (fault is not dying), "preflight sees what is there to be seen"
+    assert "The results are complete on disk" in said
+    assert said.count("WARNING: MLflow at") >= 2, "in the log and in the summary"
+    assert "Job succeeded" in said
+    commit = results_of(sandbox, tag)
+    assert "MLflow-Run" not in sandbox.message(commit)
+    sandbox.up()
+    sandbox.git("pull", "--quiet", "sandbox", sandbox.branch)
+    sandbox.project.dvc("pull")
+    relog = ("lab/processes/run", "prepare_data", "--relog")
+    mlflow = sandbox.facts()["mlflow"]
+    assert "MLflow: logged" in sandbox.project.run(*relog, MLFLOW_URL=mlflow)
+    assert "MLflow: already logged" in sandbox.project.run(*relog, MLFLOW_URL=mlflow)

@@ -1,0 +1,196 @@
+"""A project with its sandbox up: what the tests of runs by tag share.
+
+The pipeline here is one stage of a few lines of shell, so that what is tested is the way from the
+tag to the results, and what goes wrong on it.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lib.params import read_yaml
+from tests.conftest import ROOT, Project
+
+DVC_YAML = """
+stages:
+  quick:
+    cmd: lab/processes/run quick
+    params: [random_seed]
+    deps: [lab/processes/quick/main]
+    outs: [artifacts/quick]
+    metrics:
+      - metrics/quick.json:
+          cache: false
+"""
+# Waits while the file `hold` is there, so that things can happen in the middle of a run.
+MAIN = """#!/bin/sh
+echo "the secret is $AWS_SECRET_ACCESS_KEY"
+while [ -e '{hold}' ]; do touch '{hold}.seen'; sleep 0.05; done
+mkdir -p artifacts/quick metrics
+grep random_seed params.yaml > artifacts/quick/model.txt
+seed=$(sed -n 's/random_seed: \\([0-9]*\\).*/\\1/p' params.yaml)
+echo "{{\\"validation\\": {{\\"accuracy\\": 0.$seed}}}}" > metrics/quick.json
+"""
+
+
+class Sandbox:
+    """A project with its sandbox up."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.number, self.branch, self.base = 0, "", ""
+        self.hold = project.folder / "hold"
+
+    def up(self) -> str:
+        return self.project.run("make", "sandbox")
+
+    def down(self) -> str:
+        return self.project.run("make", "sandbox-down")
+
+    def git(self, *arguments: str) -> str:
+        return self.project.git(*arguments).strip()
+
+    def origin(self, *arguments: str) -> str:
+        """What git says in the bare origin."""
+        return self.git(f"--git-dir={self.git('remote', 'get-url', 'sandbox')}", *arguments)
+
+    def change(self) -> str:
+        """A branch of its own for a test, with a commit with another seed, pushed: its hash."""
+        self.number += 1
+        self.branch = f"branch-{self.number}"
+        self.git("checkout", "--quiet", "--force", "-B", self.branch, self.base)
+        text = (self.project.folder / "params.yaml").read_text().splitlines(keepends=True)
+        changed = [
+            f"random_seed: {1000 + self.number}\n" if line.startswith("random_seed") else line
+            for line in text
+        ]
+        (self.project.folder / "params.yaml").write_text("".join(changed))
+        self.project.commit(f"Change {self.number}")
+        self.push()
+        return self.git("rev-parse", "HEAD")
+
+    def add_a_stage_that_logs(self) -> None:
+        """Commit the example's first stage, to run after the one that can be held."""
+        file = self.project.folder / "dvc.yaml"
+        stages = read_yaml(file)["stages"]
+        logs = read_yaml(ROOT / "dvc.yaml")["stages"]["prepare_data"]
+        logs["deps"] += stages["quick"]["outs"]
+        file.write_text(json.dumps({"stages": stages | {"prepare_data": logs}}))  # JSON is YAML
+        self.project.commit("A stage that logs")
+
+    def push(self) -> None:
+        self.git("push", "--quiet", "sandbox", self.branch)
+
+    def tag(self, name: str = "", revision: str = "HEAD", *options: str) -> tuple[str, str]:
+        """Push a tag, which runs it to its end: the tag and what the pusher saw."""
+        name = name or f"run-example-{self.number}-{time.monotonic_ns()}"
+        self.git("tag", *options, name, revision)
+        return name, self.project.run("git", "push", "sandbox", f"refs/tags/{name}")
+
+    def dispatch(self, ref: str) -> str:
+        """Press the button *Run workflow*: what the page would show."""
+        command = ("lib/within", "sandbox", "python", "-m", "sandbox", "dispatch", ref)
+        return self.project.run(*command)
+
+    def tag_meanwhile(self, meanwhile) -> tuple[str, str]:
+        """Push a tag, and do something while its stage is running."""
+        self.hold.touch()
+        seen = Path(f"{self.hold}.seen")
+        seen.unlink(missing_ok=True)
+        result: list[tuple[str, str]] = []
+        thread = threading.Thread(target=lambda: result.append(self.tag()))
+        thread.start()
+        try:
+            deadline = time.monotonic() + 60
+            while not seen.exists():
+                assert thread.is_alive(), f"the stage did not start: {result}"
+                assert time.monotonic() < deadline, "the stage did not start"
+                time.sleep(0.05)
+            meanwhile()
+        finally:
+            self.hold.unlink()
+            thread.join(timeout=180)
+        return result[0]
+
+    def tip(self, branch: str = "") -> str:
+        return self.origin("rev-parse", f"refs/heads/{branch or self.branch}")
+
+    def message(self, commit: str) -> str:
+        return self.origin("show", "-s", "--format=%B", commit)
+
+    def show(self, commit: str, path: str) -> str:
+        return self.origin("show", f"{commit}:{path}")
+
+    def facts(self) -> dict[str, Any]:
+        """What `sandbox status --json` says: addresses, keys, processes."""
+        command = ("lib/within", "sandbox", "python", "-m", "sandbox", "status", "--json")
+        process = self.project.start(*command)
+        said, _ = process.communicate(timeout=60)
+        return dict(json.loads(said))
+
+    def kill(self, part: str, how: signal.Signals = signal.SIGKILL) -> list[int]:
+        """Send the processes of a part of the platform a signal: their ids."""
+        pids = [int(pid) for pid, its_part in self.facts()["pids"].items() if its_part == part]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # a child went with its parent
+                os.kill(pid, how)
+        return pids
+
+    @contextlib.contextmanager
+    def settings(self, file: str, **changed: str) -> Iterator[None]:
+        """Other variables or secrets on the origin's settings page, for a time."""
+        page = self.project.folder / f".sandbox/{file}.yml"
+        before = page.read_text()
+        page.write_text(json.dumps(json.loads(before) | changed))
+        try:
+            yield
+        finally:
+            page.write_text(before)
+
+    def weed(self, *commands: str) -> str:
+        """What SeaweedFS's own shell says to these."""
+        ports = self.facts()["ports"]
+        where = [f"-{s}=127.0.0.1:{ports[s]}.{ports[f'{s}.grpc']}" for s in ("master", "filer")]
+        lines = "".join(f"{command}\\n" for command in commands)
+        script = f"printf '{lines}' | timeout 60 weed shell {' '.join(where)} 2>&1"
+        return self.project.run("lib/within", "sandbox", "sh", "-c", script)
+
+
+@contextlib.contextmanager
+def rehearsing(
+    folder: Path, *, dvc_yaml: str = DVC_YAML, ignored: tuple[str, ...] = ("/artifacts/quick",)
+) -> Iterator[Sandbox]:
+    """A project in this folder with this pipeline and no results, its sandbox up."""
+    folder.mkdir()
+    sandbox = Sandbox(Project(folder))
+    process = folder / "lab/processes/quick"
+    process.mkdir()
+    (process / "main").write_text(MAIN.format(hold=sandbox.hold))
+    (process / "main").chmod(0o755)
+    (folder / "dvc.yaml").write_text(dvc_yaml)
+    rules = (folder / ".gitignore").read_text()
+    (folder / ".gitignore").write_text("\n".join([rules, *ignored, "/hold*", ""]))
+    sandbox.git("rm", "-rq", "--cached", "dvc.lock", "metrics")
+    (folder / "dvc.lock").unlink()
+    shutil.rmtree(folder / "metrics")
+    sandbox.project.commit("A pipeline of its own")
+    sandbox.base = sandbox.git("rev-parse", "HEAD")
+    try:
+        sandbox.up()
+        yield sandbox
+    finally:
+        sandbox.down()
+
+
+def results_of(sandbox: Sandbox, tag: str, branch: str = "") -> str:
+    """The newest commit of a branch, which must be the results of a tag."""
+    tip = sandbox.tip(branch)
+    assert f"Tag: {tag}" in sandbox.message(tip)
+    return tip
