@@ -1,18 +1,34 @@
 # Every habit in one word; `make` alone lists them.
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help environments setup run results report test check hooks lock ui relog sandbox sandbox-status sandbox-down bench list clean shell
+.PHONY: help todo start doctor credentials settings environments setup run results report test check hooks lock ui relog sandbox sandbox-status sandbox-down list clean shell
 
 PIPELINE ?= dvc.yaml
 DAYS ?= 1
 PORT ?= 5000
 WORKERS ?= 3
 PROCESSES = $(dir $(wildcard lab/processes/*/Pipfile))
+PROJECT = python=$$(lib/bootstrap) && PYTHONPATH=. "$$python" -m lib.project
 ENVIRONMENTS = python=$$(lib/bootstrap) && "$$python" lib/environments.py
 
 help: ## List what there is to make
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target does; do \
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target does; do \
 		printf '  make %-14s %s\n' "$$target" "$$does"; done
+
+todo: ## List what a project must say about itself and has not yet
+	@$(PROJECT).todo
+
+start: ## After copying: git, a first commit (TEMPLATE=address of the template, if copied by hand)
+	@$(PROJECT).start $(TEMPLATE)
+
+doctor: ## Say what is missing on this machine and in this project, and how to get it
+	@$(PROJECT).doctor
+
+credentials: ## Put your S3 credentials where git never sees them
+	@lib/within . python -m lib.project.credentials
+
+settings: ## List, or set with gh (SET=yes), the secrets and variables of the hosting site
+	@export SET="$(SET)"; $(PROJECT).settings
 
 environments: ## Make the environments that a run needs
 	@$(ENVIRONMENTS) make . $(PROCESSES)
@@ -60,8 +76,7 @@ sandbox-status: ## Show what runs in the sandbox, and its latest jobs
 sandbox-down: ## Stop the sandbox and remove all of it
 	@lib/within sandbox python -m sandbox down
 
-bench: setup ## Measure the speeds that the README states
-	@lib/within --dev . python -m tests.bench
+-include tests/*.mk
 
 list: ## List the environments on this machine, their size and last use
 	@$(ENVIRONMENTS) list

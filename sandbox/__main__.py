@@ -24,7 +24,7 @@ from sandbox.clone import (
 )
 from sandbox.origin import make_origin, shown, write_settings
 from sandbox.processes import end_all, ours
-from sandbox.runner import dispatch, job_number, remove_links
+from sandbox.runner import dispatch, job_number, remove_links, run_tag_prefix
 from sandbox.servers import remove_data, remove_sockets, servers, start_servers
 from sandbox.state import ARTIFACT_MODES, FOLDER, JOBS, ORIGIN, SandboxError, State, alone
 
@@ -33,8 +33,8 @@ NEXT = """\
 The sandbox is up. A run by tag:
 
   git push sandbox {branch}
-  git tag run-example-v0.0.1
-  git push sandbox run-example-v0.0.1      # the run, live
+  git tag {tag}
+  git push sandbox {tag}      # the run, live
 
 Its results, afterwards:
 
@@ -62,7 +62,15 @@ def up(artifacts: str) -> None:
         add_git_remote()
         add_dvc_remote(state)
         branch = push_branch()
-    print(NEXT.format(branch=branch or "main", mlflow=state.mlflow, s3=state.s3, jobs=shown(JOBS)))
+    print(
+        NEXT.format(
+            branch=branch or "main",
+            tag=f"{run_tag_prefix().rstrip('-')}-v0.0.1",
+            mlflow=state.mlflow,
+            s3=state.s3,
+            jobs=shown(JOBS),
+        )
+    )
 
 
 def down() -> None:

@@ -37,9 +37,10 @@ from sandbox.origin import (
 )
 from sandbox.processes import Mark, ours
 from sandbox.servers import environment, executable, servers
-from sandbox.state import FOLDER, JOBS, ORIGIN, SandboxError, State, write_private
+from sandbox.state import FOLDER, JOBS, ORIGIN, ROOT, SandboxError, State, write_private
 
 WORKFLOWS = ".github/workflows"
+UNFILLED = "TODO" + "(run_tag)"  # in one piece it would be a mark itself
 NO_COMMIT = "0" * 40
 CHECKOUT, SHELL = Path(__file__).parent / "checkout", Path(__file__).parent / "shell"
 
@@ -109,7 +110,25 @@ def tag_patterns(content: dict[str, Any]) -> list[str]:
     events = content.get("on")
     push = events.get("push") if isinstance(events, dict) else None
     tags = push.get("tags") if isinstance(push, dict) else None
-    return [tags] if isinstance(tags, str) else [str(tag) for tag in tags or []]
+    patterns = [tags] if isinstance(tags, str) else [str(tag) for tag in tags or []]
+    return [pattern.replace(UNFILLED, default_run_tag()) for pattern in patterns]
+
+
+def default_run_tag() -> str:
+    """What the tags that start a run begin with, where a project has not said it yet."""
+    marks = YAML(typ="safe", pure=True).load((ROOT / "lib/project/marks.yml").read_text())
+    return str(marks["marks"]["default"]["run_tag"]["default"])
+
+
+def run_tag_prefix() -> str:
+    """The same for this clone, as its workflow has it."""
+    try:
+        text = (ROOT / WORKFLOWS / "experiments.yml").read_text()
+        patterns = tag_patterns(YAML(typ="safe", pure=True).load(text) or {})
+    except (OSError, YAMLError):
+        patterns = []
+    plain = [p.removesuffix("*") for p in patterns if re.fullmatch(r"[^*?+!\[\\]+\*", p)]
+    return plain[0] if plain else default_run_tag()
 
 
 def filter_pattern(pattern: str) -> str:

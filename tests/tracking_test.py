@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from lib.params import load_params
 from tests.conftest import ROOT, free_port, mlflow_server
 
 pytestmark = pytest.mark.integration
@@ -108,7 +109,7 @@ def search(address, expression):
     """Runs on a server by a filter: their name, status and parent, asked for by mlflow itself."""
     script = (
         "import json, sys, mlflow; c = mlflow.MlflowClient(sys.argv[1]); "
-        "e = c.get_experiment_by_name('breast-cancer'); "
+        f"e = c.get_experiment_by_name({load_params().experiment!r}); "
         "rs = c.search_runs([e.experiment_id], sys.argv[2]) if e else []; "
         "print(json.dumps([dict(name=r.info.run_name, status=r.info.status, tags=r.data.tags, "
         "params=r.data.params, metrics=r.data.metrics, "

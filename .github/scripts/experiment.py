@@ -1,10 +1,11 @@
 """Reproduces the pipeline, with what the bucket has already, and notes how each stage went."""
 
+import os
 import re
 import subprocess
 import time
 
-from job import ROOT, JobError, add_to_note, git, main
+from job import ROOT, JobError, add_to_note, git, main, s3_endpoint
 
 STARTED = re.compile(r"Running stage '(.+)':")
 SKIPPED = re.compile(r"Stage '(.+)' didn't change, skipping")
@@ -20,6 +21,7 @@ def experiment() -> None:
     process = subprocess.Popen(
         ["dvc", "repro", "--pull"],
         cwd=ROOT,
+        env=os.environ | {"MLFLOW_S3_ENDPOINT_URL": s3_endpoint()},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

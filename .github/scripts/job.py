@@ -64,6 +64,15 @@ def run_url() -> str:
     return f"{server}/{repository}/actions/runs/{run_id}" if run_id else ""
 
 
+def s3_endpoint() -> str:
+    """Where S3 is: as the variable says, or DVC's default remote."""
+    from dvc.config import Config
+
+    config = Config(str(ROOT / ".dvc"))
+    remote = config["remote"].get(config["core"].get("remote", ""), {})
+    return os.environ.get("MLFLOW_S3_ENDPOINT_URL") or str(remote.get("endpointurl", ""))
+
+
 def result_files() -> list[str]:
     """The files that carry results in git: each dvc.lock, metrics, whatever DVC does not cache."""
     from dvc.repo import Repo

@@ -2,6 +2,9 @@
 
 Each check is a line in the log; what must be mended is also on the run's page. Checks that fail
 stop the run, except for MLflow: its server may be away, results are logged later (`make relog`).
+
+    preflight.py                 in a run
+    preflight.py --connections   S3 and MLflow alone (make doctor)
 """
 
 import json
@@ -9,6 +12,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -95,7 +99,6 @@ def storage_answers() -> str:
     """Writes to and deletes from the bucket, with DVC's own settings and these credentials."""
     from dvc.repo import Repo
 
-    point_dvc_at_this_platform()
     with Repo(str(ROOT)) as repo:
         name = repo.config["core"].get("remote")
         settings = repo.config["remote"].get(name or "", {})
@@ -221,9 +224,22 @@ MUST: tuple[Callable[[], str], ...] = (
 )
 
 
+def connections() -> None:
+    """S3 and MLflow alone, from a person's own clone, of which nothing is changed."""
+    problems = []
+    for check in (storage_answers, mlflow_answers):
+        try:
+            print(check(), flush=True)
+        except JobError as error:
+            problems.append(str(error))
+    if problems:
+        raise JobError("\n".join(problems))
+
+
 def preflight() -> None:
     """All checks; the run stops at the end, with all that must be mended, not only the first."""
     problems = []
+    point_dvc_at_this_platform()
     for check in MUST:
         try:
             print(f"ok       {check()}", flush=True)
@@ -244,4 +260,4 @@ def preflight() -> None:
 
 
 if __name__ == "__main__":
-    main(preflight)
+    main(connections if "--connections" in sys.argv else preflight)
