@@ -1,7 +1,7 @@
 # Every habit in one word; `make` alone lists them.
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help todo start doctor credentials settings environments setup run results report test check hooks lock ui relog sandbox sandbox-status sandbox-down list clean shell
+.PHONY: help todo start doctor credentials settings blank process environments setup run results report test check hooks lock ui relog sandbox sandbox-status sandbox-down list clean shell
 
 PIPELINE ?= dvc.yaml
 DAYS ?= 1
@@ -30,6 +30,12 @@ credentials: ## Put your S3 credentials where git never sees them
 settings: ## List, or set with gh (SET=yes), the secrets and variables of the hosting site
 	@export SET="$(SET)"; $(PROJECT).settings
 
+blank: ## Take the example out of a project (git must have it)
+	@lib/within --dev . python -m lib.project.blank
+
+process: ## Add a process to the pipeline (NAME=train_model AFTER=prepare_wine)
+	@lib/within --dev . python -m lib.project.process "$(NAME)" "$(AFTER)"
+
 environments: ## Make the environments that a run needs
 	@$(ENVIRONMENTS) make . $(PROCESSES)
 
@@ -39,7 +45,8 @@ setup: environments ## Make every environment, and .venv for the editor
 
 run: environments ## Run the pipeline and show its results (PIPELINE=folder/dvc.yaml runs another)
 	@lib/within . python -m lib.params
-	@lib/within . dvc repro $(PIPELINE)
+	@grep -q '^stages: {}' $(PIPELINE) && echo 'There is no stage yet: make process NAME=…' || \
+		lib/within . dvc repro $(PIPELINE)
 	@lib/within . python -m lib.results
 
 results: ## Show the results on disk, and how they differ from those committed
@@ -57,8 +64,8 @@ check: ## Lint, types, secrets, locks: every pre-commit hook on every file
 hooks: setup ## Install the git hooks of .pre-commit-config.yaml
 	@.venv/bin/python -m pre_commit install
 
-lock: ## Resolve every Pipfile into its Pipfile.lock
-	@$(ENVIRONMENTS) lock
+lock: ## Resolve every Pipfile into its Pipfile.lock (FOLDERS=lab/processes/NAME: these alone)
+	@$(ENVIRONMENTS) lock $(FOLDERS)
 
 ui: ## Serve the MLflow store in mlflow.db (PORT=5000)
 	@lib/within --dev . python -m lib.ui $(PORT)

@@ -95,7 +95,8 @@ def relative(path: Path) -> Path:
 
 def folders() -> list[Path]:
     """Every folder of this project that has a Pipfile, the root first."""
-    places = [ROOT, *sorted(ROOT.glob("lab/processes/*")), *sorted(ROOT.glob("*"))]
+    skeleton = ROOT / "lib/project/skeleton"  # of a process that is still to be added
+    places = [ROOT, *sorted(ROOT.glob("lab/processes/*")), *sorted(ROOT.glob("*")), skeleton]
     return [folder for folder in places if (folder / "Pipfile").is_file()]
 
 

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from lib.files import read_json
 from lib.params import load_params
+from lib.tracking import flat
 
 SPLITS = ("validation", "test")
 
@@ -28,17 +29,28 @@ def rows(dir_metrics: Path) -> Iterator[tuple[str, str, Mapping[str, float]]]:
 
 
 def results_table(dir_metrics: Path) -> Table | None:
-    """A row for each split and model, a column for each measure."""
+    """A row for each split and model, a column for each measure; else a row for each metric."""
     found = list(rows(dir_metrics))
     measures = list(dict.fromkeys(name for _, _, values in found for name in values))
     if not found:
-        return None
+        return metrics_table(dir_metrics)
     table = Table("split", "model", *measures, title="Results", title_justify="left")
     for index, (split, model, values) in enumerate(found):
         last = index + 1 == len(found) or found[index + 1][0] != split
         cells = (f"{values[name]:.4f}" if name in values else "" for name in measures)
         table.add_row(split, model, *cells, end_section=last)
     return table
+
+
+def metrics_table(dir_metrics: Path) -> Table | None:
+    """Every metric of every stage, for projects that measure no model by split."""
+    table = Table("stage", "metric", "value", title="Results", title_justify="left")
+    for file in sorted(dir_metrics.glob("*.json")):
+        for name, value in flat(read_json(file), ".").items():
+            table.add_row(
+                file.stem, name, f"{value:.4g}" if isinstance(value, float) else str(value)
+            )
+    return table if table.row_count else None
 
 
 def outs(lock: str) -> dict[str, dict[str, str]]:

@@ -1,0 +1,165 @@
+"""The example goes, the house stays; then a pipeline of one's own, as the README tells it."""
+
+import re
+
+import pytest
+
+from tests.conftest import ROOT, Project
+from tests.rehearsal import Sandbox
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def blanked(tmp_path_factory):
+    """A project without the example, committed; each test works on what the last one left."""
+    folder = tmp_path_factory.mktemp("blank") / "a projëct"
+    folder.mkdir()
+    project = Project(folder)
+    project.run("git", "rm", "-rq", "tests")  # as in a project
+    project.commit("A project")
+    assert "Removed: " in project.run("make", "blank")
+    project.commit("Without the example")
+    return project
+
+
+def pytest_in(project, *where):
+    """What the project's own tests say; all must pass."""
+    return project.run("lib/within", "--dev", ".", "python", "-m", "pytest", "-q", *where)
+
+
+def test_what_git_has_not_is_not_taken_away(project):
+    project.edit("params.yaml", "lr: 0.001", "lr: 0.002")
+    said = project.run("make", "blank", ok=False)
+    assert "Not committed: params.yaml" in said
+    assert project.git("status", "--porcelain").split() == ["M", "params.yaml"]
+
+
+def test_a_blank_project_runs_and_its_tests_pass(blanked):
+    assert "There is no stage yet: make process NAME=…" in blanked.run("make", "run")
+    blanked.run("make", "relog")
+    assert "Metrics are as before" in blanked.run("make", "report")
+    assert " passed" in pytest_in(blanked, "lab", "lib")
+    blanked.run("lib/within", "--dev", ".", "ruff", "check", ".")
+    blanked.run("lib/within", "--dev", ".", "ruff", "format", "--check", ".")
+    left = blanked.git(
+        "grep", "-nE", "prepare_data|train_dnn|standard_classif", "--", "*.py", "*.y*ml"
+    )
+    assert [
+        line for line in left.splitlines() if not re.match(r"lib/\w+\.py:|lib/\w+_test", line)
+    ] == []
+
+
+def test_blank_again_finds_nothing_left(blanked):
+    assert "nothing left of the example" in blanked.run("make", "blank")
+    assert blanked.git("status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "after", "why"),
+    [
+        ("", "", "lower-case words"),
+        ("Train", "", "lower-case words"),
+        ("train-model", "", "lower-case words"),
+        ("größe", "", "lower-case words"),
+        ("../evil", "", "lower-case words"),
+        ("class", "", "a name of Python's"),
+        ("json", "", "a name of Python's"),
+        ("paths", "", "a name in params.yaml already"),
+        ("train", "nothing", "it must be a stage of dvc.yaml"),
+        ("x" * 41, "", "40 characters at most"),
+    ],
+)
+def test_a_name_that_cannot_be_is_refused_and_nothing_is_written(blanked, name, after, why):
+    said = blanked.run("make", "process", f"NAME={name}", f"AFTER={after}", ok=False)
+    assert why in said
+    assert "Nothing was written" in said
+    assert blanked.git("status", "--porcelain") == ""
+
+
+def test_a_new_process_runs_and_its_test_passes_at_once(blanked):
+    blanked.run("make", "process", "NAME=prepare_wine")
+    blanked.run("make", "process", "NAME=train_wine", "AFTER=prepare_wine")
+    said = blanked.run("make", "run")
+    assert re.search(r"train_wine +│ mean +│ 12", said), "both scale by two"
+    assert " passed" in pytest_in(blanked, "lab", "lib/params_test.py")
+    blanked.run("lib/within", "--dev", ".", "ruff", "check", ".")
+    blanked.run("lib/within", "--dev", ".", "ruff", "format", "--check", ".")
+    blanked.run("lib/within", "--dev", ".", "mypy")
+    blanked.commit("Two processes")
+
+
+def test_an_existing_process_is_never_overwritten(blanked):
+    said = blanked.run("make", "process", "NAME=train_wine", ok=False)
+    assert "lab/processes/train_wine is there already" in said
+    assert blanked.git("status", "--porcelain") == ""
+
+
+def readmes_code():
+    """What the README says to write and to type for the wines, in its order."""
+    readme = (ROOT / "README.md").read_text()
+    section = readme.partition("### A pipeline of your own\n")[2].partition("\n## ")[0]
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    commands = [text for kind, text in found if kind == "bash"]
+    python = [text for kind, text in found if kind == "python"]
+    return commands, python
+
+
+def replaced(text, pattern, new):
+    """The text with the one place that fits the pattern replaced."""
+    changed, count = re.subn(pattern, lambda _: new, text, count=1, flags=re.DOTALL | re.MULTILINE)
+    assert count == 1, pattern
+    return changed
+
+
+COMPUTE = r"^def compute\(.*?(?=\n\n\ndef )"
+
+
+def test_the_readmes_own_pipeline_comes_to_results_by_tag(blanked):
+    commands, (prepare, compute_prepare, section, train, compute_train) = readmes_code()
+    blanked.run("sh", "-ec", commands[1])
+    processes = blanked.folder / "lab/processes"
+    for name, module, compute in (
+        ("prepare_wine", prepare, compute_prepare),
+        ("train_wine", train, compute_train),
+    ):
+        (processes / name / f"{name}.py").write_text(module)
+        main = processes / name / "main.py"
+        main.write_text(replaced(main.read_text(), COMPUTE, compute.strip()))
+    model = blanked.folder / "lib/params.py"
+    model.write_text(replaced(model.read_text(), r"^class PrepareWine.*?\n\n\n", section + "\n\n"))
+    blanked.edit("params.yaml", "prepare_wine:\n  factor: 2.0", "prepare_wine:\n  every: 5")
+    (processes / "prepare_wine/prepare_wine_test.py").write_text(
+        '"""What is true of the splits."""\n\n'
+        "from lab.processes.prepare_wine.prepare_wine import split\n\n\n"
+        "def test_every_second_row_is_for_the_test():\n"
+        "    rows = split([[1.0], [2.0], [3.0]], [0, 1, 2], every=2)\n"
+        '    assert [row["split"] for row in rows] == ["test", "train", "test"]\n'
+    )
+    (processes / "train_wine/train_wine_test.py").write_text(
+        '"""What is true of the nearest mean."""\n\n'
+        "from lab.processes.train_wine.train_wine import accuracy\n\n\n"
+        "def test_a_row_is_of_the_kind_whose_mean_is_nearest():\n"
+        '    train, kinds = [[0.0], [1.0], [9.0], [10.0]], ["a", "a", "b", "b"]\n'
+        '    assert accuracy(train, kinds, [[2.0], [8.0]], ["a", "b"]) == 1.0\n'
+    )
+    lint = ("lib/within", "--dev", ".", "ruff")
+    blanked.run(*lint, "check", "--fix", "--quiet", "lab", "lib/params.py")
+    assert "train_wine" in blanked.run("make", "run")
+    assert " passed" in pytest_in(blanked, "lab", "lib/params_test.py")
+    blanked.run("lib/within", "--dev", ".", "mypy")
+    blanked.commit("Wines")
+    sandbox = Sandbox(blanked)
+    try:
+        sandbox.up()
+        blanked.edit("params.yaml", "every: 5", "every: 2")
+        blanked.commit("More for the test")
+        sandbox.branch = "work"
+        sandbox.push()
+        tag, said = sandbox.tag()
+        assert "Job succeeded" in said, said
+        message = sandbox.message(sandbox.tip())
+        assert f"Tag: {tag}" in message
+        assert "train_wine.test.accuracy: 0.9722 -> 0.9888" in message
+    finally:
+        sandbox.down()
