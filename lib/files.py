@@ -68,3 +68,8 @@ def read_csv(path: Path | str) -> list[dict[str, str]]:
     """The rows of a CSV file, every value as it is written there."""
     with Path(path).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def read_columns(path: Path | str, names: Sequence[str]) -> list[list[float]]:
+    """Columns of numbers of a CSV file, in the order of their names: a list for each row."""
+    return [[float(row[name]) for name in names] for row in read_csv(path)]

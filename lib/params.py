@@ -59,6 +59,7 @@ class Paths(Section):
     dir_processed: Folder
     dir_standard_classifiers: Folder
     dir_dnn_pytorch: Folder
+    dir_onnx: Folder
     dir_metrics: Folder
 
     @model_validator(mode="after")
@@ -139,6 +140,12 @@ class TrainDnnPytorch(Section):
     num_threads: Count
 
 
+class ExportModels(Section):
+    """tolerance: by how much a probability in ONNX may differ from the original's."""
+
+    tolerance: Share
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -148,6 +155,7 @@ class Params(Section):
     prepare_data: PrepareData
     train_standard_classifiers: TrainStandardClassifiers
     train_dnn_pytorch: TrainDnnPytorch
+    export_models: ExportModels
 
 
 def load_params(file: Path | str = "params.yaml") -> Params:

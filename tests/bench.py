@@ -129,13 +129,14 @@ def site_packages(environment: Path) -> str:
 def measure_pipeline(scratch: Path, turns: int) -> list[Comparison]:
     """The pipeline with nothing to profit from, against the script with either MLflow.
 
-    The script has the packages of the three processes, mlflow-skinny among them: the network's
-    environment, and from prepare_data's what that lacks. Full MLflow takes longer to import; its
+    The script has the packages of all processes, mlflow-skinny among them: the network's
+    environment, and from the others' what that lacks. Full MLflow takes longer to import; its
     script runs in the development environment.
     """
     ours, theirs = copy_project(scratch / "pipeline"), copy_project(scratch / "script")
     network = environment_of(ours, f"{PROCESSES}/train_dnn_pytorch")
-    packages = [network, environment_of(ours, f"{PROCESSES}/prepare_data")]
+    others = ("prepare_data", "train_standard_classifiers", "export_models")
+    packages = [network, *(environment_of(ours, f"{PROCESSES}/{name}") for name in others)]
     path = os.pathsep.join([str(theirs.folder), *map(site_packages, packages)])
     full = environment_of(ours, "--dev", ".")
 

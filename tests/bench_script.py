@@ -10,6 +10,7 @@ import sys
 
 import mlflow
 
+from lab.processes.export_models import main as export_models
 from lab.processes.prepare_data import main as prepare_data
 from lab.processes.train_dnn_pytorch import main as train_dnn_pytorch
 from lab.processes.train_standard_classifiers import main as train_standard_classifiers
@@ -17,7 +18,7 @@ from lib.params import load_params
 
 
 def main() -> None:
-    """Prepare the data, train the classifiers and the network, and log each to MLflow."""
+    """Prepare the data, train and export the classifiers and the network; log each to MLflow."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     params = load_params()
     mlflow.set_tracking_uri("sqlite:///mlflow.db")
@@ -28,6 +29,8 @@ def main() -> None:
     train_standard_classifiers.log(mlflow, params)
     train_dnn_pytorch.train(params)
     train_dnn_pytorch.log(mlflow, params)
+    export_models.export(params)
+    export_models.log(mlflow, params)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What tests of processes share: a data directory, quick parameters, a stand-in for MLflow."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,17 +29,28 @@ def temporary_cancer_data_directory(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def quick_params_factory() -> Callable[[Path], Params]:
+    """params.yaml with small models, all of it below a folder."""
+
+    def create(folder: Path) -> Params:
+        content = read_yaml(ROOT / "params.yaml")
+        content["train_dnn_pytorch"] |= {"epochs": 3, "hidden": [16, 8], "checkpoint_every": 1}
+        for section in content["train_standard_classifiers"].values():
+            section |= {key: 5 for key in section if key == "n_estimators"}
+        params = check_params(content)
+        folders = {name: str(folder / path) for name, path in params.paths.model_dump().items()}
+        # Only here are folders outside the repository allowed: model_copy does not validate.
+        return params.model_copy(update={"paths": params.paths.model_copy(update=folders)})
+
+    return create
+
+
 @pytest.fixture
-def quick_params(tmp_path, temp_data_dir) -> Params:
+def quick_params(tmp_path, temp_data_dir, quick_params_factory) -> Params:
     """params.yaml, with small models, reading `temp_data_dir` and writing below `tmp_path`."""
-    content = read_yaml(ROOT / "params.yaml")
-    content["train_dnn_pytorch"] |= {"epochs": 3, "hidden": [16, 8], "checkpoint_every": 1}
-    for section in content["train_standard_classifiers"].values():
-        section |= {key: 5 for key in section if key == "n_estimators"}
-    params = check_params(content)
-    folders = {name: str(tmp_path / path) for name, path in params.paths.model_dump().items()}
-    folders["dir_processed"] = str(temp_data_dir)
-    # Only here are folders outside the repository allowed: model_copy does not validate.
+    params = quick_params_factory(tmp_path)
+    folders = {"dir_processed": str(temp_data_dir)}
     return params.model_copy(update={"paths": params.paths.model_copy(update=folders)})
 
 
