@@ -1,7 +1,7 @@
 # Every habit in one word; `make` alone lists them.
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help todo start doctor credentials settings blank process environments setup run results report test check hooks lock ui relog sandbox sandbox-status sandbox-down list clean shell
+.PHONY: help todo start doctor credentials settings blank process environments setup run results goals report test check hooks lock ui relog sandbox sandbox-status sandbox-down list clean shell
 
 PIPELINE ?= dvc.yaml
 DAYS ?= 1
@@ -9,6 +9,7 @@ PORT ?= 5000
 WORKERS ?= 3
 PROCESSES = $(dir $(wildcard lab/processes/*/Pipfile))
 PROJECT = python=$$(lib/bootstrap) && PYTHONPATH=. "$$python" -m lib.project
+GOALS = $(dir $(wildcard goals/Pipfile))
 ENVIRONMENTS = python=$$(lib/bootstrap) && "$$python" lib/environments.py
 
 help: ## List what there is to make
@@ -37,7 +38,7 @@ process: ## Add a process to the pipeline (NAME=train_model AFTER=prepare_wine)
 	@lib/within --dev . python -m lib.project.process "$(NAME)" "$(AFTER)"
 
 environments: ## Make the environments that a run needs
-	@$(ENVIRONMENTS) make . $(PROCESSES)
+	@$(ENVIRONMENTS) make . $(PROCESSES) $(GOALS)
 
 setup: environments ## Make every environment, and .venv for the editor
 	@$(ENVIRONMENTS) make --dev .
@@ -51,6 +52,9 @@ run: environments ## Run the pipeline and show its results (PIPELINE=folder/dvc.
 
 results: ## Show the results on disk, and how they differ from those committed
 	@lib/within . python -m lib.results
+
+goals: ## Judge the results on disk by the goals of the project
+	@lib/within goals python -m goals
 
 report: ## Show what changed between two revisions (A= and B=; nothing: the work tree)
 	@lib/within . python .github/scripts/report.py --from "$(A)" --to "$(B)"

@@ -146,6 +146,21 @@ class ExportModels(Section):
     tolerance: Share
 
 
+class Goals(Section):
+    """What the results must reach; no stage depends on it."""
+
+    accuracy: Share
+    recall_malignant: Share
+    brier_score: Share
+    log_loss: Positive
+    above_best_on_main: Annotated[Real, Field(ge=0)]
+    shared_rows: Annotated[int, Field(ge=0)]
+    noise: Share
+    changed_by_noise: Annotated[Real, Field(ge=0, lt=1)]
+    milliseconds_per_row: Positive
+    megabytes: Positive
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -156,6 +171,7 @@ class Params(Section):
     train_standard_classifiers: TrainStandardClassifiers
     train_dnn_pytorch: TrainDnnPytorch
     export_models: ExportModels
+    goals: Goals
 
 
 def load_params(file: Path | str = "params.yaml") -> Params:

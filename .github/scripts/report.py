@@ -93,6 +93,24 @@ def mlflow_link(stage: str) -> str:
     return f"[run]({address[0]})" if address else ""
 
 
+def goals_section(note: dict[str, object]) -> str:
+    """Each goal, what it wants and what was reached."""
+    goals = dict(note.get("goals") or {})  # type: ignore[call-overload]
+    if not goals:
+        return "No goals were judged."
+    rows = [
+        (cell(goal["title"]), goal["goal"], cell(goal["reached"] or goal["said"]), goal["state"])
+        for goal in goals["goals"]
+    ]
+    head = f"**{goals['summary'].capitalize()}.**"
+    return f"{head}\n\n{table(('goal', 'wanted', 'reached', ''), rows)}" if rows else head
+
+
+def cell(text: str) -> str:
+    """What may stand in a cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
 def run_section(note: dict[str, object]) -> str:
     """What ran, where its results are, and what is missing in MLflow."""
     lines = [f"**{note.get('name', '?')}**, commit `{str(note.get('commit', ''))[:10]}`"]
@@ -124,7 +142,14 @@ def report() -> None:
     # Of a run: against the commit that it was started from; its results are in the work tree.
     before = given.before or "HEAD"
     parts = (
-        ["## Run", run_section(note), "### Stages", stages_section(note.get("stages", {}))]
+        [
+            "## Run",
+            run_section(note),
+            "### Goals",
+            goals_section(note),
+            "### Stages",
+            stages_section(note.get("stages", {})),
+        ]
         if note
         else []
     )

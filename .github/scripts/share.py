@@ -141,6 +141,7 @@ def commit_message(note: dict[str, object], source: str) -> str:
     rows = changes(metrics_at(source), metrics_at(""))
     body = "\n".join(f"{key}: {shown(before)} -> {shown(after)}" for key, before, after in rows)
     trailers = {
+        **goal_trailers(note),
         "Tag": note.get("name"),
         "Source-Commit": source,
         "Run-URL": note.get("run_url"),
@@ -148,6 +149,14 @@ def commit_message(note: dict[str, object], source: str) -> str:
     }
     lines = "\n".join(f"{key}: {value}" for key, value in trailers.items() if value)
     return "\n\n".join(filter(None, (f"{subject}-results", body, lines)))
+
+
+def goal_trailers(note: dict[str, object]) -> dict[str, str]:
+    """How the goals were met, and the titles of those that were not."""
+    goals = dict(note.get("goals") or {})  # type: ignore[call-overload]
+    missed = [g["title"] for g in goals.get("goals", []) if g["state"] in ("missed", "not judged")]
+    summary = str(goals.get("summary", "")).replace(" goals met", " met")
+    return {"Goals": summary, "Goals-Missed": "; ".join(missed)}
 
 
 def mlflow_runs() -> dict[str, str]:

@@ -1,0 +1,192 @@
+"""Goals judge what a run left behind; a run that misses some keeps its results and is red."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.conftest import Project
+from tests.run_test import Sandbox, results_of
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    """The example in a sandbox, with its goals."""
+    folder = tmp_path_factory.mktemp("goals") / "a projëct"
+    folder.mkdir()
+    sandbox = Sandbox(Project(folder))
+    sandbox.base = sandbox.git("rev-parse", "HEAD")
+    try:
+        sandbox.up()
+        yield sandbox
+    finally:
+        sandbox.down()
+
+
+@pytest.fixture(scope="module")
+def good(sandbox):
+    """A run of the example as it is: what the pusher saw, the results commit; pulled."""
+    sandbox.branch = "good"
+    sandbox.git("checkout", "--quiet", "-B", "good", sandbox.base)
+    sandbox.project.edit("params.yaml", "epochs: 120", "epochs: 60")
+    sandbox.project.commit("A good model")
+    sandbox.push()
+    tag, said = sandbox.tag("run-example-good")
+    commit = results_of(sandbox, tag)
+    sandbox.git("pull", "--quiet", "sandbox", "good")
+    sandbox.project.dvc("pull")
+    return said, commit
+
+
+@pytest.fixture
+def project(good, sandbox, tmp_path):
+    """A copy of the project with the good results, for one test."""
+    copy = object.__new__(Project)
+    copy.folder = tmp_path / "copy"
+    left_out = shutil.ignore_patterns(".sandbox", "mlruns", "mlflow.db*")
+    shutil.copytree(sandbox.project.folder, copy.folder, symlinks=True, ignore=left_out)
+    return copy
+
+
+def verdicts(project):
+    """State, and what was reached or said, of each goal."""
+    found = json.loads((project.folder / ".goals.json").read_text())
+    return {
+        goal["title"]: (goal["state"], goal["reached"] or goal["said"]) for goal in found["goals"]
+    }
+
+
+def test_a_good_run_says_so_in_its_commit_and_on_its_page(sandbox, good):
+    said, commit = good
+    message = sandbox.message(commit)
+    assert "\nGoals: 9 of 9 met\n" in message
+    assert "Goals-Missed" not in message
+    trailers = sandbox.origin("show", "-s", "--format=%(trailers:key=Goals,valueonly)", commit)
+    assert trailers.strip() == "9 of 9 met"
+    assert "9 of 9 goals met" in said
+    assert "Recall on malignant" in said
+    assert "Job succeeded" in said
+
+
+def test_a_worse_model_keeps_its_results_misses_goals_and_is_red(sandbox, good):
+    sandbox.branch = "worse"
+    sandbox.git("checkout", "--quiet", "-B", "worse", sandbox.base)
+    sandbox.project.edit("params.yaml", "epochs: 120", "epochs: 3")
+    sandbox.project.edit("params.yaml", "lr: 0.001", "lr: 1")
+    sandbox.project.commit("A worse model")
+    sandbox.push()
+    try:
+        tag, said = sandbox.tag("run-example-worse")
+    finally:
+        sandbox.git("checkout", "--quiet", "--force", "good")
+    commit = results_of(sandbox, tag)
+    message = sandbox.message(commit)
+    assert "\nGoals-Missed: " in message
+    assert "Errors made with certainty" in message
+    assert "train_dnn_pytorch" in sandbox.show(commit, "dvc.lock")
+    assert "The results are kept, but not good enough: " in said
+    assert "Job failed" in said
+
+
+def test_the_table_can_be_read_without_the_code(project):
+    said = project.run("make", "goals")
+    assert said.strip().endswith("8 of 8 goals met")
+    for text in ("Time for one biopsy", "A tumour that is overlooked", "not applicable"):
+        assert text in said
+    assert "Traceback" not in said
+
+
+def test_a_threshold_runs_no_stage_and_a_missed_goal_fails(project):
+    project.edit("params.yaml", "accuracy: 0.95", "accuracy: 0.9999")
+    said = project.run("make", "goals", ok=False)
+    assert "7 of 8 goals met" in said
+    changed = project.dvc(
+        "status", "train_standard_classifiers", "train_dnn_pytorch", "export_models"
+    )
+    assert changed.strip() == "Data and pipelines are up to date."
+
+
+def test_a_row_in_two_splits_is_found(project):
+    folder = project.folder / "data/processed"
+    rows, train = np.load(folder / "X_test.npy"), np.load(folder / "X_train.npy")
+    rows[3] = train[5]
+    (folder / "X_test.npy").unlink()  # a link to the cache perhaps
+    np.save(folder / "X_test.npy", rows)
+    project.run("make", "goals", ok=False)
+    assert verdicts(project)["Rows that are in two splits"] == ("missed", "1")
+
+
+def test_missing_results_are_told_with_what_to_do(project):
+    shutil.rmtree(project.folder / "artifacts/onnx")
+    said = project.run("make", "goals", ok=False)
+    state, why = verdicts(project)["Size of a model's file"]
+    assert (state, why) == (
+        "not judged",
+        "artifacts/onnx/standard_classifier.onnx is not there: `make run`, or `dvc pull`.",
+    )
+    assert "5 of 8 goals met" in said
+
+
+def test_a_goal_that_cannot_be_read_is_no_goal_met(project):
+    (project.folder / "goals/more_test.py").write_text("import no_such_package\n")
+    said = project.run("make", "goals", ok=False)
+    assert verdicts(project)["more_test.py"][0] == "not judged"
+    assert "no_such_package" in said
+    assert "8 of 9 goals met" in said
+
+
+def test_results_on_main_are_what_may_not_be_given_away(project):
+    title = "Log loss above the best that the same model had on main"
+    reason = "main has no result to compare with yet"
+    project.run("make", "goals")
+    assert verdicts(project)[title] == ("not applicable", reason)
+    project.git("branch", "main")
+    file = project.folder / "metrics/train_dnn_pytorch.json"
+    better = json.loads(file.read_text())
+    better["test"]["log_loss"] = 0.001
+    now = file.read_text()
+    file.write_text(json.dumps(better))
+    project.git("checkout", "--quiet", "main")
+    project.commit("Better once")
+    file.write_text(now)
+    project.commit("And worse again")
+    project.git("checkout", "--quiet", "--detach")
+    project.run("make", "goals", ok=False)
+    state, reached = verdicts(project)[title]
+    assert state == "missed"
+    assert "densenet 0.0" in reached
+
+
+def test_a_shallow_clone_compares_with_what_it_knows(project, tmp_path):
+    project.git("branch", "main")
+    project.git("clone", "--quiet", "--depth", "1", f"file://{project.folder}", str(tmp_path / "s"))
+    for name in ("data", "artifacts"):
+        shutil.copytree(project.folder / name, tmp_path / "s" / name)
+    shallow = object.__new__(Project)
+    shallow.folder = tmp_path / "s"
+    assert "9 of 9 goals met" in shallow.run("make", "goals")
+
+
+def test_a_project_whose_pipeline_is_another_is_not_judged_by_these_goals(project):
+    (project.folder / "dvc.yaml").write_text("stages: {}\n")
+    assert "no goal applies" in project.run("make", "goals")
+
+
+def test_a_project_without_goals_is_told_so(project):
+    (project.folder / "goals/results_test.py").unlink()
+    assert "There are no goals in goals/ yet" in project.run("make", "goals")
+    command = ("lib/within", ".", "python", ".github/scripts/goals.py")
+    assert "nothing to judge" in project.run(*command)
+    assert "nothing to judge" in project.run(*command, "--verdict")
+
+
+def test_goals_that_crash_are_reported_and_do_not_stop_the_sharing(project):
+    (project.folder / "goals/conftest.py").write_text("raise SystemError('broken')\n")
+    command = ("lib/within", ".", "python", ".github/scripts/goals.py")
+    project.run(*command)
+    said = project.run(*command, "--verdict", ok=False)
+    assert "goals could not be judged" in said
+    assert "Traceback" not in said
