@@ -309,15 +309,15 @@ def test_from_copier_copy_to_the_first_results_commit(template, tmp_path):
     try:
         said = sandbox.up()
         assert "git tag run/wine-v0.0.1" in said
-        project.edit("params.yaml", "epochs: 120", "epochs: 12")
-        project.commit("A short training")
+        project.edit("params.yaml", "epochs: 120", "epochs: 110")
+        project.commit("Fewer epochs")
         sandbox.branch = "main"
         sandbox.push()
         tag, said = sandbox.tag("run/wine-v0.0.1")
         assert "Job succeeded" in said, said
         sandbox.git("pull", "--quiet", "sandbox", "main")
         message = sandbox.git("log", "-1", "--format=%B")
-        assert message.startswith("A short training-results\n")
+        assert message.startswith("Fewer epochs-results\n")
         assert f"Tag: {tag}" in message
         project.dvc("pull")
         assert "up to date" in project.dvc("status", "train_dnn_pytorch")

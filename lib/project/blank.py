@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 # What stays, where the rest is the example's.
-PARAMETERS = {"random_seed", "experiment", "paths"}
+PARAMETERS = {"random_seed", "experiment", "paths", "goals"}  # of goals, none of its thresholds
 FOLDERS = {"dir_raw", "dir_processed", "dir_metrics"}
 PROCESSES = {"run", "conftest.py", "stages_test.py", "README.md"}  # in lab/processes
 
@@ -73,6 +73,9 @@ def blank_parameters(text: str) -> str:
     sections = re.split(r"(?m)^(?=\w+:)", text)
     kept = [s for s in sections if (s.partition(":")[0] in PARAMETERS) or not s[:1].isalpha()]
     folder = re.compile(r"  (dir_\w+):")
+    kept = [
+        re.sub(r"(?s)^goals:.*", "goals: {}  # what goals/ asks of the results\n", s) for s in kept
+    ]
     lines = "".join(kept).rstrip("\n").splitlines(keepends=True)
     gone = [m for line in lines if (m := folder.match(line)) and m[1] not in FOLDERS]
     return "".join(li for li in lines if not any(li.startswith(m[0]) for m in gone)) + "\n"
@@ -82,7 +85,9 @@ def blank_model(text: str) -> str:
     """lib/params.py without the fields that go, and without the classes that only they used."""
     classes = {c.name: c for c in ast.parse(text).body if isinstance(c, ast.ClassDef)}
     spans = []
-    for name, stay in (("Params", PARAMETERS), ("Paths", FOLDERS)):
+    for name, stay in (("Params", PARAMETERS), ("Paths", FOLDERS), ("Goals", set[str]())):
+        if name not in classes:
+            continue
         fields = [node for node in classes[name].body if isinstance(node, ast.AnnAssign)]
         gone = [f for f in fields if isinstance(f.target, ast.Name) and f.target.id not in stay]
         spans += [(field.lineno, field.end_lineno or 0) for field in gone]
@@ -103,26 +108,38 @@ def blank_model(text: str) -> str:
 
 
 def blank_fixtures(text: str, names: set[str]) -> str:
-    """lab/processes/conftest.py without what the example's processes alone ask for."""
-    tree, spans = ast.parse(text), []
-    gone = set(names)
+    """A conftest.py without what the example's processes, parameters and tests alone ask for."""
+    tree, spans, gone = ast.parse(text), [], set(names)
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and gone & set((node.module or "").split(".")):
             spans.append((node.lineno, node.end_lineno or 0))
             gone |= {alias.name for alias in node.names}
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    found = True
-    while found:
-        found = False
-        for function in functions:
-            source = "\n".join(ast.unparse(node) for node in (*function.decorator_list, function))
-            if function.name in gone or not gone & set(re.findall(r"\w+", source)):
-                continue
-            found = True
-            gone |= {function.name, *re.findall(r"name='(\w+)'", source)}
-            first = min([function.lineno, *(d.lineno for d in function.decorator_list)])
-            spans.append((first, function.end_lineno or 0))
+    left = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.Assign)]
+    while example := [node for node in left if gone & mentioned(node)]:
+        for node in example:
+            left.remove(node)
+            decorators = node.decorator_list if isinstance(node, ast.FunctionDef) else []
+            first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
+            spans.append((first, node.end_lineno or 0))
+            gone |= called(node)
     return without_lines(text, spans)
+
+
+def called(node: ast.FunctionDef | ast.Assign) -> set[str]:
+    """What others call a function, a fixture (which may bear another name), or a constant."""
+    if isinstance(node, ast.Assign):
+        return {target.id for target in node.targets if isinstance(target, ast.Name)}
+    keywords = [k for d in node.decorator_list if isinstance(d, ast.Call) for k in d.keywords]
+    named = {ast.literal_eval(k.value) for k in keywords if k.arg == "name"}
+    return {node.name, *(str(name) for name in named)}
+
+
+def mentioned(node: ast.AST) -> set[str]:
+    """The names, arguments and strings in a piece of code."""
+    nodes = list(ast.walk(node))
+    found = {n.id for n in nodes if isinstance(n, ast.Name)}
+    found |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+    return found | {str(n.value) for n in nodes if isinstance(n, ast.Constant)}
 
 
 def blank_launch(text: str) -> str:
@@ -144,6 +161,7 @@ def new_texts() -> dict[Path, str]:
         "params.yaml": blank_parameters,
         "lib/params.py": blank_model,
         "lab/processes/conftest.py": lambda text: blank_fixtures(text, names | sections),
+        "goals/conftest.py": lambda text: blank_fixtures(text, names),
         ".gitignore": lambda text: without_lines(
             text,
             [(n, n) for n, line in enumerate(text.splitlines(), start=1) if line in ignored],
