@@ -1,7 +1,7 @@
 # Every habit in one word; `make` alone lists them.
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help todo start doctor credentials settings blank process environments setup run results goals report test check hooks lock ui relog sandbox sandbox-status sandbox-down list clean shell
+.PHONY: help todo start doctor credentials settings blank process environments setup run results goals report test check hooks lock ui runtime-check relog sandbox sandbox-status sandbox-down list clean shell
 
 PIPELINE ?= dvc.yaml
 DAYS ?= 1
@@ -73,6 +73,9 @@ lock: ## Resolve every Pipfile into its Pipfile.lock (FOLDERS=lab/processes/NAME
 
 ui: ## Serve the MLflow store in mlflow.db (PORT=5000)
 	@lib/within --dev . python -m lib.ui $(PORT)
+
+runtime-check: ## Say what is wrong with a .krt, or a KAI version's YAML (FILE=…)
+	@lib/within . python -m runtimes.krt.check "$(FILE)"
 
 relog: ## Log results to MLflow that it has not got, because it was away
 	@for name in $(notdir $(PROCESSES:/=)); do lab/processes/run $$name --relog || failed=1; done; \

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import Project
-from tests.run_test import Sandbox, results_of
+from tests.rehearsal import Sandbox, results_of
 
 pytestmark = pytest.mark.integration
 

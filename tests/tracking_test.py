@@ -130,15 +130,20 @@ def test_what_a_server_missed_is_logged_when_it_is_back_and_only_once(
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     project.edit("params.yaml", "epochs: 120", "epochs: 3")
-    for name in ("prepare_data", "train_standard_classifiers", "train_dnn_pytorch"):
+    for name in (
+        "prepare_data",
+        "train_standard_classifiers",
+        "train_dnn_pytorch",
+        "export_models",
+    ):
         project.run("lab/processes/run", name, MLFLOW_URL=address)
     assert "MLflow" in project.run("make", "relog", ok=False, MLFLOW_URL=address)
     with mlflow_server(tmp_path, port, environment):
-        assert project.run("make", "relog", MLFLOW_URL=address).count("MLflow: logged") == 3
-        assert project.run("make", "relog", MLFLOW_URL=address).count("MLflow: already logged") == 3
+        assert project.run("make", "relog", MLFLOW_URL=address).count("MLflow: logged") == 4
+        assert project.run("make", "relog", MLFLOW_URL=address).count("MLflow: already logged") == 4
         runs = search(address, "")
     by_name = {run["name"]: run for run in runs}
-    assert len(runs) == 10, "three processes and seven classifiers, each once"
+    assert len(runs) == 11, "four processes and seven classifiers, each once"
     assert {run["status"] for run in runs} == {"FINISHED"}
     commit = project.git("rev-parse", "HEAD").strip()
     assert {run["tags"]["git.commit"] for run in runs} == {commit}

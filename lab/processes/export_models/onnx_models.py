@@ -207,7 +207,10 @@ def assemble(
                 *graph.initializer,
             ],
         ),
-        opset_imports=[o for o in opsets if o.domain or o.version > 1],
+        # In an order of their own: skl2onnx's comes from a set, another one in each interpreter.
+        opset_imports=sorted(
+            (o for o in opsets if o.domain or o.version > 1), key=lambda o: o.domain
+        ),
         ir_version=IR_VERSION,
         producer_name="",
     )

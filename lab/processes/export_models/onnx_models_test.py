@@ -127,6 +127,19 @@ def test_the_bytes_of_each_model_are_the_same_in_another_interpreter():
     assert hashes("2") == once
 
 
+def test_the_order_of_the_opsets_makes_no_other_bytes(scaler):
+    classifier = fitted(scaler, create_classifier("logistic_regression", {}, 0))[-1]
+
+    def content(order):
+        graph, opsets = onnx_models.classifier_graph(classifier, X.shape[1], "float64")
+        assert len(opsets) > 1
+        dtype = onnx_models.TYPES["float64"]
+        found = onnx_models.assemble("model", scaler, graph, opsets[::order], dtype, {})
+        return onnx_models.to_bytes(found)
+
+    assert content(1) == content(-1)
+
+
 def test_edge_values_are_zeros_denormals_negative_and_huge_numbers_in_each_column(scaler):
     rows = edge_rows(X, network(scaler))
     single = np.finfo(np.float32)
@@ -185,9 +198,11 @@ builtins.__import__ = only
 def pipeline_params(quick_params_factory, tmp_path_factory):
     """Parameters of a whole small pipeline that has run, up to the export."""
     params = quick_params_factory(tmp_path_factory.mktemp("pipeline"))
+    threads = torch.get_num_threads()
     prepare(params)
     train_classifiers(params)
     train_network(params)
+    torch.set_num_threads(threads)  # a process sets it for itself; the tests after this one go on
     main.export(params)
     return params
 

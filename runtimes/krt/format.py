@@ -1,0 +1,346 @@
+"""What a manifest may say: krt.yml of KRT v1 and v2, and the YAML file of a KAI version.
+
+`problems(content)` checks one that is read already; `check.py` opens archives. The rules are the
+engine's own, and those that it forgets and fails on later: a name that nothing bears, a
+subscription to nobody, two nodes of one name.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+VARIABLE = r"^[A-Z0-9]([_A-Z0-9]*[A-Z0-9])?$"
+LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+HOST = rf"{LABEL}(\.{LABEL})*(:[0-9]+)?"
+PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+IMAGE = (
+    rf"^({HOST}/)?{PART}(/{PART})*(:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?$"
+)
+MEMORY = r"^\d+(Ei?|Pi?|Ti?|Gi?|Mi?|k|Ki)$"
+ENTRYPOINT = "entrypoint"  # what a v2 node subscribes to for requests; no node is called so
+
+Name = Annotated[str, StringConstraints(pattern=NAME, max_length=19)]
+KaiName = Annotated[str, StringConstraints(pattern=NAME, max_length=20)]
+Variable = Annotated[str, StringConstraints(pattern=VARIABLE)]
+Image = Annotated[str, StringConstraints(pattern=IMAGE)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class Part(BaseModel):
+    """A mapping in a manifest. Keys that it does not know are the engine's to ignore."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class Entrypoint(Part):
+    """The public service, and the image that serves it."""
+
+    proto: Annotated[str, StringConstraints(pattern=r"\.proto$")]
+    image: Image
+
+
+# ---- v1
+
+
+class ConfigV1(Part):
+    """Variables and files that the runtime is configured with."""
+
+    variables: list[Variable] = []
+    files: list[Variable] = []
+
+
+class NodeV1(Part):
+    """A node; workflows name it."""
+
+    name: Name
+    image: Image
+    src: Text
+    gpu: bool = False
+
+
+class WorkflowV1(Part):
+    """An rpc, and the nodes that answer it, one after the other."""
+
+    name: Name
+    entrypoint: Text
+    sequential: Annotated[list[str], Field(min_length=1)]
+
+
+class ManifestV1(Part):
+    """krt.yml of the engine's generations 1 to 7."""
+
+    version: Name
+    description: Text
+    entrypoint: Entrypoint
+    config: ConfigV1 | None = None
+    nodes: Annotated[list[NodeV1], Field(min_length=1)]
+    workflows: Annotated[list[WorkflowV1], Field(min_length=1)]
+
+    def contradictions(self) -> Iterator[str]:
+        """What no part alone can know."""
+        yield from twice("nodes", (node.name for node in self.nodes))
+        yield from twice("workflows", (workflow.name for workflow in self.workflows))
+        names = {node.name for node in self.nodes}
+        for w, workflow in enumerate(self.workflows):
+            for n, name in enumerate(workflow.sequential):
+                if name not in names:
+                    yield unknown(f"workflows[{w}].sequential[{n}]", name, names, "a node's name")
+
+    def rpcs(self) -> dict[str, str]:
+        """For each key that names an rpc, the rpc."""
+        return {f"workflows[{n}].entrypoint": w.entrypoint for n, w in enumerate(self.workflows)}
+
+    def sources(self) -> dict[str, str]:
+        """For each key that names a file of the archive, the file."""
+        sources = {f"nodes[{n}].src": node.src for n, node in enumerate(self.nodes)}
+        return {"entrypoint.proto": self.entrypoint.proto} | sources
+
+
+# ---- v2
+
+
+class ConfigV2(Part):
+    """Variables and files that the runtime is configured with."""
+
+    variables: list[Variable] = []
+    files: list[Text] = []
+
+
+class ObjectStoreV2(Part):
+    """Where a node keeps objects."""
+
+    name: Text
+    scope: Literal["workflow", "project"] = "workflow"
+
+
+class NodeV2(Part):
+    """A node, and whose messages it gets."""
+
+    name: Name
+    image: Image
+    src: Text
+    gpu: bool = False
+    replicas: Annotated[int, Field(ge=1)] = 1
+    subscriptions: Annotated[list[Text], Field(min_length=1)]
+    objectStore: ObjectStoreV2 | None = None  # noqa: N815 # the format's own name
+
+
+class WorkflowV2(Part):
+    """An rpc, the nodes, and the one whose message is the answer."""
+
+    name: Name
+    entrypoint: Text
+    exitpoint: Text
+    nodes: Annotated[list[NodeV2], Field(min_length=1)]
+
+
+class ManifestV2(Part):
+    """krt.yml of the engine's generation 8."""
+
+    version: Name
+    krtVersion: Literal["v2"]  # noqa: N815 # the format's own name
+    description: Text
+    entrypoint: Entrypoint
+    config: ConfigV2 | None = None
+    workflows: Annotated[list[WorkflowV2], Field(min_length=1)]
+
+    def contradictions(self) -> Iterator[str]:
+        """What no part alone can know."""
+        yield from twice("workflows", (workflow.name for workflow in self.workflows))
+        for w, workflow in enumerate(self.workflows):
+            at, names = f"workflows[{w}]", {node.name for node in workflow.nodes}
+            yield from twice(f"{at}.nodes", (node.name for node in workflow.nodes))
+            if workflow.exitpoint not in names:
+                yield unknown(f"{at}.exitpoint", workflow.exitpoint, names, "a node of it")
+            for n, node in enumerate(workflow.nodes):
+                if node.name == ENTRYPOINT:
+                    yield f"{at}.nodes[{n}].name is 'entrypoint': that is taken, rename it."
+                for s, subscription in enumerate(node.subscriptions):
+                    target = subscription.partition(".")[0]
+                    if target not in {*names, ENTRYPOINT}:
+                        key = f"{at}.nodes[{n}].subscriptions[{s}]"
+                        yield unknown(key, subscription, {*names, ENTRYPOINT}, "a node of it")
+
+    def rpcs(self) -> dict[str, str]:
+        """For each key that names an rpc, the rpc."""
+        return {f"workflows[{n}].entrypoint": w.entrypoint for n, w in enumerate(self.workflows)}
+
+    def sources(self) -> dict[str, str]:
+        """For each key that names a file of the archive, the file."""
+        sources = {
+            f"workflows[{w}].nodes[{n}].src": node.src
+            for w, workflow in enumerate(self.workflows)
+            for n, node in enumerate(workflow.nodes)
+        }
+        return {"entrypoint.proto": self.entrypoint.proto} | sources
+
+
+# ---- KAI
+
+
+class ObjectStoreKai(Part):
+    """Where a process keeps objects."""
+
+    name: Text
+    scope: Literal["product", "workflow"] = "workflow"
+
+
+class Networking(Part):
+    """A port that is opened."""
+
+    targetPort: Annotated[int, Field(ge=1, le=65535)]  # noqa: N815 # the format's own name
+    destinationPort: Annotated[int, Field(ge=1, le=65535)]  # noqa: N815 # the same
+    protocol: Literal["HTTP", "GRPC"]
+
+
+class Cpu(Part):
+    """Cores, or thousandths of one."""
+
+    request: Annotated[str, StringConstraints(pattern=r"^(\d+(\.\d+)?|\d{3}m)$")]
+    limit: Annotated[str, StringConstraints(pattern=r"^(\d+(\.\d+)?|\d{3}m)$")]
+
+
+class Memory(Part):
+    """Bytes with a unit."""
+
+    request: Annotated[str, StringConstraints(pattern=MEMORY)]
+    limit: Annotated[str, StringConstraints(pattern=MEMORY)]
+
+
+class ResourceLimits(Part):
+    """What a process asks for, and what it may take."""
+
+    CPU: Cpu
+    memory: Memory
+
+
+class Process(Part):
+    """A process, and whose messages it gets."""
+
+    name: KaiName
+    type: Literal["trigger", "task", "exit"]
+    image: Image
+    replicas: Annotated[int, Field(ge=1)] = 1
+    gpu: bool = False
+    config: dict[str, str] = {}
+    objectStore: ObjectStoreKai | None = None  # noqa: N815 # the format's own name
+    secrets: Any = None
+    subscriptions: list[Text] = []
+    networking: Networking | None = None
+    resourceLimits: ResourceLimits  # noqa: N815 # the same
+
+
+class WorkflowKai(Part):
+    """Processes that belong together."""
+
+    name: KaiName
+    type: Literal["data", "training", "feedback", "serving"]
+    config: dict[str, str] = {}
+    processes: Annotated[list[Process], Field(min_length=1)]
+
+
+class ManifestKai(Part):
+    """The YAML file of a version."""
+
+    version: Annotated[str, StringConstraints(pattern=r"^v\d+\.\d+\.\d+$")]
+    description: Text
+    config: dict[str, str] = {}
+    workflows: Annotated[list[WorkflowKai], Field(min_length=1)]
+
+    def contradictions(self) -> Iterator[str]:
+        """What no part alone can know."""
+        yield from twice("workflows", (workflow.name for workflow in self.workflows))
+        for w, workflow in enumerate(self.workflows):
+            at, types = f"workflows[{w}]", {p.name: p.type for p in workflow.processes}
+            yield from twice(f"{at}.processes", (process.name for process in workflow.processes))
+            for kind in ("trigger", "exit"):
+                if kind not in types.values():
+                    yield f"{at}.processes has no {kind}: a workflow has at least one."
+            for p, process in enumerate(workflow.processes):
+                yield from subscribed(f"{at}.processes[{p}]", process, types)
+                yield from limited(f"{at}.processes[{p}].resourceLimits", process.resourceLimits)
+
+
+def subscribed(at: str, process: Process, types: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with whom a process listens to."""
+    yield from twice(f"{at}.subscriptions", process.subscriptions)
+    if not process.subscriptions and process.type != "trigger":
+        yield f"{at}.subscriptions is empty: a {process.type} subscribes to a process."
+    for s, subscription in enumerate(process.subscriptions):
+        key, target = f"{at}.subscriptions[{s}]", subscription.partition(".")[0]
+        if target == process.name:
+            yield f"{key} is {subscription!r}: a process does not subscribe to itself."
+        elif target not in types:
+            yield unknown(key, subscription, types, "a process of it")
+        elif (types[target] == "exit") != (process.type == "trigger"):
+            whom = "exits only" if process.type == "trigger" else "no exit"
+            yield f"{key} is {subscription!r}: a {process.type} subscribes to {whom}."
+
+
+def limited(at: str, limits: ResourceLimits) -> Iterator[str]:
+    """Where a limit is below what is asked for."""
+    for name, pair in (("CPU", limits.CPU), ("memory", limits.memory)):
+        if amount(pair.limit) < amount(pair.request):
+            yield f"{at}.{name}.limit is {pair.limit!r}: it must not be below {pair.request!r}."
+
+
+UNITS = {f"{unit}{i}": (1024 if i else 1000) ** n
+         for n, unit in enumerate("kMGTPE", start=1) for i in ("", "i")}  # fmt: skip
+UNITS |= {"": 1, "m": 1 / 1000, "Ki": 1024}
+
+
+def amount(text: str) -> float:
+    """A quantity as a number."""
+    number, unit = re.fullmatch(r"([\d.]+)([A-Za-z]*)", text).groups()  # type: ignore[union-attr]
+    return float(number) * UNITS[unit]
+
+
+# ---- any of them
+
+Manifest = ManifestV1 | ManifestV2 | ManifestKai
+
+
+def twice(key: str, names: Iterable[str]) -> Iterator[str]:
+    """A line for each name that comes more than once."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            yield f"{key}: {name!r} comes {count} times: each needs a name of its own."
+
+
+def unknown(key: str, name: str, known: Iterable[str], what: str) -> str:
+    """That nothing bears this name."""
+    return f"{key} is {name!r}: it must be {what}: {', '.join(sorted(known))}."
+
+
+def kind(content: Mapping[str, Any], *, archive: bool) -> type[Manifest]:
+    """Which of the three it means to be."""
+    if not archive:
+        return ManifestKai
+    return ManifestV1 if "nodes" in content and "krtVersion" not in content else ManifestV2
+
+
+def read(content: Any, *, archive: bool) -> tuple[Manifest | None, list[str]]:
+    """The manifest, where each part is as it must be, and every problem, a line each."""
+    if not isinstance(content, dict):
+        return None, [f"it holds {type(content).__name__}: it must be a mapping."]
+    try:
+        manifest = kind(content, archive=archive).model_validate(content)
+    except ValidationError as error:
+        return None, [described(problem) for problem in error.errors()]
+    return manifest, list(manifest.contradictions())
+
+
+def described(problem: Any) -> str:
+    """One of pydantic's problems in a line: key, value, what is expected."""
+    parts = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in problem["loc"])
+    key = parts.removeprefix(".")
+    if problem["type"] == "missing":
+        return f"{key} is missing: it is required."
+    found = problem["input"]
+    shown = type(found).__name__ if isinstance(found, dict | list) and found else repr(found)
+    allowed = problem["msg"].removeprefix("Input should be ").removeprefix("String should ")
+    return f"{key} is {shown[:100]}: it must be {allowed}."
