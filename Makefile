@@ -1,7 +1,7 @@
 # Every habit in one word; `make` alone lists them.
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help todo start doctor credentials settings blank process environments setup run results goals report test check hooks lock ui runtime-check relog sandbox sandbox-status sandbox-down list clean shell
+.PHONY: help todo start doctor credentials settings blank process environments setup run results goals report compare milestone test check hooks lock ui runtime-check relog sandbox sandbox-status sandbox-down list clean shell
 
 PIPELINE ?= dvc.yaml
 DAYS ?= 1
@@ -58,6 +58,12 @@ goals: ## Judge the results on disk by the goals of the project
 
 report: ## Show what changed between two revisions (A= and B=; nothing: the work tree)
 	@lib/within . python .github/scripts/report.py --from "$(A)" --to "$(B)"
+
+compare: ## Show two revisions side by side, as text and as a page with plots (A=, B=)
+	@lib/within --dev . python -m lib.compare --from "$(A)" --to "$(B)"
+
+milestone: ## Write a report on this revision to lab/docs (NAME=first-model)
+	@lib/within --dev . python -m lib.milestone "$(NAME)"
 
 test: setup check ## Run every check and every test (WORKERS=3 test files at a time)
 	@lib/within --dev . python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

@@ -96,7 +96,8 @@ def relative(path: Path) -> Path:
 def folders() -> list[Path]:
     """Every folder of this project that has a Pipfile, the root first."""
     skeleton = ROOT / "lib/project/skeleton"  # of a process that is still to be added
-    places = [ROOT, *sorted(ROOT.glob("lab/processes/*")), *sorted(ROOT.glob("*")), skeleton]
+    rooms = ("lab/processes/*", "*", "runtimes/*")
+    places = [ROOT, *(place for room in rooms for place in sorted(ROOT.glob(room))), skeleton]
     return [folder for folder in places if (folder / "Pipfile").is_file()]
 
 
@@ -141,9 +142,14 @@ def check_lock(folder: Path) -> None:
 
 
 def disagreements() -> list[str]:
-    """One line for each package that two locks of this project have in different versions."""
+    """One line for each package that two locks of this project have in different versions.
+
+    Those of runtimes are left out: what they hold is settled by the engine's images.
+    """
     versions: dict[str, dict[str, list[Path]]] = {}
     for folder in folders():
+        if folder.parent == ROOT / "runtimes":
+            continue
         lock = read_lock(folder)
         for package, entry in (lock["default"] | lock["develop"]).items():
             by_version = versions.setdefault(package, {})

@@ -1,0 +1,177 @@
+"""A report on the committed results, for readers who do not run code: `lab/docs/DATE-NAME.md`.
+
+lib/within --dev . python -m lib.milestone NAME     (make milestone NAME=…)
+
+Its form is `lab/docs/template.md`. Written again under its name, it keeps what the author wrote
+between `<!-- author: … -->` and `<!-- /author -->`. The date is the commit's: the same commit gives
+the same report.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from string import Template
+
+from lib.compare import described, markdown, metrics_table, params_table
+from lib.errors import UserError
+from lib.files import replaced_directory, replaced_file
+from lib.params import load_params
+from lib.results import rows
+from lib.revisions import ROOT, Revision, git
+
+DOCS = Path("lab/docs")
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+AUTHOR = re.compile(r"(<!-- author: ([\w-]+) -->\n)(.*?)(<!-- /author -->)", re.DOTALL)
+COMMIT = re.compile(r"\| commit \| `([0-9a-f]{40})` \|")
+
+
+def milestone(name: str) -> Path:
+    """Write the report on the last commit; its path.
+
+    Raises:
+        UserError: the name is not one, or there are results that are not committed.
+    """
+    if not NAME.fullmatch(name) or len(name) > 60:
+        raise UserError(
+            f"NAME is '{name}': it must be lower-case letters, digits and single hyphens, at most "
+            "60, for example NAME=first-model."
+        )
+    if changed := git("status", "--porcelain", "--", "dvc.lock", "params.yaml", "metrics"):
+        files = ", ".join(line[3:] for line in changed.splitlines())
+        raise UserError(f"{files}: not committed. A report rests on a commit: commit them first.")
+    now = Revision("HEAD")
+    date = git("show", "-s", "--format=%cs", now.commit)
+    file = DOCS / f"{date}-{name}.md"
+    former = sorted(DOCS.glob(f"????-??-??-{name}.md"))
+    words = {key: text for old in former for key, text in author_words(old.read_text()).items()}
+    content = keep(report(name, date, now, file), words)
+    for old in former:
+        if old != file:
+            old.unlink()
+            shutil.rmtree(old.with_suffix(""), ignore_errors=True)
+    with replaced_file(file) as new:
+        new.write_text(content, encoding="utf-8")
+    return file
+
+
+def report(name: str, date: str, now: Revision, file: Path) -> str:
+    """The report, with the template's words in the author's places."""
+    dir_metrics = Path(load_params().paths.dir_metrics)
+    found = list(rows(dir_metrics))
+    measures = list(dict.fromkeys(key for _, _, values in found for key in values))
+    results = markdown(
+        ("split", "model", *measures),
+        [(s, m, *(f"{v[key]:.4f}" for key in measures)) for s, m, v in found],
+    )
+    on_validation = {model: values for split, model, values in found if split == "validation"}
+    best = max(
+        on_validation,
+        key=lambda m: (on_validation[m]["accuracy"], -on_validation[m]["log_loss"]),
+        default="",
+    )
+    tag = git("tag", "--points-at", now.commit).replace("\n", ", ")
+    provenance = [
+        ("commit", f"`{now.commit}`"),
+        ("tag", tag or "–"),
+        *((f"`{path}`", described(out, digits=32)) for path, out in now.outs.items()),
+    ]
+    return Template((DOCS / "template.md").read_text(encoding="utf-8")).substitute(
+        title=name.replace("-", " ").capitalize(),
+        name=name,
+        date=date,
+        commit=now.commit[:10],
+        tag=f", tag `{tag}`" if tag else "",
+        results=results if found else "No metrics yet.",
+        best=f"{best}, by accuracy on the validation split." if best else "–",
+        goals=goals(),
+        since=since(now, file),
+        pictures=pictures(file.with_suffix("")),
+        provenance="\n".join(f"| {what} | {which} |" for what, which in provenance),
+        params=now.text("params.yaml").strip(),
+    )
+
+
+def goals() -> str:
+    """The verdicts on the goals as a table."""
+    command = ["lib/within", "goals", "python", "-m", "goals"]
+    note = ROOT / ".goals.json"
+    note.unlink(missing_ok=True)
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    if not note.exists():
+        return "No goals were judged."
+    found = json.loads(note.read_text(encoding="utf-8"))
+    lines = [
+        (goal["title"], goal["goal"], without_times(goal), goal["state"]) for goal in found["goals"]
+    ]
+    table = markdown(("goal", "wanted", "reached", ""), lines)
+    return f"**{found['summary'].capitalize()}.**\n\n{table}"
+
+
+def without_times(goal: dict[str, str]) -> str:
+    """What was reached; of times, which differ each time, nothing."""
+    measured = goal["goal"].endswith(" ms")
+    return "" if measured else goal["reached"] or goal["said"]
+
+
+def since(now: Revision, file: Path) -> str:
+    """What differs from the milestone before this one."""
+    earlier = [f for f in sorted(DOCS.glob("????-??-??-*.md")) if f.stem[11:] != file.stem[11:]]
+    for last in reversed([f for f in earlier if f.stem[:10] <= file.stem[:10]]):
+        match = COMMIT.search(last.read_text(encoding="utf-8"))
+        if not match or match[1] == now.commit:
+            continue
+        old = Revision(match[1])
+        try:
+            tables = [metrics_table(old, now), params_table(old, now)]
+        except UserError:
+            return f"[{last.stem}]({last.name}) rests on a commit that this clone has not got."
+        parts = [f"Against [{last.stem}]({last.name}):"]
+        parts += [markdown(header, lines) for header, lines in tables if lines]
+        return "\n\n".join(parts if len(parts) > 1 else [f"{parts[0]} no difference."])
+    return "This is the first."
+
+
+def pictures(folder: Path) -> str:
+    """Copies the pictures of the run to a folder beside the report; shows them."""
+    found = sorted(Path("artifacts").rglob("*.png"))
+    if not found:
+        return "None on disk: `dvc pull` gets them."
+    with replaced_directory(folder) as new:
+        for picture in found:
+            shutil.copyfile(picture, new / f"{picture.parent.name}-{picture.name}")
+    return "\n\n".join(
+        f"![{p.parent.name}, {p.stem}]({folder.name}/{p.parent.name}-{p.name})" for p in found
+    )
+
+
+def author_words(text: str) -> dict[str, str]:
+    """What stands between the author's marks, by their names."""
+    return {match[2]: match[3] for match in AUTHOR.finditer(text)}
+
+
+def keep(text: str, words: dict[str, str]) -> str:
+    """The text with the author's words in their places; words without a place come at the end."""
+    places = author_words(text)
+    kept = AUTHOR.sub(lambda m: m[1] + words.get(m[2], m[3]) + m[4], text)
+    homeless = [
+        f"\n<!-- author: {key} -->\n{said}<!-- /author -->\n"
+        for key, said in words.items()
+        if key not in places
+    ]
+    return kept + "".join(homeless)
+
+
+def main() -> None:
+    """Write it, say where."""
+    try:
+        file = milestone(sys.argv[1] if len(sys.argv) > 1 else "")
+    except UserError as error:
+        sys.exit(f"milestone: {error}")
+    print(f"{file}: write your words between the marks, then `git add lab/docs`.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Results looked at afterwards: two revisions compared, milestones reported, notebooks executed."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.conftest import ROOT, Project
+
+pytestmark = pytest.mark.integration
+
+HOSTILE = "<script>alert(1)</script> & 'co'"
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory):
+    """A project with two commits of results, the older called `before`, the newer HEAD."""
+    folder = tmp_path_factory.mktemp("analysis") / "a projëct"
+    folder.mkdir()
+    project = Project(folder)
+    project.edit("params.yaml", "epochs: 120", "epochs: 5")
+    project.run("make", "run")
+    project.commit(HOSTILE)
+    project.git("tag", "before")
+    project.edit("params.yaml", "lr: 0.001", "lr: 0.01")
+    project.edit("params.yaml", "test_size: 0.15", "test_size: 0.2")
+    project.edit(
+        "lab/processes/prepare_data/cancer_data.py",
+        "    return bunch.data.assign(",
+        "    bunch.data.loc[7, 'mean area'] = 500.0\n    return bunch.data.assign(",
+    )
+    project.run("make", "run")
+    project.commit("Another rate")
+    return project
+
+
+@pytest.fixture
+def project(two_runs, tmp_path):
+    """A copy for one test."""
+    copy = object.__new__(Project)
+    copy.folder = tmp_path / "copy"
+    shutil.copytree(two_runs.folder, copy.folder, symlinks=True)
+    return copy
+
+
+def page(project):
+    return (project.folder / "build/compare.html").read_text()
+
+
+class Page(HTMLParser):
+    """Tags, addresses and text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.addresses, self.texts = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for key, value in attrs if key in ("src", "href", "action")]
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+# ---- two revisions
+
+
+def test_two_revisions_are_compared_as_text_and_as_a_page(two_runs):
+    said = two_runs.run("make", "compare", "A=before", "B=HEAD")
+    assert re.search(r"train_dnn_pytorch\.lr +\| 0.001 +\| 0.01 ", said)
+    assert re.search(r"train_dnn_pytorch\.test\.log_loss +\|.*(better|worse)", said)
+    assert re.search(r"breast_cancer\.csv .*\| 1 rows came, 1 went", said)
+    assert "goals.accuracy" not in said, "what is the same is left out"
+    text = " ".join(Page(page(two_runs)).texts)
+    for shown in ("train_dnn_pytorch.lr", "1 rows came, 1 went", "data/processed", "Another rate"):
+        assert shown in text
+    assert "Missing" not in said
+
+
+def test_the_page_holds_every_plot_and_needs_nothing_from_elsewhere(two_runs):
+    two_runs.run("make", "compare", "A=before", "B=HEAD")
+    parsed = Page(page(two_runs))
+    assert parsed.tags.count("img") == 6
+    for address in parsed.addresses:
+        kind, _, content = address.partition(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(content).startswith(b"\x89PNG")
+    assert "://" not in page(two_runs)
+    assert not {"script", "link", "iframe", "object"} & set(parsed.tags)
+
+
+def test_what_a_commit_is_called_is_shown_and_not_executed(two_runs):
+    two_runs.run("make", "compare", "A=before", "B=HEAD")
+    assert "<script" not in page(two_runs)
+    assert HOSTILE in "".join(Page(page(two_runs)).texts)
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+def test_a_browser_without_network_draws_the_page(two_runs, tmp_path):
+    two_runs.run("make", "compare", "A=before", "B=HEAD")
+    picture = tmp_path / "page.png"
+    browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1180,2400"]
+    offline = ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path}/profile"]
+    address = (two_runs.folder / "build/compare.html").as_uri()
+    command = [*browser, *offline, f"--screenshot={picture}", address]
+    subprocess.run(command, capture_output=True, check=True, timeout=120)
+    assert picture.stat().st_size > 100_000, "an empty page has a tenth of that"
+
+
+def test_without_names_the_last_commit_is_compared_with_the_one_before(project):
+    assert "HEAD~1" in project.run("make", "compare").splitlines()[0]
+    project.edit("params.yaml", "lr: 0.01", "lr: 0.02")
+    said = project.run("make", "compare")
+    assert said.startswith("HEAD (")
+    assert re.search(r"train_dnn_pytorch\.lr +\| 0.01 +\| 0.02 ", said)
+
+
+@pytest.mark.parametrize("name", ["no-such-branch", "--all", "$(touch pwned)"])
+def test_an_unknown_revision_is_told_in_a_line(two_runs, name):
+    command = ("lib/within", "--dev", ".", "python", "-m", "lib.compare", f"--from={name}")
+    said = two_runs.run(*command, ok=False)
+    assert f"'{name}' is no commit, branch or tag of this clone" in said
+    assert "Traceback" not in said
+    assert not (two_runs.folder / "pwned").exists()
+
+
+def test_data_that_are_not_here_are_named_and_the_rest_is_shown(project):
+    shutil.rmtree(project.folder / ".dvc/cache")
+    said = project.run("make", "compare", "A=before", "B=HEAD")
+    assert re.search(r"Missing: .*breast_cancer.csv of before \(.*is not here", said)
+    assert "train_dnn_pytorch.lr" in said
+    parsed = Page(page(project))
+    assert parsed.tags.count("img") == 1, "the plot that git keeps"
+    assert "is not here" in " ".join(parsed.texts)
+
+
+# ---- milestones
+
+
+def report(project):
+    (file,) = (project.folder / "lab/docs").glob("????-??-??-*.md")
+    return file
+
+
+def test_a_milestone_tells_what_the_commit_reached_and_where_it_comes_from(project):
+    said = project.run("make", "milestone", "NAME=first-model")
+    file = report(project)
+    assert f"lab/docs/{file.name}: write your words between the marks" in said
+    assert file.name == project.git("show", "-s", "--format=%cs").strip() + "-first-model.md"
+    text = file.read_text()
+    metrics = json.loads((project.folder / "metrics/train_dnn_pytorch.json").read_text())
+    row = f"| test .*train_dnn_pytorch.*{metrics['test']['accuracy']:.4f}"
+    assert re.search(row, text)
+    assert re.search(r"\*\*\d of \d goals met\.\*\*", text)
+    assert project.git("rev-parse", "HEAD").strip() in text
+    assert "This is the first." in text
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
+    assert len(pictures) == 4
+    for picture in pictures:
+        assert (file.parent / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_written_again_it_keeps_the_authors_words_and_nothing_else_differs(project):
+    project.run("make", "milestone", "NAME=first-model")
+    first = report(project).read_text()
+    words = "We ask less of the network.\n\n| a | b |\n| - | - |\n| \\1 | $x |\n"
+    asked = "What follows from this? Who decides what, until when?\n"
+    report(project).write_text(first.replace(asked, words))
+    project.run("make", "milestone", "NAME=first-model")
+    assert report(project).read_text() == first.replace(asked, words)
+
+
+def test_a_milestone_is_compared_with_the_one_before(project):
+    project.git("checkout", "--quiet", "before")
+    project.dvc("checkout")
+    project.run("make", "milestone", "NAME=slow-learning")
+    project.git("checkout", "--quiet", "work")
+    project.dvc("checkout")
+    said = project.run("make", "milestone", "NAME=fast-learning").splitlines()[-1]
+    text = (project.folder / said.partition(":")[0]).read_text()
+    assert re.search(r"Against \[[-\d]+-slow-learning\]\([-\d]+-slow-learning.md\):", text)
+    assert re.search(r"train_dnn_pytorch\.lr +\| 0.001 +\| 0.01 ", text)
+
+
+@pytest.mark.parametrize("name", ["", "First Model", "../escape", "a--b", "$(touch pwned)"])
+def test_a_milestone_needs_a_plain_name(two_runs, name):
+    command = ("lib/within", "--dev", ".", "python", "-m", "lib.milestone", name)
+    said = two_runs.run(*command, ok=False)
+    assert f"NAME is '{name}'" in said
+    assert "for example NAME=first-model" in said
+    assert not list((two_runs.folder / "lab/docs").glob("????-*"))
+
+
+def test_a_milestone_rests_on_committed_results(project):
+    project.edit("params.yaml", "lr: 0.01", "lr: 0.02")
+    said = project.run("make", "milestone", "NAME=first-model", ok=False)
+    assert "params.yaml: not committed" in said
+    assert "Traceback" not in said
+
+
+# ---- the README
+
+
+def test_the_snippets_in_the_readme_run(two_runs):
+    text = (ROOT / "README.md").read_text()
+    (section,) = re.findall(r"### Comparing versions\n(.*?)\n## ", text, re.DOTALL)
+    snippets = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(snippets) == 3
+    said = [
+        two_runs.run(
+            "lib/within",
+            "--dev",
+            ".",
+            "python",
+            "-c",
+            snippet.replace("<tag, branch or commit>", "before"),
+        )
+        for snippet in snippets
+    ]
+    assert "mean area" in said[0]
+    assert said[1].startswith("0.001\n")
+    assert re.search(r"decided otherwise: \d+ of 569", said[2])
