@@ -1,7 +1,7 @@
 # Every habit in one word; `make` alone lists them.
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help todo start doctor credentials settings blank process environments setup run results goals report compare milestone test check hooks lock ui runtime-check relog sandbox sandbox-status sandbox-down list clean shell
+.PHONY: help todo start doctor credentials settings blank process environments setup run results goals report compare milestone test check hooks lock ui runtime-check runtime rehearse serve relog sandbox sandbox-status sandbox-down list clean shell
 
 PIPELINE ?= dvc.yaml
 DAYS ?= 1
@@ -9,6 +9,7 @@ PORT ?= 5000
 WORKERS ?= 3
 PROCESSES = $(dir $(wildcard lab/processes/*/Pipfile))
 PROJECT = python=$$(lib/bootstrap) && PYTHONPATH=. "$$python" -m lib.project
+RUNTIMES = $(dir $(wildcard runtimes/*/krt.yml))
 GOALS = $(dir $(wildcard goals/Pipfile))
 ENVIRONMENTS = python=$$(lib/bootstrap) && "$$python" lib/environments.py
 
@@ -82,6 +83,18 @@ ui: ## Serve the MLflow store in mlflow.db (PORT=5000)
 
 runtime-check: ## Say what is wrong with a .krt, or a KAI version's YAML (FILE=…)
 	@lib/within . python -m runtimes.krt.check "$(FILE)"
+
+runtime: ## Build a .krt from the tracked model (NAME=cancer VERSION=v1; ANYWAY=yes: goals missed)
+	@$(ENVIRONMENTS) make . $(GOALS) runtimes/krt
+	@lib/within runtimes/krt python -m runtimes.krt.build "$(NAME)" --version "$(VERSION)" $(if $(ANYWAY),--anyway)
+
+rehearse: ## Serve a .krt and ask it what it must answer (FILE=… NAME=…: whose environment)
+	@$(ENVIRONMENTS) make runtimes/krt $(RUNTIMES)
+	@lib/within runtimes/krt python -m runtimes.krt.rehearse "$(FILE)" --name "$(NAME)"
+
+serve: ## Serve a .krt over gRPC (FILE=… PORT=…)
+	@$(ENVIRONMENTS) make runtimes/krt $(RUNTIMES)
+	@exec lib/within runtimes/krt python -m runtimes.krt.serve "$(FILE)" --name "$(NAME)" --port "$(PORT)"
 
 relog: ## Log results to MLflow that it has not got, because it was away
 	@for name in $(notdir $(PROCESSES:/=)); do lab/processes/run $$name --relog || failed=1; done; \

@@ -1,7 +1,10 @@
-"""Goals judge what a run left behind; a run that misses some keeps its results and is red."""
+"""Goals judge what a run left behind: what meets them goes into production, nothing else does."""
 
+import hashlib
 import json
+import re
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -89,6 +92,14 @@ def test_a_worse_model_keeps_its_results_misses_goals_and_is_red(sandbox, good):
     assert "train_dnn_pytorch" in sandbox.show(commit, "dvc.lock")
     assert "The results are kept, but not good enough: " in said
     assert "Job failed" in said
+    sandbox.git("fetch", "--quiet", "sandbox")
+    tag, said = sandbox.tag("runtime-worse", commit)
+    assert re.search(
+        r"runtime: goals: \d of 9 goals met. What misses its goals is not", said, re.MULTILINE
+    )
+    assert "Not released. runtime: goals: " in said
+    assert "Job failed" in said
+    assert not sandbox.bucket("krt/cancer-worse.krt")
 
 
 def test_the_table_can_be_read_without_the_code(project):
@@ -190,3 +201,56 @@ def test_goals_that_crash_are_reported_and_do_not_stop_the_sharing(project):
     said = project.run(*command, "--verdict", ok=False)
     assert "goals could not be judged" in said
     assert "Traceback" not in said
+
+
+# ---- into production; last, for it makes a branch main
+
+
+def test_good_results_are_merged_released_downloaded_and_answer_right(sandbox, good, tmp_path):
+    sandbox.branch = "main"
+    sandbox.git("checkout", "--quiet", "-B", "main", sandbox.base)
+    sandbox.git("merge", "--quiet", "--no-ff", "--no-edit", "good")
+    sandbox.push()
+    try:
+        tag, said = sandbox.tag("runtime-v1")
+        assert "9 of 9 goals met" in said
+        assert "| rehearsal | 10 passed" in sandbox.summary(tag)
+        assert "Job succeeded" in said
+        content = sandbox.bucket("krt/cancer-v1.krt")
+        assert hashlib.sha256(content).hexdigest() in said
+        (tmp_path / "downloaded.krt").write_bytes(content)
+        rehearse = ("make", "rehearse", f"FILE={tmp_path}/downloaded.krt")
+        assert "10 passed" in sandbox.project.run(*rehearse)
+        with tarfile.open(tmp_path / "downloaded.krt") as archive:
+            model = archive.extractfile("assets/model.onnx").read()
+            readme = archive.extractfile("docs/README.md").read().decode()
+        assert model == (sandbox.project.folder / "artifacts/onnx/densenet.onnx").read_bytes()
+        assert sandbox.tip() in readme
+        _, said = sandbox.tag("runtime-cancer-v1", f"{tag}^{{commit}}")
+        assert "Job succeeded" in said, "the same version of the same commit: the same bytes"
+        (sandbox.project.folder / "notes.md").write_text("another commit\n")
+        sandbox.project.commit("More")
+        sandbox.push()
+        sandbox.git("tag", "--delete", "runtime-cancer-v1")
+        sandbox.origin("tag", "--delete", "runtime-cancer-v1")
+        _, said = sandbox.tag("runtime-cancer-v1")
+        assert "is there already with other content, and a release is never replaced" in said
+        assert sandbox.bucket("krt/cancer-v1.krt") == content
+    finally:
+        sandbox.git("checkout", "--quiet", "--force", "good")
+
+
+@pytest.mark.parametrize(
+    ("tag", "said"),
+    [
+        ("runtime-V1.0", "version is 'cancer-V1.0': it must match"),
+        (
+            "runtime-$(touch${IFS}pwned);'v1",
+            "has characters that are not letters, digits or one of",
+        ),
+    ],
+)
+def test_a_tag_that_names_no_version_is_refused_with_a_reason(sandbox, good, tag, said):
+    _, found = sandbox.tag(tag)
+    assert said in found
+    assert "Job failed" in found

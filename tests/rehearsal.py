@@ -143,6 +143,22 @@ class Sandbox:
                 os.kill(pid, how)
         return pids
 
+    def summary(self, tag: str) -> str:
+        """The page of a tag's job."""
+        (folder,) = (self.project.folder / ".sandbox/jobs").glob(f"{tag}-*")
+        return (folder / "summary.md").read_text()
+
+    def bucket(self, path: str) -> bytes:
+        """A file in the bucket, or nothing."""
+        script = (
+            "import sys, dvc.repo\n"
+            "remote = dvc.repo.Repo('.').cloud.get_remote()\n"
+            "path = remote.path.split('/')[0] + '/' + sys.argv[1]\n"
+            "print((remote.fs.cat_file(path) if remote.fs.exists(path) else b'').hex())"
+        )
+        found = self.project.run("lib/within", ".", "python", "-c", script, path)
+        return bytes.fromhex(found.splitlines()[-1] if found.strip() else "")
+
     @contextlib.contextmanager
     def settings(self, file: str, **changed: str) -> Iterator[None]:
         """Other variables or secrets on the origin's settings page, for a time."""

@@ -4,6 +4,7 @@ Each check is a line in the log; what must be mended is also on the run's page. 
 stop the run, except for MLflow: its server may be away, results are logged later (`make relog`).
 
     preflight.py                 in a run
+    preflight.py --release       before a runtime is released
     preflight.py --connections   S3 and MLflow alone (make doctor)
 """
 
@@ -15,7 +16,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from job import MARK, ROOT, JobError, add_to_note, git, last_line, main, run, run_url, summarise
@@ -222,6 +223,7 @@ MUST: tuple[Callable[[], str], ...] = (
     storage_answers,
     tracked_data_are_there,
 )
+RELEASE_MUST = (name_is_plain, locks_fit, disk_has_room, storage_answers, tracked_data_are_there)
 
 
 def connections() -> None:
@@ -236,11 +238,17 @@ def connections() -> None:
         raise JobError("\n".join(problems))
 
 
-def preflight() -> None:
-    """All checks; the run stops at the end, with all that must be mended, not only the first."""
+def release() -> None:
+    """What a release needs; MLflow is none of it."""
+    if problems := failed(RELEASE_MUST):
+        raise JobError("\n".join(problems))
+
+
+def failed(checks: Sequence[Callable[[], str]]) -> list[str]:
+    """What must be mended: all of it, not only the first."""
     problems = []
     point_dvc_at_this_platform()
-    for check in MUST:
+    for check in checks:
         try:
             print(f"ok       {check()}", flush=True)
         except JobError as error:
@@ -248,6 +256,12 @@ def preflight() -> None:
             problems.append(str(error))
             if check is storage_answers:
                 break  # what follows asks the storage too
+    return problems
+
+
+def preflight() -> None:
+    """All checks; the run stops at the end."""
+    problems = failed(MUST)
     try:
         print(f"ok       {mlflow_answers()}", flush=True)
     except JobError as error:
@@ -260,4 +274,5 @@ def preflight() -> None:
 
 
 if __name__ == "__main__":
-    main(connections if "--connections" in sys.argv else preflight)
+    asked = {"--connections": connections, "--release": release}
+    main(asked.get(sys.argv[-1], preflight))

@@ -147,7 +147,7 @@ def test_a_good_archive_has_no_problem(tmp_path, manifest):
 
 NODE, WORKFLOW = ("workflows", 0, "nodes", 1), ("workflows", 0)
 BROKEN_V2 = [
-    (("version",), "Cancer", "version is 'Cancer': it must be"),
+    (("version",), "Cancer", "version is 'Cancer': it must match"),
     (("version",), "x" * 20, "at most 19 characters"),
     (("version",), "cancer-", "version is 'cancer-'"),
     (("version",), None, "version is missing"),

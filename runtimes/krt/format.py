@@ -342,5 +342,5 @@ def described(problem: Any) -> str:
         return f"{key} is missing: it is required."
     found = problem["input"]
     shown = type(found).__name__ if isinstance(found, dict | list) and found else repr(found)
-    allowed = problem["msg"].removeprefix("Input should be ").removeprefix("String should ")
-    return f"{key} is {shown[:100]}: it must be {allowed}."
+    allowed = problem["msg"].removeprefix("Input should ").removeprefix("String should ")
+    return f"{key} is {shown[:100]}: it must {allowed}."

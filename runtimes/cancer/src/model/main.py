@@ -1,0 +1,61 @@
+"""The node `model`: one biopsy's features in, the probability of each class out."""
+
+import json
+import math
+
+import numpy as np
+import onnxruntime
+from internal_nodes_pb2 import Scored
+from public_input_pb2 import PredictRequest
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+MODEL = {}  # the SDK's context keeps strings only, so the model is kept here
+
+
+async def init(ctx):
+    """Load the model once."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # a row is too little to share; replicas are the engine's
+    session = onnxruntime.InferenceSession(ctx.path("assets/model.onnx"), options)
+    metadata = session.get_modelmeta().custom_metadata_map
+    MODEL["session"] = session
+    MODEL["features"] = json.loads(metadata["feature_names"])
+    MODEL["classes"] = json.loads(metadata["class_names"])
+
+
+async def default_handler(ctx, data):
+    """Score the request, or say what is wrong with it."""
+    request = PredictRequest()
+    data.Unpack(request)
+    scored = Scored(error=problem(request.features))
+    if not scored.error:
+        row = np.array([[request.features[name] for name in MODEL["features"]]])
+        (probabilities,) = MODEL["session"].run(["probabilities"], {"features": row})
+        scored.probabilities.update(dict(zip(MODEL["classes"], map(float, probabilities[0]))))
+    await ctx.send_output(scored)
+
+
+def problem(features):
+    """What is wrong with the features; nothing where they are as the model needs them."""
+    known = MODEL["features"]
+    missing = [name for name in known if name not in features]
+    if missing:
+        return f"features: {listed(missing)} missing: all {len(known)} are needed"
+    unknown = sorted(set(features) - set(known))
+    if unknown:
+        return f"features: {listed(unknown)} not known: it must be one of {', '.join(known)}"
+    endless = [name for name in known if not math.isfinite(features[name])]
+    if endless:
+        return f"features: {listed(endless)} no finite number: it must be as measured"
+    too_large = [name for name in known if abs(features[name]) > FLOAT32_MAX]
+    if too_large:
+        name = too_large[0]
+        return f"features: {name!r} is {features[name]:g}: the model counts to {FLOAT32_MAX:g}"
+    return ""
+
+
+def listed(names):
+    """Names as a person reads them, at most three of them."""
+    shown = ", ".join(repr(name[:60]) for name in names[:3])
+    more = f" and {len(names) - 3} more" if names[3:] else ""
+    return f"{shown}{more} {'is' if len(names) == 1 else 'are'}"

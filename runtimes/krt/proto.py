@@ -1,0 +1,89 @@
+"""The messages and rpcs of a .proto file, as protoc of the engine's line understands it."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from lib.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rpc:
+    """An rpc, and the classes of what it takes and gives."""
+
+    name: str
+    request: Any
+    response: Any
+
+
+class Service:
+    """The service of a proto that has these rpcs.
+
+    Raises:
+        UserError: the proto cannot be read, no service has them all, or one of them is a stream.
+    """
+
+    def __init__(self, folder: Path, proto: str, asked: Iterable[str]) -> None:
+        pool = descriptor_pool.DescriptorPool()
+        for file in described(folder, proto).file:
+            pool.Add(file)
+        wanted = set(asked)
+        services = pool.FindFileByName(proto).services_by_name.values()
+        fitting = [s for s in services if wanted <= set(s.methods_by_name)]
+        if len(fitting) != 1:
+            raise UserError(
+                f"{proto}: {len(fitting)} services have the rpcs {', '.join(sorted(wanted))}: "
+                "there must be one that has all of them."
+            )
+        (service,) = fitting
+        self.name: str = service.full_name
+        self.pool = pool
+        self.rpcs: Mapping[str, Rpc] = {
+            name: Rpc(
+                name,
+                message_factory.GetMessageClass(service.methods_by_name[name].input_type),
+                message_factory.GetMessageClass(service.methods_by_name[name].output_type),
+            )
+            for name in wanted
+        }
+        streams = [f"{name}" for name in sorted(wanted) if is_stream(service.methods_by_name[name])]
+        if streams:
+            raise UserError(f"{proto}: rpc {', '.join(streams)} is a stream: only unary ones run.")
+
+
+def is_stream(method: Any) -> bool:
+    """Whether it takes or gives more than one message."""
+    plain = descriptor_pb2.MethodDescriptorProto()
+    method.CopyToProto(plain)
+    return plain.client_streaming or plain.server_streaming
+
+
+def described(folder: Path, proto: str) -> descriptor_pb2.FileDescriptorSet:
+    """What a proto and those that it imports say."""
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / "described"
+        protoc(folder, [proto], f"--descriptor_set_out={file}", "--include_imports")
+        return descriptor_pb2.FileDescriptorSet.FromString(file.read_bytes())
+
+
+def generated(folder: Path, protos: Iterable[str]) -> dict[str, bytes]:
+    """Python code for these protos, by its file's name."""
+    with tempfile.TemporaryDirectory() as temporary:
+        protoc(folder, protos, f"--python_out={temporary}")
+        found = sorted(Path(temporary).rglob("*.py"))
+        return {str(file.relative_to(temporary)): file.read_bytes() for file in found}
+
+
+def protoc(folder: Path, protos: Iterable[str], *options: str) -> None:
+    """Run protoc in a folder; UserError with what it says."""
+    tool = [sys.executable, "-W", "ignore", "-m", "grpc_tools.protoc"]  # it warns of its own age
+    command = [*tool, "--proto_path=.", *options, *protos]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"protoc: {' / '.join(done.stderr.strip().splitlines()[:5])}")

@@ -1,0 +1,272 @@
+"""Runtimes: built from a commit, rehearsed as the engine would run them, refused with a reason."""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import signal
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from lib.params import read_yaml
+from tests.conftest import ROOT, Project, free_port, with_children_killed
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A project with committed results that are good enough."""
+    folder = tmp_path_factory.mktemp("runtime") / "a projëct"
+    folder.mkdir()
+    project = Project(folder)
+    project.run("make", "run")
+    project.git("config", "user.email", "test@example.org")
+    project.commit("Results")
+    return project
+
+
+@pytest.fixture
+def project(trained, tmp_path):
+    """A copy for one test."""
+    copy = object.__new__(Project)
+    copy.folder = tmp_path / "copy"
+    shutil.copytree(trained.folder, copy.folder, symlinks=True)
+    return copy
+
+
+def add_echo(project):
+    """Add a second runtime, by copying a folder."""
+    shutil.copytree(ROOT / "tests/echo", project.folder / "runtimes/echo")
+    for file in ("Pipfile", "Pipfile.lock"):
+        shutil.copy(ROOT / "runtimes/cancer" / file, project.folder / "runtimes/echo")
+    (project.folder / "runtimes/echo/assets.yml").write_text(
+        "assets/card.md: artifacts/onnx/densenet.md\n"
+    )
+    project.commit("A second runtime")
+
+
+def krt(project, name):
+    return project.folder / f"build/{name}.krt"
+
+
+# ---- building
+
+
+def test_a_runtime_holds_the_tracked_model_and_says_where_it_comes_from(trained):
+    said = trained.run("make", "runtime", "VERSION=v1")
+    assert re.search(r"build/cancer-v1\.krt: \d+ kB, \d+ files, 8 of 8 goals met", said)
+    with tarfile.open(krt(trained, "cancer-v1")) as archive:
+        content = {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}
+        assert {(m.mtime, m.uid, m.gid) for m in archive.getmembers()} == {(0, 0, 0)}
+    model = (trained.folder / "artifacts/onnx/densenet.onnx").read_bytes()
+    assert content["assets/model.onnx"] == model
+    assert b"version: cancer-v1\n" in content["krt.yml"]
+    assert {f"src/{node}/{code}_pb2.py" for node in ("model", "output")
+            for code in ("public_input", "internal_nodes")} <= set(content)  # fmt: skip
+    readme = content["docs/README.md"].decode()
+    assert trained.git("rev-parse", "HEAD").strip() in readme
+    assert hashlib.md5(model, usedforsecurity=False).hexdigest() in readme
+    assert not [name for name in content if "Pipfile" in name or "rehearsal" in name]
+
+
+def test_the_same_commit_gives_the_same_bytes_in_another_clone(trained, project):
+    trained.run("make", "runtime", "NAME=cancer", "VERSION=v1")
+    (project.folder / "runtimes/cancer/krt.yml").touch()
+    project.run("make", "runtime", "NAME=cancer", "VERSION=v1")
+    assert krt(project, "cancer-v1").read_bytes() == krt(trained, "cancer-v1").read_bytes()
+
+
+def test_the_version_is_the_tags_or_else_the_commits(project):
+    short = project.git("rev-parse", "HEAD").strip()[:7]
+    assert f"build/cancer-g{short}.krt" in project.run("make", "runtime")
+    project.git("tag", "runtime-v2")
+    assert "build/cancer-v2.krt" in project.run("make", "runtime")
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("v1.0", "version is 'cancer-v1.0': it must"),
+        ("V1", "version is 'cancer-V1': it must"),
+        ("a-version-with-many-letters", "version is 'cancer-a-version-with-many-letters': it must"),
+        ("$(touch pwned)", "version is 'cancer-$(touch pwned)': it must"),
+    ],
+)
+def test_a_version_that_the_engine_would_refuse_is_refused_here(trained, version, said):
+    command = ("lib/within", "runtimes/krt", "python", "-m", "runtimes.krt.build", "cancer")
+    found = trained.run(*command, "--version", version, ok=False)
+    assert said in found
+    assert "Traceback" not in found
+    assert not (trained.folder / "pwned").exists()
+
+
+def test_what_is_not_committed_is_not_built(project):
+    project.edit("params.yaml", "lr: 0.001", "lr: 0.002")
+    (project.folder / "notes.txt").write_text("x")
+    said = project.run("make", "runtime", ok=False)
+    assert (
+        "runtime: not committed: params.yaml, notes.txt. A runtime is built from a commit" in said
+    )
+
+
+def test_a_model_that_dvc_lock_does_not_know_is_not_built(project):
+    model = project.folder / "artifacts/onnx/densenet.onnx"
+    content = model.read_bytes()
+    model.unlink()
+    assert "densenet.onnx is not there: `dvc pull`" in project.run(
+        "make", "runtime", "VERSION=v3", ok=False
+    )
+    model.write_bytes(content + b"\0")
+    said = project.run("make", "runtime", "VERSION=v3", ok=False)
+    assert "densenet.onnx is not the file that dvc.lock of this commit names" in said
+    assert not krt(project, "cancer-v3").exists()
+
+
+def test_a_model_that_misses_its_goals_is_built_only_if_told_to(project):
+    project.edit("params.yaml", "  accuracy: 0.9", "  accuracy: 0.999  # was 0.9")
+    project.commit("A goal too high")
+    said = project.run("make", "runtime", "VERSION=v3", ok=False)
+    assert "runtime: goals: 7 of 8 goals met. What misses its goals is not released" in said
+    assert not krt(project, "cancer-v3").exists()
+    said = project.run("make", "runtime", "VERSION=v3", "ANYWAY=yes")
+    assert "7 of 8 goals met, built all the same" in said
+    with tarfile.open(krt(project, "cancer-v3")) as archive:
+        readme = archive.extractfile("docs/README.md").read().decode()
+    assert "7 of 8 goals met, built all the same" in readme
+
+
+def test_a_manifest_with_a_mistake_is_told_by_key_and_value(project):
+    project.edit("runtimes/cancer/krt.yml", "subscriptions: [model]", "subscriptions: [modle]")
+    project.commit("A typo")
+    said = project.run("make", "runtime", ok=False)
+    assert "runtimes/cancer/krt.yml: workflows[0].nodes[1].subscriptions[0] is 'modle'" in said
+
+
+def test_a_proto_with_a_mistake_is_told_by_its_line(project):
+    project.edit("runtimes/cancer/internal_nodes.proto", "string error = 2;", "string error = 1;")
+    project.commit("A number twice")
+    said = project.run("make", "runtime", ok=False)
+    assert re.search(r"runtime: protoc: internal_nodes.proto.*probabilities", said)
+    assert "Traceback" not in said
+
+
+# ---- rehearsing
+
+
+def test_the_example_answers_as_its_model_does_in_python(trained):
+    trained.run("make", "runtime", "VERSION=v1")
+    said = trained.run("make", "rehearse", "FILE=build/cancer-v1.krt")
+    assert re.search(r"=+ 10 passed in ", said), said
+
+
+def test_a_second_runtime_is_added_by_copying_a_folder_and_can_do_what_the_engine_can(project):
+    add_echo(project)
+    assert "say which runtime, with NAME=" in project.run("make", "runtime", ok=False)
+    project.run("make", "runtime", "NAME=echo", "VERSION=v1")
+    rehearse = ("make", "rehearse", "FILE=build/echo-v1.krt")
+    assert "config.variables asks for GREETING" in project.run(*rehearse, ok=False)
+    said = project.run(*rehearse, GREETING="guten Tag", AWS_SECRET_ACCESS_KEY="hidden")
+    assert re.search(r"=+ 17 passed in ", said), said
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        (
+            "src/first/main.py",
+            "import asyncio",
+            "import asyncio\nimport torch",
+            "node 'first' could not start: ModuleNotFoundError: No module named 'torch'",
+        ),
+        (
+            "src/second/main.py",
+            "async def default_handler",
+            "async def handler",
+            "src/second/main.py has no default_handler(ctx, data)",
+        ),
+        (
+            "src/first/main.py",
+            'await ctx.configuration.set("greeting", "of the node")',
+            'ctx.set("model", 1)',
+            "node 'first' could not start: AttributeError: 'Context' object has no attribute 'set'",
+        ),
+        (
+            "public_input.proto",
+            "rpc Ask (Question)",
+            "rpc Ask (stream Question)",
+            "public_input.proto: rpc Ask is a stream: only unary ones run",
+        ),
+    ],
+)
+def test_a_runtime_that_cannot_start_says_why(project, file, old, new, said):
+    add_echo(project)
+    project.edit(f"runtimes/echo/{file}", old, new)
+    project.commit("A mistake")
+    project.run("make", "runtime", "NAME=echo", "VERSION=v1")
+    found = project.run("make", "rehearse", "FILE=build/echo-v1.krt", GREETING="x", ok=False)
+    assert said in found
+    assert "Traceback" not in found
+
+
+def test_what_is_no_runtime_of_this_repository_is_told(trained, tmp_path):
+    trained.run("make", "runtime", "VERSION=v1")
+    for file, said in (
+        ("build/nothing.krt", "build/nothing.krt is not there, or no file"),
+        ("params.yaml", "params.yaml is not as the engine takes it"),
+    ):
+        found = trained.run("make", "rehearse", f"FILE={file}", ok=False)
+        assert said in found
+        assert "Traceback" not in found
+    found = trained.run("make", "rehearse", "FILE=build/cancer-v1.krt", "NAME=other", ok=False)
+    assert "no runtime is called 'other'" in found
+
+
+def test_a_served_runtime_leaves_no_process_behind(trained):
+    trained.run("make", "runtime", "VERSION=v1")
+    port = free_port()
+    process = trained.start("make", "serve", "FILE=build/cancer-v1.krt", f"PORT={port}")
+    try:
+        line = next(line for line in process.stdout if "is served at" in line)
+        assert line.startswith(f"cancer-v1 is served at 127.0.0.1:{port}, service Entrypoint")
+        taken = trained.run("make", "serve", "FILE=build/cancer-v1.krt", f"PORT={port}", ok=False)
+        assert f"port {port} is taken" in taken
+        nodes = nodes_of(trained)
+        assert len(nodes) == 2
+        for pid in children(process.pid):
+            os.kill(pid, signal.SIGTERM)
+        process.wait(timeout=30)
+        assert not nodes & nodes_of(trained)
+    finally:
+        with_children_killed(process)
+
+
+def children(pid):
+    """The processes that a process started, and those that they did."""
+    found = []
+    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        found += [child, *children(child)]
+    return found
+
+
+def nodes_of(project):
+    """The processes of nodes, by what they were told."""
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            command = file.read_bytes()
+            if b"runtimes/krt/node.py" in command and bytes(project.folder) in command:
+                found.add(int(file.parent.name))
+    return found
+
+
+def test_the_image_holds_what_the_rehearsal_uses():
+    image = (ROOT / "runtimes/cancer/image/Dockerfile").read_text()
+    packages = (ROOT / "runtimes/cancer/Pipfile").read_text().partition("[packages]")[2]
+    pinned = dict(re.findall(r"^(\w+) = \"==([\d.]+)\"", packages, re.MULTILINE))
+    assert dict(re.findall(r"(\w+)==([\d.]+)", image)) == pinned
+    nodes = read_yaml(ROOT / "runtimes/cancer/krt.yml")["workflows"][0]["nodes"]
+    assert {node["image"] for node in nodes} == set(re.findall(r"/(kre-py-onnx:\S+)", image))
