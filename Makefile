@@ -1,7 +1,7 @@
 # Every habit in one word; `make` alone lists them.
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help todo start doctor credentials settings blank process environments setup run results goals report compare milestone test check hooks lock ui runtime-check runtime rehearse serve relog sandbox sandbox-status sandbox-down list clean shell
+.PHONY: help todo start doctor credentials settings blank process environments setup run results goals report compare notebooks milestone test check hooks lock ui runtime-check runtime rehearse serve relog sandbox sandbox-status sandbox-down list clean shell
 
 PIPELINE ?= dvc.yaml
 DAYS ?= 1
@@ -62,6 +62,9 @@ report: ## Show what changed between two revisions (A= and B=; nothing: the work
 
 compare: ## Show two revisions side by side, as text and as a page with plots (A=, B=)
 	@lib/within --dev . python -m lib.compare --from "$(A)" --to "$(B)"
+
+notebooks: ## Execute every notebook on the results on disk, from top to bottom
+	@lib/within --dev . python -m pytest --nbmake --nbmake-timeout=600 lab/analysis
 
 milestone: ## Write a report on this revision to lab/docs (NAME=first-model)
 	@lib/within --dev . python -m lib.milestone "$(NAME)"

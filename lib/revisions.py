@@ -87,6 +87,21 @@ class Revision:
             return "not committed"
         return git("show", "-s", "--format=%cs %s", self.commit)
 
+    @cached_property
+    def source(self) -> str:
+        """The commit that the results were computed at; nothing where git does not tell.
+
+        Results are committed on top of it: a run by tag names it in the commit, and a person
+        commits what was computed at the commit before.
+        """
+        if not self.name and git("status", "--porcelain", "--", "dvc.lock", "metrics"):
+            return git("rev-parse", "--verify", "--quiet", "HEAD")
+        results = git("log", "-1", "--format=%H", self.commit or "HEAD", "--", "dvc.lock")
+        if not results:
+            return ""
+        named = git("show", "-s", "--format=%(trailers:key=Source-Commit,valueonly)", results)
+        return named.strip() or git("rev-parse", "--verify", "--quiet", f"{results}^")
+
     def text(self, path: str) -> str:
         """A file that git tracks; nothing where it is not there."""
         if not self.name:

@@ -139,6 +139,61 @@ def test_data_that_are_not_here_are_named_and_the_rest_is_shown(project):
     assert "is not here" in " ".join(parsed.texts)
 
 
+# ---- notebooks
+
+
+def executed(project, name):
+    """A notebook after it was run from its own folder, and nothing set for it: what it shows."""
+    bare = ("lib/within", "--dev", ".", "env", "-u", "PYTHONPATH", "python", "-m", "pytest", "-q")
+    file = f"lab/analysis/{name}.ipynb"
+    project.run(*bare, "--nbmake", "--overwrite", "--nbmake-timeout=300", file)
+    cells = json.loads((project.folder / file).read_text())["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    texts = [
+        "".join(output.get("text", []) or output.get("data", {}).get("text/html", []))
+        for output in outputs
+    ]
+    return "\n".join(texts), sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "pictures"),
+    [
+        ("explore_data", "worst concave points", 4),
+        ("compare_models", "gaussian_naive_bayes", 4),
+        ("compare_revisions", "train_dnn_pytorch.lr", 8),
+    ],
+)
+def test_a_notebook_runs_and_shows_what_it_promises(project, name, said, pictures):
+    text, shown = executed(project, name)
+    assert said in text
+    assert shown == pictures
+
+
+def test_the_revisions_are_shown_with_their_own_runs_in_mlflow(project):
+    text, _ = executed(project, "compare_revisions")
+    rows = re.findall(r"<td>(HEAD~1 \(\w+\)|work tree)</td>\s*<td>(\w+)</td>", text)
+    for stage in ("prepare_data", "train_dnn_pytorch"):
+        assert {label[:4] for label, name in rows if name == stage} == {"HEAD", "work"}
+
+
+def test_without_results_of_the_other_revision_the_rest_is_shown(project):
+    shutil.rmtree(project.folder / ".dvc/cache")
+    (project.folder / "mlflow.db").unlink()
+    text, shown = executed(project, "compare_revisions")
+    assert "is not here" in text
+    assert shown > 3
+
+
+def test_notebooks_are_kept_without_outputs():
+    files = sorted((ROOT / "lab/analysis").glob("*.ipynb"))
+    assert len(files) == 3
+    for file in files:
+        cells = json.loads(file.read_text())["cells"]
+        assert not [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")]
+
+
 # ---- milestones
 
 
