@@ -79,6 +79,7 @@ def run_tags(stage: str) -> dict[str, str]:
     """What traces a run to its code, data, parameters and machine."""
     pipeline = Pipeline.read(stage)
     deps = pipeline.dep_md5s()
+    written = [path for path in (*deps, "params.yaml") if path not in pipeline.made]
     server, repository, run = (
         os.environ.get(f"GITHUB_{name}", "") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")
     )
@@ -89,7 +90,7 @@ def run_tags(stage: str) -> dict[str, str]:
         "git.commit": git("rev-parse", "HEAD"),
         "git.tag": os.environ.get("GITHUB_REF_NAME", "") if on_tag else git("tag", "--points-at"),
         "git.branch": git("branch", "--show-current"),
-        "git.dirty": str(bool(git("status", "--porcelain", "--", *deps, "params.yaml"))).lower(),
+        "git.dirty": str(bool(git("status", "--porcelain", "--", *written))).lower(),
         "workflow.run_url": f"{server}/{repository}/actions/runs/{run}" if run else "",
         **{f"dvc.dep.{path}": md5 for path, md5 in deps.items()},
     }
@@ -115,6 +116,7 @@ class Pipeline:
     definition: Mapping[str, Any]  # its entry in dvc.yaml; empty where it is not in there
     params: Mapping[str, Any]  # params.yaml
     known: Mapping[str, str]  # md5 of each out of every stage, from dvc.lock
+    made: frozenset[str]  # what any stage writes
 
     @classmethod
     def read(cls, stage: str) -> "Pipeline":
@@ -126,21 +128,23 @@ class Pipeline:
         outs = [
             out for entry in (lock.get("stages") or {}).values() for out in entry.get("outs", [])
         ]
+        stages, params = pipeline.get("stages") or {}, read_yaml(ROOT / "params.yaml")
         return cls(
             stage,
-            (pipeline.get("stages") or {}).get(stage) or {},
-            read_yaml(ROOT / "params.yaml"),
+            stages.get(stage) or {},
+            params,
             {out["path"]: out["md5"] for out in outs if "md5" in out},
+            frozenset(
+                path
+                for each in stages.values()
+                for kind in ("outs", "metrics")
+                for path in filled_in(each.get(kind, []), params)
+            ),
         )
 
     def paths(self, kind: str) -> list[str]:
-        """The stage's deps, outs or metrics, `${…}` filled in from params.yaml."""
-        entries = self.definition.get(kind, [])
-        plain = [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
-        return [
-            re.sub(r"\$\{([\w.]+)\}", lambda m: str(look_up(self.params, m[1])), path)
-            for path in plain
-        ]
+        """The stage's deps, outs or metrics."""
+        return filled_in(self.definition.get(kind, []), self.params)
 
     def dep_md5s(self) -> dict[str, str]:
         """The md5 of each dep, as DVC has it: from dvc.lock, from .dvc files, of files."""
@@ -169,6 +173,12 @@ class Pipeline:
         }
         content = json.dumps([self.stage, self.dep_md5s(), values, outs], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def filled_in(entries: Sequence[Any], params: Mapping[str, Any]) -> list[str]:
+    """The paths in a list of dvc.yaml, `${…}` filled in from params.yaml."""
+    plain = [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+    return [re.sub(r"\$\{([\w.]+)\}", lambda m: str(look_up(params, m[1])), p) for p in plain]
 
 
 def look_up(mapping: Any, key: str) -> Any:

@@ -1,4 +1,4 @@
-"""The runner: a pushed tag becomes a job, and whoever pushed it sees it live.
+"""The runner: a push becomes a job, and whoever pushed sees it live.
 
     python -m sandbox.runner     the origin's post-receive hook, refs on standard input
 
@@ -42,6 +42,7 @@ from sandbox.state import FOLDER, JOBS, ORIGIN, ROOT, SandboxError, State, write
 WORKFLOWS = ".github/workflows"
 UNFILLED = "TODO" + "(run_tag)"  # in one piece it would be a mark itself
 NO_COMMIT = "0" * 40
+OF_A_JOB = "SANDBOX_ORIGIN"  # set in jobs: what they push starts nothing, as with GitHub's token
 CHECKOUT, SHELL = Path(__file__).parent / "checkout", Path(__file__).parent / "shell"
 
 SIMPLE = re.compile(r"[A-Za-z0-9/._-]+")
@@ -86,6 +87,17 @@ class Workflow:
                 wanted = not pattern.startswith("!")
         return wanted
 
+    def wants_branch(self, branch: str, changed: Sequence[str]) -> bool:
+        """Whether `on.push` has this branch by its name, and a path that was changed.
+
+        What wants every branch is left out: nobody waits for all tests at each push to a sandbox.
+        """
+        push = on_push(self.content)
+        paths = [str(path) for path in push.get("paths", ["**"])]
+        return branch in push.get("branches", []) and any(
+            re.fullmatch(filter_pattern(path), name) for path in paths for name in changed
+        )
+
     def steps(self) -> Iterator[dict[str, Any]]:
         """The steps of all its jobs."""
         for job in self.content.get("jobs", {}).values():
@@ -105,11 +117,16 @@ class Workflow:
         return {action for action in uses if action.startswith("actions/checkout@")}
 
 
-def tag_patterns(content: dict[str, Any]) -> list[str]:
-    """`on.push.tags` of a workflow; nothing where it does not say."""
+def on_push(content: dict[str, Any]) -> dict[str, Any]:
+    """`on.push` of a workflow."""
     events = content.get("on")
     push = events.get("push") if isinstance(events, dict) else None
-    tags = push.get("tags") if isinstance(push, dict) else None
+    return push if isinstance(push, dict) else {}
+
+
+def tag_patterns(content: dict[str, Any]) -> list[str]:
+    """`on.push.tags` of a workflow; nothing where it does not say."""
+    tags = on_push(content).get("tags")
     patterns = [tags] if isinstance(tags, str) else [str(tag) for tag in tags or []]
     return [pattern.replace(UNFILLED, default_run_tag()) for pattern in patterns]
 
@@ -341,7 +358,7 @@ def act(event: Event, workflow: Workflow, number: int, folder: Path, simple: Pat
             "GITHUB_RUN_NUMBER": str(number),
             "DVC_CACHE_DIR": str(FOLDER / "dvc-cache"),  # outlives a job, not the sandbox
             "GIT_CONFIG_GLOBAL": str(FOLDER / "gitconfig"),
-            "SANDBOX_ORIGIN": str(ORIGIN),
+            OF_A_JOB: str(ORIGIN),
         }
         | {name: value for name, value in job_environment().items() if is_home(name)},
         "vars": read_settings(VARIABLES),
@@ -379,17 +396,21 @@ def tidy(folder: Path, *, keep: bool) -> None:
 
 
 def received(lines: Sequence[str]) -> None:
-    """Run what was pushed, one tag after the other."""
-    tags = []
+    """Run what was pushed, one after the other."""
+    tags, branches = [], []
     for line in lines:
         old, new, ref = line.rstrip("\n").split(" ", 2)
-        if ref.startswith("refs/tags/") and set(new) != {"0"}:
+        if NO_COMMIT in (new, old) and not ref.startswith("refs/tags/"):
+            continue  # on GitHub a new branch is compared with others; here it starts nothing
+        if ref.startswith("refs/tags/") and new != NO_COMMIT:
             tags.append((old, new, ref))
+        elif ref.startswith("refs/heads/") and not os.environ.get(OF_A_JOB):
+            branches.append((old, new, ref))
     if len(tags) > 3:
         say("sandbox: GitHub starts no run where more than three tags are pushed at once.")
-    for old, new, ref in tags:
+    for old, new, ref in (*tags, *branches):
         try:
-            run_tag(old, new, ref)
+            (run_tag if ref.startswith("refs/tags/") else run_branch)(old, new, ref)
         except SandboxError as error:
             say(f"sandbox: {printable(ref)}: no run: {error}")
 
@@ -412,19 +433,33 @@ def run_tag(old: str, new: str, ref: str) -> None:
             {pattern for workflow in known for pattern in tag_patterns(workflow.content)}
         )
         raise SandboxError(f"no workflow wants it; tags wanted: {', '.join(patterns) or 'none'}.")
+    run_all(wanting, pushed(old, commit, ref, "tag", forced=old != NO_COMMIT))
+
+
+def run_branch(old: str, new: str, ref: str) -> None:
+    """Run the workflows that want this branch for what was changed on it."""
+    answer = git_answer("diff", "--name-only", "-z", old, new, folder=ORIGIN)
+    changed = [name for name in answer.split("\0") if name]
+    branch = ref.removeprefix("refs/heads/")
+    if wanting := [w for w in workflows(new) if w.wants_branch(branch, changed)]:
+        run_all(wanting, pushed(old, new, ref, "branch", forced=False))
+
+
+def pushed(old: str, commit: str, ref: str, kind: str, *, forced: bool) -> Event:
+    """The event of a push."""
     message = git_answer("log", "-1", "--format=%B", commit, folder=ORIGIN).strip()
     payload = {
         "ref": ref,
-        "ref_name": tag,
-        "ref_type": "tag",
+        "ref_name": re.sub("^refs/[a-z]+/", "", ref),
+        "ref_type": kind,
         "before": old,
         "after": commit,  # what GITHUB_SHA will be
-        "created": set(old) == {"0"},
+        "created": old == NO_COMMIT,
         "deleted": False,
-        "forced": set(old) != {"0"},
+        "forced": forced,
         "head_commit": {"id": commit, "message": message},
     }
-    run_all(wanting, Event("push", ref, commit, payload | about_repository()))
+    return Event("push", ref, commit, payload | about_repository())
 
 
 def dispatch(ref: str) -> bool:

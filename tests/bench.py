@@ -9,6 +9,7 @@ its reference take turns (A B A B …), and the medians are compared. Measured a
     repro     `dvc repro` with nothing changed, against `dvc status`
     epoch     a training epoch on 200,000 rows, against bare slicing and the per-row DataLoader
     start     `lab/processes/run NAME`, against the same interpreter called directly
+    runtime   a prediction through the rehearsed runtime, against onnxruntime called directly
     setup     the environments of `make run`, against `pip install` of the same packages into one
 
 It is no test: a missed goal is shown, not an error. The last one takes minutes; --quick leaves it
@@ -66,12 +67,12 @@ class Comparison:
 
     def line(self) -> tuple[str, ...]:
         """The cells of its line in the table."""
-        show = (lambda number: f"{number:+.3f} s") if self.in_seconds else "{:.2f} ×".format
+        show = (lambda number: f"{number:+.3g} s") if self.in_seconds else "{:.2f} ×".format
         return (
             self.what,
-            f"{median(self.template_seconds):.3f} s",
+            f"{median(self.template_seconds):.3g} s",
             self.reference,
-            f"{median(self.reference_seconds):.3f} s",
+            f"{median(self.reference_seconds):.3g} s",
             show(self.value),
             f"≤ {show(self.goal).lstrip('+')}",
             "yes" if self.value <= self.goal else "NO",
@@ -317,6 +318,25 @@ def measure_start(scratch: Path, turns: int) -> list[Comparison]:
     return [Comparison("run NAME, an empty main.py", "python main.py", run, direct, 0.05, True)]
 
 
+# ---- runtime
+
+
+def measure_runtime(scratch: Path, turns: int) -> list[Comparison]:
+    """One prediction over gRPC and through the nodes: alone, and with a thousand under way."""
+    project = copy_project(scratch / "runtime")
+    project.dvc("repro")
+    project.commit("Results")
+    project.run("make", "runtime", "VERSION=bench", "ANYWAY=yes")
+    script = ("lib/within", "runtimes/krt", "python", "tests/bench_runtime.py")
+    said = project.run(*script, "build/cancer-bench.krt", str(turns))
+    taken = json.loads(said.splitlines()[-1])
+    alone, direct, in_flight = taken["served"], taken["direct"], taken["in flight"]
+    return [
+        Comparison("a prediction, served", "onnxruntime", alone, direct, 0.02, True),
+        Comparison("the same, 1,000 in flight", "onnxruntime", in_flight, direct, 0.005, True),
+    ]
+
+
 # ---- setup
 
 
@@ -372,6 +392,7 @@ MEASUREMENTS: dict[str, Callable[[Path, int], list[Comparison]]] = {
     "repro": measure_repro,
     "epoch": measure_epoch,
     "start": measure_start,
+    "runtime": measure_runtime,
     "setup": measure_setup,
 }
 

@@ -209,9 +209,23 @@ def test_goals_that_crash_are_reported_and_do_not_stop_the_sharing(project):
 def test_good_results_are_merged_released_downloaded_and_answer_right(sandbox, good, tmp_path):
     sandbox.branch = "main"
     sandbox.git("checkout", "--quiet", "-B", "main", sandbox.base)
-    sandbox.git("merge", "--quiet", "--no-ff", "--no-edit", "good")
     sandbox.push()
+    sandbox.git("merge", "--quiet", "--no-ff", "--no-edit", "good")
     try:
+        merged = sandbox.project.run("git", "push", "sandbox", "main")
+        assert "champion is " in merged
+        assert "Job succeeded" in merged
+        registered = sandbox.versions("densenet")
+        md5 = hashlib.md5((sandbox.project.folder / "artifacts/onnx/densenet.onnx").read_bytes())
+        assert registered["champion"]["dvc.md5"] == md5.hexdigest()
+        assert registered["champion"]["git.commit"] == sandbox.git("rev-parse", "good~1")
+        assert registered["candidate"]["version"] != registered["champion"]["version"], (
+            "the newest is the worse one"
+        )
+        _, said = sandbox.tag("run-example-on-main")
+        assert re.search(r"champion is .*-densenet version", said), (
+            "the results are on main at once"
+        )
         tag, said = sandbox.tag("runtime-v1")
         assert "9 of 9 goals met" in said
         assert "| rehearsal | 10 passed" in sandbox.summary(tag)

@@ -11,6 +11,9 @@ import shutil
 import signal
 import threading
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +150,22 @@ class Sandbox:
         """The page of a tag's job."""
         (folder,) = (self.project.folder / ".sandbox/jobs").glob(f"{tag}-*")
         return (folder / "summary.md").read_text()
+
+    def versions(self, model: str) -> dict[str, dict[str, str]]:
+        """The tags of the version that each alias of a model names in MLflow's registry."""
+        project = read_yaml(self.project.folder / "params.yaml")["experiment"]
+        base = f"{self.facts()['mlflow']}/api/2.0/mlflow/registered-models"
+        found = {}
+        for alias in ("candidate", "champion"):
+            query = urllib.parse.urlencode({"name": f"{project}-{model}", "alias": alias})
+            try:
+                with urllib.request.urlopen(f"{base}/alias?{query}", timeout=20) as answer:
+                    version = json.loads(answer.read())["model_version"]
+            except urllib.error.HTTPError:
+                continue
+            tags = {tag["key"]: tag["value"] for tag in version["tags"]}
+            found[alias] = tags | {"version": version["version"]}
+        return found
 
     def bucket(self, path: str) -> bytes:
         """A file in the bucket, or nothing."""

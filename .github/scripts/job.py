@@ -1,9 +1,13 @@
 """What the steps of a run share: git, the note from step to step, the lines a person reads."""
 
+import base64
 import json
 import os
 import subprocess
 import sys
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +66,34 @@ def run_url() -> str:
         os.environ.get(f"GITHUB_{name}", "") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")
     )
     return f"{server}/{repository}/actions/runs/{run_id}" if run_id else ""
+
+
+def ask_mlflow(path: str, content: bytes | None = None, **query: str) -> Any:
+    """What MLflow's REST interface answers within five seconds, JobError where it does not.
+
+    With content it is a POST.
+    """
+    url = os.environ.get("MLFLOW_URL", "")
+    if not url or MARK in url:
+        raise JobError("MLFLOW_URL is not filled in: set the variable MLFLOW_URL.")
+    address = f"{url.rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}"
+    request = urllib.request.Request(address, content, {"Content-Type": "application/json"})
+    user, password, token = (
+        os.environ.get(f"MLFLOW_TRACKING_{n}") for n in ("USERNAME", "PASSWORD", "TOKEN")
+    )
+    if user and password:
+        basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {basic}")
+    elif token:
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return json.loads(answer.read() or b"{}")
+    except urllib.error.HTTPError as error:
+        why = f"answers {error.code}"
+    except (OSError, ValueError) as error:
+        why = f"does not answer: {error}"
+    raise JobError(f"MLflow at {url} {why}.")
 
 
 def s3_endpoint() -> str:

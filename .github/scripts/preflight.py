@@ -14,12 +14,22 @@ import re
 import shutil
 import socket
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from job import MARK, ROOT, JobError, add_to_note, git, last_line, main, run, run_url, summarise
+from job import (
+    MARK,
+    ROOT,
+    JobError,
+    add_to_note,
+    ask_mlflow,
+    git,
+    last_line,
+    main,
+    run,
+    run_url,
+    summarise,
+)
 
 PLAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._/+-]*"
 FREE_GIGABYTES = 2.0
@@ -193,25 +203,8 @@ def tracked_data_are_there() -> str:
 
 def mlflow_answers() -> str:
     """Within five seconds, to these credentials."""
-    url = os.environ.get("MLFLOW_URL", "")
-    if not url or MARK in url:
-        raise JobError("MLFLOW_URL is not filled in: set the variable MLFLOW_URL.")
-    address = url.rstrip("/") + "/api/2.0/mlflow/experiments/search?max_results=1"
-    request = urllib.request.Request(address)
-    user, password = (os.environ.get(f"MLFLOW_TRACKING_{n}") for n in ("USERNAME", "PASSWORD"))
-    if user and password:
-        import base64
-
-        basic = base64.b64encode(f"{user}:{password}".encode()).decode()
-        request.add_header("Authorization", f"Basic {basic}")
-    try:
-        with urllib.request.urlopen(request, timeout=5):
-            return f"MLflow answers: {url}"
-    except urllib.error.HTTPError as error:
-        why = f"answers {error.code}"
-    except (OSError, ValueError) as error:
-        why = f"does not answer: {error}"
-    raise JobError(f"MLflow at {url} {why}.")
+    ask_mlflow("experiments/search", max_results="1")
+    return f"MLflow answers: {os.environ['MLFLOW_URL']}"
 
 
 MUST: tuple[Callable[[], str], ...] = (

@@ -7,6 +7,7 @@ from typing import Any
 from lib.files import read_columns, read_json, replaced_directory, write_json
 from lib.params import Params
 from lib.process import start
+from lib.registry import register_models
 from lib.tracking import flat, run_tags
 
 STAGE = "export_models"
@@ -68,13 +69,15 @@ def off(found: dict[str, Any]) -> float:
 
 
 def log(mlflow: Any, params: Params) -> None:
-    """Log a run with both models, their cards, and how far they are off."""
+    """Log a run with both models, their cards, and how far they are off; register the models."""
     found = flat(read_json(Path(params.paths.dir_metrics) / f"{STAGE}.json"))
-    with mlflow.start_run(run_name=STAGE, tags=run_tags(STAGE)):
+    tags = run_tags(STAGE)
+    with mlflow.start_run(run_name=STAGE, tags=tags):
         texts = {key: value for key, value in found.items() if isinstance(value, str)}
         mlflow.log_params({**params.export_models.model_dump(), **texts})
         mlflow.log_metrics({key: value for key, value in found.items() if key not in texts})
         mlflow.log_artifacts(params.paths.dir_onnx)
+        register_models(mlflow, params, tags, params.paths.dir_onnx)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,53 @@
+"""Seconds of one prediction: through a .krt that is served, and by onnxruntime directly (bench.py).
+
+    lib/within runtimes/krt python tests/bench_runtime.py FILE TURNS
+
+Prints JSON: of each side the median of a hundred predictions for every turn, and for the served one
+also the share of one in a thousand that are in flight at once.
+"""
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnxruntime
+
+from runtimes.krt.rehearse import served
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long a piece of work takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Take turns."""
+    file, turns = Path(sys.argv[1]), int(sys.argv[2])
+    with Path("data/raw/breast_cancer.csv").open(encoding="utf-8") as rows:
+        row = next(csv.DictReader(rows))
+    features = {name: float(value) for name, value in row.items() if name != "malignant"}
+    X = np.array([list(features.values())])
+    many = [{"features": features}] * 1000
+    taken: dict[str, list[float]] = {"served": [], "direct": [], "in flight": []}
+    with served(file) as runtime:
+        session = onnxruntime.InferenceSession(runtime.asset("assets/model.onnx"))
+        ways: dict[str, Callable[[], object]] = {
+            "served": lambda: runtime.call("Predict", features=features),
+            "direct": lambda: session.run(["probabilities"], {"features": X}),
+        }
+        for _ in range(turns):
+            for name, way in ways.items():
+                taken[name].append(median(seconds(way) for _ in range(100)))
+            taken["in flight"].append(seconds(lambda: runtime.call_many("Predict", many)) / 1000)
+    print(json.dumps(taken))
+
+
+if __name__ == "__main__":
+    main()
