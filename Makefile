@@ -64,7 +64,8 @@ compare: ## Show two revisions side by side, as text and as a page with plots (A
 	@lib/within --dev . python -m lib.compare --from "$(A)" --to "$(B)"
 
 notebooks: ## Execute every notebook on the results on disk, from top to bottom
-	@lib/within --dev . python -m pytest --nbmake --nbmake-timeout=600 lab/analysis
+	@ls lab/analysis/*.ipynb >/dev/null 2>&1 || { echo 'There is no notebook in lab/analysis.'; exit 0; }; \
+		lib/within --dev . python -m pytest --nbmake --nbmake-timeout=600 lab/analysis
 
 milestone: ## Write a report on this revision to lab/docs (NAME=first-model)
 	@lib/within --dev . python -m lib.milestone "$(NAME)"
@@ -97,7 +98,8 @@ rehearse: ## Serve a .krt and ask it what it must answer (FILE=… NAME=…: who
 
 serve: ## Serve a .krt over gRPC (FILE=… PORT=…)
 	@$(ENVIRONMENTS) make runtimes/krt $(RUNTIMES)
-	@exec lib/within runtimes/krt python -m runtimes.krt.serve "$(FILE)" --name "$(NAME)" --port "$(PORT)"
+	@exec lib/within runtimes/krt python -m runtimes.krt.serve "$(FILE)" --name "$(NAME)" \
+		--port $(if $(filter file,$(origin PORT)),0,"$(or $(PORT),0)")
 
 relog: ## Log results to MLflow that it has not got, because it was away
 	@for name in $(notdir $(PROCESSES:/=)); do lab/processes/run $$name --relog || failed=1; done; \

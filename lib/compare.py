@@ -24,7 +24,9 @@ from lib.files import replaced_file
 from lib.revisions import Plot, Revision, changed_rows, changes, default_pair
 from lib.viz import COLOURS
 
-LOWER_IS_BETTER = ("loss", "brier", "error", "deviation")
+# What a metric's name tells; of others nobody knows whether more of it is better.
+LOWER_IS_BETTER = ("loss", "brier", "error", "deviation", "rmse", "mae", "mse")
+HIGHER_IS_BETTER = ("accuracy", "auc", "precision", "recall", "f1", "r2", "score")
 OLD, NEW = "#9a6b1f", "#1b6ca8"
 Rows = list[dict[str, str]]
 Table = tuple[Sequence[str], Sequence[tuple[str, ...]]]
@@ -77,10 +79,18 @@ def metrics_table(old: Revision, new: Revision) -> Table:
             by = after - before
             change = f"{by:+d}" if isinstance(by, int) else f"{by:+.4g}"
             if ".validation." in key or ".test." in key:
-                lower = any(word in key for word in LOWER_IS_BETTER)
-                change += " better" if (by < 0) == lower else " worse"
+                change += judged(key, by)
         rows.append((key, shown(before), shown(after), change))
     return ("metric", "before", "after", "change"), rows
+
+
+def judged(key: str, by: float) -> str:
+    """Whether a metric that grew by so much is better now, as far as its name tells."""
+    name = key.rpartition(".")[2]
+    lower = any(word in name for word in LOWER_IS_BETTER)
+    if not lower and not any(word in name for word in HIGHER_IS_BETTER):
+        return ""
+    return " better" if (by < 0) == lower else " worse"
 
 
 def params_table(old: Revision, new: Revision) -> Table:
@@ -243,7 +253,7 @@ def pictures(old: Revision, new: Revision) -> list[tuple[str, Figure]]:
             continue
         try:
             found.append((plot.title, draw(plot, tables)))
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError) as error:
             new.missing.append(f"{plot.path} cannot be drawn as dvc.yaml says: {error!r}.")
     return found
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 from string import Template
+from urllib.parse import quote
 
 from lib.compare import described, markdown, metrics_table, params_table
 from lib.errors import UserError
@@ -44,17 +45,35 @@ def milestone(name: str) -> Path:
         raise UserError(f"{files}: not committed. A report rests on a commit: commit them first.")
     now = Revision("HEAD")
     date = git("show", "-s", "--format=%cs", now.commit)
+    refuse_other_pictures()
     file = DOCS / f"{date}-{name}.md"
     former = sorted(DOCS.glob(f"????-??-??-{name}.md"))
     words = {key: text for old in former for key, text in author_words(old.read_text()).items()}
     content = keep(report(name, date, now, file), words)
+    with replaced_file(file) as new:
+        new.write_text(content, encoding="utf-8")
     for old in former:
         if old != file:
             old.unlink()
             shutil.rmtree(old.with_suffix(""), ignore_errors=True)
-    with replaced_file(file) as new:
-        new.write_text(content, encoding="utf-8")
     return file
+
+
+def refuse_other_pictures() -> None:
+    """UserError where what lies in artifacts/ is not what the commit names."""
+    command = ["lib/within", ".", "dvc", "data", "status", "--granular", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    found = json.loads(done.stdout).get("uncommitted", {}) if done.returncode == 0 else {}
+    other = [
+        path
+        for kind in ("modified", "added")
+        for path in found.get(kind, [])
+        if path.startswith("artifacts/") and path.endswith(".png")
+    ]
+    if other:
+        raise UserError(
+            f"{', '.join(other[:3])}: not of this commit. `dvc checkout` brings its own."
+        )
 
 
 def report(name: str, date: str, now: Revision, file: Path) -> str:
@@ -64,12 +83,12 @@ def report(name: str, date: str, now: Revision, file: Path) -> str:
     measures = list(dict.fromkeys(key for _, _, values in found for key in values))
     results = markdown(
         ("split", "model", *measures),
-        [(s, m, *(f"{v[key]:.4f}" for key in measures)) for s, m, v in found],
+        [(s, m, *(f"{v[key]:.4f}" if key in v else "–" for key in measures)) for s, m, v in found],
     )
     on_validation = {model: values for split, model, values in found if split == "validation"}
     best = max(
         on_validation,
-        key=lambda m: (on_validation[m]["accuracy"], -on_validation[m]["log_loss"]),
+        key=lambda m: (on_validation[m].get("accuracy", 0), -on_validation[m].get("log_loss", 0)),
         default="",
     )
     tag = git("tag", "--points-at", now.commit).replace("\n", ", ")
@@ -78,7 +97,8 @@ def report(name: str, date: str, now: Revision, file: Path) -> str:
         ("tag", tag or "–"),
         *((f"`{path}`", described(out, digits=32)) for path, out in now.outs.items()),
     ]
-    return Template((DOCS / "template.md").read_text(encoding="utf-8")).substitute(
+    # safe_: a dollar that the template has for itself stays as it is.
+    return Template((DOCS / "template.md").read_text(encoding="utf-8")).safe_substitute(
         title=name.replace("-", " ").capitalize(),
         name=name,
         date=date,
@@ -141,10 +161,15 @@ def pictures(folder: Path) -> str:
         return "None on disk: `dvc pull` gets them."
     with replaced_directory(folder) as new:
         for picture in found:
-            shutil.copyfile(picture, new / f"{picture.parent.name}-{picture.name}")
+            shutil.copyfile(picture, new / flat_name(picture))
     return "\n\n".join(
-        f"![{p.parent.name}, {p.stem}]({folder.name}/{p.parent.name}-{p.name})" for p in found
+        f"![{p.parent.name}, {p.stem}]({quote(f'{folder.name}/{flat_name(p)}')})" for p in found
     )
+
+
+def flat_name(picture: Path) -> str:
+    """What a picture is called beside the report."""
+    return "-".join(picture.relative_to("artifacts").parts)
 
 
 def author_words(text: str) -> dict[str, str]:

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from lib.errors import UserError
 
@@ -120,7 +121,12 @@ class Revision:
 
     def yaml(self, path: str) -> Any:
         """What a YAML file says; an empty mapping where it is not there."""
-        return YAML(typ="safe", pure=True).load(self.text(path) or "{}") or {}
+        try:
+            return YAML(typ="safe", pure=True).load(self.text(path) or "{}") or {}
+        except YAMLError:
+            raise UserError(
+                f"{path} of {self.label} is no YAML: a merge left marks in it?"
+            ) from None
 
     @cached_property
     def params(self) -> dict[str, Any]:
@@ -149,7 +155,12 @@ class Revision:
             for path in map(first, stage.get("metrics") or []):
                 if path.endswith(".json") and (text := self.text(path)):
                     stem = PurePosixPath(path).stem
-                    found |= {f"{stem}.{key}": v for key, v in dotted(json.loads(text)).items()}
+                    try:
+                        content = json.loads(text)
+                    except ValueError:
+                        self.missing.append(f"{path} of {self.label} is no JSON: a merge?")
+                        continue
+                    found |= {f"{stem}.{key}": v for key, v in dotted(content).items()}
         return found
 
     @cached_property
@@ -182,16 +193,23 @@ class Revision:
         found = []
         for stage in (pipeline.get("stages") or {}).values():
             for entry in stage.get("plots") or []:
-                said = first(entry.values()) if isinstance(entry, Mapping) else {}
-                if "x" in said and "y" in said:
+                said = (first(entry.values()) if isinstance(entry, Mapping) else {}) or {}
+                if isinstance(said.get("x"), str) and isinstance(said.get("y"), str):
                     title = said.get("title", first(entry))
                     found.append(
                         Plot(title, first(entry), said["x"], [said["y"]], said.get("template", ""))
                     )
         for entry in pipeline.get("plots") or []:
             title, said = next(iter(entry.items())) if isinstance(entry, Mapping) else (entry, {})
+            said = said or {}
             files = said.get("y")
-            for path, columns in files.items() if isinstance(files, Mapping) else ():
+            if isinstance(files, str | list) and title.endswith(".csv"):
+                files = {title: files}
+            if not isinstance(files, Mapping) or not isinstance(said.get("x"), str):
+                self.missing.append(f"The plot '{title}' of {self.label} is drawn by DVC alone: "
+                                    "it names no x, or no y with files.")  # fmt: skip
+                continue
+            for path, columns in files.items():
                 several = columns if isinstance(columns, list) else [columns]
                 found.append(Plot(title, path, said["x"], several, said.get("template", "")))
         return found

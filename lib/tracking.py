@@ -240,19 +240,25 @@ class Logger:
     """Calls `log(mlflow)` in a forked process, which connects to MLflow while this one computes."""
 
     def __init__(
-        self, stage: str, log: Callable[[Any, Params], None], *, once: bool = False
+        self,
+        stage: str,
+        log: Callable[[Any, Params], None],
+        register: Callable[[Any, Params, str], None] | None = None,
+        *,
+        once: bool = False,
     ) -> None:
         """Start connecting.
 
         Args:
             stage: whose run it will be.
             log: gets the mlflow module and the parameters, and logs one run.
+            register: gets both and the id of the run, be it this one or one that is there already.
             once: log nothing where MLflow has this very run already.
         """
         self.stage, self.once, self.run_id = stage, once, ""
         fork = multiprocessing.get_context("fork")
         self.events, child = fork.Pipe()
-        arguments = (self.events, child, stage, log, once)
+        arguments = (self.events, child, stage, log, register, once)
         self.process = fork.Process(target=log_when_told, args=arguments, daemon=True)
         self.process.start()
         child.close()
@@ -302,6 +308,7 @@ def log_when_told(
     events: Connection,
     stage: str,
     log: Callable[[Any, Params], None],
+    register: Callable[[Any, Params, str], None] | None,
     once: bool,
 ) -> None:
     """What the forked process does: connect, wait for the word, log, tell how it went."""
@@ -324,19 +331,28 @@ def log_when_told(
     except (EOFError, KeyboardInterrupt):  # the parent failed, was killed, or was interrupted
         return
     if not outcome:
-        outcome = log_now(
-            Attentive(mlflow, events), stage, lambda mlflow: log(mlflow, params), once
-        )
+        outcome = log_now(Attentive(mlflow, events), stage, params, log, register, once)
     events.send(("outcome", outcome))
 
 
-def log_now(mlflow: Any, stage: str, log: Callable[[Any], None], once: bool) -> str:
+def log_now(
+    mlflow: Any,
+    stage: str,
+    params: Params,
+    log: Callable[[Any, Params], None],
+    register: Callable[[Any, Params, str], None] | None,
+    once: bool,
+) -> str:
     """The outcome in a line: logged, already there, or what went wrong."""
     try:
-        if once and (url := logged_already(mlflow, stage)):
-            return f"already logged: {url}"
-        log(mlflow)
-        info = mlflow.last_active_run().info
+        known = logged_already(mlflow, stage) if once else None
+        if known is None:
+            log(mlflow, params)
+        info = known or mlflow.last_active_run().info
+        if register:
+            register(mlflow, params, info.run_id)
+        if known:
+            return f"already logged: {run_url(info)}"
         mlflow.events.send(("run", info.run_id))
         return f"logged: {run_url(info)}"
     except Exception as error:
@@ -390,19 +406,19 @@ class Attentive:
         return call
 
 
-def logged_already(mlflow: Any, stage: str) -> str:
-    """The address of the finished run with this fingerprint; unfinished ones are marked killed."""
+def logged_already(mlflow: Any, stage: str) -> Any:
+    """The finished run with this fingerprint, or None; unfinished ones are marked killed."""
     client = mlflow.MlflowClient()
     pipeline = Pipeline.read(stage)
     if not pipeline.fingerprint():
-        return ""
+        return None
     wanted = f"tags.fingerprint = '{pipeline.fingerprint()}' and tags.stage = '{stage}'"
     experiment = client.get_experiment_by_name(pipeline.params["experiment"])
     for run in client.search_runs([experiment.experiment_id], filter_string=wanted):
         if run.info.status == "FINISHED":
-            return run_url(run.info)
+            return run.info
         client.set_terminated(run.info.run_id, "KILLED")
-    return ""
+    return None
 
 
 def run_url(info: Any) -> str:

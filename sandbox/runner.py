@@ -93,8 +93,8 @@ class Workflow:
         What wants every branch is left out: nobody waits for all tests at each push to a sandbox.
         """
         push = on_push(self.content)
-        paths = [str(path) for path in push.get("paths", ["**"])]
-        return branch in push.get("branches", []) and any(
+        paths = listed(push.get("paths")) or ["**"]
+        return branch in listed(push.get("branches")) and any(
             re.fullmatch(filter_pattern(path), name) for path in paths for name in changed
         )
 
@@ -124,10 +124,14 @@ def on_push(content: dict[str, Any]) -> dict[str, Any]:
     return push if isinstance(push, dict) else {}
 
 
+def listed(said: Any) -> list[str]:
+    """What a key of a workflow says, be it one thing or several."""
+    return [said] if isinstance(said, str) else [str(one) for one in said or []]
+
+
 def tag_patterns(content: dict[str, Any]) -> list[str]:
     """`on.push.tags` of a workflow; nothing where it does not say."""
-    tags = on_push(content).get("tags")
-    patterns = [tags] if isinstance(tags, str) else [str(tag) for tag in tags or []]
+    patterns = listed(on_push(content).get("tags"))
     return [pattern.replace(UNFILLED, default_run_tag()) for pattern in patterns]
 
 

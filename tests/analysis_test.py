@@ -242,6 +242,20 @@ def test_a_milestone_is_compared_with_the_one_before(project):
     assert re.search(r"train_dnn_pytorch\.lr +\| 0.001 +\| 0.01 ", text)
 
 
+def test_a_report_may_have_a_form_of_its_own(project):
+    template = project.folder / "lab/docs/template.md"
+    template.write_text("# $title for $100, $unknown\n\n<!-- author: more -->\n<!-- /author -->\n")
+    project.commit("Another form")
+    project.run("make", "milestone", "NAME=first-model")
+    assert report(project).read_text().startswith("# First model for $100, $unknown\n")
+
+
+def test_pictures_of_another_commit_are_in_no_report(project):
+    project.git("checkout", "--quiet", "before")
+    said = project.run("make", "milestone", "NAME=first-model", ok=False)
+    assert "not of this commit. `dvc checkout` brings its own" in said
+
+
 @pytest.mark.parametrize("name", ["", "First Model", "../escape", "a--b", "$(touch pwned)"])
 def test_a_milestone_needs_a_plain_name(two_runs, name):
     command = ("lib/within", "--dev", ".", "python", "-m", "lib.milestone", name)

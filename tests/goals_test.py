@@ -257,7 +257,7 @@ def test_good_results_are_merged_released_downloaded_and_answer_right(sandbox, g
 @pytest.mark.parametrize(
     ("tag", "said"),
     [
-        ("runtime-V1.0", "version is 'cancer-V1.0': it must match"),
+        ("runtime-V1.0", "version is 'cancer-V1.0': the engine wants"),
         (
             "runtime-$(touch${IFS}pwned);'v1",
             "has characters that are not letters, digits or one of",

@@ -87,13 +87,44 @@ def test_the_version_is_the_tags_or_else_the_commits(project):
     assert "build/cancer-v2.krt" in project.run("make", "runtime")
 
 
+def test_a_tag_for_one_runtime_is_not_the_version_of_another_with_a_like_name(project):
+    shutil.copytree(project.folder / "runtimes/cancer", project.folder / "runtimes/cancer-lite")
+    project.commit("A lighter one")
+    project.git("tag", "runtime-cancer-lite-v1")
+    assert "build/cancer-lite-v1.krt" in project.run("make", "runtime", "NAME=cancer-lite")
+    assert "build/cancer-g" in project.run("make", "runtime", "NAME=cancer")
+
+
+@pytest.mark.parametrize(
+    ("assets", "said"),
+    [
+        ("a: dvc.yaml\na: dvc.lock\n", "runtimes/cancer/assets.yml: it is not YAML"),
+        ("assets/models: artifacts/onnx\n", "artifacts/onnx is a folder: name each of its files"),
+        ("- artifacts/onnx/densenet.onnx\n", "must hold lines of two paths"),
+        ("assets/x: no/such.file\n", "no/such.file is not there"),
+        (f"{'x' * 120}: params.yaml\n", "a path is too long for an archive"),
+        ("../../evil: params.yaml\n", "leads out of the archive"),
+    ],
+)
+def test_a_mistake_in_assets_is_told(project, assets, said):
+    (project.folder / "runtimes/cancer/assets.yml").write_text(assets)
+    project.commit("A mistake")
+    found = project.run("make", "runtime", "VERSION=v4", ok=False)
+    assert said in found
+    assert "Traceback" not in found
+    assert not krt(project, "cancer-v4").exists()
+
+
 @pytest.mark.parametrize(
     ("version", "said"),
     [
-        ("v1.0", "version is 'cancer-v1.0': it must"),
-        ("V1", "version is 'cancer-V1': it must"),
-        ("a-version-with-many-letters", "version is 'cancer-a-version-with-many-letters': it must"),
-        ("$(touch pwned)", "version is 'cancer-$(touch pwned)': it must"),
+        ("v1.0", "version is 'cancer-v1.0': the engine wants"),
+        ("V1", "version is 'cancer-V1': the engine wants"),
+        ("a-version-with-many-letters", "version is 'cancer-a-version-with-many-letters': the"),
+        ("$(touch pwned)", "version is 'cancer-$(touch pwned)': the engine wants"),
+        ("\\1", "': the engine wants"),
+        ("v1 #/../../../x", "': the engine wants"),
+        ("v1\nimage: x", "': the engine wants"),
     ],
 )
 def test_a_version_that_the_engine_would_refuse_is_refused_here(trained, version, said):
@@ -136,7 +167,7 @@ def test_a_model_that_misses_its_goals_is_built_only_if_told_to(project):
     assert "7 of 8 goals met, built all the same" in said
     with tarfile.open(krt(project, "cancer-v3")) as archive:
         readme = archive.extractfile("docs/README.md").read().decode()
-    assert "7 of 8 goals met, built all the same" in readme
+    assert "some are missed; built all the same" in readme
 
 
 def test_a_manifest_with_a_mistake_is_told_by_key_and_value(project):
@@ -166,6 +197,9 @@ def test_the_example_answers_as_its_model_does_in_python(trained):
 def test_a_second_runtime_is_added_by_copying_a_folder_and_can_do_what_the_engine_can(project):
     add_echo(project)
     assert "say which runtime, with NAME=" in project.run("make", "runtime", ok=False)
+    with (project.folder / ".env").open("a") as file:
+        file.write("IN_DOTENV=yes\n")
+    project.commit("A variable for everyone")
     project.run("make", "runtime", "NAME=echo", "VERSION=v1")
     rehearse = ("make", "rehearse", "FILE=build/echo-v1.krt")
     assert "config.variables asks for GREETING" in project.run(*rehearse, ok=False)
@@ -216,11 +250,13 @@ def test_what_is_no_runtime_of_this_repository_is_told(trained, tmp_path):
     trained.run("make", "runtime", "VERSION=v1")
     for file, said in (
         ("build/nothing.krt", "build/nothing.krt is not there, or no file"),
-        ("params.yaml", "params.yaml is not as the engine takes it"),
+        ("params.yaml", "params.yaml is no archive: a KAI version's YAML file is only checked"),
+        ("README.md", "README.md is not as the engine takes it"),
     ):
         found = trained.run("make", "rehearse", f"FILE={file}", ok=False)
         assert said in found
         assert "Traceback" not in found
+    assert "which file? FILE=build/name-version.krt" in trained.run("make", "rehearse", ok=False)
     found = trained.run("make", "rehearse", "FILE=build/cancer-v1.krt", "NAME=other", ok=False)
     assert "no runtime is called 'other'" in found
 

@@ -105,6 +105,25 @@ def test_a_name_server_that_hangs_is_not_waited_for(prepared):
     results(prepared)
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["http://somebody:the-password@127.0.0.1:1/", "http://[::1", "ftp://127.0.0.1/x", "nonsense"],
+)
+def test_whatever_stands_in_mlflow_url_preflight_says_so_in_a_line_without_the_password(
+    project, address
+):
+    command = ("lib/within", ".", "python", ".github/scripts/preflight.py", "--connections")
+    said = project.run(*command, ok=False, MLFLOW_URL=address)
+    assert "\nMLflow at " in said
+    assert "the-password" not in said
+    assert "Traceback" not in said
+
+
+def test_a_relog_of_what_is_not_there_says_how_to_get_it(project):
+    said = project.run("lab/processes/run", "export_models", "--relog", ok=False)
+    assert "export_models: not there: artifacts/onnx. `dvc pull` or `make run` brings it." in said
+
+
 def search(address, expression):
     """Runs on a server by a filter: their name, status and parent, asked for by mlflow itself."""
     script = (
@@ -140,12 +159,19 @@ def test_what_a_server_missed_is_logged_when_it_is_back_and_only_once(
     assert "MLflow" in project.run("make", "relog", ok=False, MLFLOW_URL=address)
     with mlflow_server(tmp_path, port, environment):
         assert project.run("make", "relog", MLFLOW_URL=address).count("MLflow: logged") == 4
-        assert project.run("make", "relog", MLFLOW_URL=address).count("MLflow: already logged") == 4
-        runs = search(address, "")
+        again = project.run("make", "relog", MLFLOW_URL=address)
+        assert again.count("MLflow: already logged") == 4
+        assert "candidate" not in again, "what is not committed is in no registry"
+        runs, commit = search(address, ""), project.git("rev-parse", "HEAD").strip()
+        project.commit("Results")
+        again = project.run("make", "relog", MLFLOW_URL=address)
+        assert again.count("MLflow: already logged") == 4
+        assert "MLflow: densenet is version 1, candidate" in again
+        again = project.run("lab/processes/run", "export_models", "--relog", MLFLOW_URL=address)
+        assert "MLflow: densenet is version 1, candidate" in again, "the same model: no second one"
     by_name = {run["name"]: run for run in runs}
     assert len(runs) == 11, "four processes and seven classifiers, each once"
     assert {run["status"] for run in runs} == {"FINISHED"}
-    commit = project.git("rev-parse", "HEAD").strip()
     assert {run["tags"]["git.commit"] for run in runs} == {commit}
     dnn = by_name["train_dnn_pytorch"]
     assert dnn["tags"]["git.dirty"] == "true", "params.yaml was edited and not committed"

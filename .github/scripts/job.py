@@ -1,8 +1,10 @@
 """What the steps of a run share: git, the note from step to step, the lines a person reads."""
 
 import base64
+import http.client
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.error
@@ -76,24 +78,39 @@ def ask_mlflow(path: str, content: bytes | None = None, **query: str) -> Any:
     url = os.environ.get("MLFLOW_URL", "")
     if not url or MARK in url:
         raise JobError("MLFLOW_URL is not filled in: set the variable MLFLOW_URL.")
-    address = f"{url.rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}"
-    request = urllib.request.Request(address, content, {"Content-Type": "application/json"})
-    user, password, token = (
-        os.environ.get(f"MLFLOW_TRACKING_{n}") for n in ("USERNAME", "PASSWORD", "TOKEN")
-    )
-    if user and password:
-        basic = base64.b64encode(f"{user}:{password}".encode()).decode()
-        request.add_header("Authorization", f"Basic {basic}")
-    elif token:
-        request.add_header("Authorization", f"Bearer {token}")
+    shown = without_password(url)
     try:
+        parts = urllib.parse.urlsplit(url)
+        address = f"{shown.rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}"
+        request = urllib.request.Request(address, content, {"Content-Type": "application/json"})
+        if authorization := mlflow_authorization(parts):
+            request.add_header("Authorization", authorization)
         with urllib.request.urlopen(request, timeout=5) as answer:
             return json.loads(answer.read() or b"{}")
     except urllib.error.HTTPError as error:
         why = f"answers {error.code}"
-    except (OSError, ValueError) as error:
-        why = f"does not answer: {error}"
-    raise JobError(f"MLflow at {url} {why}.")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        why = f"does not answer: {str(error) or type(error).__name__}"
+    raise JobError(f"MLflow at {shown} {why}.")
+
+
+def mlflow_authorization(address: urllib.parse.SplitResult) -> str:
+    """The header that says who asks: from the variables of MLflow's clients, or the address."""
+    user, password, token = (
+        os.environ.get(f"MLFLOW_TRACKING_{n}", "") for n in ("USERNAME", "PASSWORD", "TOKEN")
+    )
+    if not (user and password):
+        user, password = (
+            urllib.parse.unquote(p or "") for p in (address.username, address.password)
+        )
+    if user and password:
+        return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+    return f"Bearer {token}" if token else ""
+
+
+def without_password(url: str) -> str:
+    """The address as it may be shown: no user and password in it."""
+    return re.sub(r"//[^/@]*@", "//", url)
 
 
 def s3_endpoint() -> str:

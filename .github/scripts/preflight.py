@@ -29,6 +29,7 @@ from job import (
     run,
     run_url,
     summarise,
+    without_password,
 )
 
 PLAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._/+-]*"
@@ -204,7 +205,7 @@ def tracked_data_are_there() -> str:
 def mlflow_answers() -> str:
     """Within five seconds, to these credentials."""
     ask_mlflow("experiments/search", max_results="1")
-    return f"MLflow answers: {os.environ['MLFLOW_URL']}"
+    return f"MLflow answers: {without_password(os.environ['MLFLOW_URL'])}"
 
 
 MUST: tuple[Callable[[], str], ...] = (

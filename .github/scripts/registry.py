@@ -58,14 +58,16 @@ def models() -> dict[str, str]:
         files = DVCFileSystem(str(ROOT))
         return {
             name: dvc_md5(files.info(artifact.path))
-            for artifacts in named.values()
+            for file, artifacts in named.items()
+            if file == "dvc.yaml"  # lib/registry.py registers what that one names
             for name, artifact in artifacts.items()
             if artifact.type == "model"
         }
     except KeyError:
         raise JobError(
-            "What the models of this commit are cannot be told, for their folder is not in the "
-            "bucket: `dvc push` where it is, then re-run this job."
+            "What the models of this commit are cannot be told: a model in artifacts: of dvc.yaml "
+            "is none of DVC's files, or its folder is not in the bucket (then `dvc push` where it "
+            "is, and re-run this job)."
         ) from None
     except (DvcException, OSError) as error:
         raise JobError(f"What the models of this commit are cannot be told: {error}") from None

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 from job import ROOT, JobError, git, last_line, main, read_note, run_url, summarise
+from preflight import why_storage_failed
 
 TAG = "runtime-"
 BUILT = re.compile(r"^(\S+\.krt): (.*)$", re.MULTILINE)
@@ -26,8 +27,11 @@ def release() -> None:
         raise JobError("Not all data and models are in the bucket: `dvc push` where they are.")
     built = [(name, *build(name, version)) for name, version in wanted]
     rehearsed = [(file, what, rehearse(file, name)) for name, file, what in built]
+    bucket = Bucket()
+    for file, *_ in rehearsed:
+        bucket.refuse_another(file)
     for file, what, answered in rehearsed:
-        address = upload(file)
+        address = bucket.upload(file)
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         summarise(
             f"### {file.name}\n\n| | |\n| --- | --- |\n| where | `{address}` |\n"
@@ -74,30 +78,45 @@ def step(module: str, *arguments: str) -> str:
             lines.append(line)
     said = "".join(lines)
     if process.returncode:
-        raise JobError(f"Not released. {last_line(said).strip('= ')}")
+        why = last_line(said).strip("=! ").removeprefix("_pytest.outcomes.Exit: ")
+        raise JobError(f"Not released. {why}")
     return said
 
 
-def upload(file: Path) -> str:
-    """Put a file into the bucket, beside DVC's folder; its address."""
-    from dvc.repo import Repo
+class Bucket:
+    """The bucket of DVC's remote, of which releases have a folder."""
 
-    with Repo(str(ROOT)) as repo:
-        remote = repo.cloud.get_remote()
+    def __init__(self) -> None:
+        from dvc.repo import Repo
+
+        with Repo(str(ROOT)) as repo:
+            remote = repo.cloud.get_remote()
         if remote.fs.protocol != "s3":
             raise JobError(f"Releases go to S3, and DVC's remote is {remote.fs.protocol}.")
-        path = f"{remote.path.split('/')[0]}/{FOLDER}/{file.name}"
+        self.fs, self.folder = remote.fs, f"{remote.path.split('/')[0]}/{FOLDER}"
+
+    def refuse_another(self, file: Path) -> None:
+        """JobError where a file with other content is called so there."""
+        path = f"{self.folder}/{file.name}"
         try:
-            if not remote.fs.exists(path):
-                remote.fs.put_file(str(file), path)
-            elif remote.fs.cat_file(path) != file.read_bytes():
-                raise JobError(
-                    f"s3://{path} is there already with other content, and a release is never "
-                    "replaced: tag the commit with another version."
-                )
-        except OSError as error:
-            raise JobError(f"{file.name} could not be uploaded: {error}") from None
-    return f"s3://{path}"
+            other = self.fs.exists(path) and self.fs.cat_file(path) != file.read_bytes()
+        except Exception as error:  # of s3fs, botocore, aiohttp or the operating system
+            raise JobError(f"S3 {why_storage_failed(error)}") from None
+        if other:
+            raise JobError(
+                f"s3://{path} is there already with other content, and a release is never "
+                "replaced: tag the commit with another version."
+            )
+
+    def upload(self, file: Path) -> str:
+        """Put a file there; its address."""
+        path = f"{self.folder}/{file.name}"
+        try:
+            if not self.fs.exists(path):
+                self.fs.put_file(str(file), path)
+        except Exception as error:  # as above
+            raise JobError(f"{file.name}: S3 {why_storage_failed(error)}") from None
+        return f"s3://{path}"
 
 
 if __name__ == "__main__":

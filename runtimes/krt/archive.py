@@ -5,6 +5,7 @@ Reading what may be hostile is check.py's; nothing here is called before it has 
 
 import gzip
 import io
+import shutil
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -39,4 +40,4 @@ def unpack(file: Path, folder: Path) -> None:
                 place.mkdir()
             elif (content := archive.extractfile(member)) is not None:
                 with place.open("xb") as new:
-                    new.write(content.read())
+                    shutil.copyfileobj(content, new)

@@ -16,13 +16,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from ruamel.yaml import YAML
-
 from lib.errors import UserError
 from lib.files import replaced_file
 from runtimes.krt.archive import pack
 from runtimes.krt.check import MANIFEST, check, load
-from runtimes.krt.format import ManifestV2, read
+from runtimes.krt.format import NAME, ManifestV2, read
 from runtimes.krt.proto import generated
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -55,8 +53,8 @@ def default_version(name: str) -> str:
     for tag in git("tag", "--points-at", "HEAD").split():
         rest = tag.removeprefix(TAG)
         if rest != tag:
-            others = [n for n in names() if n != name and rest.startswith(f"{n}-")]
-            found += [] if others else [rest.removeprefix(f"{name}-")]
+            named = max((n for n in names() if rest.startswith(f"{n}-")), key=len, default=name)
+            found += [rest.removeprefix(f"{name}-")] if named == name else []
     if len(found) > 1:
         raise UserError(f"this commit has {len(found)} tags for {name}: say which, with VERSION=.")
     return found[0] if found else f"g{git('rev-parse', 'HEAD')[:7]}"
@@ -70,6 +68,11 @@ def build(name: str, version: str, *, anyway: bool) -> Path:
             goal is missed, or the archive would not be as the engine takes it.
     """
     version = f"{name}-{version}"
+    if not re.fullmatch(NAME, version) or len(version) > 19:
+        raise UserError(
+            f"version is {version!r}: the engine wants at most 19 lower-case letters, digits and "
+            f"hyphens, a letter or digit at both ends, {name}- among them: say VERSION=v1."
+        )
     if dirty := git("status", "--porcelain"):
         changed = ", ".join(line[3:] for line in dirty.splitlines()[:5])
         raise UserError(
@@ -79,12 +82,16 @@ def build(name: str, version: str, *, anyway: bool) -> Path:
     refuse_untracked(assets)
     files = sources(name, version)
     files |= {path: (ROOT / source).read_bytes() for path, source in assets.items()}
-    reached = judged_goals(anyway=anyway)
-    readme = files.get("docs/README.md", f"# {name}\n".encode()).decode("utf-8")
-    files["docs/README.md"] = (readme + provenance(version, assets, files, reached)).encode()
+    reached, missed = judged_goals(anyway=anyway)
+    readme = text_of(files.get("docs/README.md", f"# {name}\n".encode()), "docs/README.md")
+    files["docs/README.md"] = (readme + provenance(version, assets, files, missed)).encode()
     file = BUILD / f"{version}.krt"
+    try:
+        packed = pack(files)
+    except ValueError as error:
+        raise UserError(f"a path is too long for an archive: {error}.") from None
     with replaced_file(file) as new:
-        new.write_bytes(pack(files))
+        new.write_bytes(packed)
         if problems := check(new):
             raise UserError(
                 "\n".join([f"{file.name} would not be as the engine takes it:", *problems])
@@ -100,15 +107,20 @@ def build(name: str, version: str, *, anyway: bool) -> Path:
 def assets_of(name: str) -> dict[str, str]:
     """Paths in the archive, and where the files are here, as assets.yml says."""
     file = ROOT / "runtimes" / name / "assets.yml"
-    said = YAML(typ="safe", pure=True).load(file.read_text("utf-8")) if file.exists() else {}
+    shown = f"runtimes/{name}/assets.yml"
+    said, problems = load(text_of(file.read_bytes(), shown)) if file.exists() else ({}, [])
+    if problems:
+        raise UserError(f"{shown}: {problems[0]}")
     if not isinstance(said, dict | None) or not all(
         isinstance(part, str) for pair in (said or {}).items() for part in pair
     ):
         raise UserError(
-            f"{file.relative_to(ROOT)} must hold lines of two paths: the one in the archive: the "
+            f"{shown} must hold lines of two paths: the one in the archive: the "
             "one here, for example assets/model.onnx: artifacts/onnx/densenet.onnx."
         )
     for source in (said or {}).values():
+        if (ROOT / source).is_dir():
+            raise UserError(f"{shown}: {source} is a folder: name each of its files.")
         if not (ROOT / source).is_file():
             raise UserError(f"{source} is not there: `dvc pull` or `make run` brings it.")
     return said or {}
@@ -121,7 +133,7 @@ def refuse_untracked(assets: Mapping[str, str]) -> None:
     if done.returncode:
         raise UserError(f"DVC cannot say what it tracks: {done.stderr.strip()[-300:]}")
     unchanged = set(json.loads(done.stdout).get("unchanged", []))
-    in_git = set(git("ls-files").splitlines())
+    in_git = set(git("ls-files", "-z").split("\0"))
     for source in assets.values():
         if source not in unchanged | in_git:
             raise UserError(
@@ -130,19 +142,23 @@ def refuse_untracked(assets: Mapping[str, str]) -> None:
             )
 
 
-def judged_goals(*, anyway: bool) -> str:
-    """How many goals are met; UserError where not all are, unless it is to be built anyway."""
+def judged_goals(*, anyway: bool) -> tuple[str, bool]:
+    """How many goals are met, and whether some are not.
+
+    UserError where some are not, unless it is to be built anyway. The archive says no number: how
+    many apply depends on what main has by now, and the same commit gives the same bytes.
+    """
     if not list((ROOT / "goals").glob("*_test.py")):
-        return "no goals to meet"
+        return "no goals to meet", False
     note = ROOT / ".goals.json"
     note.unlink(missing_ok=True)
     command = ["lib/within", "goals", "python", "-m", "goals"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     summary = json.loads(note.read_text("utf-8"))["summary"] if note.exists() else "not judged"
     if done.returncode == 0:
-        return str(summary)
+        return str(summary), False
     if anyway:
-        return f"{summary}, built all the same"
+        return f"{summary}, built all the same", True
     print(done.stdout)
     raise UserError(
         f"goals: {summary}. What misses its goals is not released: `make goals` says more, and "
@@ -155,9 +171,15 @@ def sources(name: str, version: str) -> dict[str, bytes]:
     folder = ROOT / "runtimes" / name
     tracked = git("ls-files", "-z", "--", str(folder.relative_to(ROOT))).split("\0")
     paths = [path.split("/", 2)[2] for path in tracked if path]
-    files = {p: (folder / p).read_bytes() for p in paths if not NOT_PACKED.search(p)}
+    paths = [path for path in paths if not NOT_PACKED.search(path)]
+    if folders := [path for path in paths if not (folder / path).is_file()]:
+        raise UserError(
+            f"runtimes/{name}/{folders[0]} is no file: links to folders are not packed."
+        )
+    files = {path: (folder / path).read_bytes() for path in paths}
+    manifest_text = text_of(files[MANIFEST], f"runtimes/{name}/{MANIFEST}")
     text, found = re.subn(
-        r"(?m)^version:.*$", f"version: {version}", files[MANIFEST].decode("utf-8"), count=1
+        r"(?m)^version:.*$", lambda _: f"version: {version}", manifest_text, count=1
     )
     if not found:
         raise UserError(f"runtimes/{name}/{MANIFEST} has no line `version:`: write one.")
@@ -170,12 +192,12 @@ def sources(name: str, version: str) -> dict[str, bytes]:
     if not isinstance(manifest, ManifestV2):
         raise UserError(f"runtimes/{name}/{MANIFEST} is of KRT v1: v2 is built (krtVersion: v2).")
     code = generated(folder, sorted(path for path in files if path.endswith(".proto")))
-    nodes = {str(PurePosixPath(n.src).parent) for w in manifest.workflows for n in w.nodes}
-    return files | {f"{node}/{file}": text for node in nodes for file, text in code.items()}
+    nodes = {PurePosixPath(n.src).parent for w in manifest.workflows for n in w.nodes}
+    return files | {str(node / file): text for node in nodes for file, text in code.items()}
 
 
 def provenance(
-    version: str, assets: Mapping[str, str], files: Mapping[str, bytes], reached: str
+    version: str, assets: Mapping[str, str], files: Mapping[str, bytes], missed: bool
 ) -> str:
     """Where all of it comes from, in Markdown."""
     lines = [
@@ -184,10 +206,18 @@ def provenance(
         "| --- | --- |",
         f"| version | {version} |",
         f"| commit | `{git('rev-parse', 'HEAD')}`, {git('show', '-s', '--format=%cs', 'HEAD')} |",
-        f"| goals | {reached} |",
+        f"| goals | {'some are missed; built all the same' if missed else 'met'} |",
         *(f"| `{path}` | `{it}`, md5 `{md5(files[path])}` |" for path, it in assets.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def text_of(content: bytes, file: str) -> str:
+    """A text; UserError where it is none."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is not UTF-8: save it so.") from None
 
 
 def md5(content: bytes) -> str:

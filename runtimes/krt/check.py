@@ -5,6 +5,7 @@ limits below allow. Every problem is told in one go, a line each.
 """
 
 import gzip
+import os
 import posixpath
 import re
 import sys
@@ -25,7 +26,12 @@ ENTRIES = 10_000
 BYTES = 4 * 2**30  # unpacked
 TEXT_BYTES = 2**20  # of a manifest or a proto
 NESTING = 50  # of a manifest
+PATH_BYTES = 1024
 BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 200  # above so many bytes, not so many times the packed ones
+
+
+TOKEN = re.compile(r"[{}]|\w+")
+STRING_END = {quote: re.compile(rf"(?:\\.|[^\\\n{quote}])*+{quote}?") for quote in "\"'"}
 
 
 class RefusedError(Exception):
@@ -98,6 +104,11 @@ def add(found: Contents, member: tarfile.TarInfo, archive: tarfile.TarFile) -> N
         what = "a link" if member.islnk() or member.issym() else "neither file nor folder"
         found.problems.append(f"entry {shown} is {what}: there may be files and folders only.")
         return
+    if member.sparse is not None or any("sparse" in key for key in member.pax_headers):
+        found.problems.append(f"entry {shown} is a sparse file: its bytes must all be there.")
+        return
+    if sum(found.files.values()) + member.size > BYTES:
+        raise RefusedError(f"its files have more than {BYTES:,} bytes: make it smaller.")
     if name in found.files or name in found.folders:
         found.problems.append(f"entry {shown} comes twice: each may come once.")
         return
@@ -130,6 +141,8 @@ def bad_name(name: str) -> str:
         )
     if "\\" in name or not name.isprintable():
         return "has a backslash or a character that cannot be printed in its name."
+    if len(os.fsencode(name)) > PATH_BYTES or any(len(os.fsencode(p)) > 255 for p in parts):
+        return f"is too long: a name has at most 255 bytes, a path {PATH_BYTES}."
     return ""
 
 
@@ -161,15 +174,43 @@ def load(text: str) -> tuple[Any, list[str]]:
             if depth > NESTING:
                 return None, [f"its YAML is nested more than {NESTING} deep."]
         return YAML(typ="safe", pure=True).load(text), []
-    except (YAMLError, ValueError) as error:
+    except (YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        # The last four are what its tags (!!int '', !!bool maybe) end in.
         return None, [f"it is not YAML: {' '.join(str(error).split())[:200]}."]
 
 
 def methods(proto: str) -> set[str]:
     """The rpcs of a proto's services."""
-    plain = re.sub(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/\*.*?\*/', " ", proto, flags=re.DOTALL)
-    services = re.findall(r"\bservice\s+\w+\s*\{((?:[^{}]|\{[^{}]*\})*)\}", plain)
-    return {name for body in services for name in re.findall(r"\brpc\s+(\w+)\s*\(", body)}
+    found, depth, service = set(), 0, 0
+    words = TOKEN.findall(without_comments(proto))
+    for before, word in zip(["", *words], words, strict=False):
+        if word == "{":
+            depth += 1
+        elif word == "}":
+            depth -= 1
+            service = service if depth >= service else 0
+        elif before == "service" and depth == 0:
+            service = 1
+        elif before == "rpc" and service and depth == service:
+            found.add(word)
+    return found
+
+
+def without_comments(proto: str) -> str:
+    """The text without comments and strings, in one pass."""
+    kept, at = [], 0
+    for start in re.finditer(r"//|/\*|[\"']", proto):
+        if start.start() < at:  # within the one before
+            continue
+        kept.append(proto[at : start.start()])
+        if start[0] in ("//", "/*"):
+            end = proto.find("\n" if start[0] == "//" else "*/", start.end())
+            at = len(proto) if end < 0 else end + (0 if start[0] == "//" else 2)
+        else:
+            closing = STRING_END[start[0]].match(proto, start.end())
+            at = closing.end() if closing else len(proto)
+        kept.append(" ")
+    return "".join([*kept, proto[at:]])
 
 
 def check_archive(file: Path) -> list[str]:

@@ -248,6 +248,14 @@ def test_all_problems_are_told_at_once(tmp_path):
     assert len(problems) == 3
 
 
+def sparse():
+    """A file of 400 MB of which one block is in the archive."""
+    info, content = entry("big", b"0\n".ljust(512, b"\0"))
+    about = {"major": "1", "minor": "0", "name": "big", "realsize": str(400 * 2**20)}
+    info.pax_headers = {f"GNU.sparse.{key}": value for key, value in about.items()}
+    return info, content
+
+
 FOLDER = tarfile.DIRTYPE
 HOSTILE = [
     (entry("../evil"), "leads out of the archive"),
@@ -266,6 +274,8 @@ HOSTILE = [
     (entry("new/file"), "'new/file' comes before its folder: 'new'"),
     (entry("new/folder", kind=FOLDER), "'new/folder' comes before its folder"),
     (entry("krt.yml/x"), "is below 'krt.yml', which is a file"),
+    (entry("x" * 300), "is too long"),
+    (sparse(), "is a sparse file"),
 ]
 
 
@@ -313,6 +323,8 @@ def test_what_is_no_archive_is_refused(tmp_path):
         ("a: [", "not YAML"),
         ("a: 1\na: 2", "not YAML"),
         pytest.param("[" * 5000, "nested more than 50", id="deep"),
+        ("version: !!bool maybe", "not YAML"),
+        ("version: !!int ''", "not YAML"),
         ("- 1", "it must be a mapping"),
         ("!!python/object:os.system x", "YAML"),
     ],
@@ -323,6 +335,25 @@ def test_a_manifest_that_is_no_plain_mapping_is_refused(tmp_path, text, said):
     problems = check(packed(tmp_path / "x.krt", [entry("krt.yml", text.encode()), *others]))
     assert problems, text[:20]
     assert any(said in problem or "nested too deeply" in problem for problem in problems), problems
+
+
+RPCS = [
+    ("service S { rpc A (X) returns (Y); rpc B(X) returns (Y) {} }", {"A", "B"}),
+    (
+        'service S { rpc A (X) returns (Y) { option (g.http) = { get: "/{a}" }; } rpc B (X)',
+        {"A", "B"},
+    ),
+    ("// service S { rpc A (X) }\n/* rpc B ( */ service T { rpc C (X) returns (Y); }", {"C"}),
+    ('option x = "service S { rpc A ("; message rpc { service b = 1; rpc c = 2; }', set()),
+    ("service S {} message M { rpc A = 1; }", set()),
+    ("/* " * 300_000, set()),
+    ('"' * 300_000, set()),
+]
+
+
+@pytest.mark.parametrize(("proto", "rpcs"), RPCS, ids=[proto[:40] for proto, _ in RPCS])
+def test_rpcs_are_those_of_services_whatever_stands_around_them(proto, rpcs):
+    assert krt.methods(proto) == rpcs
 
 
 def test_a_manifest_that_is_elsewhere_is_pointed_at(tmp_path):

@@ -35,7 +35,7 @@ from runtimes.krt.proto import Rpc, Service
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_SECONDS, ANSWER_SECONDS = 60.0, 10.0
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "WORKON_HOME", "XDG_DATA_HOME", "PYTHON")
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
 
 
 class RpcError(Exception):
@@ -94,24 +94,38 @@ class Runtime:
 
     async def start(self) -> None:
         """Start every node; UserError where one cannot, with its reason."""
+        python = await self.interpreter()
         for workflow in self.manifest.workflows:
             for node in workflow.nodes:
                 log = self.folder / "logs" / f"{workflow.name}.{node.name}.log"
                 log.parent.mkdir(exist_ok=True)
                 running = Running(workflow, node, log)
-                await self.spawn(running)
+                await self.spawn(running, python)
                 self.nodes.append(running)
         for running in self.nodes:
             await self.ready(running)
             self.tasks.append(asyncio.create_task(self.listen(running)))
 
-    async def spawn(self, running: Running) -> None:
+    async def interpreter(self) -> str:
+        """The Python of the nodes' environment, made where it is not there yet: in minutes."""
+        asking = await asyncio.create_subprocess_exec(
+            *(str(ROOT / "lib/within"), str(self.environment)),
+            *("sh", "-c", 'printf %s "$VIRTUAL_ENV/bin/python"'),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        answered, said = await asking.communicate()
+        if asking.returncode:
+            why = said.decode(errors="replace").strip().rpartition("\n")[2]
+            raise UserError(f"the nodes' environment could not be made: {why}")
+        return os.fsdecode(answered)
+
+    async def spawn(self, running: Running, python: str) -> None:
         """Start the process of a node, with one end of a socket."""
         ours, theirs = socket.socketpair()
-        command = [
-            *(str(ROOT / "lib/within"), str(self.environment), "python", "-I"),
-            *(str(Path(__file__).with_name("node.py")), json.dumps(self.settings(running, theirs))),
-        ]
+        # Not through lib/within: nodes get nothing of .env, and no way into this repository.
+        node = str(Path(__file__).with_name("node.py"))
+        command = [python, "-I", node, json.dumps(self.settings(running, theirs))]
         with theirs, running.log.open("wb") as log:
             running.process = await asyncio.create_subprocess_exec(
                 *command,
@@ -334,7 +348,7 @@ async def serve(
         except RuntimeError:
             taken = 0
         if not taken:
-            raise UserError(f"port {port} is taken: choose another with PORT=, or none.")
+            raise UserError(f"port {port} is taken: choose another with PORT=, or PORT=0 for any.")
         await server.start()
         ready(taken)
         await ended.wait()
@@ -357,8 +371,12 @@ async def until(ended: asyncio.Event, starting: Awaitable[None]) -> None:
 @contextlib.contextmanager
 def unpacked(file: Path) -> Iterator[tuple[Path, ManifestV2, Service]]:
     """A folder with the archive, its manifest and its service; UserError where it cannot run."""
+    if file == Path():
+        raise UserError("which file? FILE=build/name-version.krt; `make runtime` builds one.")
     if not file.is_file():
         raise UserError(f"{file} is not there, or no file: `make runtime` builds one.")
+    if file.suffix in (".yml", ".yaml"):
+        raise UserError(f"{file.name} is no archive: a KAI version's YAML file is only checked.")
     if problems := check(file):
         raise UserError("\n".join([f"{file.name} is not as the engine takes it:", *problems]))
     with tempfile.TemporaryDirectory(prefix="krt-") as temporary:
@@ -400,6 +418,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=ANSWER_SECONDS)
     given = parser.parse_args()
+    if not 0 <= given.port <= 65535:
+        sys.exit(f"serve: PORT is {given.port}: it must be from 0 (any that is free) to 65535.")
 
     def ready(port: int) -> None:
         rpcs = ", ".join(workflow.entrypoint for workflow in manifest.workflows)

@@ -69,16 +69,19 @@ def off(found: dict[str, Any]) -> float:
 
 
 def log(mlflow: Any, params: Params) -> None:
-    """Log a run with both models, their cards, and how far they are off; register the models."""
+    """Log a run with both models, their cards, and how far they are off."""
     found = flat(read_json(Path(params.paths.dir_metrics) / f"{STAGE}.json"))
-    tags = run_tags(STAGE)
-    with mlflow.start_run(run_name=STAGE, tags=tags):
+    with mlflow.start_run(run_name=STAGE, tags=run_tags(STAGE)):
         texts = {key: value for key, value in found.items() if isinstance(value, str)}
         mlflow.log_params({**params.export_models.model_dump(), **texts})
         mlflow.log_metrics({key: value for key, value in found.items() if key not in texts})
         mlflow.log_artifacts(params.paths.dir_onnx)
-        register_models(mlflow, params, tags, params.paths.dir_onnx)
+
+
+def register(mlflow: Any, params: Params, run_id: str) -> None:
+    """Make both models versions in MLflow's registry."""
+    register_models(mlflow, params, run_id, run_tags(STAGE), params.paths.dir_onnx)
 
 
 if __name__ == "__main__":
-    start(export, log)
+    start(export, log, register)
