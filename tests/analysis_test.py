@@ -41,10 +41,7 @@ def two_runs(tmp_path_factory):
 @pytest.fixture
 def project(two_runs, tmp_path):
     """A copy for one test."""
-    copy = object.__new__(Project)
-    copy.folder = tmp_path / "copy"
-    shutil.copytree(two_runs.folder, copy.folder, symlinks=True)
-    return copy
+    return two_runs.copied(tmp_path / "copy")
 
 
 def page(project):

@@ -38,6 +38,18 @@ class Project:
         self.git("init", "--quiet", "--initial-branch", "work")
         self.commit("Copy")
 
+    @classmethod
+    def at(cls, folder: Path) -> "Project":
+        """One that is in a folder already."""
+        project = object.__new__(cls)
+        project.folder = folder
+        return project
+
+    def copied(self, folder: Path, *left_out: str) -> "Project":
+        """A copy with all that is there now, tracked or not."""
+        ignore = shutil.ignore_patterns(*left_out)
+        return self.at(shutil.copytree(self.folder, folder, symlinks=True, ignore=ignore))
+
     def environment(self, **extra: str) -> dict[str, str]:
         """As in a shell that knows nothing of the environment these tests run in."""
         path = os.environ["PATH"].split(os.pathsep)

@@ -47,11 +47,7 @@ def good(sandbox):
 @pytest.fixture
 def project(good, sandbox, tmp_path):
     """A copy of the project with the good results, for one test."""
-    copy = object.__new__(Project)
-    copy.folder = tmp_path / "copy"
-    left_out = shutil.ignore_patterns(".sandbox", "mlruns", "mlflow.db*")
-    shutil.copytree(sandbox.project.folder, copy.folder, symlinks=True, ignore=left_out)
-    return copy
+    return sandbox.project.copied(tmp_path / "copy", ".sandbox", "mlruns", "mlflow.db*")
 
 
 def verdicts(project):
@@ -176,9 +172,7 @@ def test_a_shallow_clone_compares_with_what_it_knows(project, tmp_path):
     project.git("clone", "--quiet", "--depth", "1", f"file://{project.folder}", str(tmp_path / "s"))
     for name in ("data", "artifacts"):
         shutil.copytree(project.folder / name, tmp_path / "s" / name)
-    shallow = object.__new__(Project)
-    shallow.folder = tmp_path / "s"
-    assert "9 of 9 goals met" in shallow.run("make", "goals")
+    assert "9 of 9 goals met" in Project.at(tmp_path / "s").run("make", "goals")
 
 
 def test_a_project_whose_pipeline_is_another_is_not_judged_by_these_goals(project):

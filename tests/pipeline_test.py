@@ -3,7 +3,6 @@
 import json
 import os
 import select
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -41,10 +40,7 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def project(finished, tmp_path):
     """A copy of the finished project, with its cache, for one test."""
-    copy = object.__new__(Project)
-    copy.folder = tmp_path / "copy"
-    shutil.copytree(finished.folder, copy.folder, symlinks=True)
-    return copy
+    return finished.copied(tmp_path / "copy")
 
 
 def test_the_first_run_ends_in_a_table_and_pictures(finished):

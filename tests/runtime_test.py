@@ -32,10 +32,7 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def project(trained, tmp_path):
     """A copy for one test."""
-    copy = object.__new__(Project)
-    copy.folder = tmp_path / "copy"
-    shutil.copytree(trained.folder, copy.folder, symlinks=True)
-    return copy
+    return trained.copied(tmp_path / "copy")
 
 
 def add_echo(project):
