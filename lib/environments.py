@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +101,11 @@ def folders() -> list[Path]:
     return [folder for folder in places if (folder / "Pipfile").is_file()]
 
 
+def shared_folders() -> list[Path]:
+    """Those whose packages have one version: what runtimes hold, the engine's images settle."""
+    return [folder for folder in folders() if folder.parent != ROOT / "runtimes"]
+
+
 # ---- verify
 
 
@@ -142,14 +147,9 @@ def check_lock(folder: Path) -> None:
 
 
 def disagreements() -> list[str]:
-    """One line for each package that two locks of this project have in different versions.
-
-    Those of runtimes are left out: what they hold is settled by the engine's images.
-    """
+    """One line for each package that two locks of this project have in different versions."""
     versions: dict[str, dict[str, list[Path]]] = {}
-    for folder in folders():
-        if folder.parent == ROOT / "runtimes":
-            continue
+    for folder in shared_folders():
         lock = read_lock(folder)
         for package, entry in (lock["default"] | lock["develop"]).items():
             by_version = versions.setdefault(package, {})
@@ -306,27 +306,82 @@ def pipenv(
 
 
 def lock(places: Sequence[Path]) -> None:
-    """Resolve Pipfiles into locks that name no index, as many at a time as there are cores."""
+    """Resolve Pipfiles into locks that name no index, as many at a time as there are cores.
+
+    Where some are resolved and others stay, what came out meanwhile is not let in: packages that
+    the others have too keep their versions, unless a Pipfile here wants another.
+    """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for folder in pool.map(lock_one, places):
             say(f"{relative(folder / 'Pipfile.lock')}: written")
+    agreed = versions_in([folder for folder in shared_folders() if folder not in places])
+    for folder in [folder for folder in shared_folders() if folder in places]:
+        keep_versions(folder, agreed)
     verify()
 
 
-def lock_one(folder: Path) -> Path:
-    """Resolve one Pipfile and write its lock; the folder comes back."""
+def keep_versions(folder: Path, agreed: Mapping[str, str]) -> None:
+    """Resolve once more where a lock has other versions than these; verify says what stays so.
+
+    What the Pipfile names comes first: an older version of it may need fewer packages.
+    """
+    lines = (folder / "Pipfile").read_text().splitlines()
+    named = {normal(line.partition("=")[0].strip(' "')) for line in lines if "=" in line}
+    pins: dict[str, str] = {}
+    for only_named in (True, False, False):
+        newer = {
+            package: agreed[package]
+            for package, version in versions_in([folder]).items()
+            if agreed.get(package, version) != version and (package in named or not only_named)
+        }
+        if newer and newer.items() <= pins.items():
+            return
+        if newer:
+            pins |= newer
+            say(f"{relative(folder / 'Pipfile.lock')}: {', '.join(newer)} as in the others")
+            try:
+                lock_one(folder, pins)
+            except EnvironmentsError:
+                return
+
+
+def normal(name: str) -> str:
+    """A package's name as locks have it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def versions_in(places: Sequence[Path]) -> dict[str, str]:
+    """The version of each package that is the same in all these locks that have it."""
+    found: dict[str, set[str]] = {}
+    for folder in places:
+        content = read_lock(folder)
+        for package, entry in (content["default"] | content["develop"]).items():
+            found.setdefault(package, set()).add(entry.get("version", "?"))
+    return {package: min(versions) for package, versions in found.items() if len(versions) == 1}
+
+
+def lock_one(folder: Path, pins: Mapping[str, str] | None = None) -> Path:
+    """Resolve one Pipfile and write its lock; the folder comes back.
+
+    With pins, these packages of its lock get these versions, where its Pipfile leaves them open.
+    """
     file = folder / "Pipfile.lock"
     fitting = pipfile_hash(folder)  # complains of a Pipfile that cannot be read
-    with tempfile.TemporaryDirectory() as workon:
+    with tempfile.TemporaryDirectory() as workon, tempfile.TemporaryDirectory() as scratch:
+        place = folder
+        if pins:
+            place = Path(scratch)
+            text = pinned((folder / "Pipfile").read_text(), read_lock(folder), pins)
+            (place / "Pipfile").write_text(text)
         settings = {"WORKON_HOME": workon, "PIPENV_CUSTOM_VENV_NAME": "lock"}
-        done = pipenv(["lock"], folder, settings, stdout=subprocess.PIPE)
-    if done.returncode:
-        reasons = [line.strip() for line in done.stdout.splitlines() if "ERROR" in line]
-        raise EnvironmentsError(
-            f"{relative(folder / 'Pipfile')} could not be resolved: "
-            f"{' '.join(reasons[-3:]) or done.stdout.strip()[-500:]}"
-        )
-    content = read_lock(folder)
+        done = pipenv(["lock"], place, settings, stdout=subprocess.PIPE)
+        if done.returncode:
+            reasons = [line.strip() for line in done.stdout.splitlines() if "ERROR" in line]
+            raise EnvironmentsError(
+                f"{relative(folder / 'Pipfile')} could not be resolved: "
+                f"{' '.join(reasons[-3:]) or done.stdout.strip()[-500:]}"
+            )
+        content = read_lock(place)
     content["_meta"]["sources"] = []
     content["_meta"]["hash"]["sha256"] = fitting
     for section in ("default", "develop"):
@@ -334,6 +389,22 @@ def lock_one(folder: Path) -> Path:
             entry.pop("index", None)
     file.write_text(json.dumps(content, indent=4, sort_keys=True) + "\n")
     return folder
+
+
+def pinned(pipfile: str, lock: Mapping[str, Any], pins: Mapping[str, str]) -> str:
+    """A Pipfile in which packages of its lock are pinned, but for those that it pins itself."""
+    for section, title in (("default", "[packages]"), ("develop", "[dev-packages]")):
+        lines = []
+        for package in set(pins) & set(lock[section]):
+            name = re.escape(package).replace(r"\-", "[-_.]")
+            line = re.compile(rf'(?im)^"?{name}"?\s*=\s*(.*)$')
+            asked = line.search(pipfile)
+            if asked and asked[1].partition("#")[0].strip() != '"*"':
+                continue
+            pipfile = line.sub("", pipfile)
+            lines.append(f'"{package}" = "{pins[package]}"')
+        pipfile = pipfile.replace(title, "\n".join([title, *sorted(lines)]), 1)
+    return pipfile
 
 
 # ---- list and clean

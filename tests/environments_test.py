@@ -1,7 +1,9 @@
 """Environments are made once, whole, and by nobody else: `lab/processes/run` and `lib/within`."""
 
 import hashlib
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import Project
 
 pytestmark = pytest.mark.integration
 
@@ -153,6 +157,30 @@ def test_a_missing_or_broken_lock_says_make_lock(project, tmp_path, text):
     assert done.returncode == 1
     assert "run `make lock`" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_locked_later_has_the_versions_of_the_others_unless_it_asks_for_another(tmp_path):
+    project = Project(tmp_path)
+    for lock in project.folder.rglob("Pipfile.lock"):
+        content = json.loads(lock.read_text())
+        for section in ("default", "develop"):
+            if "six" in content[section]:
+                content[section]["six"]["version"] = "==1.16.0"  # there are newer ones
+        lock.write_text(json.dumps(content))
+    folder = project.folder / "lab/processes/later"
+    folder.mkdir()
+    pipfile = '[packages]\n{}\n\n[requires]\npython_version = "3.11"\n'
+    (folder / "Pipfile").write_text(pipfile.format('python-dateutil = "*"'))
+    said = project.run("make", "lock", "FOLDERS=lab/processes/later")
+    assert re.search(r"lab/processes/later/Pipfile.lock: .*\bsix\b.* as in the others", said)
+    locked = json.loads((folder / "Pipfile.lock").read_text())["default"]
+    assert locked["six"]["version"] == "==1.16.0"
+    assert locked["six"]["hashes"]
+    assert set(locked) == {"python-dateutil", "six"}
+    (folder / "Pipfile").write_text(pipfile.format('python-dateutil = "*"\nsix = "==1.17.0"'))
+    said = project.run("make", "lock", "FOLDERS=lab/processes/later", ok=False)
+    assert "six: ==1.16.0 in" in said
+    assert "==1.17.0 in lab/processes/later: pin one version" in said
 
 
 def test_a_lock_fits_whatever_index_the_site_has(project, tmp_path):
