@@ -32,6 +32,8 @@ def test_a_tag_becomes_a_results_commit_on_its_branch(sandbox):
     assert f"Source-Commit: {source}" in message
     assert "quick.validation.accuracy" in message
     assert json.loads(sandbox.show(commit, "metrics/quick.json"))["validation"]
+    assert (sandbox.project.folder / ".sandbox/dvc-cache/files").is_dir(), "where it outlives a job"
+    assert sandbox.git("status", "--porcelain") == "", "a run leaves nothing in the clone"
     changed = sandbox.origin("diff", "--name-only", source, commit).split()
     assert sorted(changed) == ["dvc.lock", "metrics/quick.json"]
     assert "## Run" in said, "the pusher sees the summary"

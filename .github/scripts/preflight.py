@@ -149,8 +149,9 @@ def point_dvc_at_this_platform() -> None:
         settings["endpointurl"] = endpoint
     config = Config(str(ROOT / ".dvc"))
     with config.edit("local") as local:
-        # Relative to .dvc: DVC cannot write a path that has other than ASCII characters.
-        local.setdefault("cache", {})["dir"] = os.path.relpath(cache, ROOT / ".dvc")
+        # Relative to here, which DVC makes relative to its file. Of an absolute path it cannot
+        # write other than ASCII characters.
+        local.setdefault("cache", {})["dir"] = os.path.relpath(cache)
         remote = config["core"].get("remote", "minio")
         local.setdefault("remote", {}).setdefault(remote, {}).update(settings)
 
