@@ -1,49 +1,44 @@
-"""The parameters of every process, typed: what `params.yaml` may say.
+"""Typed parameters: how a process reads its part of `params.yaml`, and how the whole is checked.
 
-`load_params` is the first thing that a process does, so that a misspelled key, a wrong type or an
-impossible value stops it before it touches data. To check a file without running anything:
+A process's `params.py` says what the sections that it reads may hold:
 
-    lib/within . python -m lib.params
+    class Params(Section):
+        random_seed: Seed
+        prepare_data: PrepareData
+
+`load_params(Params)` is the first thing that its `main.py` does, so that a misspelled key, a wrong
+type or an impossible value stops it before it touches data. The whole file, against every
+`params.py` that there is, is checked without running anything by
+
+    python -m lib.params
 """
 
 import difflib
+import importlib
 import sys
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from lib.errors import UserError
+
+FILE = "params.yaml"
 
 # YAML writes a float without a fraction as an integer: 1 is a fine learning rate.
 Real = Annotated[float, BeforeValidator(lambda v: float(v) if type(v) is int else v)]
 Positive = Annotated[Real, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[Real, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
-
-
-def inside(path: str) -> str:
-    """The path, if it stays in the repository."""
-    if not path or path[0] in "/~" or {"..", "."} & set(path.split("/")):
-        raise ValueError("a folder inside the repository")
-    return path
-
-
-Folder = Annotated[str, AfterValidator(inside)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
 
 
 class ParamsError(UserError):
-    """params.yaml is not what it must be."""
+    """params.yaml, or what is to check it, is not what it must be."""
 
 
 class Section(BaseModel):
@@ -52,136 +47,27 @@ class Section(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
-class Paths(Section):
-    """Folders of the pipeline's files, relative to the repository's root."""
+class Project(Section):
+    """What every project's params.yaml has, whatever its processes are."""
 
-    dir_raw: Folder
-    dir_processed: Folder
-    dir_standard_classifiers: Folder
-    dir_dnn_pytorch: Folder
-    dir_onnx: Folder
-    dir_metrics: Folder
-
-    @model_validator(mode="after")
-    def differ(self) -> "Paths":
-        """Two outs of DVC cannot be in one place."""
-        if len(set(self.model_dump().values())) < len(type(self).model_fields):
-            raise ValueError("different folders: two of them are the same folder")
-        return self
-
-
-class PrepareData(Section):
-    """How the rows are checked and split."""
-
-    test_size: Share
-    validation_size: Share
-    max_duplicated: Annotated[Real, Field(ge=0, le=1)]
-
-
-class LogisticRegression(Section):
-    """C: the inverse of the strength of regularisation."""
-
-    C: Positive
-
-
-class GaussianNaiveBayes(Section):
-    """var_smoothing: the share of the largest variance that is added to each."""
-
-    var_smoothing: Positive
-
-
-class KNearestNeighbours(Section):
-    """n_neighbors: how many rows vote."""
-
-    n_neighbors: Count
-
-
-class RandomForest(Section):
-    """n_estimators trees, grown to max_depth, or until pure."""
-
-    n_estimators: Count
-    max_depth: Count | None
-
-
-class LinearSVC(Section):
-    """C: the inverse of the strength of regularisation."""
-
-    C: Positive
-
-
-class Boosting(Section):
-    """n_estimators rounds, each with this weight."""
-
-    n_estimators: Count
-    learning_rate: Positive
-
-
-class TrainStandardClassifiers(Section):
-    """scikit-learn's own parameters, for each classifier."""
-
-    logistic_regression: LogisticRegression
-    gaussian_naive_bayes: GaussianNaiveBayes
-    k_nearest_neighbours: KNearestNeighbours
-    random_forest: RandomForest
-    linear_svc: LinearSVC
-    gradient_boosting: Boosting
-    ada_boost: Boosting
-
-
-class TrainDnnPytorch(Section):
-    """The network and its training."""
-
-    hidden: Annotated[list[Count], Field(min_length=1)]
-    epochs: Count
-    batch_size: Annotated[int, Field(ge=2)]  # batch norm needs two rows
-    lr: Positive
-    patience: Count | None
-    checkpoint_every: Count
-    num_threads: Count
-
-
-class ExportModels(Section):
-    """tolerance: by how much a probability in ONNX may differ from the original's."""
-
-    tolerance: Share
-
-
-class Goals(Section):
-    """What the results must reach; no stage depends on it."""
-
-    accuracy: Share
-    recall_malignant: Share
-    brier_score: Share
-    log_loss: Positive
-    above_best_on_main: Annotated[Real, Field(ge=0)]
-    shared_rows: Annotated[int, Field(ge=0)]
-    noise: Share
-    changed_by_noise: Annotated[Real, Field(ge=0, lt=1)]
-    milliseconds_per_row: Positive
-    megabytes: Positive
-
-
-class Params(Section):
-    """All of params.yaml."""
-
-    random_seed: Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
+    random_seed: Seed
     experiment: Annotated[str, Field(min_length=1)]
-    paths: Paths
-    prepare_data: PrepareData
-    train_standard_classifiers: TrainStandardClassifiers
-    train_dnn_pytorch: TrainDnnPytorch
-    export_models: ExportModels
-    goals: Goals
 
 
-def load_params(file: Path | str = "params.yaml") -> Params:
-    """The parameters in a YAML file (YAML 1.2, as DVC reads it).
+Model = TypeVar("Model", bound=BaseModel)
+
+
+# ---- one process's parameters
+
+
+def load_params(model: type[Model], file: Path | str = FILE) -> Model:
+    """The sections of a YAML file (YAML 1.2, as DVC reads it) that a model has as its fields.
 
     Raises:
-        ParamsError: the file is missing, is not YAML, or a key or value in it is not as `Params`
-            has it; the message has one line for each, with the key's full name.
+        ParamsError: the file is missing or not YAML, or a key or value in these sections is not as
+            the model has it; the message has one line for each, with the key's full name.
     """
-    return check_params(read_yaml(file), str(file))
+    return check_params(read_yaml(file), model, str(file))
 
 
 def read_yaml(file: Path | str) -> Any:
@@ -193,46 +79,132 @@ def read_yaml(file: Path | str) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(Path(file).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ParamsError(f"{file} is not there: run from the repository's root.") from None
+        raise ParamsError(f"{file} is missing: run from the repository's root.") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
 
 
-def check_params(content: Any, source: str = "params.yaml") -> Params:
-    """The typed parameters of what a YAML file says; raises as `load_params` does."""
+def check_params(content: Any, model: type[Model], source: str = FILE) -> Model:
+    """The typed parameters in what a YAML file says; raises as `load_params` does."""
+    sections = content
+    if isinstance(content, Mapping):  # the other sections are other processes'
+        sections = {key: value for key, value in content.items() if key in model.model_fields}
     try:
-        return Params.model_validate(content)
+        return model.model_validate(sections)
     except ValidationError as error:
-        lines = [f"{source}: {describe(problem)}" for problem in error.errors()]
+        lines = [f"{source}: {describe(problem, model)}" for problem in error.errors()]
         raise ParamsError("\n".join(lines)) from None
 
 
-def describe(problem: Any) -> str:
+# ---- messages
+
+
+def describe(problem: Any, model: type[BaseModel]) -> str:
     """One of pydantic's problems in a line: the key, what was found, what is allowed."""
     *parents, last = problem["loc"] or ("the file",)
     key = ".".join(map(str, (*parents, last)))
     if problem["type"] == "extra_forbidden":
-        known = known_keys(parents)
-        close = difflib.get_close_matches(str(last), known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"{key} is not known: {hint}Allowed here: {', '.join(known)}."
+        return unknown(key, str(last), known_keys(model, parents))
     if problem["type"] == "missing":
         return f"{key} is missing: write it."
-    found = problem["input"] if not isinstance(problem["input"], dict) else "a mapping"
+    found = "a mapping" if isinstance(problem["input"], Mapping) else repr(problem["input"])
     allowed = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{key} is {found!r}: it must be {allowed}."
+    return f"{key} is {found}: it must be {allowed}."
 
 
-def known_keys(parents: list[str | int]) -> list[str]:
-    """The keys that a section may have."""
-    section: Any = Params
-    for parent in parents:
-        section = section.model_fields[parent].annotation
-    return list(section.model_fields)
+def unknown(key: str, last: str, known: Sequence[str]) -> str:
+    """What to say of a key that nobody reads."""
+    close = difflib.get_close_matches(last, known, n=1)
+    hint = f" did you mean {close[0]}?" if close else ""
+    allowed = f" Allowed here: {', '.join(known)}." if known else ""
+    return f"{key} is not known:{hint or ' remove it.'}{allowed}"
+
+
+def known_keys(model: Any, parents: Sequence[str | int]) -> list[str]:
+    """The keys that may stand below `parents`, through lists, mappings and alternatives."""
+    found = list(models_at(model, parents))
+    return list(dict.fromkeys(key for each in found for key in each.model_fields))
+
+
+def models_at(kind: Any, parents: Sequence[str | int]) -> Iterator[type[BaseModel]]:
+    """The sections that a type may be after following `parents` into it."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        yield from models_at(inner[0], parents)
+    elif origin in (Union, types.UnionType):
+        # Of several alternatives, pydantic's location names the one that it tried.
+        rest = parents[1:] if parents and str(parents[0]) in map(name_of, inner) else parents
+        for alternative in inner:
+            yield from models_at(alternative, rest)
+    elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        if not parents:
+            yield kind
+        elif parents[0] in kind.model_fields:
+            yield from models_at(kind.model_fields[str(parents[0])].annotation, parents[1:])
+    elif inner and parents:  # a list's items, a mapping's values
+        yield from models_at(inner[-1] if inner[-1] is not ... else inner[0], parents[1:])
+
+
+def name_of(kind: Any) -> str:
+    """What pydantic calls an alternative."""
+    return str(getattr(kind, "__name__", kind))
+
+
+# ---- the whole file
+
+
+def check_all(root: Path = Path(), file: str = FILE) -> None:
+    """Check every section of the project's params.yaml by the `params.py` that reads it.
+
+    A process in another language needs none: the section of its name is taken as it is.
+
+    Raises:
+        ParamsError: with a line for each problem in the file, or the reason why a `params.py`
+            cannot be read.
+    """
+    content = read_yaml(root / file)
+    models: list[type[BaseModel]] = [Project, *models_below(root)]
+    problems: dict[str, None] = {}  # in order, each once: two processes may share a section
+    for model in models:
+        try:
+            check_params(content, model, file)
+        except ParamsError as error:
+            problems |= dict.fromkeys(str(error).splitlines())
+    if isinstance(content, Mapping):
+        known = list(dict.fromkeys(key for model in models for key in model.model_fields))
+        known += [main.parent.name for main in root.glob("lab/processes/*/main")]
+        unread = [str(key) for key in content if key not in known]
+        problems |= {f"{file}: {unknown(key, key, sorted(set(known)))}": None for key in unread}
+    if problems:
+        raise ParamsError("\n".join(problems))
+
+
+def models_below(root: Path) -> Iterator[type[BaseModel]]:
+    """`Params` of each `params.py` in lab/ and goals/."""
+    for module in sorted([*root.glob("lab/*/params.py"), *root.glob("lab/processes/*/params.py")]):
+        yield model_in(module.relative_to(root))
+    if (root / "goals/params.py").exists():
+        yield model_in(Path("goals/params.py"))
+
+
+def model_in(file: Path) -> type[BaseModel]:
+    """`Params` of one file, below the folder that Python imports from."""
+    try:
+        model = importlib.import_module(".".join(file.with_suffix("").parts)).Params
+    except AttributeError:
+        raise ParamsError(f"{file} has no class Params: write what the process reads.") from None
+    except Exception as error:  # whatever a file may raise while it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise ParamsError(
+            f"{file} cannot be imported: {reason}. It may import lib.params and pydantic alone."
+        ) from None
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise ParamsError(f"{file}: Params must be a class derived from Section.")
+    return model
 
 
 if __name__ == "__main__":
     try:
-        load_params(*sys.argv[1:])
-    except ParamsError as error:
+        check_all()
+    except UserError as error:
         sys.exit(str(error))

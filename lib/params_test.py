@@ -1,90 +1,230 @@
-"""params.yaml is caught in every way that it can be wrong."""
+"""Parameters are caught in every way that they can be wrong, one process's and the whole file's."""
 
-import copy
-import json
+import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from pydantic import Field
 
-from lib.params import ParamsError, Section, check_params, load_params, read_yaml
+from lib.params import (
+    Count,
+    ParamsError,
+    Positive,
+    Real,
+    Section,
+    Seed,
+    Share,
+    check_all,
+    check_params,
+    load_params,
+)
 
 pytestmark = pytest.mark.unittest
 
-FILE = Path(__file__).resolve().parent.parent / "params.yaml"
-CONTENT = read_yaml(FILE)
+ROOT = Path(__file__).resolve().parent.parent
 
 
-def keys(section, above=()):
-    """Every key of nested mappings, as a tuple of its parents and itself."""
-    for key, value in section.items():
-        yield (*above, key)
-        if isinstance(value, dict):
-            yield from keys(value, (*above, key))
+class Layer(Section):
+    units: Count
+    dropout: Share | None = None
 
 
-def changed(path, value=None, *, rename=None, drop=False):
-    content = copy.deepcopy(CONTENT)
-    section = content
-    for key in path[:-1]:
-        section = section[key]
-    old = section.pop(path[-1])
-    if not drop:
-        section[rename or path[-1]] = old if rename else value
-    return content
+class Schedule(Section):
+    start: Positive
 
 
-def test_the_committed_file_is_valid_and_nothing_of_it_is_lost():
-    assert json.loads(load_params(FILE).model_dump_json()) == json.loads(json.dumps(CONTENT))
+class Warmup(Section):
+    epochs: Count
 
 
-@pytest.mark.parametrize("path", [*keys(CONTENT)], ids=".".join)
-def test_a_typo_in_any_key_is_named_in_full_with_the_right_one(path):
-    typo = path[-1] + "x"
-    with pytest.raises(ParamsError) as caught:
-        check_params(changed(path, rename=typo))
-    message = str(caught.value)
-    assert ".".join((*path[:-1], typo)) + " is not known" in message
-    assert f"did you mean {path[-1]}?" in message
-    assert ".".join(path) + " is missing" in message
+class Train(Section):
+    lr: Positive
+    layers: list[Layer]
+    by_name: dict[str, Layer]
+    schedule: Schedule | None = None
+    either: Schedule | Warmup | None = None
+    pair: tuple[Layer, ...] = ()
+    bounds: Annotated[list[Annotated[Real, Field(ge=0)]], Field(min_length=1)]
 
 
-@pytest.mark.parametrize("path", [*keys(CONTENT)], ids=".".join)
-@pytest.mark.parametrize("wrong", ["", [], True, -1.5, {"a": 1}, float("nan")], ids=repr)
-def test_a_wrong_value_is_named_in_full(path, wrong):
-    with pytest.raises(ParamsError, match="[.]".join(path)):
-        check_params(changed(path, wrong))
+class Params(Section):
+    random_seed: Seed
+    train: Train
+
+
+VALID = {
+    "random_seed": 42,
+    "train": {
+        "lr": 1,
+        "layers": [{"units": 3}, {"units": 4, "dropout": 0.5}],
+        "by_name": {"first": {"units": 3}},
+        "schedule": {"start": 0.1},
+        "either": {"epochs": 1},
+        "pair": (),
+        "bounds": [0, 1.5],
+    },
+    "another_process": {"anything": True},
+}
+
+
+def with_train(**changed):
+    return {**VALID, "train": VALID["train"] | changed}
+
+
+def test_a_process_gets_its_own_sections_and_is_not_asked_about_others():
+    params = check_params(VALID, Params)
+    assert params.train.lr == 1.0
+    assert params.train.layers[1].dropout == 0.5
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "allowed"),
+    ("content", "messages"),
     [
-        (("random_seed",), -1, "greater than or equal to 0"),
-        (("random_seed",), "42", "valid integer"),
-        (("paths", "dir_raw"), "/etc", "inside the repository"),
-        (("paths", "dir_raw"), "../elsewhere", "inside the repository"),
-        (("paths", "dir_raw"), "data/../../elsewhere", "inside the repository"),
-        (("paths", "dir_raw"), CONTENT["paths"]["dir_metrics"], "the same folder"),
+        (with_train(lrr=1), ["train.lrr is not known: did you mean lr?"]),
+        (
+            with_train(layers=[{"units": 3}, {"unit": 4}]),
+            [
+                "train.layers.1.unit is not known: did you mean units?",
+                "train.layers.1.units is missing",
+            ],
+        ),
+        (
+            with_train(by_name={"first": {"units": 1, "dropot": 0.5}}),
+            ["train.by_name.first.dropot is not known: did you mean dropout?"],
+        ),
+        (
+            with_train(schedule={"strat": 1.0}),
+            ["schedule.strat is not known: did you mean start?"],
+        ),
+        (with_train(pair=({"unit": 1},)), ["train.pair.0.unit is not known: did you mean units?"]),
+        (with_train(either={"epoch": 1}), ["epoch is not known", "did you mean epochs?"]),
+        (with_train(layers={"units": 3}), ["train.layers is a mapping: it must be"]),
+        (
+            with_train(bounds=[-1.0]),
+            ["bounds.0 is -1.0: it must be greater than or equal to 0"],
+        ),
+        (with_train(schedule=[1]), ["train.schedule is [1]"]),
+        (with_train(**{"": 1}), ["train. is not known"]),
+        (VALID | {"train": {**VALID["train"], 3: 4}}, ["train"]),
+        (VALID | {"train": None}, ["train is None: it must be"]),
+        ({}, ["random_seed is missing: write it.", "train is missing: write it."]),
     ],
 )
-def test_an_impossible_value_is_answered_with_what_is_allowed(path, value, allowed):
-    with pytest.raises(ParamsError, match=allowed):
-        check_params(changed(path, value))
+def test_a_mistake_is_named_in_full_with_what_is_allowed(content, messages):
+    with pytest.raises(ParamsError) as caught:
+        check_params(content, Params)
+    for message in messages:
+        assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", [], True, -1.5, {"a": 1}, float("nan"), float("inf"), None], ids=repr
+)
+def test_a_wrong_value_is_named_in_full(wrong):
+    with pytest.raises(ParamsError, match=r"train\.lr"):
+        check_params(with_train(lr=wrong), Params)
+
+
+@pytest.mark.parametrize("wrong", [-1, "42", 2**32, 1.5])
+def test_a_seed_is_a_whole_number_that_numpy_takes(wrong):
+    with pytest.raises(ParamsError, match="random_seed"):
+        check_params(VALID | {"random_seed": wrong}, Params)
 
 
 @pytest.mark.parametrize("text", ["a: [", "random_seed: 1\nrandom_seed: 2", "", "- 1", "\x00"])
 def test_what_is_not_a_mapping_is_refused_without_a_traceback(tmp_path, text):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ParamsError, match=r"params\.yaml"):
-        load_params(tmp_path / "params.yaml")
+        load_params(Params, tmp_path / "params.yaml")
 
 
 def test_a_missing_file_says_where_to_run_from(tmp_path):
     with pytest.raises(ParamsError, match="repository's root"):
-        load_params(tmp_path / "params.yaml")
+        load_params(Params, tmp_path / "params.yaml")
 
 
 def test_parameters_cannot_be_changed_later():
-    params = load_params(FILE)
+    params = check_params(VALID, Params)
     with pytest.raises(ValueError, match="frozen"):
         params.random_seed = 1
-    assert issubclass(type(params.paths), Section)
+
+
+# ---- the whole file
+
+
+def test_the_committed_file_is_valid():
+    check_all(ROOT)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Two processes, whose folders join those of this repository, and one in another language."""
+    monkeypatch.syspath_prepend(tmp_path)
+    write = {
+        "lab/processes/one_for_this_test/params.py": "one_for_this_test: dict[str, int]",
+        "lab/processes/two_for_this_test/params.py": "shared: dict[str, int]",
+        "goals/params.py": None,
+    }
+    for file, field in write.items():
+        (tmp_path / file).parent.mkdir(parents=True)
+        if field:
+            (tmp_path / file).write_text(
+                "from lib.params import Section, Seed\n\n\n"
+                f"class Params(Section):\n    random_seed: Seed\n    {field}\n"
+            )
+    (tmp_path / "lab/processes/in_r").mkdir()
+    (tmp_path / "lab/processes/in_r/main").touch()
+    yield tmp_path
+    for name in [name for name in sys.modules if name.endswith("_for_this_test.params")]:
+        del sys.modules[name]
+
+
+CONTENT = """
+random_seed: 1
+experiment: e
+one_for_this_test: {a: 1}
+shared: {b: 2}
+in_r: {whatever: yes}
+"""
+
+
+def check(project, text):
+    (project / "params.yaml").write_text(text)
+    check_all(project)
+
+
+def test_every_section_is_checked_by_the_params_py_that_reads_it(project):
+    check(project, CONTENT)
+    with pytest.raises(ParamsError) as caught:
+        check(project, CONTENT.replace("a: 1", "a: x").replace("b: 2", "b: y"))
+    assert "one_for_this_test.a is 'x'" in str(caught.value)
+    assert "shared.b is 'y'" in str(caught.value)
+
+
+def test_an_unknown_section_is_refused_by_name(project):
+    with pytest.raises(ParamsError) as caught:
+        check(project, CONTENT + "sharde: {}\n")
+    assert "params.yaml: sharde is not known: did you mean shared?" in str(caught.value)
+
+
+def test_a_problem_that_several_processes_see_is_told_once(project):
+    with pytest.raises(ParamsError) as caught:
+        check(project, CONTENT.replace("random_seed: 1", "random_seed: x"))
+    assert str(caught.value).count("random_seed") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import no_such_package\n", "cannot be imported: ModuleNotFoundError"),
+        ("class Params(:\n", "cannot be imported: SyntaxError"),
+        ("x = 1\n", "has no class Params"),
+        ("Params = 1\n", "Params must be a class derived from Section"),
+    ],
+)
+def test_a_params_py_that_cannot_be_used_is_named_with_the_reason(project, text, message):
+    (project / "lab/processes/one_for_this_test/params.py").write_text(text)
+    with pytest.raises(ParamsError, match=message) as caught:
+        check(project, CONTENT)
+    assert "lab/processes/one_for_this_test/params.py" in str(caught.value)

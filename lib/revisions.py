@@ -1,39 +1,35 @@
-"""What two revisions of this repository hold: parameters, metrics, data and plots of each.
+"""What a revision of this repository holds: its parameters, metrics, data and plots.
 
-Read by the page that `make compare` makes, by milestone reports and by notebooks. A revision is a
-commit, a branch or a tag; the empty string is the work tree. Content comes from git, from DVC's
-cache, or else from the bucket.
+The one reader of results, for `make compare`, the page of a run, reports at milestones and
+notebooks. A revision is a commit, a branch or a tag; the empty string is the work tree. Which files
+there are, DVC says (lib/pipeline.py). Their content comes from the work tree or git, from DVC's
+cache, or else from the bucket, and is read once. What cannot be read is noted in `missing`, a line
+each; all the rest is there.
 """
 
 import csv
 import io
 import json
 import logging
-import re
-import subprocess
+import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
 
+from dvc.api import DVCFileSystem
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from lib.errors import UserError
+from lib.nested import flat
+from lib.pipeline import Out, Pipeline, read_pipeline
+from lib.repository import ROOT, files_at, git, git_or_nothing
 
-ROOT = Path(__file__).resolve().parent.parent
 WORK_TREE = ""
-
-
-@dataclass(frozen=True)
-class Out:
-    """What dvc.lock or a .dvc file says of a path; rows and bytes as of a whole folder."""
-
-    md5: str
-    size: int
-    files: int
 
 
 @dataclass(frozen=True)
@@ -52,20 +48,23 @@ class Revision:
     """A revision by its name; `missing` collects what could not be read, a line each."""
 
     name: str
+    root: Path = ROOT
     missing: list[str] = field(default_factory=list, compare=False)
+    contents: dict[str, bytes | None] = field(default_factory=dict, compare=False, repr=False)
+
+    # ---- which one it is
 
     @cached_property
     def commit(self) -> str:
-        """The full hash; nothing for the work tree.
+        """The full hash; empty for the work tree.
 
         Raises:
             UserError: there is no such revision in this clone.
         """
         if not self.name:
             return ""
-        found = git(
-            "rev-parse", "--verify", "--quiet", "--end-of-options", f"{self.name}^{{commit}}"
-        )
+        wanted = f"{self.name}^{{commit}}"
+        found = self.ask_git("rev-parse", "--verify", "--quiet", "--end-of-options", wanted)
         if not found:
             raise UserError(
                 f"'{self.name}' is no commit, branch or tag of this clone: `git log --oneline "
@@ -86,203 +85,237 @@ class Revision:
         """Date and first line of the commit."""
         if not self.name:
             return "not committed"
-        return git("show", "-s", "--format=%cs %s", self.commit)
+        return self.ask_git("show", "-s", "--format=%cs %s", self.commit)
 
     @cached_property
     def source(self) -> str:
-        """The commit that the results were computed at; nothing where git does not tell.
+        """The commit that the results were computed at; empty where git does not tell.
 
         Results are committed on top of it: a run by tag names it in the commit, and a person
         commits what was computed at the commit before.
         """
-        if not self.name and git("status", "--porcelain", "--", "dvc.lock", "metrics"):
-            return git("rev-parse", "--verify", "--quiet", "HEAD")
-        results = git("log", "-1", "--format=%H", self.commit or "HEAD", "--", "dvc.lock")
+        files, locks = self.pipeline.result_files, self.pipeline.locks or ["dvc.lock"]
+        if not self.name and self.ask_git("status", "--porcelain", "--", *(files or locks)):
+            return self.ask_git("rev-parse", "--verify", "--quiet", "HEAD")
+        results = self.ask_git("log", "-1", "--format=%H", self.commit or "HEAD", "--", *locks)
         if not results:
             return ""
-        named = git("show", "-s", "--format=%(trailers:key=Source-Commit,valueonly)", results)
-        return named.strip() or git("rev-parse", "--verify", "--quiet", f"{results}^")
+        trailer = "--format=%(trailers:key=Source-Commit,valueonly)"
+        named = self.ask_git("show", "-s", trailer, results).strip()
+        return named or self.ask_git("rev-parse", "--verify", "--quiet", f"{results}^")
 
-    def text(self, path: str) -> str:
-        """A file that git tracks; nothing where it is not there."""
-        if not self.name:
-            file = ROOT / path
-            return file.read_text(encoding="utf-8") if file.is_file() else ""
-        return git("show", f"{self.commit}:{path}")
+    def ask_git(self, *arguments: str) -> str:
+        """What git prints here; an empty string where it cannot answer."""
+        return git_or_nothing(*arguments, folder=self.root)
 
-    def files(self, suffix: str) -> list[str]:
-        """The paths that git tracks with this end."""
-        listed = (
-            git("ls-tree", "-r", "--name-only", "-z", self.commit)
-            if self.name
-            else git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-        )
-        return [path for path in listed.split("\0") if path.endswith(suffix)]
+    # ---- what it holds
 
-    def yaml(self, path: str) -> Any:
-        """What a YAML file says; an empty mapping where it is not there."""
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """Its stages, as DVC resolves them; empty where DVC cannot."""
+        commit = self.commit  # a revision that does not exist is an error, not an empty pipeline
         try:
-            return YAML(typ="safe", pure=True).load(self.text(path) or "{}") or {}
-        except YAMLError:
-            raise UserError(
-                f"{path} of {self.label} is no YAML: a merge left marks in it?"
-            ) from None
+            return read_pipeline(commit, self.root)
+        except UserError as error:
+            self.missing.append(f"{self.label}: {error}")
+            return Pipeline([], [], [])
 
     @cached_property
     def params(self) -> dict[str, Any]:
         """params.yaml with dotted keys."""
-        return dotted(self.yaml("params.yaml"))
+        try:
+            content = YAML(typ="safe", pure=True).load(self.text("params.yaml"))
+        except (YAMLError, ValueError):
+            raise UserError(
+                f"params.yaml of {self.label} is not YAML: a merge left marks in it?"
+            ) from None
+        if not isinstance(content or {}, Mapping):
+            raise UserError(f"params.yaml of {self.label} is not a mapping of names to values.")
+        return flat(content or {})
 
     @cached_property
-    def pipeline(self) -> Mapping[str, Any]:
-        """dvc.yaml, `${…}` filled in."""
-        params = self.params
-
-        def filled(value: Any) -> Any:
-            if isinstance(value, str):
-                return re.sub(r"\$\{([\w.]+)\}", lambda m: str(params.get(m[1], m[0])), value)
-            if isinstance(value, Mapping):
-                return {filled(k): filled(v) for k, v in value.items()}
-            return [filled(v) for v in value] if isinstance(value, list) else value
-
-        return dict(filled(self.yaml("dvc.yaml")))
-
-    @cached_property
-    def metrics(self) -> dict[str, Any]:
-        """Every value in the metrics files of the pipeline, as file.key."""
-        found: dict[str, Any] = {}
-        for stage in (self.pipeline.get("stages") or {}).values():
-            for path in map(first, stage.get("metrics") or []):
-                if path.endswith(".json") and (text := self.text(path)):
-                    stem = PurePosixPath(path).stem
-                    try:
-                        content = json.loads(text)
-                    except ValueError:
-                        self.missing.append(f"{path} of {self.label} is no JSON: a merge?")
-                        continue
-                    found |= {f"{stem}.{key}": v for key, v in dotted(content).items()}
+    def metrics_files(self) -> dict[str, Any]:
+        """What each metrics file says, by its path."""
+        self.get(self.pipeline.metrics)
+        found = {}
+        for path in self.pipeline.metrics:
+            if (content := self.content(path)) is None:
+                continue
+            try:
+                found[path] = parse(path, content)
+            except UserError as error:
+                self.missing.append(f"{path} of {self.label} {error}")
         return found
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Every value in the metrics files, as file.key."""
+        return flat_metrics(self.metrics_files, names_of(self.metrics_files))
 
     @cached_property
     def outs(self) -> dict[str, Out]:
-        """What DVC keeps, by path: from dvc.lock and from .dvc files; without what git keeps."""
-        uncached = set()
-        for stage in (self.pipeline.get("stages") or {}).values():
-            for kind in ("outs", "metrics", "plots"):
-                for entry in stage.get(kind) or []:
-                    if isinstance(entry, Mapping) and first(entry.values()).get("cache") is False:
-                        uncached.add(first(entry))
-        entries = [
-            (out["path"], out)
-            for stage in (self.yaml("dvc.lock").get("stages") or {}).values()
-            for out in stage.get("outs") or []
-            if out["path"] not in uncached
-        ]
-        for file in self.files(".dvc"):
-            folder = PurePosixPath(file).parent
-            entries += [(str(folder / out["path"]), out) for out in self.yaml(file).get("outs", [])]
+        """What DVC keeps, by path: as dvc.lock and .dvc files note it; not what git keeps."""
         return {
-            path: Out(out.get("md5", ""), out.get("size", 0), out.get("nfiles", 1))
-            for path, out in entries
+            path: out
+            for stage in self.pipeline.stages
+            for path, out in stage.noted.items()
+            if path not in stage.uncached
         }
 
     @cached_property
     def plots(self) -> list[Plot]:
-        """The plots that dvc.yaml defines, those of stages first."""
-        pipeline = self.pipeline
+        """The plots that can be drawn without DVC, those of stages first."""
         found = []
-        for stage in (pipeline.get("stages") or {}).values():
-            for entry in stage.get("plots") or []:
-                said = (first(entry.values()) if isinstance(entry, Mapping) else {}) or {}
-                if isinstance(said.get("x"), str) and isinstance(said.get("y"), str):
-                    title = said.get("title", first(entry))
-                    found.append(
-                        Plot(title, first(entry), said["x"], [said["y"]], said.get("template", ""))
-                    )
-        for entry in pipeline.get("plots") or []:
-            title, said = next(iter(entry.items())) if isinstance(entry, Mapping) else (entry, {})
-            said = said or {}
-            files = said.get("y")
-            if isinstance(files, str | list) and title.endswith(".csv"):
-                files = {title: files}
-            if not isinstance(files, Mapping) or not isinstance(said.get("x"), str):
-                self.missing.append(f"The plot '{title}' of {self.label} is drawn by DVC alone: "
-                                    "it names no x, or no y with files.")  # fmt: skip
+        for stage in self.pipeline.stages:
+            for path, definition in stage.plots.items():
+                x, y = definition.get("x"), definition.get("y")
+                if isinstance(x, str) and isinstance(y, str):
+                    title, template = definition.get("title", path), definition.get("template", "")
+                    found.append(Plot(title, path, x, [y], template))
+        for title, definition in self.pipeline.plots:
+            x, y, template = (definition.get(key) for key in ("x", "y", "template"))
+            files = {title: y} if isinstance(y, str | list) and title.endswith(".csv") else y
+            if not isinstance(files, Mapping) or not isinstance(x, str):
+                self.missing.append(
+                    f"The plot '{title}' of {self.label} is drawn by `dvc plots show` alone: it "
+                    "names no x, or no y with files."
+                )
                 continue
             for path, columns in files.items():
                 several = columns if isinstance(columns, list) else [columns]
-                found.append(Plot(title, path, said["x"], several, said.get("template", "")))
+                found.append(Plot(title, path, x, several, template or ""))
         return found
 
-    def content(self, path: str) -> bytes | None:
-        """A tracked file's bytes, from the work tree, git, the cache or the bucket.
+    # ---- content of files
 
-        None where it cannot be had; why stands in `missing`.
-        """
-        try:
-            if not self.name:
-                return (ROOT / path).read_bytes()
-            if text := self.text(path):
-                return text.encode()
-            import dvc.api
-
-            quiet = logging.getLogger("dvc")
-            quiet.setLevel(logging.CRITICAL)
-            return bytes(dvc.api.read(path, repo=str(ROOT), rev=self.commit, mode="rb"))
-        except Exception as error:  # DVC's, the bucket's and the disk's own, of many classes
-            why = " ".join(str(error).split())[:160] or type(error).__name__
-            get = f"`dvc fetch --all-commits` or `git checkout {self.name} && dvc pull`"
-            hint = get if self.name else "`make run` or `dvc pull`"
-            self.missing.append(f"{path} of {self.label} is not here ({why}): {hint} gets it.")
-            return None
+    def text(self, path: str) -> str:
+        """A file that git tracks, as text; empty where it is not there."""
+        return (self.tracked([path]).get(path) or b"").decode("utf-8", "replace")
 
     def table(self, path: str) -> list[dict[str, str]] | None:
         """The rows of a CSV file; None as for `content`."""
         content = self.content(path)
         if content is None:
             return None
-        return list(csv.DictReader(io.StringIO(content.decode("utf-8", "replace"))))
+        try:
+            return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig", "replace"))))
+        except csv.Error as error:
+            self.missing.append(f"{path} of {self.label} is not CSV ({error}).")
+            return None
+
+    def content(self, path: str) -> bytes | None:
+        """A file's bytes, from the work tree or git, the cache or the bucket.
+
+        None where it is not to be had; why stands in `missing`.
+        """
+        self.get([path])
+        return self.contents[path]
+
+    def get(self, paths: Sequence[str]) -> None:
+        """Read these files, those in git all at once."""
+        new = [path for path in paths if path not in self.contents]
+        self.contents.update(self.tracked(new))
+        for path in new:
+            if path not in self.contents:
+                self.contents[path] = self.cached(path)
+
+    def tracked(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """The content of those of these files that are in the work tree, or in the commit."""
+        if self.name:
+            return files_at(self.commit, paths, self.root) if paths else {}
+        found = {}
+        for path in paths:
+            with suppress(OSError):
+                found[path] = (self.root / path).read_bytes()
+        return found
+
+    def cached(self, path: str) -> bytes | None:
+        """A file that DVC keeps, from its cache or the bucket; None where it is in neither."""
+        if path in {p for stage in self.pipeline.stages for p in stage.uncached}:
+            hint = "that commit does not have it" if self.name else "`make run` writes it"
+            self.missing.append(f"{path} of {self.label} is not here: {hint}.")
+            return None
+        if not self.name:
+            hint = "`make run` or `dvc pull` gets it"
+            self.missing.append(f"{path} of {self.label} is not here: {hint}.")
+            return None
+        try:
+            with self.dvc_files.open(path, "rb") as file:
+                return bytes(file.read())
+        except Exception as error:  # DVC's, the bucket's and the disk's own, of many classes
+            why = " ".join(str(error).split())[:160] or type(error).__name__
+            hint = f"`dvc fetch --all-commits` or `git checkout {self.name} && dvc pull` gets it"
+            self.missing.append(f"{path} of {self.label} is not here ({why}): {hint}.")
+            return None
+
+    @cached_property
+    def dvc_files(self) -> Any:
+        """The files that DVC keeps for the commit, as a file system."""
+        logging.getLogger("dvc").setLevel(logging.CRITICAL)  # told in `missing`
+        return DVCFileSystem(str(self.root), rev=self.commit)
 
 
-def git(*arguments: str) -> str:
-    """What git answers, or nothing where it cannot."""
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False)
-    return done.stdout.decode("utf-8", "replace").rstrip("\n") if done.returncode == 0 else ""
+def default_pair(root: Path = ROOT) -> tuple[str, str]:
+    """Which two revisions a person means who names none.
+
+    The work tree, against the last commit, or the one before where nothing is uncommitted.
+    """
+    files = Revision(WORK_TREE, root).pipeline.result_files or ["dvc.lock"]
+    changed = git("status", "--porcelain", "--", "params.yaml", *files, folder=root)
+    parent = git_or_nothing("rev-parse", "--verify", "--quiet", "HEAD~1", folder=root)
+    return ("HEAD" if changed or not parent else "HEAD~1"), WORK_TREE
 
 
-def first(several: Any) -> Any:
-    """The one thing in a mapping of DVC's files, or a plain string itself."""
-    return several if isinstance(several, str) else next(iter(several))
+# ---- metrics files
 
 
-def dotted(nested: Any, above: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}."""
-    return dict(walk(nested, above))
+def parse(path: str, content: bytes) -> Any:
+    """What a metrics file says; YAML where its name tells neither JSON nor TOML, as for DVC.
+
+    Raises:
+        UserError: it is not what its name says; the message goes on after the file's name.
+    """
+    kind = {".json": "JSON", ".toml": "TOML"}.get(PurePath(path).suffix, "YAML")
+    try:
+        text = content.decode("utf-8-sig")
+        if kind == "JSON":
+            return json.loads(text)
+        return tomllib.loads(text) if kind == "TOML" else YAML(typ="safe", pure=True).load(text)
+    except UnicodeDecodeError as error:
+        raise UserError(f"is not UTF-8 (byte {error.start}): write it as UTF-8.") from None
+    except (ValueError, YAMLError, RecursionError) as error:
+        why = " ".join(str(error).split())[:160]
+        raise UserError(f"is not {kind} ({why}): a merge left marks in it?") from None
 
 
-def walk(nested: Any, above: str) -> Iterator[tuple[str, Any]]:
-    """Each value of nested mappings, its keys joined by dots."""
-    if not isinstance(nested, Mapping):
-        yield above, nested
-        return
-    for key, value in nested.items():
-        yield from walk(value, f"{above}.{key}" if above else str(key))
+def names_of(paths: Iterable[str]) -> dict[str, str]:
+    """What metrics files are called in a key: the file's stem, or its path where two share one."""
+    paths = list(paths)
+    stems = Counter(PurePath(path).stem for path in paths)
+    return {
+        path: stem if stems[stem] == 1 else str(PurePath(path).with_suffix(""))
+        for path, stem in ((path, PurePath(path).stem) for path in paths)
+    }
+
+
+def flat_metrics(files: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Every value in metrics files, as name.key."""
+    found: dict[str, Any] = {}
+    for path, content in files.items():
+        found |= flat({} if content is None else content, above=names[path])
+    return found
+
+
+# ---- what differs
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Key, value before and value after, for each that differs."""
-    keys = dict.fromkeys((*before, *after))
-    return [(k, before.get(k), after.get(k)) for k in keys if before.get(k) != after.get(k)]
+    """Key, value before and value after, for each that differs; NaN is like NaN."""
+    pairs = ((key, before.get(key), after.get(key)) for key in dict.fromkeys((*before, *after)))
+    return [(key, old, new) for key, old, new in pairs if old != new and repr(old) != repr(new)]
 
 
 def changed_rows(before: bytes, after: bytes) -> tuple[int, int]:
     """How many lines of a text came and how many went, wherever they stand."""
     old, new = Counter(before.splitlines()), Counter(after.splitlines())
     return (new - old).total(), (old - new).total()
-
-
-def default_pair() -> tuple[str, str]:
-    """What a person means who names none: the work tree, against the last commit that differs."""
-    uncommitted = git("status", "--porcelain", "--", "dvc.lock", "params.yaml", "metrics")
-    parent = git("rev-parse", "--verify", "--quiet", "HEAD~1")
-    return ("HEAD" if uncommitted or not parent else "HEAD~1"), WORK_TREE

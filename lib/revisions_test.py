@@ -1,20 +1,42 @@
 """What a revision's files may look like: all that DVC allows, and what a merge leaves."""
 
+import json
+import subprocess
+
 import pytest
 
-from lib import revisions
-from lib.compare import judged
 from lib.errors import UserError
-from lib.revisions import Revision
+from lib.nested import flat
+from lib.revisions import Revision, changes, default_pair
 
 pytestmark = pytest.mark.unittest
 
+GIT = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.org"]
+
 
 @pytest.fixture
-def work_tree(tmp_path, monkeypatch):
-    """A work tree of its own."""
-    monkeypatch.setattr(revisions, "ROOT", tmp_path)
+def work_tree(tmp_path):
+    """A repository of its own, with DVC, and a commit."""
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").touch()
+    (tmp_path / ".dvc/.gitignore").write_text("/tmp\n/cache\n")
+    subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], cwd=tmp_path, check=True)
+    commit(tmp_path)
     return tmp_path
+
+
+def commit(folder):
+    subprocess.run([*GIT, "add", "--all"], cwd=folder, check=True)
+    message = ["commit", "--quiet", "--allow-empty", "--message", "A commit"]
+    subprocess.run([*GIT, *message], cwd=folder, check=True)
+
+
+def one_metric(folder, name, content):
+    """A pipeline with this one metrics file."""
+    stage = {"cmd": "x", "metrics": [{name: {"cache": False}}]}
+    (folder / "dvc.yaml").write_text(json.dumps({"stages": {"a": stage}}))
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return Revision("", folder)
 
 
 def test_plots_that_only_dvc_can_draw_are_named_and_the_others_found(work_tree):
@@ -30,7 +52,7 @@ plots:
   - plain.csv
 """
     )
-    revision = Revision("")
+    revision = Revision("", work_tree)
     assert [(plot.path, plot.x, list(plot.y)) for plot in revision.plots] == [
         ("history.csv", "epoch", ["train", "validation"]),
         ("scores.csv", "a", ["b"]),
@@ -40,27 +62,171 @@ plots:
 
 def test_what_a_merge_left_is_told_in_a_line(work_tree):
     (work_tree / "params.yaml").write_text("<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> b\n")
-    with pytest.raises(UserError, match=r"params.yaml of work tree is no YAML"):
-        _ = Revision("").params
-
-
-def test_metrics_that_cannot_be_read_are_missing(work_tree):
-    (work_tree / "dvc.yaml").write_text("stages: {a: {cmd: x, metrics: [m.json: {cache: false}]}}")
-    (work_tree / "m.json").write_text("<<<<<<<")
-    revision = Revision("")
-    assert revision.metrics == {}
-    assert revision.missing == ["m.json of work tree is no JSON: a merge?"]
+    with pytest.raises(UserError, match=r"params.yaml of work tree is not YAML"):
+        _ = Revision("", work_tree).params
 
 
 @pytest.mark.parametrize(
-    ("key", "by", "said"),
+    ("name", "content", "message"),
     [
-        ("m.test.accuracy", 0.1, " better"),
-        ("m.test.log_loss", 0.1, " worse"),
-        ("m.test.brier_score", -0.1, " better"),
-        ("m.test.rmse", 0.1, " worse"),
-        ("m.test.rows", 5, ""),
+        ("m.json", "<<<<<<<", "m.json of work tree is not JSON ("),
+        ("m.json", "", "m.json of work tree is not JSON ("),
+        ("m.json", b'{"gr\xf6\xdfe": 1}', "m.json of work tree is not UTF-8 (byte 4)"),
+        ("m.json", "[" * 100_000, "m.json of work tree is not JSON ("),
+        ("m.yaml", "a: [1", "m.yaml of work tree is not YAML ("),
+        ("m.yaml", "a: 1\na: 2\n", "m.yaml of work tree is not YAML ("),
+        ("m.toml", "a = ", "m.toml of work tree is not TOML ("),
     ],
 )
-def test_a_metric_is_judged_only_where_its_name_tells(key, by, said):
-    assert judged(key, by) == said
+def test_metrics_that_cannot_be_read_are_missing(work_tree, name, content, message):
+    revision = one_metric(work_tree, name, content)
+    assert revision.metrics == {}
+    (line,) = revision.missing
+    assert line.startswith(message)
+    assert "\n" not in line
+
+
+def test_a_metrics_file_that_is_not_there_is_missing_by_its_name(work_tree):
+    revision = one_metric(work_tree, "m.json", "{}")
+    (work_tree / "m.json").unlink()
+    assert revision.metrics == {}
+    assert revision.missing == ["m.json of work tree is not here: `make run` writes it."]
+    commit(work_tree)
+    revision = Revision("main", work_tree)
+    assert revision.metrics == {}
+    assert revision.missing[0].startswith("m.json of main (")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("m.json", '\ufeff{"a": {"b": 1, "precision@10": 0.5}, "c": [1, 2], "d": null}'),
+        ("m.yaml", "a: {b: 1, 'precision@10': 0.5}\nc: [1, 2]\nd:\n"),
+        ("m.metrics", "a: {b: 1, 'precision@10': 0.5}\nc: [1, 2]\nd: null\n"),
+    ],
+)
+def test_metrics_are_read_as_users_write_them(work_tree, name, content):
+    revision = one_metric(work_tree, name, content)
+    wanted = {"m.a.b": 1, "m.a.precision@10": 0.5, "m.c": [1, 2], "m.d": None}
+    assert revision.metrics == wanted
+    assert revision.missing == []
+
+
+def test_metrics_in_toml_are_read(work_tree):
+    revision = one_metric(work_tree, "m.toml", "rmse = 3.5\n[test]\nrmse = nan\n")
+    assert revision.metrics["m.rmse"] == 3.5
+    assert str(revision.metrics["m.test.rmse"]) == "nan"
+
+
+@pytest.mark.parametrize("content", ["0.93", "[1, 2]", "{}", "null"])
+def test_a_metrics_file_may_hold_anything(work_tree, content):
+    value = json.loads(content)
+    wanted = {"m": value} if value else {}
+    assert one_metric(work_tree, "m.json", content).metrics == wanted
+
+
+def test_stages_are_those_that_dvc_resolves(work_tree):
+    (work_tree / "params.yaml").write_text("folder: scores\n")
+    (work_tree / "dvc.yaml").write_text(
+        """
+vars:
+  - ending: json
+stages:
+  sweep:
+    matrix: {kind: [forest, tree]}
+    cmd: x
+    metrics: ["${folder}/${item.kind}.${ending}": {cache: false}]
+  each:
+    foreach: [a, b]
+    do:
+      cmd: x
+      metrics: ["${item}/m.json": {cache: false}]
+"""
+    )
+    (work_tree / "below").mkdir()
+    (work_tree / "below/dvc.yaml").write_text(
+        "stages:\n  deep:\n    cmd: x\n    metrics: [deep.json: {cache: false}]\n"
+    )
+    written = ("scores/forest", "scores/tree", "a/m", "b/m", "below/deep")
+    for number, name in enumerate(written):
+        (work_tree / name).parent.mkdir(exist_ok=True)
+        (work_tree / f"{name}.json").write_text(json.dumps({"rmse": number}))
+    wanted = {"forest.rmse": 0, "tree.rmse": 1, "a/m.rmse": 2, "b/m.rmse": 3, "deep.rmse": 4}
+    here = Revision("", work_tree)
+    assert here.metrics == wanted
+    assert here.pipeline.result_files == sorted(
+        [*(f"{name}.json" for name in written), "dvc.lock", "below/dvc.lock"]
+    )
+    commit(work_tree)
+    assert Revision("main", work_tree).metrics == wanted
+
+
+def test_a_revision_is_read_as_it_was(work_tree):
+    one_metric(work_tree, "m.json", '{"rmse": 1}')
+    (work_tree / "bytes").write_bytes(b"\xff\x00\n")
+    commit(work_tree)
+    one_metric(work_tree, "m.json", '{"rmse": 2}')
+    assert Revision("main", work_tree).metrics == {"m.rmse": 1}
+    assert Revision("main", work_tree).content("bytes") == b"\xff\x00\n"
+    assert Revision("", work_tree).metrics == {"m.rmse": 2}
+    assert default_pair(work_tree) == ("HEAD", "")
+    commit(work_tree)
+    assert default_pair(work_tree) == ("HEAD~1", "")
+
+
+def test_a_revision_without_pipeline_holds_nothing(work_tree):
+    revision = Revision("main", work_tree)
+    found = (revision.metrics, revision.outs, revision.plots, revision.params, revision.missing)
+    assert found == ({}, {}, [], {}, [])
+
+
+def test_a_revision_from_before_dvc_holds_nothing(work_tree):
+    subprocess.run([*GIT, "rm", "-rq", "--cached", ".dvc"], cwd=work_tree, check=True)
+    message = ["commit", "--quiet", "--message", "No DVC"]
+    subprocess.run([*GIT, *message], cwd=work_tree, check=True)
+    revision = Revision("main", work_tree)
+    assert (revision.metrics, revision.missing) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["stages: [", "stages: {a: {}}", "stages: {a: {cmd: '${no.such}'}}", "<<<<<<<", "datasets: 3"],
+)
+def test_a_broken_pipeline_in_an_old_revision_is_told_in_a_line(work_tree, broken):
+    (work_tree / "dvc.yaml").write_text(broken)
+    (work_tree / "params.yaml").write_text("a: 1\n")
+    commit(work_tree)
+    revision = Revision("main", work_tree)
+    assert revision.metrics == {}
+    (line,) = revision.missing
+    assert line.startswith("main (")
+    assert "DVC cannot read the pipeline" in line
+    assert "\n" not in line
+    assert revision.params == {"a": 1}, "the rest is read"
+
+
+def test_an_unknown_revision_is_an_error_and_not_an_empty_one(work_tree):
+    with pytest.raises(UserError, match="'none' is no commit, branch or tag of this clone"):
+        _ = Revision("none", work_tree).metrics
+
+
+def test_rows_that_are_no_csv_are_told(work_tree):
+    (work_tree / "wide.csv").write_text("a\n" + "x" * 200_000 + "\n")
+    revision = Revision("", work_tree)
+    assert revision.table("wide.csv") is None
+    assert revision.missing[0].startswith("wide.csv of work tree is not CSV (")
+
+
+def test_nested_keys_are_joined_however_deep():
+    deep = current = {}
+    for _ in range(5000):
+        current["k"] = current = {}
+    current["end"] = 1
+    assert list(flat(deep).values()) == [1]
+    assert flat({"a": {"b": 1, "c": {}}, "d": {1: None}}) == {"a.b": 1, "d.1": None}
+
+
+def test_nan_is_like_nan():
+    nan = {"a": float("nan"), "b": [float("nan")], "c": 1}
+    again = {"a": float("nan"), "b": [float("nan")], "c": 2}
+    assert changes(nan, again) == [("c", 1, 2)]

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.integration
 
@@ -17,14 +17,10 @@ HOSTILE = "<script>alert(1)</script> & 'co'"
 
 
 @pytest.fixture(scope="module")
-def two_runs(tmp_path_factory):
+def two_runs(finished, tmp_path_factory):
     """A project with two commits of results, the older called `before`, the newer HEAD."""
-    folder = tmp_path_factory.mktemp("analysis") / "a projëct"
-    folder.mkdir()
-    project = Project(folder)
-    project.edit("params.yaml", "epochs: 120", "epochs: 5")
-    project.run("make", "run")
-    project.commit(HOSTILE)
+    project = finished.copied(tmp_path_factory.mktemp("analysis") / "a projëct")
+    project.git("commit", "--quiet", "--amend", "--no-verify", "--message", HOSTILE)
     project.git("tag", "before")
     project.edit("params.yaml", "lr: 0.001", "lr: 0.01")
     project.edit("params.yaml", "test_size: 0.15", "test_size: 0.2")
@@ -119,7 +115,15 @@ def test_without_names_the_last_commit_is_compared_with_the_one_before(project):
 
 @pytest.mark.parametrize("name", ["no-such-branch", "--all", "$(touch pwned)"])
 def test_an_unknown_revision_is_told_in_a_line(two_runs, name):
-    command = ("lib/within", "--dev", ".", "python", "-m", "lib.compare", f"--from={name}")
+    command = (
+        "tools/within",
+        "--dev",
+        ".",
+        "python",
+        "-m",
+        "tools.report.compare",
+        f"--from={name}",
+    )
     said = two_runs.run(*command, ok=False)
     assert f"'{name}' is no commit, branch or tag of this clone" in said
     assert "Traceback" not in said
@@ -141,7 +145,18 @@ def test_data_that_are_not_here_are_named_and_the_rest_is_shown(project):
 
 def executed(project, name):
     """A notebook after it was run from its own folder, and nothing set for it: what it shows."""
-    bare = ("lib/within", "--dev", ".", "env", "-u", "PYTHONPATH", "python", "-m", "pytest", "-q")
+    bare = (
+        "tools/within",
+        "--dev",
+        ".",
+        "env",
+        "-u",
+        "PYTHONPATH",
+        "python",
+        "-m",
+        "pytest",
+        "-q",
+    )
     file = f"lab/analysis/{name}.ipynb"
     project.run(*bare, "--nbmake", "--overwrite", "--nbmake-timeout=300", file)
     cells = json.loads((project.folder / file).read_text())["cells"]
@@ -255,7 +270,15 @@ def test_pictures_of_another_commit_are_in_no_report(project):
 
 @pytest.mark.parametrize("name", ["", "First Model", "../escape", "a--b", "$(touch pwned)"])
 def test_a_milestone_needs_a_plain_name(two_runs, name):
-    command = ("lib/within", "--dev", ".", "python", "-m", "lib.milestone", name)
+    command = (
+        "tools/within",
+        "--dev",
+        ".",
+        "python",
+        "-m",
+        "tools.report.milestone",
+        name,
+    )
     said = two_runs.run(*command, ok=False)
     assert f"NAME is '{name}'" in said
     assert "for example NAME=first-model" in said
@@ -279,7 +302,7 @@ def test_the_snippets_in_the_readme_run(two_runs):
     assert len(snippets) == 3
     said = [
         two_runs.run(
-            "lib/within",
+            "tools/within",
             "--dev",
             ".",
             "python",

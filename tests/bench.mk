@@ -1,3 +1,3 @@
 .PHONY: bench
 bench: setup ## Measure the speeds that the README states
-	@lib/within --dev . python -m tests.bench
+	@tools/within --dev . python -m tests.bench

@@ -1,6 +1,6 @@
 """The speeds that the README states, each beside what it is held against, in one run.
 
-    lib/within --dev . python -m tests.bench [--quick] [--repeat N] [--only NAME...] [--json FILE]
+    tools/within --dev . python -m tests.bench [--quick] [--repeat N] [--only NAME...] [--json FILE]
 
 `make bench` calls it. Seconds differ from machine to machine, ratios hardly: so this template and
 its reference take turns (A B A B …), and the medians are compared. Measured are
@@ -115,7 +115,7 @@ def copy_project(folder: Path) -> Project:
 
 def environment_of(project: Project, *folder: str) -> Path:
     """The virtual environment of a folder's lock, made where it is not there yet."""
-    command = ("lib/within", *folder, "sh", "-c", 'echo "$VIRTUAL_ENV"')
+    command = ("tools/within", *folder, "sh", "-c", 'echo "$VIRTUAL_ENV"')
     return Path(project.run(*command).splitlines()[-1])
 
 
@@ -130,7 +130,7 @@ def site_packages(environment: Path) -> str:
 def measure_pipeline(scratch: Path, turns: int) -> list[Comparison]:
     """The pipeline with nothing to profit from, against the script with either MLflow.
 
-    The script has the packages of all processes, mlflow-skinny among them: the network's
+    The script has the packages of all processes, and the tracker's for MLflow: the network's
     environment, and from the others' what that lacks. Full MLflow takes longer to import; its
     script runs in the development environment.
     """
@@ -138,6 +138,7 @@ def measure_pipeline(scratch: Path, turns: int) -> list[Comparison]:
     network = environment_of(ours, f"{PROCESSES}/train_dnn_pytorch")
     others = ("prepare_data", "train_standard_classifiers", "export_models")
     packages = [network, *(environment_of(ours, f"{PROCESSES}/{name}") for name in others)]
+    packages.append(environment_of(ours, "tools/tracking"))
     path = os.pathsep.join([str(theirs.folder), *map(site_packages, packages)])
     full = environment_of(ours, "--dev", ".")
 
@@ -211,10 +212,11 @@ def measure_epoch(scratch: Path, turns: int) -> list[Comparison]:
     """One epoch of the network on rows that are on disk, as the process trains it."""
     import torch
 
+    from lab.processes.train_dnn_pytorch.params import Params
     from lib.params import load_params
     from lib.pytorch import seed_everything
 
-    settings = load_params().train_dnn_pytorch
+    settings = load_params(Params).train_dnn_pytorch
     torch.set_num_threads(settings.num_threads)
     splits = large_splits(scratch)
     X, y = torch.tensor(splits.X_train), torch.tensor(splits.y_train, dtype=torch.float32)
@@ -327,7 +329,7 @@ def measure_runtime(scratch: Path, turns: int) -> list[Comparison]:
     project.dvc("repro")
     project.commit("Results")
     project.run("make", "runtime", "VERSION=bench", "ANYWAY=yes")
-    script = ("lib/within", "runtimes/krt", "python", "tests/bench_runtime.py")
+    script = ("tools/within", "tools/krt", "python", "tests/bench_runtime.py")
     said = project.run(*script, "build/cancer-bench.krt", str(turns))
     taken = json.loads(said.splitlines()[-1])
     alone, direct, in_flight = taken["served"], taken["direct"], taken["in flight"]
@@ -355,7 +357,7 @@ def measure_setup(scratch: Path, turns: int) -> list[Comparison]:
     packages = ("--quiet", "--no-deps", "--requirement", str(requirements))
 
     def make_environments() -> None:
-        command = f'"$(lib/bootstrap)" lib/environments.py make . {PROCESSES}/*/'
+        command = f'"$(tools/environments/bootstrap)" -m tools.environments make . {PROCESSES}/*/'
         project.run(*homes, "sh", "-c", command)
 
     def pip_install() -> None:
@@ -364,7 +366,7 @@ def measure_setup(scratch: Path, turns: int) -> list[Comparison]:
 
     say("  filling pip's cache")
     pip_install()
-    project.run(*homes, "lib/bootstrap")
+    project.run(*homes, "tools/environments/bootstrap")
     competitors = {"make run's environments": make_environments, "pip install": pip_install}
     taken = take_turns(competitors, turns, lambda: shutil.rmtree(fresh, ignore_errors=True))
     shutil.rmtree(fresh, ignore_errors=True)

@@ -1,6 +1,6 @@
 """Seconds of one prediction: through a .krt that is served, and by onnxruntime directly (bench.py).
 
-    lib/within runtimes/krt python tests/bench_runtime.py FILE TURNS
+    tools/within tools/krt python tests/bench_runtime.py FILE TURNS
 
 Prints JSON: of each side the median of a hundred predictions for every turn, and for the served one
 also the share of one in a thousand that are in flight at once.
@@ -17,7 +17,7 @@ from statistics import median
 import numpy as np
 import onnxruntime
 
-from runtimes.krt.rehearse import served
+from tools.krt.rehearse import served
 
 
 def seconds(work: Callable[[], object]) -> float:

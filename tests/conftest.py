@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 class Project:
     """A repository of its own with this working tree's files, committed on a branch."""
+
+    first_run = ""  # what `make run` printed, of a finished one
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -95,7 +98,7 @@ class Project:
         self.git("commit", "--quiet", "--allow-empty", "--no-verify", "--message", message)
 
     def dvc(self, *arguments: str, ok: bool = True, **extra: str) -> str:
-        return self.run("lib/within", ".", "dvc", *arguments, ok=ok, **extra)
+        return self.run("tools/within", ".", "dvc", *arguments, ok=ok, **extra)
 
     def edit(self, file: str, old: str, new: str) -> None:
         text = (self.folder / file).read_text()
@@ -110,6 +113,28 @@ def with_children_killed(process: subprocess.Popen[Any]) -> None:
     process.wait()
     if process.stdout:
         process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Project:
+    """A project after its first `make run`, committed, with what that printed.
+
+    Made once for all files and workers: to be read, or copied and then changed.
+    """
+    # Of several workers, each has a folder of its own below this one.
+    parallel = "PYTEST_XDIST_WORKER" in os.environ
+    base = tmp_path_factory.getbasetemp().parent if parallel else tmp_path_factory.getbasetemp()
+    folder, output = base / "finished" / "a projëct", base / "finished" / "first-run.txt"
+    with FileLock(base / "finished.lock"):
+        if not output.exists():
+            folder.mkdir(parents=True)
+            project = Project(folder)
+            text = project.run("make", "run")
+            project.commit("Results")
+            output.write_text(text)
+    project = Project.at(folder)
+    project.first_run = output.read_text()
+    return project
 
 
 @pytest.fixture
@@ -131,7 +156,7 @@ def mlflow_server(folder: Path, port: int, environment: str = "--dev .") -> Iter
     """An MLflow server with its store in `folder`: this project's, or another environment's."""
     address = f"http://127.0.0.1:{port}"
     command = [
-        *("lib/within", *environment.split(), "mlflow", "server"),
+        *("tools/within", *environment.split(), "mlflow", "server"),
         *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{folder}/server.db"),
         *("--artifacts-destination", f"{folder}/artifacts"),

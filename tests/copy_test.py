@@ -12,6 +12,7 @@ import yaml
 
 from tests.conftest import ROOT, Project
 from tests.rehearsal import Sandbox
+from tools.project import manifest
 
 pytestmark = pytest.mark.integration
 
@@ -49,7 +50,7 @@ def template(tmp_path_factory):
 
 def copier(template, *arguments, ok=True):
     """`copier` unattended, as in a shell."""
-    return template.run("lib/within", "--dev", ".", "copier", *arguments, ok=ok)
+    return template.run("tools/within", "--dev", ".", "copier", *arguments, ok=ok)
 
 
 def copied(template, folder, *, ok=True, **answers):
@@ -84,7 +85,7 @@ def tree(project):
     return {
         name: ((project.folder / name).read_bytes(), (project.folder / name).stat().st_mode & 0o111)
         for name in names
-        if name
+        if name and (project.folder / name).exists()
     }
 
 
@@ -110,6 +111,7 @@ def test_a_copy_has_nothing_of_the_templates_own_and_its_links_lead_somewhere(te
     project.make("start")
     files = set(tree(project))
     assert [name for name in files if name.startswith(OWN) or "TODO" in name] == []
+    assert ".gitattributes" not in files
     assert "lab/processes/stages_test.py" in files
     broken = [
         f"{name}: {link}"
@@ -184,7 +186,8 @@ def test_checks_hold_whatever_was_filled_in(template, tmp_path):
     hooks = ("actionlint", "zizmor", "yamllint", "check-yaml", "end-of-file-fixer")
     for hook in (*hooks, "trailing-whitespace"):
         project.run(
-            *("lib/within", "--dev", ".", "pre-commit", "run", "--all-files", hook), ok=True
+            *("tools/within", "--dev", ".", "pre-commit", "run", "--all-files", hook),
+            ok=True,
         )
 
 
@@ -250,7 +253,48 @@ def test_the_doctor_says_what_is_missing_and_how_to_get_it(template, tmp_path):
     assert re.search(r"^MISSING +credentials .*make credentials", said, re.MULTILINE)
 
 
+def test_the_doctor_names_files_of_the_templates_that_were_edited(template, tmp_path):
+    project = copied(template, tmp_path / "copy")
+    project.make("start")
+    assert "none of its files is edited or missing" in project.make("doctor", ok=False)
+    # Marks that are filled in otherwise, line endings and permissions are no edit.
+    project.edit(".github/workflows/experiments.yml", "gpu_1]", "gpu_2]")
+    crlf = project.folder / "ruff.toml"
+    crlf.write_bytes(crlf.read_bytes().replace(b"\n", b"\r\n"))
+    (project.folder / "Makefile").chmod(0o755)
+    assert "none of its files is edited or missing" in project.make("doctor", ok=False)
+    project.edit("tools/project/todo.py", "import re\n", "import re  # ours\n")
+    project.edit(".github/workflows/experiments.yml", "timeout-minutes: 720", "timeout-minutes: 60")
+    (project.folder / ".yamllint").unlink()
+    found = re.findall(r"^-- +template +(.+)$", project.make("doctor", ok=False), re.MULTILINE)
+    assert [line.partition(":")[0] for line in found] == [
+        ".github/workflows/experiments.yml is edited",
+        ".yamllint is missing",
+        "tools/project/todo.py is edited",
+    ]
+    assert "the next update replaces it" in found[2]
+
+
 # ---- updates
+
+
+def test_the_manifest_is_as_the_hook_writes_it():
+    assert manifest.FILE.read_text() == manifest.written(), "`make check` writes it anew"
+
+
+def test_an_update_replaces_what_the_manifest_lists_but_for_workflows(template):
+    """What is the template's is listed twice: for the doctor, and for copier."""
+    listed = [line.split("  ", 1)[1] for line in manifest.FILE.read_text().splitlines()]
+    replaced = template.folder / "TODO('.gitattributes')"
+    attributes = template.run(
+        *("git", "-c", f"core.attributesFile={replaced}", "check-attr", "-z", "diff", "--", *listed)
+    ).split("\0")[:-1]
+    merged = [
+        name
+        for name, state in zip(attributes[::3], attributes[2::3], strict=True)
+        if state != "unset"
+    ]
+    assert [name for name in merged if not name.startswith(".github/")] == []
 
 
 def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_path):
@@ -259,7 +303,7 @@ def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_pa
     template = Project(folder)
     template.edit("Makefile", "results: ## Show the results", "results: ## Display the results")
     template.edit("README.md", "## Two commands", "## A command or two")
-    template.edit("lib/ui.py", "import", "# Older.\nimport")
+    template.edit("lib/progress.py", "import logging", "# Older.\nimport logging")
     (folder / "lib/metrics_test.py").unlink()
     template.commit("An older version")
     template.git("tag", "v0.1.0")
@@ -274,26 +318,130 @@ def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_pa
     project.edit("Makefile", "results: ## Display the results", "results: ## Show our results")
     project.commit("Our own")
 
-    for name in ("Makefile", "README.md", "lib/ui.py", "lib/metrics_test.py"):
+    for name in ("Makefile", "README.md", "lib/progress.py", "lib/metrics_test.py"):
         shutil.copy(ROOT / name, folder / name)
     template.commit("The present version")
     template.git("tag", "v0.2.0")
-    template.run(
-        *(str(folder / "lib/within"), "--dev", ".", "copier", "update", "--defaults", "--quiet"),
-        str(project.folder),
-    )
+    update(template, project)
     assert (project.folder / "lib/metrics_test.py").exists()
-    assert "# Older." not in text_of(project, "lib/ui.py")
+    assert "# Older." not in text_of(project, "lib/progress.py")
     readme = text_of(project, "README.md")
     assert readme.startswith("# The wine cellar")
-    assert "## Two commands" in readme
+    assert "## A command or two" in readme, "the README is the team's"
     assert "lr: 0.005" in text_of(project, "params.yaml")
     assert "experiment: wine-cellar" in text_of(project, "params.yaml")
     assert text_of(project, module).endswith("# Ours.\n")
     assert "timeout-minutes: 60" in text_of(project, ".github/workflows/experiments.yml")
-    conflicts = project.git("grep", "--name-only", "^<<<<<<<").split()
-    assert conflicts == ["Makefile"], "only where both changed the same line"
+    assert text_of(project, "Makefile") == (ROOT / "Makefile").read_text(), "the template's"
+    assert conflicts(project) == []
     assert "_commit: v0.2.0" in text_of(project, ".copier-answers.yml")
+
+
+def update(template, project):
+    """`copier update`, unattended, to the newest version."""
+    copier(template, "update", "--defaults", "--quiet", str(project.folder))
+
+
+def conflicts(project):
+    """The files that have conflict marks."""
+    command = ("git", "grep", "--name-only", "^<<<<<<<")
+    return project.run("sh", "-c", f"{' '.join(map(repr, command))} || true").split()
+
+
+@pytest.fixture(scope="module")
+def updated(tmp_path_factory):
+    """A project without the example, and what an update to a later version made of it.
+
+    The later version changes the README, the example, lib/, tools/ and the workflow; so did the
+    project, but for the example, which it has not got.
+    """
+    folder = tmp_path_factory.mktemp("update") / "template"
+    folder.mkdir()
+    template = Project(folder)
+    template.git("tag", "v0.1.0")
+    project = copied(template, folder.parent / "project")
+    project.make("start")
+    project.make("blank")
+    project.commit("Without the example")
+    project.make("process", "NAME=train_wine")
+    project.edit("README.md", "# A project template for machine learning", "# The wine cellar")
+    project.edit("params.yaml", "factor: 2.0", "factor: 3.0")
+    project.edit("dvc.yaml", "desc: What train_wine computes, in a line.", "desc: Our own.")
+    workflow = ".github/workflows/experiments.yml"
+    project.edit(workflow, "self-hosted, linux.x64, gpu_1", "self-hosted, gpu_2")
+    project.edit("lib/viz.py", '"""Pictures', '"""Our pictures')
+    project.edit("lib/splits.py", "\nimport numpy", "\n# Ours.\nimport numpy")
+    project.edit("tools/project/credentials.py", '"""Puts', '"""Our own puts')
+    project.edit("ruff.toml", "line-length = 100", "line-length = 90")
+    (project.folder / ".gitattributes").write_text("*.bin binary\n")
+    (project.folder / "lib/metrics_test.py").unlink()
+    project.dvc("repro")
+    project.commit("Our own")
+    before = tree(project)
+
+    template.edit("README.md", "# A project template for machine learning", "# A better template")
+    template.edit("params.yaml", "lr: 0.001", "lr: 0.002")
+    template.edit("lab/processes/train_dnn_pytorch/densenet.py", "import", "# New.\nimport")
+    for name in (
+        "lab/processes/new_one/main.py",
+        "goals/new_test.py",
+        "lib/new.py",
+        "tools/new.py",
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text('"""New."""\n')
+    for name in ("lib/metrics_test.py", "Pipfile", ".env", ".gitignore", "dvc.yaml", ".dvc/config"):
+        (folder / name).write_text((folder / name).read_text() + "# New.\n")
+    template.edit("lib/viz.py", '"""Pictures', '"""Better pictures')
+    template.edit("lib/splits.py", '"""The', '"""New: the')
+    template.edit("tools/project/todo.py", "import re\n", "import re  # new\n")
+    (folder / "tools/project/settings.py").unlink()
+    (folder / "lab/processes/train_dnn_pytorch/densenet_test.py").unlink()
+    template.edit(workflow, "timeout-minutes: 720", "timeout-minutes: 700")
+    template.commit("A later version")
+    template.git("tag", "v0.2.0")
+    update(template, project)
+    return template, project, before
+
+
+TEAMS = re.compile(
+    r"(lab|goals|runtimes|metrics|\.dvc)/|(?!tools/).*Pipfile(\.lock)?$"
+    r"|(\.env|\.gitignore|\.gitattributes|README\.md|dvc\.(lock|yaml)|params\.yaml)$"
+)
+
+
+def test_an_update_leaves_what_is_the_teams_to_the_byte_and_brings_nothing_of_the_example(updated):
+    _, project, before = updated
+    ours = {name: content for name, content in before.items() if TEAMS.match(name)}
+    assert len(ours) > 20
+    assert {name: content for name, content in tree(project).items() if TEAMS.match(name)} == ours
+
+
+def test_an_update_merges_lib_and_marks_where_both_changed_a_line(updated):
+    _, project, _ = updated
+    assert (project.folder / "lib/new.py").exists()
+    assert not (project.folder / "lib/metrics_test.py").exists(), "the team has removed it"
+    splits = text_of(project, "lib/splits.py")
+    assert "# Ours." in splits
+    assert splits.startswith('"""New: the')
+    workflow = ".github/workflows/experiments.yml"
+    assert "gpu_2" in text_of(project, workflow)
+    assert set(conflicts(project)) <= {"lib/viz.py", workflow}
+    assert "lib/viz.py" in conflicts(project)
+
+
+def test_an_update_replaces_what_is_the_templates(updated):
+    template, project, _ = updated
+    for name in ("tools/project/credentials.py", "tools/project/todo.py", "tools/new.py"):
+        assert text_of(project, name) == text_of(template, name)
+    assert text_of(project, "ruff.toml") == text_of(template, "ruff.toml")
+    assert not (project.folder / "tools/project/settings.py").exists()
+    assert not list(project.folder.rglob("*.rej"))
+
+
+def test_an_update_runs_no_stage_again(updated):
+    _, project, _ = updated
+    assert "up to date" in project.dvc("status")
 
 
 # ---- to the first results

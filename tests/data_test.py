@@ -32,7 +32,7 @@ echo "{\\"validation\\": {\\"rows\\": $(wc -l < artifacts/count/all.csv)}}" > me
 COUNT_STAGE = """
   count:
     cmd: lab/processes/run count
-    deps: [lab/processes/count/main, "${{paths.dir_raw}}/{data}"]
+    deps: [lab/processes/count/main, "data/raw/{data}"]
     outs: [artifacts/count]
     metrics:
       - metrics/count.json:
@@ -52,7 +52,7 @@ QUERY_STAGE = """
     cmd: lab/processes/run query
     always_changed: true
     deps: [lab/processes/query/main]
-    outs: ["${paths.dir_raw}/patients.csv"]
+    outs: ["data/raw/patients.csv"]
 """
 
 
@@ -158,7 +158,7 @@ def test_a_local_dataset_is_there_when_its_stage_runs_and_new_versions_run_it_ag
     delivered = contents(given)
 
     facts = sandbox.facts()
-    project.run("lib/within", "--dev", ".", "sh", "-ec", commands_on_local_datasets(facts))
+    project.run("tools/within", "--dev", ".", "sh", "-ec", commands_on_local_datasets(facts))
     shutil.rmtree(given)
 
     assert contents(folder / "data/raw/scans") == delivered

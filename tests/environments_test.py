@@ -1,9 +1,7 @@
-"""Environments are made once, whole, and by nobody else: `lab/processes/run` and `lib/within`."""
+"""Environments are made once, whole, and by nobody else: `lab/processes/run` and `tools/within`."""
 
 import hashlib
-import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -11,8 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-
-from tests.conftest import Project
 
 pytestmark = pytest.mark.integration
 
@@ -38,9 +34,7 @@ def locked(tmp_path_factory):
     process = project / "lab/processes/small"
     process.mkdir()
     (process / "Pipfile").write_text(PIPFILE)
-    done = command(
-        project, project, '"$(lib/bootstrap)" lib/environments.py lock "$PWD/lab/processes/small"'
-    )
+    done = command(project, project, 'make lock FOLDERS="lab/processes/small"')
     assert (process / "Pipfile.lock").exists(), done.stderr
     return (process / "Pipfile.lock").read_text()
 
@@ -57,11 +51,13 @@ def project(tmp_path, locked):
     return project
 
 
+FILES = list((ROOT / "tools/environments").iterdir())
+
+
 def copy_project(folder):
-    for script in ("lib/bootstrap", "lib/within", "lib/environments.py", "lib/errors.py"):
-        (folder / script).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / script, folder / script)
-    for script in ("lab/processes/run", ".env", "Makefile"):
+    environments = [f"tools/environments/{file.name}" for file in FILES if file.is_file()]
+    scripts = ["lib/errors.py", "lib/repository.py", "tools/within", "tools/run"]
+    for script in (*environments, *scripts, "lab/processes/run", ".env", "Makefile"):
         (folder / script).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / script, folder / script)
     return folder
@@ -159,33 +155,9 @@ def test_a_missing_or_broken_lock_says_make_lock(project, tmp_path, text):
     assert "Traceback" not in done.stderr
 
 
-def test_what_is_locked_later_has_the_versions_of_the_others_unless_it_asks_for_another(tmp_path):
-    project = Project(tmp_path)
-    for lock in project.folder.rglob("Pipfile.lock"):
-        content = json.loads(lock.read_text())
-        for section in ("default", "develop"):
-            if "six" in content[section]:
-                content[section]["six"]["version"] = "==1.16.0"  # there are newer ones
-        lock.write_text(json.dumps(content))
-    folder = project.folder / "lab/processes/later"
-    folder.mkdir()
-    pipfile = '[packages]\n{}\n\n[requires]\npython_version = "3.11"\n'
-    (folder / "Pipfile").write_text(pipfile.format('python-dateutil = "*"'))
-    said = project.run("make", "lock", "FOLDERS=lab/processes/later")
-    assert re.search(r"lab/processes/later/Pipfile.lock: .*\bsix\b.* as in the others", said)
-    locked = json.loads((folder / "Pipfile.lock").read_text())["default"]
-    assert locked["six"]["version"] == "==1.16.0"
-    assert locked["six"]["hashes"]
-    assert set(locked) == {"python-dateutil", "six"}
-    (folder / "Pipfile").write_text(pipfile.format('python-dateutil = "*"\nsix = "==1.17.0"'))
-    said = project.run("make", "lock", "FOLDERS=lab/processes/later", ok=False)
-    assert "six: ==1.16.0 in" in said
-    assert "==1.17.0 in lab/processes/later: pin one version" in said
-
-
 def test_a_lock_fits_whatever_index_the_site_has(project, tmp_path):
     (tmp_path / "pip.conf").write_text("[global]\nindex-url = https://site.example/simple\n")
-    line = '"$(lib/bootstrap)" lib/environments.py verify'
+    line = '"$(tools/environments/bootstrap)" -m tools.environments verify'
     done = command(project, tmp_path, line, PIP_CONFIG_FILE=str(tmp_path / "pip.conf"))
     assert done.returncode == 0, done.stderr
 
@@ -272,11 +244,20 @@ def test_without_python_3_11_or_git_one_line_says_what_is_missing(project, tmp_p
     for tool in ("sh", "dirname", "env"):
         (tools / tool).symlink_to(shutil.which(tool))
     nowhere = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": str(tools), "PYTHON": ""}
-    no_git = command(project, tmp_path, "lib/bootstrap", **nowhere)
+    no_git = command(project, tmp_path, "tools/environments/bootstrap", **nowhere)
     assert (no_git.returncode, no_git.stderr.count("\n")) == (1, 1)
     assert "git is missing" in no_git.stderr
     write_executable(tools / "git", "#!/bin/sh\n")
-    no_python = command(project, tmp_path, "lib/bootstrap", **nowhere)
+    no_python = command(project, tmp_path, "tools/environments/bootstrap", **nowhere)
     assert (no_python.returncode, no_python.stderr.count("\n")) == (1, 1)
     assert "Python 3.11 is missing" in no_python.stderr
     assert "apt install" in no_python.stderr
+
+
+def test_the_pipenv_of_the_bootstrap_can_be_called_by_hand(project, tmp_path):
+    home = str(tmp_path / "a cache, ünï¢ode")
+    line = '"$(dirname "$(tools/environments/bootstrap)")/pipenv" --version'
+    done = command(project, tmp_path, line, XDG_CACHE_HOME=home)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("pipenv, version")
+    assert len(list(Path(home).iterdir())) == 1, "what it was made in is still there"

@@ -132,7 +132,7 @@ def fill(sandbox):
     """Write to the bucket until it is over its quota and takes no more."""
     facts = sandbox.facts()
     keys = {"AWS_ACCESS_KEY_ID": facts["access_key"], "AWS_SECRET_ACCESS_KEY": facts["secret_key"]}
-    write = ("lib/within", "sandbox", "python", "-c", FILL, facts["s3"])
+    write = ("tools/within", "tools/sandbox", "python", "-c", FILL, facts["s3"])
     deadline = time.monotonic() + 60
     while "refused" not in sandbox.project.run(*write, AWS_DEFAULT_REGION="us-east-1", **keys):
         assert time.monotonic() < deadline, "the quota is not enforced"
@@ -260,7 +260,7 @@ def test_mlflow_costs_a_warning_and_gets_the_results_later(sandbox, fault):
     sandbox.up()
     sandbox.git("pull", "--quiet", "sandbox", sandbox.branch)
     sandbox.project.dvc("pull")
-    relog = ("lab/processes/run", "prepare_data", "--relog")
+    relog = ("make", "relog", "STAGES=prepare_data")
     mlflow = sandbox.facts()["mlflow"]
     assert "MLflow: logged" in sandbox.project.run(*relog, MLFLOW_URL=mlflow)
     assert "MLflow: already logged" in sandbox.project.run(*relog, MLFLOW_URL=mlflow)

@@ -51,10 +51,11 @@ def project(good, sandbox, tmp_path):
 
 
 def verdicts(project):
-    """State, and what was reached or said, of each goal."""
+    """State, and what was reached or why not, of each goal."""
     found = json.loads((project.folder / ".goals.json").read_text())
     return {
-        goal["title"]: (goal["state"], goal["reached"] or goal["said"]) for goal in found["goals"]
+        goal["title"]: (goal["state"], goal["reached"] or goal["message"])
+        for goal in found["goals"]
     }
 
 
@@ -132,7 +133,7 @@ def test_missing_results_are_told_with_what_to_do(project):
     state, why = verdicts(project)["Size of a model's file"]
     assert (state, why) == (
         "not judged",
-        "artifacts/onnx/standard_classifier.onnx is not there: `make run`, or `dvc pull`.",
+        "artifacts/onnx/standard_classifier.onnx is missing: `make run`, or `dvc pull`.",
     )
     assert "5 of 8 goals met" in said
 
@@ -183,14 +184,14 @@ def test_a_project_whose_pipeline_is_another_is_not_judged_by_these_goals(projec
 def test_a_project_without_goals_is_told_so(project):
     (project.folder / "goals/results_test.py").unlink()
     assert "There are no goals in goals/ yet" in project.run("make", "goals")
-    command = ("lib/within", ".", "python", ".github/scripts/goals.py")
+    command = ("tools/within", ".", "python", "-m", "tools.job.goals")
     assert "nothing to judge" in project.run(*command)
     assert "nothing to judge" in project.run(*command, "--verdict")
 
 
 def test_goals_that_crash_are_reported_and_do_not_stop_the_sharing(project):
     (project.folder / "goals/conftest.py").write_text("raise SystemError('broken')\n")
-    command = ("lib/within", ".", "python", ".github/scripts/goals.py")
+    command = ("tools/within", ".", "python", "-m", "tools.job.goals")
     project.run(*command)
     said = project.run(*command, "--verdict", ok=False)
     assert "goals could not be judged" in said

@@ -1,7 +1,7 @@
 """The commit hooks, installed in a copy of this working tree and met the way a user meets them.
 
 Each test makes one commit or push with git itself and looks at what git did. The copy's
-lib/within uses the environment that these tests run in, for its Pipfile.lock is the same.
+tools/within uses the environment that these tests run in, for its Pipfile.lock is the same.
 """
 
 import json
@@ -106,7 +106,7 @@ def commit(run: Command, path: Path, content: str | bytes) -> subprocess.Complet
 def track(run: Command, path: Path, content: str) -> None:
     """Write a file, let DVC keep it, and commit what git keeps of it."""
     path.write_text(content)
-    added = run("lib/within", ".", "dvc", "add", "--quiet", path.name)
+    added = run("tools/within", ".", "dvc", "add", "--quiet", path.name)
     assert added.returncode == 0, added.stdout
     assert run("git", "add", "--all").returncode == 0
     committed = run("git", "commit", "--quiet", "--message=the data")
@@ -244,7 +244,7 @@ def test_a_push_before_the_remote_is_filled_in_says_so_and_passes(run: Command) 
 def test_a_push_takes_the_data_to_the_remote(run: Command, project: Path, tmp_path: Path) -> None:
     track(run, project / "table.csv", "1,2\n")
     for setting, value in (("remote.here.url", str(tmp_path)), ("core.remote", "here")):
-        assert run("lib/within", ".", "dvc", "config", "--local", setting, value).returncode == 0
+        assert run("tools/within", ".", "dvc", "config", "--local", setting, value).returncode == 0
     answer = run("git", "push", "origin", "work")
 
     assert answer.returncode == 0, answer.stdout

@@ -28,15 +28,6 @@ def stages_run(said):
     return [stage for stage in STAGES if f"Running stage '{stage}'" in said]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A project after its first `make run`, committed, with what that printed."""
-    project = Project(tmp_path_factory.mktemp("finished"))
-    project.first_run = project.run("make", "run")
-    project.commit("Results")
-    return project
-
-
 @pytest.fixture
 def project(finished, tmp_path):
     """A copy of the finished project, with its cache, for one test."""
@@ -114,6 +105,21 @@ def test_the_seed_runs_all_and_comes_back_from_the_cache(project):
     assert locked(project) == before
 
 
+def test_what_cannot_change_a_result_runs_no_stage_again(project):
+    folder = project.folder
+    project.run("make", "process", "NAME=count_rows")
+    (folder / "goals/more_test.py").write_text('def test_more():\n    """More."""\n')
+    project.edit("params.yaml", "accuracy: 0.95", "accuracy: 0.94")
+    for file in (folder / "tools").rglob("*.py"):
+        file.write_text(file.read_text() + "# Edited.\n")
+    for lock in (folder / "tools").rglob("Pipfile.lock"):
+        lock.write_text(lock.read_text() + "\n")
+    project.edit("lab/processes/train_standard_classifiers/log.py", "MLflow", "The tracker")
+    said = project.dvc("status", *STAGES[1:])
+    assert said.strip() == "Data and pipelines are up to date."
+    assert project.dvc("status", STAGES[0]).split() == ["prepare_data:", "always", "changed"]
+
+
 @pytest.mark.parametrize(
     ("stage", "sign"),
     [
@@ -137,7 +143,7 @@ def make(folder):
 
 def kill_amid(project, stage, sign):
     """Start the pipeline and end all of it by SIGKILL in the middle of a stage."""
-    process = project.start("lib/within", ".", "dvc", "repro")
+    process = project.start("tools/within", ".", "dvc", "repro")
     said, deadline = "", time.monotonic() + 120
     while sign not in said and not (project.folder / sign).exists():
         assert process.poll() is None, f"{stage} was over before it could be killed: {said}"
@@ -233,7 +239,7 @@ def test_metrics_show_the_two_models_side_by_side(project):
 
 
 def test_a_process_started_twice_at_once_is_refused_by_dvc_not_broken(project):
-    first = project.start("lib/within", ".", "dvc", "repro", "--force")
+    first = project.start("tools/within", ".", "dvc", "repro", "--force")
     time.sleep(2)
     try:
         said = project.dvc("repro", ok=False)

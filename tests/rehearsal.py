@@ -21,6 +21,7 @@ from typing import Any
 from lib.params import read_yaml
 from tests.conftest import ROOT, Project
 
+SANDBOX = ("tools/within", "tools/sandbox", "python", "-m", "tools.sandbox")
 DVC_YAML = """
 stages:
   quick:
@@ -99,8 +100,7 @@ class Sandbox:
 
     def dispatch(self, ref: str) -> str:
         """Press the button *Run workflow*: what the page would show."""
-        command = ("lib/within", "sandbox", "python", "-m", "sandbox", "dispatch", ref)
-        return self.project.run(*command)
+        return self.project.run(*SANDBOX, "dispatch", ref)
 
     def tag_meanwhile(self, meanwhile) -> tuple[str, str]:
         """Push a tag, and do something while its stage is running."""
@@ -133,7 +133,15 @@ class Sandbox:
 
     def facts(self) -> dict[str, Any]:
         """What `sandbox status --json` says: addresses, keys, processes."""
-        command = ("lib/within", "sandbox", "python", "-m", "sandbox", "status", "--json")
+        command = (
+            "tools/within",
+            "tools/sandbox",
+            "python",
+            "-m",
+            "tools.sandbox",
+            "status",
+            "--json",
+        )
         process = self.project.start(*command)
         said, _ = process.communicate(timeout=60)
         return dict(json.loads(said))
@@ -175,7 +183,7 @@ class Sandbox:
             "path = remote.path.split('/')[0] + '/' + sys.argv[1]\n"
             "print((remote.fs.cat_file(path) if remote.fs.exists(path) else b'').hex())"
         )
-        found = self.project.run("lib/within", ".", "python", "-c", script, path)
+        found = self.project.run("tools/within", ".", "python", "-c", script, path)
         return bytes.fromhex(found.splitlines()[-1] if found.strip() else "")
 
     @contextlib.contextmanager
@@ -195,7 +203,7 @@ class Sandbox:
         where = [f"-{s}=127.0.0.1:{ports[s]}.{ports[f'{s}.grpc']}" for s in ("master", "filer")]
         lines = "".join(f"{command}\\n" for command in commands)
         script = f"printf '{lines}' | timeout 60 weed shell {' '.join(where)} 2>&1"
-        return self.project.run("lib/within", "sandbox", "sh", "-c", script)
+        return self.project.run("tools/within", "tools/sandbox", "sh", "-c", script)
 
 
 @contextlib.contextmanager

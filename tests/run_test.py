@@ -39,6 +39,37 @@ def test_a_tag_becomes_a_results_commit_on_its_branch(sandbox):
     assert "## Run" in said, "the pusher sees the summary"
 
 
+CLASSES = """
+{ echo '{"accuracy": 0.5, "curve": [1, 2], "classes": {'
+for n in $(seq 1500); do
+  printf '"class_%s": {"precision": 0.%s, "recall": 0.%s, "f1": 0.5},\\n' $n $n $n
+done
+echo '"none": null}}'; } > metrics/quick.json
+seq 2500 | sed 's/$/,0.5/' > metrics/points.csv
+"""
+
+
+def test_thousands_of_metrics_are_cut_and_counted_in_the_results_commit(sandbox):
+    sandbox.change()
+    with (sandbox.project.folder / "lab/processes/quick/main").open("a") as main:
+        main.write(CLASSES)
+    plot = "    plots:\n      - metrics/points.csv:\n          cache: false\n    metrics:"
+    sandbox.project.edit("dvc.yaml", "    metrics:", plot)
+    sandbox.project.commit("Many classes and a long plot")
+    sandbox.push()
+    tag, said = sandbox.tag()
+    commit = results_of(sandbox, tag)
+    message = sandbox.message(commit)
+    assert "quick.accuracy: – -> 0.5\n" in message, "what is less nested is kept"
+    assert "\n… and 4,451 more\n\n" in message
+    assert message.count("\n") < 70
+    assert "curve" not in message
+    assert "points" not in message
+    assert "… and 4,452 more" in said, "on the summary page"
+    assert sandbox.show(commit, "metrics/points.csv").count("\n") == 2499
+    assert "Nothing changed" in sandbox.tag()[1], "a re-run ends as well"
+
+
 def test_the_results_are_pulled_with_git_and_dvc(sandbox):
     sandbox.change()
     sandbox.tag()

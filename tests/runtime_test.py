@@ -12,20 +12,16 @@ from pathlib import Path
 import pytest
 
 from lib.params import read_yaml
-from tests.conftest import ROOT, Project, free_port, with_children_killed
+from tests.conftest import ROOT, free_port, with_children_killed
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(finished, tmp_path_factory):
     """A project with committed results that are good enough."""
-    folder = tmp_path_factory.mktemp("runtime") / "a projëct"
-    folder.mkdir()
-    project = Project(folder)
-    project.run("make", "run")
+    project = finished.copied(tmp_path_factory.mktemp("runtime") / "a projëct")
     project.git("config", "user.email", "test@example.org")
-    project.commit("Results")
     return project
 
 
@@ -125,7 +121,14 @@ def test_a_mistake_in_assets_is_told(project, assets, said):
     ],
 )
 def test_a_version_that_the_engine_would_refuse_is_refused_here(trained, version, said):
-    command = ("lib/within", "runtimes/krt", "python", "-m", "runtimes.krt.build", "cancer")
+    command = (
+        "tools/within",
+        "tools/krt",
+        "python",
+        "-m",
+        "tools.krt.build",
+        "cancer",
+    )
     found = trained.run(*command, "--version", version, ok=False)
     assert said in found
     assert "Traceback" not in found
@@ -291,7 +294,7 @@ def nodes_of(project):
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             command = file.read_bytes()
-            if b"runtimes/krt/node.py" in command and bytes(project.folder) in command:
+            if b"tools/krt/node.py" in command and bytes(project.folder) in command:
                 found.add(int(file.parent.name))
     return found
 

@@ -15,6 +15,7 @@ import pytest
 from botocore.session import get_session
 
 from tests.conftest import Project
+from tests.rehearsal import SANDBOX
 
 pytestmark = pytest.mark.integration
 
@@ -84,7 +85,14 @@ class Sandbox:
 
     def __call__(self, *arguments: str, ok: bool = True, **extra: str) -> str:
         return self.project.run(
-            "lib/within", "sandbox", "python", "-m", "sandbox", *arguments, ok=ok, **extra
+            "tools/within",
+            "tools/sandbox",
+            "python",
+            "-m",
+            "tools.sandbox",
+            *arguments,
+            ok=ok,
+            **extra,
         )
 
     def facts(self, *, ok: bool = True) -> dict:
@@ -95,9 +103,7 @@ class Sandbox:
         return [int(pid) for pid, name in pids.items() if part in ("all", name)]
 
     def facts_or_nothing(self) -> dict:
-        done = self.project.start(
-            "lib/within", "sandbox", "python", "-m", "sandbox", "status", "--json"
-        )
+        done = self.project.start(*SANDBOX, "status", "--json")
         said, _ = done.communicate(timeout=60)
         return json.loads(said)
 
@@ -187,7 +193,15 @@ def log_a_run(sandbox: Sandbox, experiment: str) -> str:
     """What a process with S3 credentials sees of its own run."""
     facts = sandbox.facts()
     return sandbox.project.run(
-        *("lib/within", "sandbox", "python", "-c", LOG_A_RUN, facts["mlflow"], experiment),
+        *(
+            "tools/within",
+            "tools/sandbox",
+            "python",
+            "-c",
+            LOG_A_RUN,
+            facts["mlflow"],
+            experiment,
+        ),
         MLFLOW_S3_ENDPOINT_URL=facts["s3"],
         AWS_ACCESS_KEY_ID=facts["access_key"],
         AWS_SECRET_ACCESS_KEY=facts["secret_key"],

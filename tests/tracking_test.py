@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from lib.params import load_params
+from lib.params import read_yaml
 from tests.conftest import ROOT, free_port, mlflow_server
 
 pytestmark = pytest.mark.integration
@@ -112,7 +112,7 @@ def test_a_name_server_that_hangs_is_not_waited_for(prepared):
 def test_whatever_stands_in_mlflow_url_preflight_says_so_in_a_line_without_the_password(
     project, address
 ):
-    command = ("lib/within", ".", "python", ".github/scripts/preflight.py", "--connections")
+    command = ("tools/within", ".", "python", "-m", "tools.job.preflight", "--connections")
     said = project.run(*command, ok=False, MLFLOW_URL=address)
     assert "\nMLflow at " in said
     assert "the-password" not in said
@@ -120,21 +120,22 @@ def test_whatever_stands_in_mlflow_url_preflight_says_so_in_a_line_without_the_p
 
 
 def test_a_relog_of_what_is_not_there_says_how_to_get_it(project):
-    said = project.run("lab/processes/run", "export_models", "--relog", ok=False)
-    assert "export_models: not there: artifacts/onnx. `dvc pull` or `make run` brings it." in said
+    said = project.run("make", "relog", "STAGES=export_models", ok=False)
+    assert "export_models: missing: artifacts/onnx. `dvc pull` or `make run` brings it." in said
+    assert "no stage is called exprt" in project.run("make", "relog", "STAGES=exprt", ok=False)
 
 
 def search(address, expression):
     """Runs on a server by a filter: their name, status and parent, asked for by mlflow itself."""
     script = (
         "import json, sys, mlflow; c = mlflow.MlflowClient(sys.argv[1]); "
-        f"e = c.get_experiment_by_name({load_params().experiment!r}); "
+        f"e = c.get_experiment_by_name({read_yaml(ROOT / 'params.yaml')['experiment']!r}); "
         "rs = c.search_runs([e.experiment_id], sys.argv[2]) if e else []; "
         "print(json.dumps([dict(name=r.info.run_name, status=r.info.status, tags=r.data.tags, "
         "params=r.data.params, metrics=r.data.metrics, "
         "files=[f.path for f in c.list_artifacts(r.info.run_id)]) for r in rs]))"
     )
-    command = ["lib/within", "--dev", ".", "python", "-W", "ignore", "-c", script]
+    command = ["tools/within", "--dev", ".", "python", "-W", "ignore", "-c", script]
     done = subprocess.run(
         [*command, address, expression], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -167,7 +168,7 @@ def test_what_a_server_missed_is_logged_when_it_is_back_and_only_once(
         again = project.run("make", "relog", MLFLOW_URL=address)
         assert again.count("MLflow: already logged") == 4
         assert "MLflow: densenet is version 1, candidate" in again
-        again = project.run("lab/processes/run", "export_models", "--relog", MLFLOW_URL=address)
+        again = project.run("make", "relog", "STAGES=export_models", MLFLOW_URL=address)
         assert "MLflow: densenet is version 1, candidate" in again, "the same model: no second one"
     by_name = {run["name"]: run for run in runs}
     assert len(runs) == 11, "four processes and seven classifiers, each once"
@@ -197,7 +198,7 @@ def test_a_server_that_dies_amid_logging_gets_the_whole_run_later(prepared, tmp_
         assert (prepared.folder / "artifacts/standard_classifiers/model.joblib").exists()
         partial = search(address, "tags.stage = 'train_standard_classifiers'")
         assert "RUNNING" in {run["status"] for run in partial}
-        relog = ("lab/processes/run", "train_standard_classifiers", "--relog")
+        relog = ("make", "relog", "STAGES=train_standard_classifiers")
         assert "MLflow: logged" in prepared.run(*relog, MLFLOW_URL=address)
         runs = search(address, "tags.stage = 'train_standard_classifiers'")
     finished = [run["name"] for run in runs if run["status"] == "FINISHED"]

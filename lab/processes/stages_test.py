@@ -8,14 +8,22 @@ from pathlib import Path
 import grimp
 import pytest
 
-from lib.params import Params, read_yaml
+from lib.params import model_in
+from lib.pipeline import read_pipeline
 
 pytestmark = pytest.mark.unittest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
 PROCESSES = sorted(main.parent.name for main in ROOT.glob("lab/processes/*/main.py"))
 GRAPH = grimp.build_graph("lib", "lab", cache_dir=None)
+RUN = re.compile(r"lab/processes/run (\w+)")
+# Each stage, as DVC resolves it, that starts a process in Python.
+STAGES = {
+    stage.address: (stage, process)
+    for stage in read_pipeline().stages
+    for process in RUN.findall(" && ".join(stage.commands))
+    if process in PROCESSES
+}
 
 
 def module_file(module):
@@ -29,24 +37,25 @@ def imported(process):
     return {module_file(module) for module in modules if (ROOT / module_file(module)).is_file()}
 
 
-def deps(process):
-    """The deps that are not data."""
-    return {path for path in PIPELINE[process]["deps"] if path.startswith(("lib/", "lab/"))}
+def test_each_process_is_started_by_a_stage():
+    assert {process for _, process in STAGES.values()} == set(PROCESSES)
 
 
-@pytest.mark.parametrize("process", PROCESSES)
-def test_the_deps_of_a_stage_are_what_its_main_imports_and_its_lock(process):
-    lock = f"lab/processes/{process}/Pipfile.lock"
-    missing = imported(process) | {lock}
-    assert missing - deps(process) == set(), "a change in these would not run the stage again"
-    assert deps(process) - missing == set(), "a change in these would run the stage for nothing"
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_deps_of_a_stage_are_what_its_main_imports_and_its_lock(stage):
+    stage, process = STAGES[stage]
+    deps = {path for path in stage.deps if path.endswith((".py", "Pipfile.lock"))}
+    wanted = imported(process) | {f"lab/processes/{process}/Pipfile.lock"}
+    assert wanted - deps == set(), "a change in these would not run the stage again"
+    assert deps - wanted == set(), "a change in these would run the stage for nothing"
 
 
-@pytest.mark.parametrize("process", PROCESSES)
-def test_a_stage_runs_its_process_and_lists_its_own_parameters(process):
-    assert PIPELINE[process]["cmd"] == f"lab/processes/run {process}"
-    assert set(PIPELINE[process]["params"]) - {"random_seed"} == {process}
-    assert process in Params.model_fields
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_lists_the_sections_of_parameters_that_its_process_reads(stage):
+    stage, process = STAGES[stage]
+    params = model_in(Path("lab/processes") / process / "params.py")
+    listed = {key.partition(".")[0] for key in stage.params}
+    assert listed == set(params.model_fields)
 
 
 @pytest.mark.parametrize("process", PROCESSES)
@@ -73,7 +82,7 @@ def test_modules_of_processes_are_given_values():
 
 
 def test_every_lock_fits_its_pipfile_and_all_agree():
-    verify = '"$(lib/bootstrap)" lib/environments.py verify'
+    verify = '"$(tools/environments/bootstrap)" -m tools.environments verify'
     done = subprocess.run(
         ["sh", "-c", verify], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -1,6 +1,6 @@
 """What the runtime must answer before it is released: `make rehearse FILE=build/cancer-….krt`.
 
-`runtime` is the archive itself, served over gRPC (runtimes/krt/rehearse.py).
+`runtime` is the archive itself, served over gRPC (tools/krt/rehearse.py).
 """
 
 import csv

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from runtimes.krt.rehearse import served
+from tools.krt.rehearse import served
 
 
 def refused(runtime, what, text=""):
@@ -57,7 +57,7 @@ def test_a_node_sees_the_archive_and_nothing_of_this_repository(runtime):
     assert asset.endswith("/archive/assets/word.txt")
     assert cwd.endswith("/work")
     assert not {"PYTHONPATH", "VIRTUAL_ENV", "AWS_SECRET_ACCESS_KEY", "IN_DOTENV"} & set(rest)
-    assert not [path for path in rest if path.endswith("/runtimes/krt")]
+    assert not [path for path in rest if path.endswith("/tools/krt")]
 
 
 def test_an_error_in_a_handler_names_the_node(runtime):

@@ -1,5 +1,6 @@
 """Models in ONNX say what the originals say, need little to be loaded, and are described."""
 
+import contextlib
 import json
 import os
 import re
@@ -25,13 +26,18 @@ from lab.processes.export_models.onnx_models import (
     export_model,
     predict,
 )
+from lab.processes.export_models.params import Params
 from lab.processes.prepare_data.cancer_data import FEATURES, TARGET, load_cancer_data
 from lab.processes.prepare_data.main import prepare
+from lab.processes.prepare_data.params import Params as PrepareParams
 from lab.processes.train_dnn_pytorch.densenet import create_densenet
 from lab.processes.train_dnn_pytorch.main import train as train_network
+from lab.processes.train_dnn_pytorch.params import Params as NetworkParams
 from lab.processes.train_standard_classifiers.classifiers import CLASSIFIERS, create_classifier
 from lab.processes.train_standard_classifiers.main import train as train_classifiers
+from lab.processes.train_standard_classifiers.params import Params as ClassifierParams
 from lib.files import read_json
+from lib.params import check_params, load_params, read_yaml
 from lib.pytorch import TorchClassifier
 
 pytestmark = pytest.mark.unittest
@@ -195,21 +201,31 @@ builtins.__import__ = only
 
 
 @pytest.fixture(scope="module")
-def pipeline_params(quick_params_factory, tmp_path_factory):
-    """Parameters of a whole small pipeline that has run, up to the export."""
-    params = quick_params_factory(tmp_path_factory.mktemp("pipeline"))
+def params():
+    return load_params(Params, ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def pipeline(params, tmp_path_factory):
+    """The folder in which the whole pipeline has run, with small models."""
+    content = read_yaml(ROOT / "params.yaml")
+    content["train_dnn_pytorch"] |= {"epochs": 3, "hidden": [16, 8], "checkpoint_every": 1}
+    for section in content["train_standard_classifiers"].values():
+        section |= {key: 5 for key in section if key == "n_estimators"}
+    folder = tmp_path_factory.mktemp("pipeline")
     threads = torch.get_num_threads()
-    prepare(params)
-    train_classifiers(params)
-    train_network(params)
+    with contextlib.chdir(folder):  # all paths of a process are relative
+        prepare(check_params(content, PrepareParams))
+        train_classifiers(check_params(content, ClassifierParams))
+        train_network(check_params(content, NetworkParams))
+        main.export(params)
     torch.set_num_threads(threads)  # a process sets it for itself; the tests after this one go on
-    main.export(params)
-    return params
+    return folder
 
 
 @pytest.mark.parametrize("name", ["standard_classifier", "densenet"])
-def test_the_code_on_the_card_runs_with_onnxruntime_and_numpy_alone(pipeline_params, name):
-    folder = Path(pipeline_params.paths.dir_onnx)
+def test_the_code_on_the_card_runs_with_onnxruntime_and_numpy_alone(pipeline, name):
+    folder = pipeline / main.ARTIFACTS
     (code,) = re.findall(r"```python\n(.*?)```", (folder / f"{name}.md").read_text(), re.DOTALL)
     script = ALONE + code + "\nprint(probabilities.shape)"
     command = [sys.executable, "-c", script]
@@ -220,38 +236,31 @@ def test_the_code_on_the_card_runs_with_onnxruntime_and_numpy_alone(pipeline_par
     assert '"malignant"' in done.stdout.replace("'", '"')
 
 
-def test_the_process_writes_models_cards_and_what_they_are_off_the_same_each_time(pipeline_params):
-    paths = pipeline_params.paths
-    files = {file.name: file.read_bytes() for file in Path(paths.dir_onnx).iterdir()}
+def test_the_process_writes_models_cards_and_what_they_are_off_the_same_each_time(
+    pipeline, params, monkeypatch
+):
+    folder = pipeline / main.ARTIFACTS
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
     expected = [
         f"{n}.{suffix}" for n in ("densenet", "standard_classifier") for suffix in ("md", "onnx")
     ]
     assert sorted(files) == expected
-    found = read_json(Path(paths.dir_metrics) / "export_models.json")
-    for name, one in found.items():
-        assert one["max_deviation"] <= pipeline_params.export_models.tolerance
+    for name, one in read_json(pipeline / main.METRICS).items():
+        assert one["max_deviation"] <= params.export_models.tolerance
         assert one["size_bytes"] == len(files[f"{name}.onnx"])
         onnx.checker.check_model(onnx.load_from_string(files[f"{name}.onnx"]))
-    main.export(pipeline_params)
-    assert {file.name: file.read_bytes() for file in Path(paths.dir_onnx).iterdir()} == files
+    monkeypatch.chdir(pipeline)
+    main.export(params)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
 
 
-def test_a_card_says_what_the_metrics_say_and_has_no_gaps(pipeline_params):
-    paths = pipeline_params.paths
-    metrics = read_json(Path(paths.dir_metrics) / "train_dnn_pytorch.json")
-    card = (Path(paths.dir_onnx) / "densenet.md").read_text()
+def test_a_card_says_what_the_metrics_say_and_has_no_gaps(pipeline):
+    metrics = read_json(pipeline / main.NETWORK_METRICS)
+    card = (pipeline / main.ARTIFACTS / "densenet.md").read_text()
     for heading in ("Data", "Metrics", "Intended use", "Limits", "How to load it"):
         assert f"\n## {heading}\n" in card
     assert f"{metrics['test']['brier_score']:.4f}" in card
     assert "$" not in card
-
-
-def test_a_run_is_logged_with_models_and_cards(pipeline_params, mlflow_stand_in):
-    main.log(mlflow_stand_in, pipeline_params)
-    (run,) = mlflow_stand_in.runs
-    assert "densenet.onnx" in run.artifacts
-    assert run.params["densenet_computed_in"] == "float32"
-    assert run.metrics["standard_classifier_max_deviation"][0][1] <= 1e-5
 
 
 def test_a_classifier_without_probabilities_or_translation_is_an_error_not_a_wrong_model(scaler):

@@ -1,10 +1,13 @@
 """What the raw data must be, and what is true of the splits made of them."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.preprocessing import StandardScaler
 
+from lab.processes.prepare_data import main
 from lab.processes.prepare_data.cancer_data import (
     FEATURES,
     TARGET,
@@ -14,11 +17,13 @@ from lab.processes.prepare_data.cancer_data import (
     prepare_cancer_data,
     validate_cancer_data,
 )
-from lab.processes.prepare_data.main import log, prepare
+from lab.processes.prepare_data.params import Params
+from lib.params import load_params
 from lib.splits import load_data_splits
 
 pytestmark = pytest.mark.unittest
 
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
 RAW = load_cancer_data()
 
 
@@ -161,31 +166,13 @@ def test_the_seed_decides_the_split():
 # ---- main.py
 
 
-def test_a_bad_frame_leaves_earlier_outputs_as_they_were(quick_params, tmp_path, monkeypatch):
-    params = quick_params.model_copy(
-        update={
-            "paths": quick_params.paths.model_copy(update={"dir_processed": str(tmp_path / "p")})
-        }
-    )
-    prepare(params)
+def test_a_bad_frame_leaves_earlier_outputs_as_they_were(tmp_path, monkeypatch):
+    params = load_params(Params, ROOT / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    main.prepare(params)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    bad = RAW.assign(**{"mean area": -1.0})
-    monkeypatch.setattr("lab.processes.prepare_data.cancer_data.load_cancer_data", lambda: bad)
+    monkeypatch.setattr(main, "load_cancer_data", lambda: RAW.assign(**{"mean area": -1.0}))
     with pytest.raises(DataError):
-        prepare(params)
+        main.prepare(params)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
-    assert len(load_data_splits(tmp_path / "p").X_train) == 386
-
-
-def test_the_sizes_are_logged(quick_params, tmp_path, mlflow_stand_in):
-    params = quick_params.model_copy(
-        update={
-            "paths": quick_params.paths.model_copy(update={"dir_processed": str(tmp_path / "p")})
-        }
-    )
-    prepare(params)
-    log(mlflow_stand_in, params)
-    [run] = mlflow_stand_in.runs
-    assert run.metrics["rows_train"] == [(0, 386.0)]
-    assert run.params["test_size"] == params.prepare_data.test_size
-    assert run.tags["stage"] == "prepare_data"
+    assert len(load_data_splits(main.PROCESSED).X_train) == 386

@@ -6,30 +6,30 @@ the data are as before, what it writes is the same to the byte and DVC skips the
 
 import logging
 from pathlib import Path
-from typing import Any
 
-from lib.files import read_json, replaced_directory, replaced_file, write_json
-from lib.params import Params
+import joblib
+
+from lab.processes.prepare_data.cancer_data import (
+    describe_splits,
+    load_cancer_data,
+    prepare_cancer_data,
+    validate_cancer_data,
+)
+from lab.processes.prepare_data.params import Params
+from lib.files import replaced_directory, replaced_file, write_json
 from lib.process import start
-from lib.tracking import flat, run_tags
+from lib.splits import save_data_splits
 
-STAGE = "prepare_data"
+RAW = Path("data/raw/breast_cancer.csv")
+PROCESSED = Path("data/processed")
+METRICS = Path("metrics/prepare_data.json")
+
 logger = logging.getLogger(__name__)
 
 
 def prepare(params: Params) -> None:
     """Write the raw frame, the splits with their scaler, and the splits' sizes."""
-    import joblib
-
-    from lab.processes.prepare_data.cancer_data import (
-        describe_splits,
-        load_cancer_data,
-        prepare_cancer_data,
-        validate_cancer_data,
-    )
-    from lib.splits import save_data_splits
-
-    section, paths = params.prepare_data, params.paths
+    section = params.prepare_data
     frame = validate_cancer_data(load_cancer_data(), section.max_duplicated)
     splits, scaler = prepare_cancer_data(
         frame,
@@ -38,24 +38,16 @@ def prepare(params: Params) -> None:
         random_seed=params.random_seed,
     )
     sizes = describe_splits(splits)
-    with replaced_file(Path(paths.dir_raw) / "breast_cancer.csv") as file:
+    with replaced_file(RAW) as file:
         frame.to_csv(file, index=False)
-    with replaced_directory(paths.dir_processed) as folder:
+    with replaced_directory(PROCESSED) as folder:
         save_data_splits(splits, folder)
         joblib.dump(scaler, folder / "scaler.joblib")
-    write_json(Path(paths.dir_metrics) / f"{STAGE}.json", sizes)
+    write_json(METRICS, sizes)
     for split, rows in sizes["rows"].items():
         share = sizes["malignant_share"][split]
         logger.info("%s: %d rows, %.1f%% malignant", split, rows, 100 * share)
 
 
-def log(mlflow: Any, params: Params) -> None:
-    """Log the splits' sizes; the data themselves are DVC's."""
-    with mlflow.start_run(run_name=STAGE, tags=run_tags(STAGE)):
-        mlflow.log_params({"random_seed": params.random_seed, **params.prepare_data.model_dump()})
-        sizes = read_json(Path(params.paths.dir_metrics) / f"{STAGE}.json")
-        mlflow.log_metrics(flat(sizes))
-
-
 if __name__ == "__main__":
-    start(prepare, log)
+    start(prepare, Params)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import joblib
 import numpy as np
@@ -10,14 +11,17 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from lab.processes.prepare_data.cancer_data import FEATURES, TARGET, load_cancer_data
+from lab.processes.train_standard_classifiers import main
 from lab.processes.train_standard_classifiers.classifiers import (
     CLASSIFIERS,
     best_classifier,
     measure,
     train_classifiers,
 )
-from lab.processes.train_standard_classifiers.main import log, train
+from lab.processes.train_standard_classifiers.log import log
+from lab.processes.train_standard_classifiers.params import Params
 from lib.files import read_csv, read_json
+from lib.params import check_params, read_yaml
 from lib.splits import load_data_splits
 
 pytestmark = pytest.mark.unittest
@@ -31,8 +35,26 @@ def splits(temp_data_dir):
 
 
 @pytest.fixture
-def settings(quick_params):
-    return quick_params.train_standard_classifiers.model_dump()
+def params():
+    """params.yaml, with five trees where it has more."""
+    content = read_yaml(ROOT / "params.yaml")
+    for section in content["train_standard_classifiers"].values():
+        section |= {key: 5 for key in section if key == "n_estimators"}
+    return check_params(content, Params)
+
+
+@pytest.fixture
+def settings(params):
+    return params.train_standard_classifiers.model_dump()
+
+
+@pytest.fixture
+def trained(params, temp_data_dir, tmp_path, monkeypatch):
+    """The folder in which the process has run: all of its paths are relative."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main, "PROCESSED", temp_data_dir)
+    main.train(params)
+    return tmp_path
 
 
 def test_each_classifier_of_the_parameters_is_trained_in_their_order(splits, settings):
@@ -70,16 +92,18 @@ def test_the_best_has_the_highest_accuracy_then_the_lowest_loss_then_comes_first
     assert best_classifier(metrics) == best
 
 
-def test_the_saved_model_takes_raw_features_in_a_fresh_interpreter(quick_params, splits, tmp_path):
-    train(quick_params)
-    folder = Path(quick_params.paths.dir_standard_classifiers)
+def test_the_saved_model_takes_raw_features_in_a_fresh_interpreter(trained, tmp_path):
     np.save(tmp_path / "raw.npy", load_cancer_data()[list(FEATURES)].to_numpy())
     script = (
         "import joblib, numpy, sys; "
         "p = joblib.load(sys.argv[1]).predict_proba(numpy.load(sys.argv[2])); "
         "numpy.save(sys.argv[3], p)"
     )
-    files = [folder / "model.joblib", tmp_path / "raw.npy", tmp_path / "probabilities.npy"]
+    files = [
+        trained / main.ARTIFACTS / "model.joblib",
+        tmp_path / "raw.npy",
+        tmp_path / "probabilities.npy",
+    ]
     # In another folder and without this repository: scikit-learn is all that it needs.
     subprocess.run([sys.executable, "-I", "-c", script, *files], cwd=tmp_path, check=True)
     fresh = np.load(files[2])
@@ -88,11 +112,9 @@ def test_the_saved_model_takes_raw_features_in_a_fresh_interpreter(quick_params,
     assert accuracy > 0.95, "raw features must be scaled inside"
 
 
-def test_metrics_of_the_best_are_those_in_the_table_of_all(quick_params):
-    train(quick_params)
-    folder = Path(quick_params.paths.dir_metrics)
-    best = read_json(folder / "train_standard_classifiers.json")
-    table = {row["classifier"]: row for row in read_csv(folder / "classifiers.csv")}
+def test_metrics_of_the_best_are_those_in_the_table_of_all(trained):
+    best = read_json(trained / main.METRICS)
+    table = {row["classifier"]: row for row in read_csv(trained / main.METRICS_OF_ALL)}
     row = table[best["classifier"]]
     assert float(row["validation_accuracy"]) == best["validation"]["accuracy"]
     assert float(row["test_log_loss"]) == best["test"]["log_loss"]
@@ -101,15 +123,15 @@ def test_metrics_of_the_best_are_those_in_the_table_of_all(quick_params):
     )
 
 
-def test_a_run_is_logged_with_a_nested_run_for_each_classifier(quick_params, mlflow_stand_in):
-    train(quick_params)
-    log(mlflow_stand_in, quick_params)
-    parent, *children = mlflow_stand_in.runs
-    assert [child.name for child in children] == list(CLASSIFIERS)
-    table = read_csv(Path(quick_params.paths.dir_metrics) / "classifiers.csv")
-    for child, row in zip(children, table, strict=True):
-        assert child.parent is parent
-        assert child.params["classifier"] == child.name == row["classifier"]
-        assert child.metrics["validation_accuracy"] == [(0, float(row["validation_accuracy"]))]
-        assert len(child.metrics) == 12
-    assert {"model.joblib", "roc_curves.png", "confusion_matrix.png"} <= set(parent.artifacts)
+def test_each_classifier_is_logged_as_a_nested_run(trained, params):
+    mlflow = MagicMock()
+    log(mlflow, params.model_dump())
+    table = read_csv(trained / main.METRICS_OF_ALL)
+    runs = [call.kwargs for call in mlflow.start_run.call_args_list]
+    assert runs == [{"run_name": row["classifier"], "nested": True} for row in table]
+    for row, logged, metrics in zip(
+        table, mlflow.log_params.call_args_list, mlflow.log_metrics.call_args_list, strict=True
+    ):
+        assert logged.args[0]["classifier"] == row["classifier"]
+        assert metrics.args[0]["validation_accuracy"] == float(row["validation_accuracy"])
+        assert len(metrics.args[0]) == 12

@@ -1,0 +1,26 @@
+"""What the parameters of prepare_data may be."""
+
+from pathlib import Path
+
+import pytest
+
+from lab.processes.prepare_data.params import Params
+from lib.params import ParamsError, check_params, read_yaml
+
+pytestmark = pytest.mark.unittest
+
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("test_size", 1, "less than 1"),
+        ("max_duplicated", 2, "less than or equal to 1"),
+    ],
+)
+def test_an_impossible_value_is_answered_with_what_is_allowed(key, value, allowed):
+    content = read_yaml(ROOT / "params.yaml")
+    content["prepare_data"][key] = value
+    with pytest.raises(ParamsError, match=allowed):
+        check_params(content, Params)

@@ -1,0 +1,270 @@
+"""How values read, which metrics are judged, and the tables of results of any task."""
+
+import json
+import subprocess
+
+import pytest
+
+from lib.comparison import (
+    as_markdown,
+    best_model,
+    better_when,
+    change,
+    cut,
+    judged,
+    measured,
+    metrics_table,
+    params_table,
+    results_table,
+    shown,
+)
+from lib.revisions import Revision
+
+pytestmark = pytest.mark.unittest
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def revision(tmp_path):
+    """Makes a work tree with these metrics files, each of a stage of its own."""
+
+    def make(**files):
+        root = tmp_path / str(len(list(tmp_path.iterdir())))
+        (root / ".dvc").mkdir(parents=True)
+        (root / ".dvc/config").touch()
+        subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+        stages = {
+            name: {"cmd": "x", "metrics": [{f"{name}.json": {"cache": False}}]} for name in files
+        }
+        for name, content in files.items():
+            (root / f"{name}.json").parent.mkdir(exist_ok=True)
+            (root / f"{name}.json").write_text(json.dumps(content))
+        (root / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+        return Revision("", root)
+
+    return make
+
+
+# ---- values
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (38181.2, "38181.2"),
+        (38125.0, "38125"),
+        (60000.0, "60000"),
+        (60000, "60000"),
+        (1234567.8, "1234568"),
+        (1e300, "1e+300"),
+        (0.97674418, "0.9767"),
+        (0.00012346, "0.0001235"),
+        (1.23456e-09, "1.235e-09"),
+        (1e-09, "1e-09"),
+        (0.0, "0"),
+        (1.0, "1"),
+        (12.3456, "12.35"),
+        (-0.01183, "-0.01183"),
+        (NAN, "nan"),
+        (float("-inf"), "-inf"),
+        (None, "–"),
+        (True, "true"),
+        ([200, 100, 100], "[200, 100, 100]"),
+        (list(range(1500)), "[0, 1, 2, … 1500 in all]"),
+        ([[1, 2], [3, 4]], "[[2 in all], [2 in all]]"),
+        ("two\nlines\x1b[31m", "two lines [31m"),
+        ("x" * 200, "x" * 79 + "…"),
+    ],
+)
+def test_a_value_reads_in_one_way(value, text):
+    assert shown(value) == text
+
+
+# ---- the judgement
+
+
+@pytest.mark.parametrize(
+    ("key", "by", "said"),
+    [
+        ("m.test.accuracy", 0.1, " better"),
+        ("m.test.log_loss", 0.1, " worse"),
+        ("m.test.brier_score", -0.1, " better"),
+        ("m.test.rmse", 0.1, " worse"),
+        ("m.test.rows", 5, ""),
+        ("m.rmse", -56.2, " better"),
+        ("m.test.accuracy", 0, ""),
+        ("m.test.accuracy", NAN, ""),
+    ],
+)
+def test_a_metric_is_judged_only_where_its_name_tells(key, by, said):
+    assert judged(key, by) == said
+
+
+LOWER = """rmse MAE mse log_loss logLoss val_loss brier_score mean_absolute_error error_rate
+    max_deviation cross_entropy false_positive_rate davies_bouldin_score neg_log_likelihood
+    hamming_loss rmse_usd mean_squared_log_error wape errors"""
+HIGHER = """accuracy roc_auc ROC-AUC precision precision@10 precision@0.5 recall_malignant f1
+    F1Score r2 R2 r2_score explained_variance_score top5_accuracy mAP@50 ndcg@10
+    neg_mean_squared_error neg_log_loss log_likelihood balanced_accuracy mean_iou recall.0"""
+NOT_JUDGED = """rows best_epoch size_bytes learning_rate seconds precision_threshold accuracy_std
+    accuracy_loss brier_skill_score d2_absolute_error_score error_count loss_weight auc_drop
+    support cluster xyz"""
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [
+        *((name, -1) for name in LOWER.split()),
+        *((name, 1) for name in HIGHER.split()),
+        *((name, 0) for name in NOT_JUDGED.split()),
+    ],
+)
+def test_the_words_of_a_name_say_whether_more_is_better(name, direction):
+    assert better_when(f"loss.accuracy.{name}") == direction
+
+
+def test_a_difference_that_cannot_be_seen_is_not_judged():
+    assert change("accuracy", 0.97670001, 0.97670002) == "+1e-08"
+    assert change("accuracy", 0.5, 0.6) == "+0.1 better"
+    assert change("accuracy", None, 0.6) == ""
+    assert change("accuracy", NAN, 0.6) == ""
+    assert change("accuracy", 10**400, 0.6) == ""
+    assert change("rows", 5, 7) == "+2"
+
+
+# ---- results
+
+
+def test_the_table_has_a_row_for_each_model_that_was_measured(revision):
+    header, rows = results_table(
+        revision(
+            sizes={"rows": 3},
+            a={"classifier": "forest", "test": {"accuracy": 0.5}},
+            b={"test": {"accuracy": 0.6, "recall": 1}},
+        )
+    )
+    assert len(rows) == 2
+    assert list(header) == ["split", "model", "accuracy", "recall"]
+    assert [row[1] for row in rows] == ["forest", "b"]
+    assert rows[1] == ("test", "b", "0.6", "1")
+    assert rows[0] == ("test", "forest", "0.5", "")
+
+
+def test_without_metrics_the_table_is_empty(revision):
+    assert results_table(revision())[1] == []
+
+
+def test_house_prices_have_results_and_a_best_model(revision):
+    houses = revision(
+        linear={"validation": {"rmse": 38181.2, "r2": 0.81}, "test": {"rmse": 39000.0, "r2": 0.8}},
+        forest={"validation": {"rmse": 38125.0, "r2": 0.8}, "test": {"rmse": 40000.0, "r2": NAN}},
+    )
+    header, rows = results_table(houses)
+    assert header == ("split", "model", "rmse", "r2")
+    assert rows == [
+        ("validation", "linear", "38181.2", "0.81"),
+        ("validation", "forest", "38125.0", "0.80"),
+        ("test", "linear", "39000.0", "0.80"),
+        ("test", "forest", "40000.0", "nan"),
+    ]
+    assert best_model(measured(houses)) == ("forest", "rmse", "validation")
+
+
+def test_metrics_by_no_split_have_a_row_each_and_a_best_model(revision):
+    flat = revision(a={"rmse": 3.0, "epochs": 5}, b={"rmse": 2.0, "curve": [1, 2], "none": None})
+    header, rows = results_table(flat)
+    assert header == ("metric", "value")
+    assert rows == [
+        ("a.rmse", "3"),
+        ("a.epochs", "5"),
+        ("b.rmse", "2"),
+        ("b.curve", "[1, 2]"),
+        ("b.none", "–"),
+    ]
+    assert best_model(measured(flat)) == ("b", "rmse", "")
+
+
+def test_models_that_are_level_are_told_apart_by_the_next_measure(revision):
+    level = revision(
+        a={"validation": {"accuracy": 0.9, "log_loss": 0.3}},
+        b={"validation": {"accuracy": 0.9, "log_loss": 0.2}},
+        c={"validation": {"accuracy": None, "log_loss": 0.1}},
+    )
+    assert best_model(measured(level)) == ("b", "accuracy", "validation")
+    assert best_model([]) is None
+
+
+def test_models_of_one_name_are_told_apart_by_their_files(revision):
+    rows = measured(
+        revision(
+            a={"model": "forest", "test": {"auc": 1}}, b={"model": "forest", "test": {"auc": 0}}
+        )
+    )
+    assert [row.model for row in rows] == ["a", "b"]
+    assert measured(revision(a={"model": {"rmse": 1}}))[0].model == "a"
+
+
+def test_what_is_beside_the_measures_of_a_split_is_no_column(revision):
+    nested = {"auc": 0.9, "confusion": [[1, 2], [3, 4]], "by_class": {"cat": {"recall": 1}}}
+    header, rows = results_table(revision(a={"test": nested}))
+    assert (header, rows) == (("split", "model", "auc"), [("test", "a", "0.9")])
+
+
+def test_many_measures_stand_below_each_other(revision):
+    header, rows = results_table(revision(a={"test": {f"recall_{n}": 0.5 for n in range(1500)}}))
+    assert header == ("metric", "value")
+    assert len(rows) == 1500
+
+
+# ---- what differs
+
+
+def test_an_rmse_that_falls_is_better(revision):
+    old, new = (revision(prices={"test": {"rmse": rmse}}) for rmse in (38181.2, 38125.0))
+    _, rows = metrics_table(old, new)
+    assert rows == [("prices.test.rmse", "38181.2", "38125", "-56.2 better")]
+
+
+def test_lists_are_left_out_where_scalars_are_asked_for(revision):
+    old, new = revision(a={}), revision(a={"curve": [1], "auc": 1, "name": "x"})
+    assert len(metrics_table(old, new)[1]) == 3
+    scalars = metrics_table(old, new, scalars_only=True)[1]
+    assert [row[0] for row in scalars] == ["a.auc", "a.name"]
+
+
+def test_a_file_is_called_alike_in_both_where_another_has_its_name_now(revision):
+    old, new = revision(a={"auc": 1}), revision(a={"auc": 1}, **{"below/a": {"auc": 0}})
+    assert metrics_table(old, new)[1] == [("below/a.auc", "–", "0", "")]
+
+
+def test_parameters_that_differ_are_shown(tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder, depth in zip(folders, ("null", "5"), strict=True):
+        folder.mkdir()
+        (folder / "params.yaml").write_text(f"same: 1\nforest: {{depth: {depth}}}\n")
+    _, rows = params_table(*(Revision("", folder) for folder in folders))
+    assert rows == [("forest.depth", "–", "5")]
+
+
+# ---- as text
+
+
+def test_long_lists_are_cut_and_counted_and_keep_what_is_less_nested():
+    rows = [*((f"a.by_class.{n}.recall", "1") for n in range(1283)), ("a.recall", "1")]
+    kept, more = cut(rows)
+    assert len(kept) == 50
+    assert more == "… and 1,234 more"
+    assert ("a.recall", "1") in kept
+    text = as_markdown((("metric", "value"), rows))
+    assert text.endswith("\n\n… and 1,234 more")
+    assert text.count("\n") == 53
+
+
+def test_keys_cannot_break_a_table():
+    text = as_markdown((("a|b", "c"), [("<b>|\n", "`x`")]))
+    assert text.splitlines() == [
+        "| a\\|b    | c     |",
+        "| ------- | ----- |",
+        "| \\<b>\\|  | \\`x\\` |",
+    ]

@@ -1,0 +1,17 @@
+"""Nested mappings as one level, their keys joined: what tables, CSV files and MLflow take."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def flat(nested: Any, separator: str = ".", above: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}, however deep; keys come as text, below `above`."""
+    found, left = {}, [(above, nested)]
+    while left:
+        key, value = left.pop()
+        if isinstance(value, Mapping):
+            below = [(f"{key}{separator}{k}" if key else str(k), v) for k, v in value.items()]
+            left += reversed(below)
+        else:
+            found[key] = value
+    return found

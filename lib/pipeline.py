@@ -1,0 +1,221 @@
+"""The stages of the pipeline, as DVC resolves them.
+
+Whatever way a stage is written in dvc.yaml (plain, `foreach`, `matrix`, with `vars` or `wdir`, in
+a folder below), DVC says what it reads and writes; nothing here parses dvc.yaml.
+"""
+
+import os
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+from dvc.dependency.param import ParamsDependency
+from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.repo import Repo
+from dvc.stage import Stage as DvcStage
+
+from lib.errors import UserError
+from lib.repository import ROOT
+
+MAIN = "dvc.yaml"
+
+
+class NoDvcError(UserError):
+    """There is no DVC in a repository, or was none in a commit."""
+
+
+@dataclass(frozen=True)
+class Out:
+    """What dvc.lock or a .dvc file notes of an out; of a folder, of all its files together."""
+
+    md5: str
+    size: int
+    files: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage, every `${…}` in it filled in. Paths are relative to the repository's root."""
+
+    name: str  # as in dvc.yaml; `sweep@forest` for an item of a matrix or a foreach
+    file: str  # the dvc.yaml, or the .dvc file of data that were added
+    commands: Sequence[str]
+    deps: Sequence[str]
+    outs: Sequence[str]  # without metrics and plots
+    metrics: Sequence[str]
+    plots: Mapping[str, Mapping[str, Any]]  # path to its definition
+    params: Mapping[str, Any]  # value by dotted key, as the file has it now
+    uncached: frozenset[str] = field(default=frozenset())  # what git keeps, not DVC
+    noted: Mapping[str, Out] = field(default_factory=dict)  # by path, of the outs that were written
+
+    @property
+    def address(self) -> str:
+        """How `dvc repro` is told this stage."""
+        return self.name if self.file == MAIN else f"{self.file}:{self.name}"
+
+
+@dataclass(frozen=True)
+class Model:
+    """An entry of `artifacts:` in dvc.yaml."""
+
+    name: str
+    path: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """All stages of a revision, with what its dvc.yaml files name beside them."""
+
+    stages: Sequence[Stage]
+    artifacts: Sequence[Model]
+    plots: Sequence[tuple[str, Mapping[str, Any]]]  # top-level plots: title and definition
+    top_metrics: Sequence[str] = ()  # top-level metrics
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics files of all stages, and those that no stage writes, each once."""
+        listed = [path for stage in self.stages for path in stage.metrics]
+        return list(dict.fromkeys((*listed, *self.top_metrics)))
+
+    @property
+    def locks(self) -> list[str]:
+        """The dvc.lock beside each dvc.yaml that has stages."""
+        files = {stage.file for stage in self.stages if PurePath(stage.file).name == MAIN}
+        return sorted(str(PurePath(file).with_suffix(".lock")) for file in files)
+
+    @property
+    def result_files(self) -> list[str]:
+        """The files that carry results in git: each dvc.lock, and whatever DVC does not cache."""
+        uncached = {path for stage in self.stages for path in stage.uncached if in_root(path)}
+        return sorted({*uncached, *self.locks})
+
+    def find(self, name: str) -> Stage | None:
+        """The stage with this name or address."""
+        return next((s for s in self.stages if name in (s.name, s.address)), None)
+
+
+def read_pipeline(revision: str = "", root: Path = ROOT) -> Pipeline:
+    """The pipeline of the work tree, or of a commit; empty for a commit without DVC.
+
+    Raises:
+        UserError: DVC cannot read it; the message is DVC's own.
+    """
+    try:
+        with open_repo(revision, root) as repo:
+            return pipeline_of(repo)
+    except NoDvcError:
+        if revision:
+            return Pipeline([], [], [])
+        raise
+
+
+@contextmanager
+def open_repo(revision: str = "", root: Path = ROOT) -> Iterator[Repo]:
+    """DVC's own view of the repository, its errors told as UserError."""
+    try:
+        with Repo(str(root), rev=revision or None) as repo:
+            yield repo
+    except NotDvcRepoError:
+        raise NoDvcError("This repository has no DVC in it: `dvc init`.") from None
+    except (DvcException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        # The last three are DVC's own, where a section of dvc.yaml has another form.
+        raise UserError(f"DVC cannot read the pipeline: {' '.join(str(error).split())}") from None
+
+
+def pipeline_of(repo: Repo) -> Pipeline:
+    """What DVC has read."""
+    top = repo.root_dir
+    return Pipeline(
+        [resolved(stage, top) for stage in repo.index.stages],
+        [
+            Model(name, beside(file, found.path), found.type or "")
+            for file, entries in repo.artifacts.read().items()
+            for name, found in entries.items()
+        ],
+        [
+            plot_beside(top_relative(file, top), title, definition or {})
+            for file, entries in repo.index._plots.items()
+            for title, definition in each_plot(entries)
+        ],
+        [
+            beside(top_relative(file, top), path)
+            for file, paths in repo.index._metrics.items()
+            for path in paths
+        ],
+    )
+
+
+def resolved(stage: DvcStage, top: str) -> Stage:
+    """What DVC knows of a stage."""
+    data = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
+    params: dict[str, Any] = {}
+    for dep in stage.deps:
+        if isinstance(dep, ParamsDependency) and dep.exists:
+            params |= dep.read_params()
+    commands = stage.cmd if isinstance(stage.cmd, list) else [stage.cmd] if stage.cmd else []
+    return Stage(
+        name=getattr(stage, "name", None) or top_relative(stage.path, top),
+        file=top_relative(stage.path, top),
+        commands=commands,
+        deps=[place(dep, top) for dep in data],
+        outs=[place(out, top) for out in stage.outs if not out.metric and not out.plot],
+        metrics=[place(out, top) for out in stage.outs if out.metric],
+        plots={
+            place(out, top): out.plot if isinstance(out.plot, Mapping) else {}
+            for out in stage.outs
+            if out.plot
+        },
+        params=params,
+        uncached=frozenset(place(out, top) for out in stage.outs if not out.use_cache),
+        noted={
+            place(out, top): Out(out.hash_info.value, out.meta.size or 0, out.meta.nfiles or 1)
+            for out in stage.outs
+            if out.hash_info
+        },
+    )
+
+
+def place(item: Any, top: str) -> str:
+    """Where a dep or out is: from the root, or its address where it is elsewhere."""
+    return top_relative(item.fs_path, top) if item.is_in_repo else str(item.def_path)
+
+
+def in_root(path: str) -> bool:
+    """Whether a place is below the root: no address, no path elsewhere."""
+    return "://" not in path and path[:1] != "/" and path[:2] != ".."
+
+
+def top_relative(path: str, top: str) -> str:
+    """A path of the work tree, or of git's, from the root."""
+    return PurePath(os.path.relpath(path, top)).as_posix()
+
+
+def beside(file: str, path: str) -> str:
+    """A path that a file names, from the root."""
+    return posixpath.normpath((PurePath(file).parent / path).as_posix())
+
+
+def each_plot(entries: Any) -> list[tuple[str, Any]]:
+    """Title and definition of each top-level plot, which DVC takes as a list or a mapping."""
+    several = [entries] if isinstance(entries, Mapping) else entries
+    return [
+        pair
+        for entry in several
+        for pair in (entry.items() if isinstance(entry, Mapping) else [(entry, {})])
+    ]
+
+
+def plot_beside(file: str, title: str, definition: Mapping[str, Any]) -> tuple[str, Any]:
+    """A top-level plot whose files are named from the root.
+
+    Where `y` names no file, the title is the file.
+    """
+    y = definition.get("y")
+    if isinstance(y, Mapping):
+        files = {beside(file, path): columns for path, columns in y.items()}
+        return title, {**definition, "y": files}
+    return beside(file, title), definition

@@ -1,0 +1,120 @@
+"""The plots of the pipeline, with several revisions in each: for `make compare` and notebooks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib.revisions import Plot
+from lib.viz import COLOURS
+
+OLD, NEW = "#9a6b1f", "#1b6ca8"
+READABLE = 20  # classes, bars or lines that a picture has names for
+Rows = list[dict[str, str]]
+
+
+def draw(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
+    """One plot with every revision in it.
+
+    Args:
+        plot: what dvc.yaml says of it.
+        tables: the rows of each revision, by its label, the older first.
+    """
+    if plot.template == "confusion":
+        return draw_confusion(plot, tables)
+    figure = Figure(figsize=(7.2, 3.9), layout="constrained")
+    axes = figure.subplots()
+    if plot.template.startswith("bar"):
+        draw_bars(axes, plot, tables)
+    else:
+        draw_lines(axes, plot, tables)
+    axes.set_title(plot.title, fontsize=11)
+    axes.grid(alpha=0.3)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure
+
+
+def draw_lines(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
+    """A line for each column, and for each model where a column names them; older ones dashed."""
+    lines: dict[str, str] = {}
+    for rows, style in zip(tables.values(), revision_styles(tables), strict=True):
+        groups = sorted({row.get("model", "") for row in rows})
+        for group in groups:
+            chosen = [row for row in rows if row.get("model", "") == group]
+            for column in plot.y:
+                name = group or column
+                colour = lines.setdefault(name, COLOURS[len(lines) % len(COLOURS)])
+                x, y = (numbers(chosen, key) for key in (plot.x, column))
+                axes.plot(x, y, color=colour, **style)
+    several = len(lines) > 1 or next(iter(lines), "") not in plot.y
+    for name, colour in lines.items():
+        if several and len(lines) <= READABLE:
+            axes.plot([], [], color=colour, label=name.replace("_", " "))
+    for label, style in zip(tables, revision_styles(tables), strict=True):
+        axes.plot([], [], color="#444444", label=label, **style)
+    axes.set(xlabel=plot.x.replace("_", " "), ylabel=", ".join(plot.y).replace("_", " "))
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+
+
+def revision_styles(tables: Mapping[str, Rows]) -> list[dict[str, Any]]:
+    """How the lines of each revision look: the newest solid."""
+    old: dict[str, Any] = {"linestyle": (0, (4, 2)), "alpha": 0.6, "linewidth": 1.2}
+    return [old] * (len(tables) - 1) + [{"linestyle": "-", "alpha": 0.95, "linewidth": 1.5}]
+
+
+def draw_bars(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
+    """A bar for each row and revision, lengths from where they differ."""
+    (name,) = plot.y
+    last = list(tables.values())[-1]
+    names = list(dict.fromkeys(row[name] for rows in (last, *tables.values()) for row in rows))
+    names = names[:READABLE]
+    height, values = 0.8 / len(tables), []
+    for index, ((label, rows), colour) in enumerate(
+        zip(tables.items(), (OLD, NEW)[-len(tables) :], strict=True)
+    ):
+        by_name = dict(zip((row[name] for row in rows), numbers(rows, plot.x), strict=True))
+        lengths = [by_name.get(key, np.nan) for key in names]
+        values += [value for value in lengths if np.isfinite(value)]
+        places = np.arange(len(names)) + (index - (len(tables) - 1) / 2) * height
+        axes.barh(places, lengths, height=height * 0.92, color=colour, label=label)
+    axes.set_yticks(range(len(names)), [key.replace("_", " ") for key in names])
+    axes.invert_yaxis()
+    if values and min(values) > 0.5 and max(values) <= 1:
+        axes.set_xlim(left=np.floor(min(values) * 20 - 1) / 20, right=1)
+    axes.set_xlabel(plot.x.replace("_", " "))
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+
+
+def draw_confusion(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
+    """The confusion matrices of the revisions beside each other."""
+    (truth,) = plot.y
+    classes = sorted(
+        {row[key] for rows in tables.values() for row in rows for key in (truth, plot.x)}
+    )
+    places = {name: place for place, name in enumerate(classes)}
+    figure = Figure(figsize=(3.3 * len(tables) + 0.4, 3.5), layout="constrained")
+    grid = figure.subplots(1, len(tables), squeeze=False)[0]
+    for axes, (label, rows) in zip(grid, tables.items(), strict=True):
+        counts = np.zeros((len(classes), len(classes)), dtype=int)
+        for row in rows:
+            counts[places[row[truth]], places[row[plot.x]]] += 1
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        if len(classes) <= READABLE:
+            for (i, j), count in np.ndenumerate(counts):
+                colour = "white" if shares[i, j] > 0.5 else "black"
+                axes.text(j, i, str(count), ha="center", va="center", color=colour)
+            axes.set_xticks(range(len(classes)), classes)
+            axes.set_yticks(range(len(classes)), classes, rotation=90, va="center")
+        axes.set_title(label, fontsize=9)
+        axes.set(xlabel=plot.x, ylabel=truth)
+    figure.suptitle(plot.title, fontsize=11)
+    return figure
+
+
+def numbers(rows: Rows, column: str) -> list[float]:
+    """A column as numbers."""
+    return [float(row[column]) for row in rows]

@@ -1,0 +1,379 @@
+"""Each rule of the format, broken once: the problem names the key and the value."""
+
+import copy
+import gzip
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tools.krt import check as krt
+from tools.krt.check import check
+
+pytestmark = pytest.mark.unittest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROTO = """
+syntax = "proto3";
+// service Old { rpc Gone (A) returns (B); }
+service Public { rpc Predict (A) returns (B) { option x = "}"; } rpc Explain(A) returns (B); }
+"""
+V2 = {
+    "version": "cancer-v1",
+    "krtVersion": "v2",
+    "description": "Scores biopsies.",
+    "entrypoint": {"proto": "public_input.proto", "image": "konstellation/kre-entrypoint:3.3.6"},
+    "config": {"variables": ["LOG_LEVEL"], "files": ["cert"]},
+    "workflows": [
+        {
+            "name": "scoring",
+            "entrypoint": "Predict",
+            "exitpoint": "output",
+            "nodes": [
+                {
+                    "name": "model",
+                    "image": "localhost:5000/team/kre-py-onnx:1.0.0",
+                    "src": "src/model/main.py",
+                    "gpu": False,
+                    "replicas": 2,
+                    "subscriptions": ["entrypoint"],
+                    "objectStore": {"name": "scores", "scope": "project"},
+                },
+                {
+                    "name": "output",
+                    "image": "kre-py",
+                    "src": "src/output/main.py",
+                    "subscriptions": ["model.sure", "model"],
+                },
+            ],
+        }
+    ],
+}
+V1 = {
+    "version": "cancer-v1",
+    "description": "Scores biopsies.",
+    "entrypoint": {"proto": "public_input.proto", "image": "konstellation/kre-entrypoint:1.0"},
+    "config": {"variables": ["A_B"], "files": ["CERT"]},
+    "nodes": [{"name": "model", "image": "kre-py:1", "src": "src/model/main.py", "gpu": True}],
+    "workflows": [{"name": "scoring", "entrypoint": "Predict", "sequential": ["model"]}],
+}
+
+
+def process(name, kind, subscriptions, **other):
+    limits = {
+        "CPU": {"request": "100m", "limit": "0.5"},
+        "memory": {"request": "100Mi", "limit": "1Gi"},
+    }
+    return {
+        "name": name,
+        "type": kind,
+        "image": "team/x:1",
+        "subscriptions": subscriptions,
+        "resourceLimits": limits,
+        **other,
+    }
+
+
+KAI = {
+    "version": "v1.0.0",
+    "description": "Scores biopsies.",
+    "config": {"a": "b"},
+    "workflows": [
+        {
+            "name": "scoring",
+            "type": "serving",
+            "processes": [
+                process("ask", "trigger", ["answer"]),
+                process("model", "task", ["ask"]),
+                process("answer", "exit", ["model.sure"]),
+            ],
+        }
+    ],
+}
+FILES = {
+    "public_input.proto": PROTO,
+    "src/model/main.py": "",
+    "src/output/main.py": "",
+    "docs/README.md": "Docs",
+}
+
+
+def text_of(manifest):
+    stream = io.StringIO()
+    YAML(typ="safe", pure=True).dump(manifest, stream)
+    return stream.getvalue()
+
+
+def entry(name, content=b"", kind=tarfile.REGTYPE, link=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.linkname = kind, len(content), link
+    return info, content
+
+
+def packed(file, entries):
+    with tarfile.open(file, "w:gz") as archive:
+        for info, content in entries:
+            archive.addfile(info, io.BytesIO(content))
+    return file
+
+
+def entries(manifest=V2, files=FILES):
+    """In the engine's order: each folder before what is in it."""
+    folders = {"/".join(n.split("/")[:d]) for n in files for d in range(1, n.count("/") + 1)}
+    yield entry("krt.yml", text_of(manifest).encode())
+    yield from (entry(folder, kind=tarfile.DIRTYPE) for folder in sorted(folders))
+    yield from (entry(name, content.encode()) for name, content in files.items())
+
+
+def changed(manifest, path, value):
+    manifest = copy.deepcopy(manifest)
+    part = manifest
+    for key in path[:-1]:
+        part = part[key]
+    if value is None:
+        del part[path[-1]]
+    else:
+        part[path[-1]] = value
+    return manifest
+
+
+@pytest.mark.parametrize("manifest", [V1, V2], ids=["v1", "v2"])
+def test_a_good_archive_has_no_problem(tmp_path, manifest):
+    assert check(packed(tmp_path / "good.krt", entries(manifest))) == []
+
+
+NODE, WORKFLOW = ("workflows", 0, "nodes", 1), ("workflows", 0)
+BROKEN_V2 = [
+    (("version",), "Cancer", "version is 'Cancer': it must match"),
+    (("version",), "x" * 20, "at most 19 characters"),
+    (("version",), "cancer-", "version is 'cancer-'"),
+    (("version",), None, "version is missing"),
+    (("krtVersion",), None, "krtVersion is missing"),
+    (("krtVersion",), "v3", "krtVersion is 'v3': it must be 'v2'"),
+    (("description",), None, "description is missing"),
+    (("entrypoint", "image"), None, "entrypoint.image is missing"),
+    (("entrypoint", "image"), "Not An Image", "entrypoint.image is 'Not An Image'"),
+    (("entrypoint", "proto"), "public.txt", "entrypoint.proto is 'public.txt'"),
+    (
+        ("entrypoint", "proto"),
+        "other.proto",
+        "entrypoint.proto is 'other.proto': it must be a file",
+    ),
+    (("config", "variables"), ["log"], "config.variables[0] is 'log'"),
+    (("workflows",), [], "workflows is []"),
+    ((*WORKFLOW, "name"), "sc_oring", "workflows[0].name is 'sc_oring'"),
+    ((*WORKFLOW, "entrypoint"), "Gone", "entrypoint is 'Gone': it must be an rpc in public_input"),
+    ((*WORKFLOW, "exitpoint"), "nobody", "workflows[0].exitpoint is 'nobody'"),
+    ((*WORKFLOW, "exitpoint"), None, "workflows[0].exitpoint is missing"),
+    ((*NODE, "name"), "model", "'model' comes 2 times"),
+    ((*NODE, "name"), "entrypoint", "nodes[1].name is 'entrypoint': that is taken"),
+    (
+        (*NODE, "src"),
+        "src/output",
+        "nodes[1].src is 'src/output': it must be a file of the archive, it",
+    ),
+    ((*NODE, "src"), "src/none.py", "nodes[1].src is 'src/none.py'"),
+    ((*NODE, "subscriptions"), [], "nodes[1].subscriptions is []"),
+    (
+        (*NODE, "subscriptions"),
+        ["modle"],
+        "nodes[1].subscriptions[0] is 'modle': it must be a node",
+    ),
+    ((*NODE, "gpu"), "yes", "nodes[1].gpu is 'yes'"),
+    ((*NODE, "replicas"), 0, "nodes[1].replicas is 0"),
+    ((*NODE, "objectStore"), {"name": "a", "scope": "all"}, "objectStore.scope is 'all'"),
+]
+BROKEN_V1 = [
+    (("config", "files"), ["cert.pem"], "config.files[0] is 'cert.pem'"),
+    (("nodes", 0, "name"), "Model", "nodes[0].name is 'Model'"),
+    (("nodes", 0, "src"), "src/x.py", "nodes[0].src is 'src/x.py'"),
+    (("workflows", 0, "sequential"), ["model", "other"], "sequential[1] is 'other'"),
+    (("workflows", 0, "sequential"), [], "sequential is []"),
+    (("workflows", 0, "entrypoint"), "Predikt", "entrypoint is 'Predikt': it must be an rpc"),
+]
+PROCESSES = ("workflows", 0, "processes")
+BROKEN_KAI = [
+    (("version",), "1.0", "version is '1.0'"),
+    (("config",), {"a": 1}, "config.a is 1"),
+    (("workflows", 0, "type"), "batch", "workflows[0].type is 'batch'"),
+    ((*PROCESSES, 1, "name"), "x" * 21, "at most 20 characters"),
+    ((*PROCESSES, 1, "type"), "worker", "processes[1].type is 'worker'"),
+    ((*PROCESSES, 0, "type"), "task", "has no trigger"),
+    ((*PROCESSES, 1, "subscriptions"), [], "a task subscribes to a process"),
+    ((*PROCESSES, 1, "subscriptions"), ["model"], "does not subscribe to itself"),
+    ((*PROCESSES, 1, "subscriptions"), ["ask", "ask"], "'ask' comes 2 times"),
+    ((*PROCESSES, 1, "subscriptions"), ["nobody"], "is 'nobody': it must be a process of it"),
+    ((*PROCESSES, 1, "subscriptions"), ["answer"], "a task subscribes to no exit"),
+    ((*PROCESSES, 0, "subscriptions"), ["model"], "a trigger subscribes to exits only"),
+    ((*PROCESSES, 0, "resourceLimits"), None, "resourceLimits is missing"),
+    ((*PROCESSES, 0, "resourceLimits", "CPU", "limit"), "50m", "CPU.limit is '50m'"),
+    ((*PROCESSES, 0, "resourceLimits", "CPU", "limit"), "099m", "CPU.limit is '099m'"),
+    ((*PROCESSES, 0, "resourceLimits", "memory", "limit"), "99M", "memory.limit is '99M'"),
+    ((*PROCESSES, 0, "resourceLimits", "memory", "limit"), "1GB", "memory.limit is '1GB'"),
+    (
+        (*PROCESSES, 0, "networking"),
+        {"targetPort": 80, "destinationPort": 80, "protocol": "TCP"},
+        "networking.protocol is 'TCP'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "said"), BROKEN_V2, ids=str)
+def test_a_broken_rule_of_v2_is_named_with_key_and_value(tmp_path, path, value, said):
+    problems = check(packed(tmp_path / "x.krt", entries(changed(V2, path, value))))
+    assert any(said in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(("path", "value", "said"), BROKEN_V1, ids=str)
+def test_a_broken_rule_of_v1_is_named_with_key_and_value(tmp_path, path, value, said):
+    problems = check(packed(tmp_path / "x.krt", entries(changed(V1, path, value))))
+    assert any(said in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(("path", "value", "said"), BROKEN_KAI, ids=str)
+def test_a_broken_rule_of_kai_is_named_with_key_and_value(tmp_path, path, value, said):
+    file = tmp_path / "version.yaml"
+    file.write_text(text_of(KAI))
+    assert check(file) == []
+    file.write_text(text_of(changed(KAI, path, value)))
+    assert any(said in problem for problem in check(file)), check(file)
+
+
+def test_all_problems_are_told_at_once(tmp_path):
+    manifest = changed(changed(V2, ("version",), "X"), (*NODE, "replicas"), 0)
+    problems = check(packed(tmp_path / "x.krt", [*entries(manifest), entry("/etc/passwd")]))
+    assert len(problems) == 3
+
+
+def sparse():
+    """A file of 400 MB of which one block is in the archive."""
+    info, content = entry("big", b"0\n".ljust(512, b"\0"))
+    about = {"major": "1", "minor": "0", "name": "big", "realsize": str(400 * 2**20)}
+    info.pax_headers = {f"GNU.sparse.{key}": value for key, value in about.items()}
+    return info, content
+
+
+FOLDER = tarfile.DIRTYPE
+HOSTILE = [
+    (entry("../evil"), "leads out of the archive"),
+    (entry("a/../../evil"), "leads out of the archive"),
+    (entry("/etc/passwd"), "is absolute"),
+    (entry("C:/evil"), "is absolute"),
+    (entry("./x"), "a '.' in its name"),
+    (entry("a\\b"), "backslash"),
+    (entry("a\x1b[2J"), "cannot be printed"),
+    (entry("link", kind=tarfile.SYMTYPE, link="/etc"), "is a link"),
+    (entry("link", kind=tarfile.LNKTYPE, link="krt.yml"), "is a link"),
+    (entry("device", kind=tarfile.CHRTYPE), "neither file nor folder"),
+    (entry("pipe", kind=tarfile.FIFOTYPE), "neither file nor folder"),
+    (entry("krt.yml", b"version: other"), "'krt.yml' comes twice"),
+    (entry("docs", kind=FOLDER), "'docs' comes twice"),
+    (entry("new/file"), "'new/file' comes before its folder: 'new'"),
+    (entry("new/folder", kind=FOLDER), "'new/folder' comes before its folder"),
+    (entry("krt.yml/x"), "is below 'krt.yml', which is a file"),
+    (entry("x" * 300), "is too long"),
+    (sparse(), "is a sparse file"),
+]
+
+
+@pytest.mark.parametrize(("hostile", "said"), HOSTILE, ids=[said for _, said in HOSTILE])
+def test_a_hostile_entry_is_named_and_nothing_is_unpacked(tmp_path, hostile, said):
+    problems = check(packed(tmp_path / "x.krt", [*entries(), hostile]))
+    assert [said in problem for problem in problems] == [True], problems
+    assert [file.name for file in tmp_path.iterdir()] == ["x.krt"]
+
+
+def test_a_bomb_stops_where_it_begins(tmp_path):
+    file = tmp_path / "x.krt"
+    with gzip.open(file, "wb") as out:
+        info, _ = entry("assets")
+        info.size = 2**31
+        out.write(info.tobuf())
+        for _ in range(100):
+            out.write(bytes(2**20))
+    assert any("a bomb" in problem for problem in check(file))
+
+
+def test_too_many_entries_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(krt, "ENTRIES", 5)
+    assert any("more than 5 entries" in p for p in check(packed(tmp_path / "x.krt", entries())))
+
+
+def test_what_is_no_archive_is_refused(tmp_path):
+    file = packed(tmp_path / "x.krt", entries())
+    whole = file.read_bytes()
+    for content, said in (
+        (b"", "no gzip file"),
+        (b"PK\x03\x04", "no gzip file"),
+        (whole[: len(whole) // 2], "cannot be unpacked to its end"),
+        (whole[:-8] + bytes(8), "cannot be unpacked to its end"),
+        (gzip.compress(b"x" * 2000), "no tar"),
+    ):
+        file.write_bytes(content)
+        assert any(said in problem for problem in check(file)), (said, check(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &x [1]\nb: [*x, *x]", "YAML alias"),
+        ("a: [", "not YAML"),
+        ("a: 1\na: 2", "not YAML"),
+        pytest.param("[" * 5000, "nested more than 50", id="deep"),
+        ("version: !!bool maybe", "not YAML"),
+        ("version: !!int ''", "not YAML"),
+        ("- 1", "it must be a mapping"),
+        ("!!python/object:os.system x", "YAML"),
+    ],
+    ids=str,
+)
+def test_a_manifest_that_is_no_plain_mapping_is_refused(tmp_path, text, said):
+    others = list(entries())[1:]
+    problems = check(packed(tmp_path / "x.krt", [entry("krt.yml", text.encode()), *others]))
+    assert problems, text[:20]
+    assert any(said in problem or "nested too deeply" in problem for problem in problems), problems
+
+
+RPCS = [
+    ("service S { rpc A (X) returns (Y); rpc B(X) returns (Y) {} }", {"A", "B"}),
+    (
+        'service S { rpc A (X) returns (Y) { option (g.http) = { get: "/{a}" }; } rpc B (X)',
+        {"A", "B"},
+    ),
+    ("// service S { rpc A (X) }\n/* rpc B ( */ service T { rpc C (X) returns (Y); }", {"C"}),
+    ('option x = "service S { rpc A ("; message rpc { service b = 1; rpc c = 2; }', set()),
+    ("service S {} message M { rpc A = 1; }", set()),
+    ("/* " * 300_000, set()),
+    ('"' * 300_000, set()),
+]
+
+
+@pytest.mark.parametrize(("proto", "rpcs"), RPCS, ids=[proto[:40] for proto, _ in RPCS])
+def test_rpcs_are_those_of_services_whatever_stands_around_them(proto, rpcs):
+    assert krt.methods(proto) == rpcs
+
+
+def test_a_manifest_that_is_elsewhere_is_pointed_at(tmp_path):
+    moved = [entry("a", kind=FOLDER), entry("a/krt.yml", text_of(V2).encode())]
+    (problem,) = check(packed(tmp_path / "x.krt", moved))
+    assert "must be at the archive's root: it is at 'a/krt.yml'" in problem
+
+
+@pytest.mark.integration
+def test_the_command_ends_as_it_should(tmp_path):
+    good = packed(tmp_path / "good.krt", entries())
+    bad = packed(tmp_path / "bad.krt", [*entries(), entry("../evil")])
+    for file, code, said in (
+        (good, 0, "good.krt is as the engine takes it"),
+        (bad, 2, "bad.krt: 1 to mend"),
+        (tmp_path / "none.krt", 2, "is not there"),
+        ("", 2, "Which file?"),
+    ):
+        command = ["make", "runtime-check", f"FILE={file}"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert said in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,251 @@
+"""`make lock` resolves what no longer fits, and keeps every version that it can."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+from tests.environments_test import copy_project, wait_for
+
+pytestmark = pytest.mark.integration
+
+OLD = {
+    "one": {"python-dateutil": "==2.8.2", "six": "==1.16.0"},
+    "two": {"idna": "==3.4", "six": "==1.16.0"},
+}
+
+
+class Locks:
+    """A project's Pipfiles and locks, and what is called on them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def write(self, process, more="", **packages):
+        """A process's Pipfile; names come with underscores."""
+        place = self.folder / "lab/processes" / process
+        place.mkdir(exist_ok=True)
+        lines = [f'{name.replace("_", "-")} = "{version}"' for name, version in packages.items()]
+        text = "\n".join(["[packages]", *lines, "", "[requires]", 'python_version = "3.11"', more])
+        (place / "Pipfile").write_text(text + "\n")
+
+    def run(self, line, **extra):
+        return subprocess.run(
+            ["sh", "-c", line],
+            cwd=self.folder,
+            env={**os.environ, **extra},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def lock(self, arguments="", **extra):
+        done = self.run(f"make lock {arguments}", **extra)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def verify(self):
+        return self.run('"$(tools/environments/bootstrap)" -m tools.environments verify')
+
+    def texts(self):
+        return {f.parent.name: f.read_bytes() for f in self.folder.rglob("Pipfile.lock")}
+
+    def file(self, process):
+        return self.folder / "lab/processes" / process / "Pipfile.lock"
+
+    def versions(self, process):
+        locked = json.loads(self.file(process).read_text())["default"]
+        return {name: entry["version"] for name, entry in locked.items()}
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory):
+    """Two processes locked at old versions, which their Pipfiles no longer name."""
+    locks = Locks(copy_project(tmp_path_factory.mktemp("old")))
+    for process, packages in OLD.items():
+        locks.write(process, **packages)
+    locks.lock()
+    for process, packages in OLD.items():
+        locks.write(process, **dict.fromkeys(packages, "*"))
+    locks.lock()
+    return locks
+
+
+@pytest.fixture
+def locks(old, tmp_path):
+    """A copy for one test, in a folder whose name is not simple."""
+    return Locks(shutil.copytree(old.folder, tmp_path / "a projëct"))
+
+
+def test_a_pin_that_goes_leaves_its_version(old):
+    assert {process: old.versions(process) for process in OLD} == OLD
+
+
+def test_where_everything_fits_nothing_is_resolved(locks):
+    before = {file: file.stat().st_mtime_ns for file in locks.folder.rglob("Pipfile*")}
+    said = locks.lock(PIP_INDEX_URL="http://127.0.0.1:9/", PIP_RETRIES="0")
+    assert "Every lock fits" in said
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_only_the_lock_whose_pipfile_was_edited_is_written(locks):
+    before = locks.texts()
+    locks.write("two", six="*", python_dateutil="*", idna="*")
+    said = locks.lock()
+    assert "lab/processes/two/Pipfile.lock: python-dateutil 2.8.2 as in the others; kept: 2" in said
+    assert locks.versions("two") == {**OLD["two"], "python-dateutil": "==2.8.2"}
+    assert locks.texts()["one"] == before["one"]
+    locks.write("two", six="*", idna="*")
+    assert "removed: python-dateutil; kept: 2" in locks.lock()
+    assert locks.texts() == before
+
+
+def test_a_folder_without_a_lock_gets_one_and_folders_limits_what_is_looked_at(locks):
+    locks.write("later", python_dateutil="*")
+    locks.write("one", idna="*")
+    before = locks.texts()
+    done = locks.run("make lock FOLDERS=lab/processes/later")
+    assert done.returncode != 0
+    assert "lab/processes/one/Pipfile.lock no longer fits" in done.stderr
+    assert locks.versions("later") == OLD["one"]
+    assert {**locks.texts(), "later": None} == {**before, "later": None}
+
+
+def test_what_is_locked_later_has_the_versions_of_the_others_unless_it_asks_for_another(locks):
+    locks.write("later", python_dateutil="*")
+    said = locks.lock("FOLDERS=lab/processes/later")
+    assert "lab/processes/later/Pipfile.lock: python-dateutil 2.8.2, six 1.16.0 as in" in said
+    assert locks.versions("later") == OLD["one"]
+    entries = [json.loads(locks.file(p).read_text())["default"]["six"] for p in ("one", "later")]
+    assert entries[0] == entries[1]
+    locks.write("later", python_dateutil="*", six="==1.17.0")
+    said = locks.lock("FOLDERS=lab/processes/later")
+    assert "changed: six 1.16.0 to 1.17.0; kept: 1" in said
+    assert locks.verify().returncode == 0
+
+
+def test_a_version_that_nobody_asked_for_is_refused_until_make_lock_brings_it_back(locks):
+    locks.write("later", six="==1.17.0")
+    locks.lock()
+    hashes = [json.loads(locks.file("later").read_text())["_meta"]["hash"]["sha256"]]
+    locks.write("later", six="*")
+    stale = locks.file("later").read_text()
+    locks.lock()
+    hashes.append(json.loads(locks.file("later").read_text())["_meta"]["hash"]["sha256"])
+    locks.file("later").write_text(stale.replace(*hashes))  # fits its Pipfile, as after a merge
+    done = locks.verify()
+    assert done.returncode == 1
+    assert done.stderr.strip().startswith("six: ==1.17.0 in lab/processes/later, ==1.16.0 in lab/")
+    assert "pin one version in the Pipfiles, or run `make lock`" in done.stderr
+    before = locks.texts()
+    assert "later/Pipfile.lock: changed: six 1.17.0 to 1.16.0" in locks.lock()
+    assert {**locks.texts(), "later": None} == {**before, "later": None}
+
+
+def test_what_an_explicit_version_forces_may_differ_and_nothing_else(locks):
+    locks.write("later", requests="==2.25.1", six="*")  # wants idna < 3
+    said = locks.lock()
+    assert "cannot be as in the others: idna" in said
+    found = locks.versions("later")
+    assert found["idna"].startswith("==2.")
+    assert found["six"] == "==1.16.0"
+    assert locks.verify().returncode == 0
+    forced = locks.file("later").read_text()
+    locks.file("later").write_text(forced.replace('"==1.16.0"', '"==1.17.0"'))
+    assert "six: ==1.17.0 in lab/processes/later" in locks.verify().stderr
+    locks.file("later").write_text(forced)
+    locks.write("later", requests="*", six="*")
+    locks.lock()
+    assert locks.versions("later")["idna"] == "==3.4", "nothing forces it any more"
+
+
+def test_a_locked_version_gives_way_to_what_a_pipfile_asks_for(locks):
+    locks.write("later", requests="==2.25.1")
+    locks.lock()
+    locks.write("later", requests="*", idna="==3.6")  # requests 2.25.1 wants idna < 3
+    said = locks.lock()
+    assert "changed: " in said
+    assert locks.versions("later")["idna"] == "==3.6"
+    assert locks.versions("later")["requests"] != "==2.25.1"
+    assert "forced" not in json.loads(locks.file("later").read_text())["_meta"]
+
+
+def test_upgrade_asks_for_newer_versions_in_which_all_agree(locks):
+    locks.write("two", six="*", idna="==3.4")
+    locks.lock("UPGRADE=yes")
+    assert locks.versions("one")["six"] == locks.versions("two")["six"] != "==1.16.0"
+    assert locks.versions("two")["idna"] == "==3.4"
+
+
+def test_upgrade_of_one_folder_keeps_what_it_shares_with_others(locks):
+    before = locks.texts()
+    locks.lock("UPGRADE=yes FOLDERS=lab/processes/two")
+    assert locks.versions("two")["six"] == "==1.16.0"
+    assert locks.versions("two")["idna"] != "==3.4"
+    assert locks.texts()["one"] == before["one"]
+
+
+def test_a_pipfile_that_cannot_be_resolved_says_why_and_no_lock_changes(locks):
+    before = locks.texts()
+    locks.write("one", idna="*")
+    locks.write("two", python_dateutil="==2.8.2", six="==1.4.1")
+    done = locks.run('"$(tools/environments/bootstrap)" -m tools.environments lock')
+    assert done.returncode == 1
+    [reason] = [line for line in done.stderr.splitlines() if "resolving" not in line]
+    assert reason.startswith("lab/processes/two/Pipfile could not be resolved: ")
+    assert "python-dateutil 2.8.2 depends on six>=1.5" in reason
+    assert locks.texts() == before
+
+
+@pytest.mark.parametrize("version", ["latest", "==1.999"])
+def test_a_version_that_is_none_is_told_in_a_line(locks, version):
+    locks.write("two", six=version)
+    done = locks.run("make lock")
+    assert "lab/processes/two/Pipfile could not be resolved: " in done.stderr
+    assert f"six=={version.removeprefix('==')}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_pipfile_that_names_an_index_is_refused(locks):
+    source = '[[source]]\nname = "site"\nurl = "https://site.example/simple"\nverify_ssl = true'
+    locks.write("two", more=source, six="*")
+    before = locks.texts()
+    for line in (
+        "make lock",
+        "make lock UPGRADE=yes",
+        '"$(tools/environments/bootstrap)" -m tools.environments verify',
+    ):
+        done = locks.run(line)
+        assert done.returncode != 0
+        assert "lab/processes/two/Pipfile has a [[source]]" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert locks.texts() == before
+
+
+def test_nothing_is_left_in_the_temporary_folder_nor_running(locks, tmp_path):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    locks.write("two", six="*")
+    locks.lock(TMPDIR=str(temporary))
+    assert list(temporary.iterdir()) == []
+    locks.write("two", six="==1.17.0")
+    before = locks.texts()
+    python = locks.run("tools/environments/bootstrap").stdout.strip()
+    process = subprocess.Popen(
+        [python, "-m", "tools.environments", "lock"],
+        cwd=locks.folder,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: list(temporary.glob("*/tmp/pipenv-request-*")))
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert list(temporary.iterdir()) == []
+    assert locks.texts() == before

@@ -1,0 +1,270 @@
+"""What results say in the terminal, in a comparison, at a milestone and on the page of a run.
+
+Of any task: house prices, whose RMSE is better when it is lower; many classes; and metrics files as
+users write them.
+"""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from lib.errors import UserError
+from tests.conftest import Project
+from tools.report.results import difference
+
+pytestmark = pytest.mark.integration
+
+PIPELINE = """
+stages:
+  prices:
+    matrix: {model: [linear, forest]}
+    cmd: "true"
+    metrics:
+      - metrics/${item.model}.json:
+          cache: false
+"""
+HOUSES = {
+    "linear": {"validation": {"rmse": 38181.2, "r2": 0.81}, "test": {"rmse": 39000.0, "r2": 0.8}},
+    "forest": {"validation": {"rmse": 39125.0, "r2": 0.8}, "test": {"rmse": 40000.0, "r2": 0.79}},
+}
+HOSTILE = {
+    "a|b": 1,
+    "<img src=x>": float("nan"),
+    "[/red]": None,
+    "two\nlines": [1] * 99,
+    "`c`": "d",
+}
+
+
+def write_metrics(project, **files):
+    """Metrics files, as a stage would write them."""
+    for name, content in files.items():
+        (project.folder / f"metrics/{name}.json").write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="module")
+def houses(tmp_path_factory):
+    """House prices, committed: HEAD has a better RMSE than the commit before."""
+    folder = tmp_path_factory.mktemp("report") / "a projëct"
+    folder.mkdir()
+    project = Project(folder)
+    for file in (*folder.glob("metrics/*"), *folder.glob("goals/*_test.py"), folder / "dvc.lock"):
+        file.unlink()
+    (folder / "dvc.yaml").write_text(PIPELINE)
+    write_metrics(project, **HOUSES)
+    project.dvc("commit", "--force", "--quiet")
+    project.commit("House prices")
+    write_metrics(project, linear=HOUSES["linear"] | {"validation": {"rmse": 38125.0, "r2": 0.81}})
+    project.dvc("commit", "--force", "--quiet")
+    project.commit("Better house prices")
+    return project
+
+
+@pytest.fixture
+def project(houses, tmp_path):
+    """A copy for one test."""
+    return houses.copied(tmp_path / "copy")
+
+
+def results(project):
+    return project.run("tools/within", ".", "python", "-m", "tools.report.results")
+
+
+def compare(project, *options):
+    command = (
+        "tools/within",
+        "--dev",
+        ".",
+        "python",
+        "-m",
+        "tools.report.compare",
+        *options,
+    )
+    return project.run(*command), (project.folder / "build/compare.html").read_text()
+
+
+def run_page(project):
+    """The page of a run whose results are in the work tree."""
+    page = project.folder / "summary.md"
+    command = ("tools/within", ".", "python", "-m", "tools.report.run_page")
+    printed = project.run(*command, GITHUB_STEP_SUMMARY=str(page))
+    assert page.read_text().strip() == printed.strip()
+    return printed
+
+
+class Cells(HTMLParser):
+    """The texts of a page, and of those of a class."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.texts, self.marked, self.mark = [], {}, None
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.mark = dict(attributes).get("class") if tag == "td" else None
+
+    def handle_endtag(self, _):
+        self.mark = None
+
+    def handle_data(self, data):
+        self.texts.append(data)
+        if self.mark:
+            self.marked.setdefault(self.mark, []).append(data)
+
+
+# ---- a project that predicts prices
+
+
+def test_the_terminal_shows_the_results_of_any_task(houses):
+    said = results(houses)
+    assert re.search(r"split +┃ model +┃ rmse +┃ r2", said)
+    assert re.search(r"validation │ linear │ 38125 +│ 0.81", said)
+    assert "These results differ" not in said
+
+
+def test_an_rmse_that_falls_is_better_in_the_text_and_on_the_page(houses):
+    said, page = compare(houses, "--from", "HEAD~1", "--to", "HEAD")
+    assert re.search(r"linear.validation.rmse \| 38181.2 \| 38125 +\| -56.2 better", said)
+    assert re.search(r"\| validation \| linear \| 38125 \| 0.81", said), "the table of results"
+    assert Cells(page).marked == {"better": ["-56.2 better"]}
+
+
+def test_an_rmse_that_falls_is_better_on_the_page_of_a_run(project):
+    write_metrics(project, linear=HOUSES["linear"] | {"validation": {"rmse": 38000.0, "r2": 0.9}})
+    page = run_page(project)
+    assert "| `linear.validation.rmse` | 38125 | 38000 | -125 better |" in page
+    assert "| `linear.validation.r2` | 0.81 | 0.9 | +0.09 better |" in page
+    assert "| validation | linear | 38000 | 0.90 |" in page
+
+
+def test_a_milestone_names_the_best_model_by_what_is_measured(project):
+    command = (
+        "tools/within",
+        "--dev",
+        ".",
+        "python",
+        "-m",
+        "tools.report.milestone",
+        "prices",
+    )
+    project.run(*command)
+    (file,) = (project.folder / "lab/docs").glob("????-??-??-prices.md")
+    text = file.read_text()
+    assert "**Best model:** linear, by rmse on the validation split." in text
+    assert re.search(r"\| validation \| linear \| 38125 \| 0.81", text)
+
+
+# ---- metrics as users write them
+
+
+def test_whatever_metrics_hold_is_shown_everywhere(project):
+    write_metrics(project, linear=HOSTILE, forest={"deep": {"er": {"precision@10": 0.5}}})
+    said, (text, page), on_page = results(project), compare(project), run_page(project)
+    for found in (said, text, on_page):
+        assert "Traceback" not in found
+        assert "forest.deep.er.precision@10" in found
+        assert re.search("nan", found)
+    assert "linear.[/red]" in said
+    assert "linear.a\\|b" in text
+    assert "`linear.a\\|b`" in on_page
+    assert "[1, 1, 1, … 99 in all]" in on_page
+    assert "<img src=x" not in page
+    assert "linear.<img src=x>" in " ".join(Cells(page).texts)
+    tables = [line for line in (*text.splitlines(), *on_page.splitlines()) if line[:1] == "|"]
+    columns = [len(re.findall(r"(?<!\\)\|", line)) - 1 for line in tables]
+    assert set(columns) <= {2, 4}, "no key makes a column or ends a row"
+
+
+@pytest.mark.parametrize("content", [b"<<<<<<< HEAD", b"\xff\xfe\x00", b""])
+def test_metrics_that_cannot_be_read_are_told_by_their_name_everywhere(project, content):
+    (project.folder / "metrics/linear.json").write_bytes(content)
+    (project.folder / "metrics/forest.json").unlink()
+    for said in (results(project), compare(project)[0], run_page(project)):
+        assert "metrics/linear.json of work tree is not " in said
+        assert "metrics/forest.json of work tree is not here: \\`make run\\`" in said or (
+            "metrics/forest.json of work tree is not here: `make run`" in said
+        )
+        assert "Traceback" not in said
+
+
+def test_a_pipeline_that_dvc_cannot_read_is_told_in_a_line_everywhere(project):
+    (project.folder / "dvc.yaml").write_text("<<<<<<< HEAD\n")
+    for said in (results(project), compare(project)[0], run_page(project)):
+        assert "work tree: DVC cannot read the pipeline" in said
+        assert "Traceback" not in said
+
+
+def test_thousands_of_metrics_are_cut_and_counted_everywhere(project):
+    classes = {f"class_{n}": {"precision": 0.5, "recall": 0.5, "f1": 0.5} for n in range(1500)}
+    write_metrics(project, linear={"accuracy": 0.5, "classes": classes}, forest={"rmse": 1})
+    said, (text, page), on_page = results(project), compare(project), run_page(project)
+    assert "… and 4,452 more" in said
+    for found in (text, on_page):
+        assert "… and 4,460 more" in found, "with those of houses, which are gone"
+    assert "linear.accuracy" in on_page, "what is less nested stays"
+    assert len(said) + len(text) + len(on_page) < 60_000
+    assert len(page) < 300_000
+
+
+def test_a_revision_that_cannot_be_read_costs_its_own_half_alone(project):
+    good = (project.folder / "dvc.yaml").read_text()
+    (project.folder / "dvc.yaml").write_text("stages: [\n")
+    (project.folder / "params.yaml").write_text("<<<<<<< HEAD\na: 1\n=======\n")
+    project.commit("Broken")
+    (project.folder / "dvc.yaml").write_text(good)
+    (project.folder / "params.yaml").write_text("random_seed: 1\n")
+    said, _ = compare(project, "--from", "HEAD", "--to", "")
+    assert re.search(r"Missing: HEAD \(\w+\): DVC cannot read the pipeline", said)
+    assert re.search(r"Missing: params.yaml of HEAD \(\w+\) is not YAML", said)
+    assert "linear.validation.rmse" in said
+
+
+# ---- what differs from what is committed
+
+
+LOCK = """
+stages:
+  first:
+    cmd: a
+    deps: [{{path: code.py, md5: {code}}}]
+    params: {{params.yaml: {{seed: {seed}}}}}
+    outs: [{{path: data, md5: {data}}}]
+  second:
+    cmd: b
+    deps: [{{path: data, md5: {data}}}]
+    outs: [{{path: model, md5: {model}}}]
+"""
+
+
+def lock(code="c", seed=1, data="d", model="m"):
+    return LOCK.format(code=code, seed=seed, data=data, model=model)
+
+
+def test_nothing_is_said_of_the_same_results():
+    assert difference(lock(), lock()) == []
+    assert difference(lock(), lock(code="other")) == [], "the results are the same all the same"
+
+
+def test_other_results_of_the_same_inputs_are_laid_to_the_processor_or_the_data():
+    said = difference(lock(), lock(model="other"))
+    assert said[0] == "These results differ from those committed: second."
+    assert "another processor gives other last bits" in said[1]
+
+
+@pytest.mark.parametrize("changed", [{"code": "x"}, {"seed": 2}])
+def test_other_results_of_other_inputs_are_no_surprise(changed):
+    said = difference(lock(), lock(model="other", **changed))
+    assert said[0] == "These results differ from those committed: second."
+    assert "processor" not in " ".join(said)
+
+
+def test_a_stage_that_was_never_committed_is_named():
+    assert "first, second" in difference("stages: {}", lock())[0]
+
+
+@pytest.mark.parametrize("lock", ["<<<<<<< HEAD", "stages: [1]", "stages: {a: 3}", "7"])
+def test_a_lock_that_cannot_be_read_is_an_error_in_a_line(lock):
+    with pytest.raises(UserError, match=r"dvc\.lock cannot be read"):
+        difference("stages: {}", lock)

@@ -1,0 +1,100 @@
+"""Who may import whom: the table of rooms in CONTRIBUTING.md, held against every file."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.unittest
+
+ROOMS = ("lab", "goals", "runtimes", "lib", "tools", "tests")
+OPTIONAL = {("lib/splits.py", "torch")}  # imported by those who have it
+
+
+def sources(*folders):
+    """Each Python file and notebook of some folders, but for tests, as path and syntax tree."""
+    for folder in folders:
+        for file in sorted((ROOT / folder).rglob("*")):
+            path = file.relative_to(ROOT)
+            if file.suffix == ".py" and not file.name.endswith(("_test.py", "conftest.py")):
+                yield path, ast.parse(file.read_text(encoding="utf-8"))
+            elif file.suffix == ".ipynb" and ".ipynb_checkpoints" not in path.parts:
+                cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+                code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+                text = re.sub(r"(?m)^%.*", "", "\n".join(code))
+                yield path, ast.parse(text)
+
+
+def imports(tree):
+    """The modules that a file imports, with the names that it takes from them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def strangers(allowed, *folders, but="no such folder"):
+    """Imports from this repository's rooms that are not allowed, as path and module."""
+    return [
+        (str(path), module)
+        for path, tree in sources(*folders)
+        for module in imports(tree)
+        if module.partition(".")[0] in ROOMS
+        and not module.startswith(allowed)
+        and but not in path.parts
+    ]
+
+
+def test_lib_imports_lib_alone():
+    assert strangers(("lib",), "lib") == []
+
+
+def test_goals_notebooks_and_runtimes_import_lib_and_their_own_folder():
+    assert strangers(("lib", "goals"), "goals") == []
+    assert strangers(("lib",), "lab/analysis") == []
+    for folder in (ROOT / "runtimes").glob("*/"):
+        # A rehearsal is a plugin's guest: what serves the archive comes with the fixture.
+        assert strangers(("lib", "runtimes"), f"runtimes/{folder.name}") == []
+
+
+def test_tools_import_lib_and_tools_and_no_process_by_name():
+    assert strangers(("lib", "tools"), "tools", but="skeleton") == []
+
+
+@pytest.mark.parametrize("main", sorted(ROOT.glob("lab/processes/*/main.py")), ids=str)
+def test_a_process_imports_itself_and_lib(main):
+    own = f"lab.processes.{main.parent.name}"
+    assert strangers(("lib", own), f"lab/processes/{main.parent.name}") == []
+
+
+def test_modules_of_processes_are_given_values():
+    for path, tree in sources("lab/processes"):
+        if path.name in ("main.py", "params.py", "log.py", "conftest.py"):
+            continue
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert names & {"environ", "getenv", "load_params", "read_yaml", "open"} == set(), path
+
+
+def test_the_teams_half_imports_at_the_top():
+    inside = [
+        (str(path), module)
+        for path, tree in sources("lab/processes", "lib")
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for module in imports(function)
+    ]
+    assert set(inside) - OPTIONAL == set()
+
+
+@pytest.mark.parametrize(
+    "trick", ["os._exit", "TYPE_CHECKING", "gc.disable", "gc.set_threshold", "multiprocessing"]
+)
+def test_the_teams_half_has_no_tricks(trick):
+    files = [*Path(ROOT / "lab").rglob("*.py"), *Path(ROOT / "lib").rglob("*.py")]
+    assert [file for file in files if trick in file.read_text(encoding="utf-8")] == []

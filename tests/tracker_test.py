@@ -1,0 +1,415 @@
+"""What MLflow gets of a stage, however it is written and started; and that it costs no result.
+
+The processes here are a few lines of shell: the tracker knows a stage by its files alone.
+"""
+
+import json
+import os
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project, with_children_killed
+
+pytestmark = pytest.mark.integration
+
+DVC_YAML = """
+vars:
+  - models: [forest, svc]
+stages:
+  plain:
+    cmd: lab/processes/run plain
+    params: [random_seed, plain]
+    deps: [lab/processes/plain/main]
+    outs: [artifacts/plain]
+    metrics:
+      - metrics/plain.yaml:
+          cache: false
+  sweep:
+    matrix:
+      model: ${models}
+    cmd: lab/processes/run sweep ${item.model}
+    params: [random_seed]
+    outs: ["artifacts/sweep/${item.model}.txt"]
+    metrics:
+      - "metrics/sweep/${item.model}.json":
+          cache: false
+  each:
+    foreach: [one, two]
+    do:
+      cmd: lab/processes/run sweep ${item}
+      outs: ["artifacts/sweep/${item}.txt"]
+      metrics:
+        - "metrics/sweep/${item}.json":
+            cache: false
+"""
+PLAIN = """#!/bin/sh
+mkdir -p artifacts/plain metrics
+printf 'epoch,loss\\n1,0.5\\n2,0.25\\n' > artifacts/plain/history.csv
+echo text > artifacts/plain/model.txt
+cat > metrics/plain.yaml <<'END'
+validation:
+  rmse: 38125.5
+  precision@10: 0.5
+  nothing: null
+  not_a_number: .nan
+  per_class: [0.1, 0.2]
+kind: ridge
+END
+"""
+SWEEP = """#!/bin/sh
+mkdir -p artifacts/sweep metrics/sweep
+echo "$1" > "artifacts/sweep/$1.txt"
+echo "{\\"accuracy\\": 0.${#1}}" > "metrics/sweep/$1.json"
+"""
+PARAMS = """
+plain:
+  depth: 3
+  trees: {n: 10}
+"""
+
+
+def add_process(project, name, main):
+    folder = project.folder / "lab/processes" / name
+    folder.mkdir(exist_ok=True)
+    (folder / "main").write_text(main)
+    (folder / "main").chmod(0o755)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A repository with a pipeline of shell scripts, committed."""
+    project = Project(tmp_path_factory.mktemp("tracker"))
+    add_process(project, "plain", PLAIN)
+    add_process(project, "sweep", SWEEP)
+    (project.folder / "dvc.yaml").write_text(DVC_YAML)
+    (project.folder / "dvc.lock").unlink(missing_ok=True)
+    with (project.folder / "params.yaml").open("a") as params:
+        params.write(PARAMS)
+    with (project.folder / ".gitignore").open("a") as ignored:
+        ignored.write("/artifacts/plain\n/artifacts/sweep\n")
+    project.commit("A pipeline of shell scripts")
+    return project
+
+
+@pytest.fixture
+def project(base, tmp_path):
+    """A copy for one test, with nothing logged."""
+    return base.copied(tmp_path / "a copy")
+
+
+SEARCH = """
+import json, sys, mlflow
+mlflow.set_tracking_uri("sqlite:///mlflow.db")
+client = mlflow.MlflowClient()
+experiments = [e.experiment_id for e in client.search_experiments()]
+runs = client.search_runs(experiments)
+print(json.dumps([{
+    "name": run.info.run_name,
+    "status": run.info.status,
+    "tags": run.data.tags,
+    "params": run.data.params,
+    "metrics": run.data.metrics,
+    "files": [file.path for file in client.list_artifacts(run.info.run_id)],
+    "steps": {m: [p.step for p in client.get_metric_history(run.info.run_id, m)]
+              for m in run.data.metrics},
+} for run in runs]))
+"""
+
+
+def logged(project):
+    """The runs in the embedded store, as MLflow's own interface gives them."""
+    said = project.run("tools/within", "tools/tracking", "python", "-W", "ignore", "-c", SEARCH)
+    return json.loads(said.splitlines()[-1])
+
+
+def by_stage(project):
+    return {run["tags"]["stage"]: run for run in logged(project) if "stage" in run["tags"]}
+
+
+# ---- however a stage is written
+
+
+def test_plain_matrix_and_foreach_stages_are_logged_each_with_its_own_fingerprint(project):
+    project.dvc("repro")
+    runs = by_stage(project)
+    assert sorted(runs) == ["each@one", "each@two", "plain", "sweep@forest", "sweep@svc"]
+    assert {run["status"] for run in runs.values()} == {"FINISHED"}
+    assert len({run["tags"]["fingerprint"] for run in runs.values()}) == 5
+    assert runs["sweep@forest"]["metrics"] == {"accuracy": 0.6}
+    assert runs["sweep@svc"]["files"] == ["svc.txt"]
+
+
+def test_a_stage_is_logged_from_its_files_in_any_language_and_form(project):
+    said = project.dvc("repro", "plain")
+    run = by_stage(project)["plain"]
+    assert run["params"] == {
+        "random_seed": "42",
+        "depth": "3",
+        "trees.n": "10",
+        "kind": "ridge",
+    }
+    assert run["metrics"]["validation_rmse"] == 38125.5
+    assert run["metrics"]["validation_precision_10"] == 0.5
+    assert run["steps"]["loss"] == [1, 2]
+    assert sorted(run["files"]) == ["history.csv", "model.txt"]
+    assert "metrics/plain.yaml: validation_nothing is null, not a number" in said
+    assert "metrics/plain.yaml: validation_per_class is a list, not a number" in said
+    assert "validation_precision@10: logged as validation_precision_10" in said
+    assert "Traceback" not in said
+
+
+def test_metrics_that_cannot_be_read_are_told_by_their_file_and_the_rest_is_logged(project):
+    main = project.folder / "lab/processes/plain/main"
+    main.write_text(PLAIN + "printf 'a: [\\377' > metrics/plain.yaml\n")
+    said = project.dvc("repro", "plain")
+    assert "MLflow: metrics/plain.yaml " in said
+    assert by_stage(project)["plain"]["steps"]["loss"] == [1, 2]
+    assert "Traceback" not in said
+
+
+def test_a_process_that_no_stage_starts_says_so(project):
+    add_process(project, "alone", "#!/bin/sh\n")
+    said = project.run("lab/processes/run", "alone")
+    assert "MLflow: no stage of the pipeline starts alone: nothing is logged." in said
+
+
+# ---- however it is started
+
+
+def test_experiments_in_temporary_clones_log_into_the_repositorys_own_store(project):
+    project.dvc("exp", "run", "--temp", "--name", "warm", "--set-param", "random_seed=7", "plain")
+    project.dvc("exp", "run", "--queue", "--name", "cold", "--set-param", "random_seed=8", "plain")
+    project.dvc("exp", "run", "--run-all")
+    runs = {run["tags"].get("dvc.experiment"): run for run in logged(project)}
+    assert {name: runs[name]["params"]["random_seed"] for name in ("warm", "cold")} == {
+        "warm": "7",
+        "cold": "8",
+    }
+    assert "plain" in {run["tags"]["stage"] for run in logged(project)}
+    assert runs["warm"]["files"], "its artifacts outlive the temporary clone"
+
+
+# ---- what is there stays logged once
+
+
+def test_a_stage_that_finds_nothing_new_is_logged_once(project):
+    project.dvc("repro", "plain")
+    assert "MLflow: already logged" in project.dvc("repro", "--force", "plain")
+    assert len(logged(project)) == 1
+
+
+FORGET = """
+import sys, mlflow
+mlflow.set_tracking_uri("sqlite:///mlflow.db")
+client = mlflow.MlflowClient()
+experiment = client.get_experiment_by_name(sys.argv[2])
+if sys.argv[1] == "delete":
+    (run,) = client.search_runs([experiment.experiment_id])
+    client.delete_run(run.info.run_id)
+else:
+    client.rename_experiment(experiment.experiment_id, "another name")
+"""
+
+
+@pytest.mark.parametrize("how", ["delete", "rename"])
+def test_a_run_that_was_deleted_or_whose_experiment_was_renamed_is_logged_again(project, how):
+    project.dvc("repro", "plain")
+    name = next(
+        line.split()[1]
+        for line in (project.folder / "params.yaml").read_text().splitlines()
+        if line.startswith("experiment:")
+    )
+    script = ("tools/within", "tools/tracking", "python", "-W", "ignore", "-c", FORGET)
+    project.run(*script, how, name)
+    assert "MLflow: logged" in project.dvc("repro", "--force", "plain")
+    assert "MLflow: already logged" in project.run("make", "relog", "STAGES=plain")
+
+
+# ---- mistakes cost no result
+
+
+def test_a_mistake_in_log_py_is_shown_costs_no_result_and_is_not_told_as_an_outage(project):
+    log = project.folder / "lab/processes/plain/log.py"
+    log.write_text('def log(mlflow, params):\n    mlflow.log_metric("x", params["nosuch"])\n')
+    said = project.dvc("repro", "plain")
+    assert "ERROR: logging plain failed: a mistake in lab/processes/plain/log.py" in said
+    assert "line 2, in log" in said
+    assert "KeyError: 'nosuch'" in said
+    assert "when it is back" not in said
+    assert (project.folder / "artifacts/plain/model.txt").exists()
+    assert "plain:" in (project.folder / "dvc.lock").read_text(), "the stage has not failed"
+    check = ("tools/within", ".", "python", "-m", "tools.tracking.check")
+    assert "a mistake in lab/processes/plain/log.py" in project.run(*check, ok=False)
+    log.write_text(
+        'def log(mlflow, params):\n    mlflow.log_metric("x", params["plain"]["depth"])\n'
+    )
+    assert "MLflow: logged" in project.run("make", "relog", "STAGES=plain")
+    project.run(*check)
+    assert {run["status"]: run["metrics"].get("x") for run in logged(project)} == {
+        "FAILED": None,
+        "FINISHED": 3.0,
+    }
+
+
+def test_a_mistake_in_log_py_ends_make_run_with_an_error(project):
+    log = project.folder / "lab/processes/plain/log.py"
+    log.write_text("import no_such_package\n")
+    said = project.run("make", "run", ok=False)
+    assert "no_such_package" in said
+    assert "The results are complete. Mend it, then `make relog`." in said
+
+
+def test_a_file_left_open_by_a_process_is_whole(project):
+    folder = project.folder / "lab/processes/opens"
+    folder.mkdir()
+    for name in ("Pipfile", "Pipfile.lock"):
+        source = project.folder / "lab/processes/prepare_data" / name
+        (folder / name).write_bytes(source.read_bytes())
+    (folder / "main.py").write_text(
+        "from lib.process import start\nfrom lib.params import Section\n\n\n"
+        "class Params(Section):\n    random_seed: int\n\n\n"
+        'FILES = []\n\n\ndef compute(params):\n    FILES.append(open("left-open.txt", "w"))\n'
+        '    FILES[0].write("all of it\\n")\n\n\nstart(compute, Params)\n'
+    )
+    project.run("lab/processes/run", "opens")
+    assert (project.folder / "left-open.txt").read_text() == "all of it\n"
+
+
+@pytest.mark.parametrize("code", [1, 3, 137])
+def test_the_exit_code_is_the_processs(project, code):
+    add_process(project, "plain", f"#!/bin/sh\nexit {code}\n")
+    process = project.start("lab/processes/run", "plain")
+    process.communicate(timeout=60)
+    assert process.returncode == code
+    assert logged_or_none(project) == []
+
+
+def logged_or_none(project):
+    return logged(project) if (project.folder / "mlflow.db").exists() else []
+
+
+# ---- while it runs
+
+
+LONG = """#!/bin/sh
+mkdir -p artifacts/plain metrics
+echo "epoch,loss" > "$LIVE_CURVE"
+n=0
+while [ ! -e stop ] && [ $n -lt 600 ]; do
+    n=$((n+1))
+    echo "$n,0.$n" >> "$LIVE_CURVE"
+    sleep 0.2
+done
+cp "$LIVE_CURVE" artifacts/plain/history.csv
+echo "rmse: 1.5" > metrics/plain.yaml
+"""
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "what was waited for did not come"
+        time.sleep(0.2)
+    return found
+
+
+def test_the_curve_of_a_training_is_in_mlflow_before_it_ends_and_whole_afterwards(project):
+    add_process(project, "plain", LONG)
+    process = project.start("tools/within", ".", "dvc", "repro", "plain")
+    try:
+        wait_for((project.folder / "mlflow.db").exists)
+        running = wait_for(
+            lambda: [r for r in logged(project) if len(r["steps"].get("loss", ())) > 3]
+        )
+        assert process.poll() is None
+        assert running[0]["status"] == "RUNNING"
+        (project.folder / "stop").touch()
+        said, _ = process.communicate(timeout=60)
+    finally:
+        with_children_killed(process)
+    assert "MLflow: logged" in said
+    (run,) = logged(project)
+    lines = (project.folder / "artifacts/plain/history.csv").read_text().splitlines()
+    assert run["status"] == "FINISHED"
+    assert run["steps"]["loss"] == list(range(1, len(lines))), "each point once"
+    assert run["metrics"]["rmse"] == 1.5
+
+
+def tracker_of(process):
+    """The pid of the tracker that a running process has beside it."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().decode().split("\0")
+            group = os.getpgid(int(folder.name))
+        except OSError:  # ended meanwhile
+            continue
+        if "tools.tracking" in command and "follow" in command and group == process.pid:
+            return int(folder.name)
+    return 0
+
+
+def test_no_training_dies_with_its_tracker(project):
+    add_process(project, "plain", LONG)
+    process = project.start("lab/processes/run", "plain")
+    try:
+        os.kill(wait_for(lambda: tracker_of(process)), signal.SIGKILL)
+        (project.folder / "stop").touch()
+        said, _ = process.communicate(timeout=60)
+    finally:
+        with_children_killed(process)
+    assert process.returncode == 0
+    assert "WARNING: the tracker of plain ended early: log its results with `make relog`." in said
+    assert (project.folder / "metrics/plain.yaml").exists()
+    assert "MLflow: logged" in project.run("make", "relog", "STAGES=plain")
+
+
+def test_a_training_that_is_killed_is_killed_in_mlflow_too(project):
+    add_process(project, "plain", LONG)
+    process = project.start("lab/processes/run", "plain")
+    try:
+        wait_for((project.folder / "mlflow.db").exists)
+        wait_for(lambda: logged(project))
+        os.kill(process.pid, signal.SIGKILL)  # the tracker sees that nobody waits for it
+        wait_for(lambda: logged(project)[0]["status"] == "KILLED")
+    finally:
+        with_children_killed(process)
+
+
+# ---- the embedded store
+
+
+def test_a_start_interrupted_while_the_store_is_made_leaves_none_that_is_half_made(project):
+    for seconds in (0.2, 0.6, 1.2):
+        process = project.start("lab/processes/run", "plain")
+        wait_for(lambda: list(project.folder.glob("mlflow.db*")))
+        time.sleep(seconds)
+        with_children_killed(process)
+        assert not (project.folder / "mlflow.db").exists() or whole(project.folder / "mlflow.db")
+    assert "MLflow: logged" in project.dvc("repro", "plain")
+
+
+def whole(file):
+    with sqlite3.connect(file) as database:
+        return database.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+
+
+def test_two_that_start_at_once_share_one_store(project):
+    starts = [project.start("lab/processes/run", "sweep", name) for name in ("one", "two", "svc")]
+    for start in starts:
+        said, _ = start.communicate(timeout=120)
+        assert "MLflow: logged" in said, said
+    assert len(logged(project)) == 3
+
+
+def test_a_store_of_an_older_mlflow_is_migrated_and_one_of_a_newer_is_told(project):
+    project.dvc("repro", "plain")
+    file = project.folder / "mlflow.db"
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    said = project.dvc("repro", "--force", "plain")
+    assert "mlflow.db is of a newer MLflow" in said
+    assert "Traceback" not in said

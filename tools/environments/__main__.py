@@ -1,0 +1,56 @@
+"""How environments are made, locked, listed and removed.
+
+    make [--dev] FOLDER...         make those that are missing
+    lock [--upgrade] [FOLDER...]   resolve what does not fit its Pipfile
+    verify                         every lock fits its Pipfile, and all agree
+    list                           what there is on this machine
+    clean [DAYS]                   remove those that no lock here names
+
+These are the commands of `python -m tools.environments`. It runs on the interpreter that
+`bootstrap` prints, which has pipenv and rich; `tools/within` calls it for what is missing.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lib.errors import UserError
+from tools.environments.environments import Environment, clean, list_made, make
+from tools.environments.locks import folders, verify
+from tools.environments.resolution import lock
+
+
+def main() -> None:
+    """The command that the module's docstring shows."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    making = commands.add_parser("make")
+    making.add_argument("--dev", action="store_true")
+    making.add_argument("folders", nargs="+", type=Path)
+    locking = commands.add_parser("lock")
+    locking.add_argument("--upgrade", action="store_true")
+    locking.add_argument("folders", nargs="*", type=Path)
+    commands.add_parser("verify")
+    commands.add_parser("list")
+    commands.add_parser("clean").add_argument("days", nargs="?", type=float, default=1.0)
+    given = parser.parse_args()
+
+    if given.command == "make":
+        make([Environment(folder.resolve(), given.dev) for folder in given.folders])
+    elif given.command == "lock":
+        lock([folder.resolve() for folder in given.folders] or folders(), given.upgrade)
+    elif given.command == "verify":
+        verify()
+    elif given.command == "list":
+        list_made()
+    else:
+        clean(given.days)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)

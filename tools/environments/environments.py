@@ -1,0 +1,231 @@
+"""The virtual environments: made once, addressed by content, listed and removed.
+
+A half-made environment is never used: what says that one is complete, for one Pipfile, is a file
+`ready-<first 12 hex digits of its sha256>` in it.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
+
+from lib.errors import UserError
+from lib.repository import ROOT
+from tools.environments.locks import check_lock, folders, read_lock, relative
+from tools.environments.resolution import pipenv_settings
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The environment of one folder that holds a Pipfile and a Pipfile.lock."""
+
+    folder: Path
+    dev: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name without the hash."""
+        name = "root" if self.folder == ROOT else self.folder.name
+        return f"{name}-dev" if self.dev else name
+
+    @property
+    def name(self) -> str:
+        """NAME-<first 12 hex digits of the lock's sha256>, as `tools/within` computes it too."""
+        return f"{self.label}-{short_sha256(self.folder / 'Pipfile.lock')}"
+
+    @property
+    def path(self) -> Path:
+        """The folder of the environment."""
+        return environments_folder() / self.name
+
+    @property
+    def ready(self) -> Path:
+        """The file that marks it complete for this very Pipfile."""
+        return self.path / f"ready-{short_sha256(self.folder / 'Pipfile')}"
+
+    @property
+    def complete(self) -> bool:
+        """Whether it may be used."""
+        return self.ready.exists() and (self.path / "bin" / "python").exists()
+
+
+def environments_folder() -> Path:
+    """Where pipenv keeps environments."""
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(os.environ.get("WORKON_HOME") or Path(data) / "virtualenvs")
+
+
+def short_sha256(file: Path) -> str:
+    """First 12 hex digits of the file's sha256, as `sha256sum FILE | cut -c-12` prints them."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    except FileNotFoundError:
+        what = "write it" if file.name == "Pipfile" else "run `make lock`"
+        raise UserError(f"{relative(file)} is not there: {what}.") from None
+
+
+# ---- make
+
+
+def make(environments: Sequence[Environment]) -> None:
+    """Make the environments that are not complete, as many at a time as there are cores."""
+    for environment in environments:
+        check_lock(environment.folder)
+    missing = [environment for environment in environments if not environment.complete]
+    # The largest first: then the cores are busy to the end.
+    missing.sort(key=lambda environment: -(environment.folder / "Pipfile.lock").stat().st_size)
+    terminal = Console(stderr=True, highlight=False, soft_wrap=True)
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bars = Progress(*columns, console=terminal, disable=not terminal.is_terminal)
+
+    def make_with_bar(environment: Environment) -> None:
+        task = bars.add_task(environment.label, total=packages(environment))
+        tasks[task] = environment
+        started = time.monotonic()
+        if not terminal.is_terminal:
+            terminal.print(f"environment {environment.label}: {packages(environment)} packages …")
+        make_one(environment)
+        bars.remove_task(task)
+        terminal.print(
+            f"environment {environment.label}: ready ({time.monotonic() - started:.0f} s)"
+        )
+
+    tasks: dict[TaskID, Environment] = {}
+    with bars, ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting = {pool.submit(make_with_bar, environment) for environment in missing}
+        finished = set()
+        while waiting:
+            done, waiting = wait(waiting, timeout=0.5)
+            finished |= done
+            for task, environment in list(tasks.items()):
+                if task in bars.task_ids:
+                    bars.update(task, completed=installed(environment))
+    problems = [str(future.exception()) for future in finished if future.exception()]
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def packages(environment: Environment) -> int:
+    """How many packages the lock names."""
+    named = read_lock(environment.folder)
+    return len(named["default"] | named["develop"] if environment.dev else named["default"])
+
+
+def installed(environment: Environment) -> int:
+    """How many packages are in place so far."""
+    return sum(1 for _ in environment.path.glob("lib/python*/site-packages/*.dist-info"))
+
+
+def make_one(environment: Environment) -> None:
+    """Make one environment, alone: whoever comes meanwhile waits and finds it complete."""
+    path = environment.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Path(f"{path}.lock").open("w") as alone:
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        if not ((path / "complete").exists() and (path / "bin" / "python").exists()):
+            shutil.rmtree(path, ignore_errors=True)
+            install(environment, alone.fileno())
+            (path / "complete").touch()
+        environment.ready.touch()
+
+
+def install(environment: Environment, handle: int) -> None:
+    """Let pipenv install what the lock names, then byte-compile it on all cores."""
+    log = Path(f"{environment.path}.log")
+    with log.open("w") as output:
+        # The lock is handed down: should this process be killed, pipenv goes on holding it, and
+        # nobody touches the folder that it still writes to.
+        own = {"PIPENV_CUSTOM_VENV_NAME": environment.name, "PIP_NO_COMPILE": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", "pipenv", "sync", *(["--dev"] if environment.dev else [])],
+            cwd=environment.folder,
+            env=os.environ | pipenv_settings(environment.folder) | own,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[handle],
+            check=False,
+        )
+    if done.returncode:
+        raise UserError(
+            f"The environment {environment.name} could not be made: {first_error(log)} "
+            f"(the whole log: {log}). Check the index that pip is set up with "
+            "(`pip config list`) and PIP_FIND_LINKS in .env."
+        )
+    # Its exit code is not asked for: some packages ship files that do not compile.
+    compileall = f"{environment.path}/bin/python", "-m", "compileall", "-q", "-j0"
+    subprocess.run([*compileall, f"{environment.path}/lib"], capture_output=True, check=False)
+
+
+def first_error(log: Path) -> str:
+    """What pip said went wrong, in a line."""
+    errors = re.findall(r"^.*\bERROR\b.*$", log.read_text(), re.MULTILINE)
+    return " ".join(errors[0].split()) if errors else "pipenv failed"
+
+
+# ---- list and clean
+
+
+def made() -> dict[Path, float]:
+    """The environments that this module made on this machine, with the time of their last use."""
+    return {
+        mark.parent: max(ready.stat().st_mtime for ready in mark.parent.glob("[rc]*"))
+        for mark in sorted(environments_folder().glob("*/complete"))
+    }
+
+
+def named_here() -> set[Path]:
+    """The environments that the locks of this clone name."""
+    return {
+        Environment(folder, dev).path
+        for folder in folders()
+        if (folder / "Pipfile.lock").exists()
+        for dev in (False, True)
+    }
+
+
+def size(path: Path) -> int:
+    """Bytes that removing the folder frees."""
+    return sum(file.lstat().st_blocks * 512 for file in path.rglob("*"))
+
+
+def list_made() -> None:
+    """Print the environments with their size and last use."""
+    here = named_here()
+    for path, used in made().items():
+        age = (time.time() - used) / 86400
+        mark = "in use here" if path in here else ""
+        print(f"{path.name:48} {size(path) / 1e6:8.0f} MB   last used {age:5.1f} days ago   {mark}")
+
+
+def clean(days: float) -> None:
+    """Remove what no lock of this clone names and nobody has used for so many days."""
+    here, freed = named_here(), 0
+    for path, used in made().items():
+        if path in here:
+            continue
+        age = (time.time() - used) / 86400
+        if age < days:
+            print(
+                f"kept {path.name}: used {age * 24:.1f} hours ago, by another clone or branch "
+                "perhaps (`make clean DAYS=0` removes it)."
+            )
+            continue
+        freed += size(path)
+        (path / "complete").unlink()  # first: what is half removed is not used
+        shutil.rmtree(path)
+        for beside in (Path(f"{path}.lock"), Path(f"{path}.log")):
+            beside.unlink(missing_ok=True)
+        print(f"removed {path.name}")
+    print(f"{freed / 1e6:.0f} MB freed.")

@@ -1,0 +1,210 @@
+"""The Pipfiles of this project and their locks: what they say, and whether they fit and agree.
+
+Two locks may have a package in different versions where a Pipfile asks for one, or where the
+resolver refused the version of the others (`make lock` notes that in the lock). All else agrees.
+Runs without an environment, as all that makes them does.
+"""
+
+import json
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipenv.vendor import plette
+
+from lib.errors import UserError
+from lib.repository import ROOT
+
+SETTINGS = ("pipenv", "requires", "scripts", "source", "build-system")  # no packages in these
+
+Lock = Mapping[str, Any]
+Locks = Mapping[Path, Lock]  # by the folder
+
+
+def relative(path: Path) -> Path:
+    """The path as a person in the repository's root would type it."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def folders() -> list[Path]:
+    """Every folder of this project that has a Pipfile, the root first."""
+    skeleton = ROOT / "tools/project/skeleton"  # of a process that is still to be added
+    rooms = ("lab/processes/*", "*", "runtimes/*", "tools/*")
+    places = [ROOT, *(place for room in rooms for place in sorted(ROOT.glob(room))), skeleton]
+    return [folder for folder in places if (folder / "Pipfile").is_file()]
+
+
+def shares(folder: Path) -> bool:
+    """Whether its versions are the others' too: what runtimes need, the engine's images settle."""
+    of_runtimes = folder.parent == ROOT / "runtimes" or folder == ROOT / "tools/krt"
+    return folder in folders() and not of_runtimes
+
+
+def normal(name: str) -> str:
+    """A package's name as locks have it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+# ---- a Pipfile
+
+
+def read_pipfile(folder: Path) -> dict[str, Any]:
+    """What the folder's Pipfile says; UserError where it cannot be read or names an index."""
+    file = folder / "Pipfile"
+    try:
+        pipfile = tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{relative(file)} is missing: write it.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{relative(file)} is not valid TOML: {error}.") from None
+    if "source" in pipfile:
+        raise UserError(
+            f"{relative(file)} has a [[source]], and locks name no index: remove it, and set the "
+            "index in pip's own settings (`pip config set global.index-url …`)."
+        )
+    for table, packages in groups(pipfile).items():
+        for name, entry in packages.items() if isinstance(packages, dict) else [(table, packages)]:
+            if not isinstance(entry, str | dict):
+                raise UserError(f'{relative(file)}: {name} = {entry!r} must be text, such as "*".')
+    return pipfile
+
+
+def pipfile_hash(folder: Path) -> str:
+    """The hash of a Pipfile that its lock must bear, wherever it is computed.
+
+    `pipenv verify` is not asked: where a Pipfile names no index it hashes the one in the site's
+    pip configuration with it, so that a lock would be stale as soon as it left its author's site.
+    """
+    read_pipfile(folder)
+    try:
+        with (folder / "Pipfile").open() as file:
+            return str(plette.Pipfile.load(file).get_hash().value)
+    except Exception as error:  # the vendored TOML parser's and plette's own, of many classes
+        message = " ".join(str(error).split())
+        raise UserError(f"{relative(folder / 'Pipfile')}: {message}.") from None
+
+
+def groups(pipfile: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The tables of packages, by their name; [packages] first, as the others must fit it."""
+    tables = {"packages": {}, "dev-packages": {}} | dict(pipfile)
+    return {name: table for name, table in tables.items() if name not in SETTINGS}
+
+
+def asked(pipfile: Mapping[str, Any]) -> dict[str, str]:
+    """The packages for which a Pipfile wants a version of its own, with what it wants."""
+    wanted = {}
+    for table in groups(pipfile).values():
+        for name, entry in table.items():
+            version = entry if isinstance(entry, str) else entry.get("version", "*")
+            if version != "*":
+                wanted[normal(name)] = version
+    return wanted
+
+
+# ---- a lock
+
+
+def read_lock(folder: Path) -> dict[str, Any]:
+    """What the folder's Pipfile.lock says, or UserError."""
+    file = folder / "Pipfile.lock"
+    try:
+        lock: dict[str, Any] = json.loads(file.read_text())
+        lock["_meta"]["hash"]["sha256"], lock["_meta"]["sources"]
+        lock["default"] | lock["develop"]
+    except FileNotFoundError:
+        raise UserError(f"{relative(file)} is missing: run `make lock`.") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{relative(file)} is not a lock file (merged by hand?): run `make lock`."
+        ) from None
+    return lock
+
+
+def entries(lock: Lock) -> dict[str, dict[str, Any]]:
+    """The packages of a lock, of all its groups."""
+    tables = [table for name, table in lock.items() if name != "_meta"]
+    return {package: entry for table in tables for package, entry in table.items()}
+
+
+def versions(lock: Lock) -> dict[str, str]:
+    """The version of each package of a lock, as `==1.2`; those from a path or git have none."""
+    return {p: entry["version"] for p, entry in entries(lock).items() if "version" in entry}
+
+
+def check_lock(folder: Path) -> None:
+    """Raise UserError where the lock does not fit its Pipfile."""
+    lock, file = read_lock(folder), relative(folder / "Pipfile.lock")
+    if lock["_meta"]["hash"]["sha256"] != pipfile_hash(folder):
+        raise UserError(f"{file} no longer fits its Pipfile: run `make lock`.")
+    if lock["_meta"]["sources"]:
+        raise UserError(f"{file} names an index: run `make lock`.")
+
+
+# ---- all locks
+
+
+def open_versions(folder: Path, lock: Lock) -> dict[str, str]:
+    """The versions that nothing in this folder settles: these must be as in the other locks.
+
+    Not among them are what the Pipfile asks for, and what follows from that: packages which
+    `make lock` tried to lock as the others have them, in vain. A lock does not say which package
+    needs which, so that cannot be seen afterwards; `make lock` notes their names in the lock.
+    """
+    settled = {*asked(read_pipfile(folder)), *lock["_meta"].get("forced", [])}
+    return {p: version for p, version in versions(lock).items() if p not in settled}
+
+
+def common_versions(locks: Locks) -> dict[str, str]:
+    """The version that most of these locks have of each package which must agree."""
+    return most_frequent(open_versions(folder, lock) for folder, lock in locks.items())
+
+
+def most_frequent(found: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """For each package the version that occurs most often; the first of them on a tie."""
+    counts: dict[str, Counter[str]] = {}
+    for by_package in found:
+        for package, version in by_package.items():
+            counts.setdefault(package, Counter())[version] += 1
+    return {package: count.most_common(1)[0][0] for package, count in counts.items()}
+
+
+def deviating(locks: Locks) -> list[Path]:
+    """The folders, of those that share versions, which have another than the common one."""
+    sharing = {folder: lock for folder, lock in locks.items() if shares(folder)}
+    common = common_versions(sharing)
+    return [
+        folder
+        for folder, lock in sharing.items()
+        if any(v != common[package] for package, v in open_versions(folder, lock).items())
+    ]
+
+
+def disagreements(places: Iterable[Path]) -> list[str]:
+    """One line for each package that must have one version and has several."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for folder in filter(shares, places):
+        for package, version in open_versions(folder, read_lock(folder)).items():
+            found.setdefault(package, {}).setdefault(version, []).append(str(relative(folder)))
+    return [
+        f"{package}: "
+        + ", ".join(f"{version} in {', '.join(where)}" for version, where in by_version.items())
+        + ": pin one version in the Pipfiles, or run `make lock` for the one that most have."
+        for package, by_version in sorted(found.items())
+        if len(by_version) > 1
+    ]
+
+
+def verify() -> None:
+    """Raise UserError with a line for each lock that does not fit, or disagrees."""
+    problems = []
+    for folder in folders():
+        try:
+            check_lock(folder)
+        except UserError as error:
+            problems.append(str(error))
+    problems = problems or disagreements(folders())
+    if problems:
+        raise UserError("\n".join(problems))

@@ -1,0 +1,327 @@
+"""Pipfiles resolved into locks: `make lock`.
+
+What was locked stays: each package keeps the version that the other locks or its own have, unless
+its Pipfile asks for another or the resolver refuses. Newer versions come by UPGRADE=yes alone.
+
+pipenv resolves, in a scratch folder. It heeds none of pip's constraint files, but what stands in a
+Pipfile's [packages] constrains its other groups without being installed. So the scratch Pipfile has
+the versions to keep in [packages], and the packages that are wanted in a group of their own.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipenv.patched.pip._vendor.packaging.specifiers import InvalidSpecifier, SpecifierSet
+from pipenv.vendor import tomlkit
+
+from lib.errors import UserError
+from lib.repository import ROOT
+from tools.environments.locks import (
+    Lock,
+    Locks,
+    asked,
+    check_lock,
+    common_versions,
+    deviating,
+    entries,
+    folders,
+    groups,
+    most_frequent,
+    normal,
+    pipfile_hash,
+    read_lock,
+    read_pipfile,
+    relative,
+    shares,
+    verify,
+    versions,
+)
+
+SECTIONS = {"packages": "default", "dev-packages": "develop"}  # a lock's names for these groups
+
+EXACT = re.compile(r"==[\w.+!]+")
+
+
+class RefusedError(Exception):
+    """The resolver finds no solution; the message is its reason."""
+
+    @property
+    def packages(self) -> list[str]:
+        """Those that the reason names: what is wanted in vain, then what wants it."""
+        wanted = re.findall(r"(?:depends on|requested|found for) ([\w.-]+)", str(self))
+        wanting = re.findall(r"([\w.-]+) \S+ depends on", str(self))
+        return [normal(name) for name in wanted + wanting]
+
+
+# ---- the command
+
+
+def lock(places: Sequence[Path], upgrade: bool = False) -> None:
+    """Resolve what does not fit, or with upgrade all of these folders, and write their locks.
+
+    Nothing is written before all are resolved. UserError where one cannot be, or where the lock
+    of another folder does not fit.
+    """
+    old = readable_locks({*folders(), *places})
+    chosen = list(places) if upgrade else unfit(places, old)
+    if not chosen:
+        say("Every lock fits: nothing to do. `make lock UPGRADE=yes` asks for newer versions.")
+    settled = {folder: lock for folder, lock in old.items() if folder not in chosen}
+    waiting = {} if upgrade else {f: lock for f, lock in old.items() if f in chosen}
+    reports = []
+    for folder in chosen:
+        say(f"{relative(folder / 'Pipfile.lock')}: resolving …")
+        new = resolve(folder, settled, waiting, [old.get(folder, {}), *old.values()])
+        reports.append(report(folder, old.get(folder), new, settled))
+        settled[folder] = new
+    for folder, line in zip(chosen, reports, strict=True):
+        text = json.dumps(settled[folder], indent=4, sort_keys=True) + "\n"
+        (folder / "Pipfile.lock").write_text(text)
+        say(line)
+    verify()
+
+
+def readable_locks(places: Iterable[Path]) -> dict[Path, Lock]:
+    """The locks of these folders but for those that are missing or broken."""
+    found: dict[Path, Lock] = {}
+    for folder in sorted(places):  # the root first
+        try:
+            found[folder] = read_lock(folder)
+        except UserError:
+            continue
+    return found
+
+
+def unfit(places: Sequence[Path], locks: Locks) -> list[Path]:
+    """Of these folders, those whose lock does not fit its Pipfile or the other locks."""
+    stale = []
+    for folder in places:
+        read_pipfile(folder)  # what is wrong with a Pipfile is told, and not resolved
+        try:
+            check_lock(folder)
+        except UserError:
+            stale.append(folder)
+    odd = deviating({folder: lock for folder, lock in locks.items() if folder not in stale})
+    return [folder for folder in places if folder in stale or folder in odd]
+
+
+def report(folder: Path, old: Lock | None, new: Lock, others: Locks) -> str:
+    """What has become of a folder's lock, in a line."""
+    before, after = versions(old or {}), versions(new)
+    elsewhere = {item for lock in others.values() for item in versions(lock).items()}
+    added = {p: v for p, v in after.items() if p not in before}
+    changed = {p: v for p, v in after.items() if before.get(p, v) != v}
+    told = {
+        "{} as in the others": [f"{p} {bare(v)}" for p, v in added.items() if (p, v) in elsewhere],
+        "new: {}": [f"{p} {bare(v)}" for p, v in added.items() if (p, v) not in elsewhere],
+        "changed: {}": [f"{p} {bare(before[p])} to {bare(v)}" for p, v in changed.items()],
+        "removed: {}": [p for p in before if p not in after],
+        "cannot be as in the others: {}": new["_meta"].get("forced", []),
+        "kept: {}": [str(len(after) - len(added) - len(changed))],
+    }
+    parts = [form.format(", ".join(packages)) for form, packages in told.items() if packages]
+    return f"{relative(folder / 'Pipfile.lock')}: {'; '.join(parts)}"
+
+
+def say(line: str) -> None:
+    """Print to the log, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+# ---- one lock
+
+
+def resolve(folder: Path, settled: Locks, waiting: Locks, known: Sequence[Lock]) -> dict[str, Any]:
+    """The lock of a folder's Pipfile, with as many of the locked versions as can be kept.
+
+    settled: the locks that stay, or are resolved already; waiting: those still to be resolved,
+    whose versions count as well; known: those that packages' files are taken from.
+    """
+    pipfile = read_pipfile(folder)
+    others = {f: lock for f, lock in settled.items() if shares(f) and shares(folder)}
+    common = common_versions(others)
+    preferred = preferences(pipfile, others, waiting.get(folder, {}), waiting)
+    try:
+        new = resolve_with(preferred, common, pipfile)
+    except RefusedError as reason:
+        raise UserError(f"{relative(folder / 'Pipfile')} could not be resolved: {reason}") from None
+    keep_files(new, known)
+    meta = new["_meta"] = {
+        "hash": {"sha256": pipfile_hash(folder)},
+        "pipfile-spec": 6,
+        "requires": pipfile.get("requires", {}),
+        "sources": [],
+    }
+    own = asked(pipfile)
+    forced = [p for p, v in versions(new).items() if p not in own and common.get(p, v) != v]
+    if forced:
+        meta["forced"] = sorted(forced)
+    return new
+
+
+def preferences(
+    pipfile: Mapping[str, Any], others: Locks, own: Lock, waiting: Locks
+) -> dict[str, list[str]]:
+    """For each package the versions to try, in this order, of those that the Pipfile allows.
+
+    What must agree comes first, then what the lock had, then what any other lock has or had.
+    """
+    wanted = asked(pipfile)
+    found: dict[str, list[str]] = {}
+    elsewhere = most_frequent(map(versions, [*others.values(), *waiting.values()]))
+    for source in (common_versions(others), versions(own), common_versions(waiting), elsewhere):
+        for package, version in source.items():
+            tried = found.setdefault(package, [])
+            limit = wanted.get(package, "*")
+            if version not in tried and not EXACT.fullmatch(limit) and allows(limit, version):
+                tried.append(version)
+    return found
+
+
+def allows(specifier: str, version: str) -> bool:
+    """Whether a version of a lock, as `==1.2`, is one that this allows."""
+    for text in ("" if specifier == "*" else specifier, f"=={specifier}"):  # it may be bare
+        try:
+            return SpecifierSet(text).contains(bare(version), prereleases=True)
+        except InvalidSpecifier:
+            continue
+    return False
+
+
+def bare(version: str) -> str:
+    """A lock's version without its operator."""
+    return version.removeprefix("==")
+
+
+def resolve_with(
+    preferred: dict[str, list[str]], common: Mapping[str, str], pipfile: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The resolved groups, with as many of the preferred versions as the resolver allows.
+
+    Which is in the way is the resolver's to say: of the packages that a refusal names, one is
+    tried in its next version, at last in any; one that must be as in the other locks comes last.
+    RefusedError where there is no solution even with nothing preferred.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        while True:
+            kept = {package: tried[0] for package, tried in preferred.items() if tried}
+            try:
+                return resolve_groups(Path(scratch), pipfile, kept)
+            except RefusedError as refusal:
+                if not kept:
+                    raise
+                named = [package for package in refusal.packages if package in kept]
+                if named:
+                    preferred[min(named, key=lambda p: common.get(p) == kept[p])].pop(0)
+                else:
+                    preferred = {}
+
+
+def resolve_groups(
+    scratch: Path, pipfile: Mapping[str, Any], kept: Mapping[str, str]
+) -> dict[str, Any]:
+    """Each group of a Pipfile resolved with these versions; the later ones fit [packages]."""
+    sections: dict[str, Any] = {}
+    for name, table in groups(pipfile).items():
+        default = sections.get("default", {})
+        constraints = {**kept, **versions({"default": default})}
+        found = resolve_group(scratch, pipfile, table, constraints) if table else {}
+        sections[SECTIONS.get(name, name)] = found | {p: default[p] for p in found if p in default}
+    return sections
+
+
+def resolve_group(
+    scratch: Path, pipfile: Mapping[str, Any], table: Mapping[str, Any], kept: Mapping[str, str]
+) -> dict[str, Any]:
+    """What pipenv makes of one group of packages; RefusedError where there is no solution."""
+    parts = {"packages": kept, "wanted": table}
+    settings = {name: pipfile[name] for name in ("pipenv", "requires") if name in pipfile}
+    (scratch / "Pipfile").write_text(tomlkit.dumps(parts | settings))
+    (scratch / "Pipfile.lock").unlink(missing_ok=True)
+    output = run_pipenv(scratch, "lock", "--categories", "wanted")
+    if not (scratch / "Pipfile.lock").exists():
+        raise RefusedError(reason(output))
+    found: dict[str, Any] = json.loads((scratch / "Pipfile.lock").read_text())["wanted"]
+    for entry in found.values():
+        entry.pop("index", None)
+    return found
+
+
+def reason(output: str) -> str:
+    """Why pipenv found no solution, in a line."""
+    said = re.split(r"\b\w*(?:ERROR|Error): ", output, maxsplit=1)[-1].partition("Traceback")[0]
+    lines = [line.strip() for line in said[-500:].splitlines()]
+    noise = ("ResolutionImpossible", "The conflict is caused by")
+    return "; ".join(line for line in lines if line and not line.startswith(noise))
+
+
+def keep_files(new: Lock, locks: Sequence[Lock]) -> None:
+    """Let packages whose version is locked already, in one of these, have the same files too.
+
+    A lock may say 2.13.0 for all builds of it, where the resolver finds 2.13.0+cpu.
+    """
+    for package, entry in entries(new).items():
+        for lock in locks:
+            known = entries(lock).get(package, {})
+            if (
+                "version" in known
+                and "version" in entry
+                and allows(known["version"], entry["version"])
+            ):
+                entry |= {key: known[key] for key in ("version", "hashes") if key in known}
+                break
+
+
+# ---- pipenv
+
+
+def run_pipenv(scratch: Path, *arguments: str) -> str:
+    """What pipenv prints about the Pipfile in a scratch folder, where all that it leaves is kept.
+
+    It is in a session of its own, so that an interrupt ends it and all that it started before
+    the folder is removed.
+    """
+    (scratch / "tmp").mkdir(exist_ok=True)
+    own = {
+        "WORKON_HOME": f"{scratch}/venvs",
+        "PIPENV_CUSTOM_VENV_NAME": "lock",
+        "TMPDIR": f"{scratch}/tmp",
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "pipenv", *arguments],
+        cwd=scratch,
+        env=os.environ | pipenv_settings(scratch) | own,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            return process.communicate()[0]
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+
+
+def pipenv_settings(folder: Path) -> dict[str, str]:
+    """The variables with which pipenv sees a folder's Pipfile, wherever it is called from."""
+    return {
+        "PIPENV_DEFAULT_PYTHON_VERSION": os.path.realpath(sys.executable),
+        "PIPENV_DOTENV_LOCATION": str(ROOT / ".env"),
+        "PIPENV_IGNORE_VIRTUALENVS": "1",
+        "PIPENV_NOSPIN": "1",
+        "PIPENV_PIPFILE": str(folder / "Pipfile"),
+        "PIPENV_VENV_IN_PROJECT": "0",
+        "PIPENV_YES": "1",
+        "NO_COLOR": "1",
+        "COLUMNS": "1000",  # whole lines in what it prints
+    }

@@ -1,0 +1,47 @@
+"""Judges the results on disk and shows the verdicts as a table: `make goals`, and the workflow.
+
+tools/within goals python -m tools.goals
+"""
+
+import json
+import sys
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from tools.goals import plugin
+from tools.goals.plugin import GOALS, NOTE
+
+COLOURS = {"met": "green", "missed": "red", "not judged": "red", "not applicable": "dim"}
+
+
+def main() -> int:
+    """The exit code: 0 where every goal that applies is met."""
+    NOTE.unlink(missing_ok=True)
+    # The table stands in place of pytest's output.
+    quiet = ["-p", "no:terminal", "-p", "no:cacheprovider"]
+    options = ["-o", "addopts=--import-mode=importlib", "--continue-on-collection-errors"]
+    ended = pytest.main([str(GOALS), *quiet, *options], plugins=[plugin])
+    if ended == pytest.ExitCode.NO_TESTS_COLLECTED:
+        print("There are no goals in goals/ yet.")
+        return 0
+    if not NOTE.exists():
+        print(f"The goals could not be judged: `pytest goals` says why ({ended!r}).")
+        return 2
+    found = json.loads(NOTE.read_text(encoding="utf-8"))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 150
+    table = Table("goal", "wanted", "reached", "", show_lines=True)
+    for goal in found["goals"]:
+        title = f"[bold]{goal['title']}[/bold]\n{goal['reason']}".strip()
+        state = f"[{COLOURS[goal['state']]}]{goal['state']}[/]"
+        table.add_row(title, goal["goal"], goal["reached"] or goal["message"], state)
+    console.print(table)
+    console.print(f"[bold]{found['summary']}[/bold]")
+    return 0 if found["all_met"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""Before anything is trained: can this run start, and can its results be kept?
+
+Each check is a line in the log; what must be mended is also on the run's page. Checks that fail
+stop the run, except for MLflow: its server may be away, results are logged later (`make relog`).
+
+    preflight                 in a run
+    preflight --release       before a runtime is released
+    preflight --connections   S3 and MLflow alone (make doctor)
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lib.errors import UserError
+from lib.repository import ROOT, git
+from tools.job.job import (
+    MARK,
+    add_to_note,
+    ask_mlflow,
+    last_line,
+    main,
+    run,
+    run_url,
+    summarise,
+    without_password,
+)
+
+PLAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._/+-]*"
+FREE_GIGABYTES = 2.0
+
+
+def name_is_plain() -> str:
+    """A ref with shell characters, quotes or control characters in its name is not run."""
+    ref = os.environ.get("RUN_REF") or os.environ.get("GITHUB_REF", "HEAD")
+    name = re.sub(r"^refs/(tags|heads)/", "", ref)
+    if not re.fullmatch(PLAIN_NAME, name):
+        raise UserError(
+            f"The name {name!r} has characters that are not letters, digits or one of . _ / + -: "
+            "push the commit again under a plain name."
+        )
+    add_to_note(name=name, commit=git("rev-parse", "HEAD"), run_url=run_url())
+    return f"{name} is commit {git('rev-parse', '--short', 'HEAD')}"
+
+
+def results_have_a_branch() -> str:
+    """The one branch that gets the results, by rule.
+
+    Of the branches that contain the commit: the one whose newest commit it is, else the only one,
+    else the default branch. `results/…` are never it.
+    """
+    listed = git("for-each-ref", "--contains=HEAD", "--format=%(refname)", "refs/remotes/origin")
+    names = [ref.removeprefix("refs/remotes/origin/") for ref in listed.splitlines()]
+    names = [name for name in names if name != "HEAD" and not name.startswith("results/")]
+    head = git("rev-parse", "HEAD")
+    tips = [name for name in names if git("rev-parse", f"refs/remotes/origin/{name}") == head]
+    default = run("git", "symbolic-ref", "--short", "refs/remotes/origin/HEAD", ok=False).stdout
+    default = default.strip().removeprefix("origin/") or "main"
+    dispatched = os.environ.get("RUN_REF", "").removeprefix("refs/heads/")
+    for candidates in ([dispatched], tips, names, [default]):
+        if len(candidates) == 1 and candidates[0] in names:
+            add_to_note(branch=candidates[0])
+            return f"results go to branch {candidates[0]}"
+    if not names:
+        raise UserError(
+            "The commit is on no branch, so its results would be on none: push its branch first, "
+            "then re-run this job."
+        )
+    raise UserError(
+        f"The commit is on several branches ({', '.join(names)}), and it is the newest of none or "
+        "of more than one: push a commit on the branch that is to have the results, and tag that."
+    )
+
+
+def parameters_are_valid() -> str:
+    """As every process checks them."""
+    done = run("python", "-m", "lib.params", ok=False)
+    if done.returncode:
+        raise UserError(done.stderr.strip())
+    return "params.yaml is valid"
+
+
+def locks_fit() -> str:
+    """As `make lock` leaves them."""
+    bootstrap = run(str(ROOT / "tools/environments/bootstrap")).stdout.strip()
+    done = run(bootstrap, "-m", "tools.environments", "verify", ok=False)
+    if done.returncode:
+        raise UserError(done.stderr.strip())
+    return "locks fit their Pipfiles"
+
+
+def disk_has_room() -> str:
+    """For environments, data and models."""
+    free = shutil.disk_usage(ROOT).free / 1e9
+    wanted = float(os.environ.get("FREE_GIGABYTES") or FREE_GIGABYTES)
+    if free < wanted:
+        raise UserError(
+            f"The runner has {free:.1f} GB of disk left, {wanted:g} are wanted: there, "
+            "`make clean DAYS=0` removes old environments."
+        )
+    return f"{free:.0f} GB of disk are free"
+
+
+def storage_answers() -> str:
+    """Writes to and deletes from the bucket, with DVC's own settings and these credentials."""
+    from dvc.repo import Repo
+
+    with Repo(str(ROOT)) as repo:
+        name = repo.config["core"].get("remote")
+        settings = repo.config["remote"].get(name or "", {})
+        url = settings.get("url", "")
+        if not url or MARK in url or MARK in settings.get("endpointurl", ""):
+            raise UserError(
+                f"DVC's remote is not filled in (it is {url or 'not there'!r}): fill in the marks "
+                "in .dvc/config, or set the variables DVC_REMOTE_URL and MLFLOW_S3_ENDPOINT_URL."
+            )
+        where = f"{url} at {settings.get('endpointurl', 'its default address')}"
+        try:
+            remote = repo.cloud.get_remote()
+            probe = f"{remote.path}/preflight-{socket.gethostname()}-{os.getpid()}"
+            remote.fs.makedirs(remote.path)
+            remote.fs.pipe_file(probe, b"can results be kept?")
+            remote.fs.rm_file(probe) if hasattr(remote.fs, "rm_file") else remote.fs.remove(probe)
+        except Exception as error:  # of s3fs, botocore, aiohttp or the operating system
+            raise UserError(f"S3 ({where}) {why_storage_failed(error)}") from None
+    return f"S3 takes writes: {where}"
+
+
+def point_dvc_at_this_platform() -> None:
+    """Where the variables say so, in .dvc/config.local, which is not tracked.
+
+    The cache is outside the workspace, which each run gets anew: a re-run finds there what an
+    earlier one computed.
+    """
+    from dvc.config import Config
+
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = os.environ.get("DVC_CACHE_DIR") or home / "dvc-cache"
+    settings: dict[str, object] = {"connect_timeout": 5, "read_timeout": 60}
+    if url := os.environ.get("DVC_REMOTE_URL"):
+        settings["url"] = url
+    if (endpoint := os.environ.get("MLFLOW_S3_ENDPOINT_URL", "")) and MARK not in endpoint:
+        settings["endpointurl"] = endpoint
+    config = Config(str(ROOT / ".dvc"))
+    with config.edit("local") as local:
+        # Relative to here, which DVC makes relative to its file. Of an absolute path it cannot
+        # write other than ASCII characters.
+        local.setdefault("cache", {})["dir"] = os.path.relpath(cache)
+        remote = config["core"].get("remote", "minio")
+        local.setdefault("remote", {}).setdefault(remote, {}).update(settings)
+
+
+def why_storage_failed(error: Exception) -> str:
+    """What to do about an error of the storage."""
+    # s3fs says PermissionError for each refusal; which one, only the error behind it knows.
+    kinds = " ".join(type(e).__name__ for e in (error, error.__cause__) if e)
+    code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code", "")
+    text = " ".join(f"{kinds} {code} {error}".split())
+    if re.search(r"InvalidAccessKeyId|SignatureDoesNotMatch|credential|Credentials", text):
+        what = "refuses the credentials: check the secrets MINIO_ACCESS_KEY_ID and MINIO_SECRET_ACCESS_KEY"  # noqa: E501
+    elif re.search(r"AccessDenied|Forbidden|PermissionError|read.?only", text, re.IGNORECASE):
+        what = "does not let these credentials write: give them write access to the bucket"
+    elif re.search(r"NoSuchBucket|FileNotFound|bucket does not exist", text):
+        what = "has no such bucket: create it, or mend the url in .dvc/config"
+    elif re.search(r"Full|Quota|InsufficientStorage|No space|InternalError|ServiceUnavail", text):
+        what = "cannot write: is its disk full, or the bucket over its quota or locked?"
+    elif re.search(r"connect|Connection|Timeout|timed out|resolve", text):
+        what = "does not answer: is it up, and the address right?"
+    else:
+        what = "fails:"
+    return f"{what} ({text[:200]})"
+
+
+def tracked_data_are_there() -> str:
+    """Whatever was added with `dvc add` must be in the bucket."""
+    files = [file for file in git("ls-files", "-z", "*.dvc").split("\0") if file]
+    if not files:
+        return "no data are tracked by .dvc files"
+    done = run("dvc", "status", "--cloud", "--json", *files, ok=False)
+    if done.returncode:
+        raise UserError(f"The bucket cannot be asked for tracked data: {last_line(done.stderr)}")
+    # "deleted" is in the bucket alone, "new" in the runner's cache alone: the run pushes that.
+    states = json.loads(done.stdout or "{}")
+    missing = [name for name, state in states.items() if state == "missing"]
+    # Of a folder tracked as one that is nowhere, DVC only warns, and only with its checksum.
+    lost = re.findall(r"md5: ([0-9a-f]{32}\.dir)", done.stderr)
+    missing += [
+        file.removesuffix(".dvc")
+        for file in files
+        if any(checksum in (ROOT / file).read_text(encoding="utf-8") for checksum in lost)
+    ]
+    if missing:
+        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
+        raise UserError(
+            f"Not in the bucket: {named}: `dvc push` where the data are, then re-run this job."
+        )
+    return f"{len(files)} tracked data files are in the bucket"
+
+
+def mlflow_answers() -> str:
+    """Within five seconds, to these credentials."""
+    ask_mlflow("experiments/search", max_results="1")
+    return f"MLflow answers: {without_password(os.environ['MLFLOW_URL'])}"
+
+
+MUST: tuple[Callable[[], str], ...] = (
+    name_is_plain,
+    results_have_a_branch,
+    parameters_are_valid,
+    locks_fit,
+    disk_has_room,
+    storage_answers,
+    tracked_data_are_there,
+)
+RELEASE_MUST = (name_is_plain, locks_fit, disk_has_room, storage_answers, tracked_data_are_there)
+
+
+def connections() -> None:
+    """S3 and MLflow alone, from a person's own clone, of which nothing is changed."""
+    problems = []
+    for check in (storage_answers, mlflow_answers):
+        try:
+            print(check(), flush=True)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def release() -> None:
+    """What a release needs; MLflow is none of it."""
+    if problems := failed(RELEASE_MUST):
+        raise UserError("\n".join(problems))
+
+
+def failed(checks: Sequence[Callable[[], str]]) -> list[str]:
+    """What must be mended: all of it, not only the first."""
+    problems = []
+    point_dvc_at_this_platform()
+    for check in checks:
+        try:
+            print(f"ok       {check()}", flush=True)
+        except UserError as error:
+            print(f"PROBLEM  {error}", flush=True)
+            problems.append(str(error))
+            if check is storage_answers:
+                break  # what follows asks the storage too
+    return problems
+
+
+def preflight() -> None:
+    """All checks; the run stops at the end."""
+    problems = failed(MUST)
+    try:
+        print(f"ok       {mlflow_answers()}", flush=True)
+    except UserError as error:
+        line = f"{error} The run goes on; `make relog` logs its results when the server is back."
+        print(f"WARNING  {line}", flush=True)
+        summarise(f"> [!WARNING]\n> {line}\n")
+        add_to_note(mlflow=line)
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+if __name__ == "__main__":
+    asked = {"--connections": connections, "--release": release}
+    main(asked.get(sys.argv[-1], preflight))

@@ -1,0 +1,103 @@
+"""Moves the alias `champion` in MLflow's registry to the models that main has.
+
+registry           after a push to it: fails where a model is not in the registry
+registry --of-run  at the end of a run: only where the results went to main
+
+Which models there are, `artifacts:` in dvc.yaml says; which version, the checksum that was noted
+with it when it was registered.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from lib.errors import UserError
+from lib.params import read_yaml
+from lib.repository import ROOT
+from tools.job.job import ask_mlflow, main, read_note, summarise
+from tools.job.preflight import point_dvc_at_this_platform
+
+ALIAS, MAIN = "champion", "main"
+
+
+def champion() -> None:
+    """Move it for each model; UserError names those that are missing in the registry."""
+    point_dvc_at_this_platform()
+    problems, known = [], models()
+    if not known:
+        print("dvc.yaml names no model in artifacts: there is no champion.")
+    for name, md5 in known.items():
+        try:
+            print(move(name, md5), flush=True)
+        except UserError as error:
+            problems.append(f"{name}: {error}")
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def of_run() -> None:
+    """The same after a run, whose results MLflow's absence does not make red."""
+    note = read_note()
+    if note.get("branch") != MAIN or "aside" in note or "shared" not in note:
+        print(f"The results are not on {MAIN}: {ALIAS} stays.")
+        return
+    try:
+        champion()
+    except UserError as error:
+        print(f"WARNING  {error}")
+        summarise(f"> [!WARNING]\n> {error}\n")
+
+
+def models() -> dict[str, str]:
+    """The checksum of each model that DVC's files name, by its name there."""
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(ROOT)) as repo:
+            named = repo.artifacts.read()
+        files = DVCFileSystem(str(ROOT))
+        return {
+            name: dvc_md5(files.info(artifact.path))
+            for file, artifacts in named.items()
+            if file == "dvc.yaml"  # what that one names is registered
+            for name, artifact in artifacts.items()
+            if artifact.type == "model"
+        }
+    except KeyError:
+        raise UserError(
+            "What the models of this commit are cannot be told: a model in artifacts: of dvc.yaml "
+            "is none of DVC's files, or its folder is not in the bucket (then `dvc push` where it "
+            "is, and re-run this job)."
+        ) from None
+    except (DvcException, OSError) as error:
+        raise UserError(f"What the models of this commit are cannot be told: {error}") from None
+
+
+def dvc_md5(info: Mapping[str, Any]) -> str:
+    """The checksum of a file; where it is in the work tree too, what DVC knows stands apart."""
+    return str(info.get("dvc_info", info)["md5"])
+
+
+def move(name: str, md5: str) -> str:
+    """Give the alias to the version with this checksum; what was done, in a line."""
+    project = read_yaml(ROOT / "params.yaml")["experiment"]
+    wanted = f"tags.`project` = '{project}' AND tags.`dvc.md5` = '{md5}'"
+    found = ask_mlflow("model-versions/search", filter=wanted, max_results="100")
+    versions = [v for v in found.get("model_versions", []) if v["name"].endswith(f"-{name}")]
+    if not versions:
+        raise UserError(
+            f"MLflow's registry has no version with md5 {md5}, because the run that made it did "
+            "not reach the server: with MLFLOW_URL set, `git pull && dvc pull && make relog`, then "
+            "re-run this job."
+        )
+    newest = max(versions, key=lambda version: int(version["version"]))
+    alias = {"name": newest["name"], "alias": ALIAS, "version": newest["version"]}
+    ask_mlflow("registered-models/alias", json.dumps(alias).encode())
+    return f"{ALIAS} is {newest['name']} version {newest['version']}"
+
+
+if __name__ == "__main__":
+    main(of_run if "--of-run" in sys.argv else champion)

@@ -1,0 +1,130 @@
+"""A tag runtime-* becomes a .krt in the bucket: built, checked, rehearsed, and only then uploaded.
+
+runtime-NAME-VERSION releases that runtime, runtime-VERSION each one in runtimes/. A file that is
+there already is never replaced by another.
+"""
+
+import hashlib
+import re
+import subprocess
+from pathlib import Path
+
+from lib.errors import UserError
+from lib.repository import ROOT, git
+from tools.job.job import last_line, main, read_note, run_url, summarise
+from tools.job.preflight import why_storage_failed
+
+TAG = "runtime-"
+BUILT = re.compile(r"^(\S+\.krt): (.*)$", re.MULTILINE)
+FOLDER = "krt"  # in the bucket
+
+
+def release() -> None:
+    """Release what the tag names; where anything stands against it, nothing of it."""
+    tag = str(read_note()["name"])
+    wanted = runtimes_of(tag)
+    print(f"{tag}: {', '.join(f'{name} {version}' for name, version in wanted)}", flush=True)
+    pulled = subprocess.run(["dvc", "pull", "--quiet"], cwd=ROOT, check=False)
+    if pulled.returncode:
+        raise UserError("Not all data and models are in the bucket: `dvc push` where they are.")
+    built = [(name, *build(name, version)) for name, version in wanted]
+    rehearsed = [(file, what, rehearse(file, name)) for name, file, what in built]
+    bucket = Bucket()
+    for file, *_ in rehearsed:
+        bucket.refuse_another(file)
+    for file, what, answered in rehearsed:
+        address = bucket.upload(file)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        summarise(
+            f"### {file.name}\n\n| | |\n| --- | --- |\n| where | `{address}` |\n"
+            f"| sha256 | `{digest}` |\n| commit | `{git('rev-parse', 'HEAD')}` |\n"
+            f"| content | {what} |\n| rehearsal | {answered} |\n| run | {run_url()} |\n"
+        )
+        print(f"{address}: sha256 {digest}", flush=True)
+
+
+def runtimes_of(tag: str) -> list[tuple[str, str]]:
+    """Name and version of each runtime that a tag releases."""
+    known = sorted(file.parent.name for file in (ROOT / "runtimes").glob("*/krt.yml"))
+    if not known:
+        raise UserError("There is no runtime in runtimes/, so there is nothing to release.")
+    rest = tag.removeprefix(TAG)
+    named = max((n for n in known if rest.startswith(f"{n}-")), key=len, default="")
+    return [(named, rest.removeprefix(f"{named}-"))] if named else [(n, rest) for n in known]
+
+
+def build(name: str, version: str) -> tuple[Path, str]:
+    """A runtime's file, which is as the engine takes it, and what it holds."""
+    printed = step("build", name, "--version", version)
+    match = BUILT.search(printed)
+    assert match, printed
+    file = ROOT / match[1]
+    step("check", str(file))
+    return file, match[2]
+
+
+def rehearse(file: Path, name: str) -> str:
+    """What came of asking it all that it must answer."""
+    return last_line(step("rehearse", str(file), "--name", name)).strip("= ")
+
+
+def step(module: str, *arguments: str) -> str:
+    """Run a module of tools/krt, seen live; what it printed, or UserError with its last line."""
+    command = ["tools/within", "tools/krt", "python", "-m", f"tools.krt.{module}", *arguments]
+    lines = []
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            lines.append(line)
+    printed = "".join(lines)
+    if process.returncode:
+        why = last_line(printed).strip("=! ").removeprefix("_pytest.outcomes.Exit: ")
+        raise UserError(f"Not released. {why}")
+    return printed
+
+
+class Bucket:
+    """The bucket of DVC's remote, of which releases have a folder."""
+
+    def __init__(self) -> None:
+        from dvc.repo import Repo
+
+        with Repo(str(ROOT)) as repo:
+            remote = repo.cloud.get_remote()
+        if remote.fs.protocol != "s3":
+            raise UserError(f"Releases go to S3, and DVC's remote is {remote.fs.protocol}.")
+        self.fs, self.folder = remote.fs, f"{remote.path.split('/')[0]}/{FOLDER}"
+
+    def refuse_another(self, file: Path) -> None:
+        """UserError where a file with other content is called so there."""
+        path = f"{self.folder}/{file.name}"
+        try:
+            other = self.fs.exists(path) and self.fs.cat_file(path) != file.read_bytes()
+        except Exception as error:  # of s3fs, botocore, aiohttp or the operating system
+            raise UserError(f"S3 {why_storage_failed(error)}") from None
+        if other:
+            raise UserError(
+                f"s3://{path} is there already with other content, and a release is never "
+                "replaced: tag the commit with another version."
+            )
+
+    def upload(self, file: Path) -> str:
+        """Put a file there; its address."""
+        path = f"{self.folder}/{file.name}"
+        try:
+            if not self.fs.exists(path):
+                self.fs.put_file(str(file), path)
+        except Exception as error:  # as above
+            raise UserError(f"{file.name}: S3 {why_storage_failed(error)}") from None
+        return f"s3://{path}"
+
+
+if __name__ == "__main__":
+    main(release)

@@ -1,0 +1,232 @@
+"""Keeps a run's results where everyone finds them, in the order that can lose nothing.
+
+1. Data go to S3. Only when all are there does git learn of them.
+2. A commit with dvc.lock and metrics goes on top of the branch, as it is by now. Nothing is forced.
+3. Where the branch has got other results meanwhile, or refuses the push, the commit goes to
+   `results/<tag>`; where that is refused too, it is printed as a patch.
+"""
+
+import base64
+import os
+import re
+import tempfile
+import time
+from pathlib import Path
+
+from lib.comparison import cut, metrics_table, one_line
+from lib.errors import UserError
+from lib.pipeline import read_pipeline
+from lib.repository import ROOT, ask_git, git
+from lib.revisions import WORK_TREE, Revision
+from tools.job.job import NOTE, add_to_note, last_line, main, read_note, run, summarise
+from tools.tracking import notes
+
+PUSHES = 5  # of git, when the branch moves on between fetch and push
+UPLOADS = (0, 5, 15)  # seconds before each try
+MOST = 50  # goals and runs that the commit names
+
+
+def share() -> None:
+    """Push data, then a commit with the results; say where they went."""
+    note = read_note()
+    source = git("rev-parse", "HEAD")
+    files = read_pipeline().result_files
+    push_data()
+    if not changed(source, files):
+        add_to_note(shared="nothing changed")
+        print("Nothing changed: there is nothing to commit.")
+        return
+    message = commit_message(note, source)
+    branch = str(note["branch"])
+    for _ in range(PUSHES):
+        tip = fetch(branch)
+        if tip and not changed(tip, files):
+            add_to_note(shared=f"{branch} has these very results already")
+            print(f"Nothing changed: {branch} has these very results already.")
+            return
+        if not tip or differ(source, tip, files):
+            why = "got other results meanwhile" if tip else "is gone"
+            keep_aside(note, source, files, message, f"{branch} {why}")
+            return
+        commit = commit_on(tip, files, message)
+        pushed = push(commit, branch)
+        if not pushed:
+            add_to_note(shared=branch, results_commit=commit)
+            print(f"Results are commit {commit[:10]} on {branch}.")
+            return
+        if fetch(branch) == tip:  # nobody was faster: the server does not want it
+            keep_aside(note, source, files, message, f"{branch} refuses it: {pushed}")
+            return
+    keep_aside(note, source, files, message, f"{branch} moves on faster than results can follow")
+
+
+# ---- data
+
+
+def push_data() -> None:
+    """`dvc push`, retried; UserError where something is missing in S3 in the end."""
+    for wait in UPLOADS:
+        time.sleep(wait)
+        done = run("dvc", "push", ok=False, AWS_MAX_ATTEMPTS="2")  # retried here, and told
+        print((done.stdout + done.stderr).strip(), flush=True)
+        if done.returncode == 0:
+            return
+    raise UserError(
+        f"Data could not be pushed to S3: {last_line(done.stderr)} Nothing was committed. Re-run "
+        "this job when S3 is back: finished stages come from the runner's cache."
+    )
+
+
+# ---- the commit
+
+
+def changed(source: str, files: list[str]) -> bool:
+    """Whether results in the work tree differ from the commit that was run."""
+    return tree_with_results(source, files) != git("rev-parse", f"{source}^{{tree}}")
+
+
+def differ(old: str, new: str, files: list[str]) -> bool:
+    """Whether any result file differs between two commits."""
+    return ask_git("diff", "--quiet", old, new, "--", *files).returncode != 0
+
+
+def tree_with_results(commit: str, files: list[str]) -> str:
+    """The commit's tree with this run's results in it; work tree, index and HEAD stay."""
+    there = [file for file in files if (ROOT / file).exists()]
+    named = ("--pathspec-from-file=-", "--pathspec-file-nul")
+    with tempfile.TemporaryDirectory() as folder:
+        index = str(Path(folder) / "index")
+        git("read-tree", commit, GIT_INDEX_FILE=index)
+        if there:
+            paths = "\0".join(there)
+            add = ("--literal-pathspecs", "add", "--force")
+            git(*add, *named, stdin=paths, GIT_INDEX_FILE=index)
+        return git("write-tree", GIT_INDEX_FILE=index)
+
+
+def commit_on(parent: str, files: list[str], message: str) -> str:
+    """A commit with the parent's files and this run's results."""
+    tree = tree_with_results(parent, files)
+    actor = os.environ.get("GITHUB_ACTOR") or "experiments"
+    email = f"{actor}@users.noreply.github.com"
+    return git(
+        *("commit-tree", tree, "-p", parent, "-F", "-"),
+        stdin=message,
+        GIT_AUTHOR_NAME=actor,
+        GIT_AUTHOR_EMAIL=email,
+        GIT_COMMITTER_NAME=actor,
+        GIT_COMMITTER_EMAIL=email,
+    )
+
+
+def commit_message(note: dict[str, object], source: str) -> str:
+    """Subject of the source commit with -results, metrics before and after, where it came from."""
+    subject = git("show", "-s", "--format=%s", source)
+    _, rows = metrics_table(Revision(source), Revision(WORK_TREE), scalars_only=True)
+    kept, more = cut(rows)
+    changed = [f"{one_line(key)}: {before} -> {after}" for key, before, after, _ in kept]
+    body = "\n".join([*changed, *filter(None, [more])])
+    trailers = {
+        **goal_trailers(note),
+        "Tag": note.get("name"),
+        "Source-Commit": source,
+        "Run-URL": note.get("run_url"),
+        **{f"MLflow-Run-{stage}": run_id for stage, run_id in mlflow_runs().items()},
+    }
+    lines = "\n".join(f"{key}: {value}" for key, value in trailers.items() if value)
+    return "\n\n".join(filter(None, (f"{subject}-results", body, lines)))
+
+
+def goal_trailers(note: dict[str, object]) -> dict[str, str]:
+    """How the goals were met, and the titles of those that were not."""
+    goals = dict(note.get("goals") or {})  # type: ignore[call-overload]
+    missed = [g["title"] for g in goals.get("goals", []) if g["state"] in ("missed", "not judged")]
+    summary = str(goals.get("summary", "")).replace(" goals met", " met")
+    more = [f"and {len(missed) - MOST:,} more"] if missed[MOST:] else []
+    titles = "; ".join([*missed[:MOST], *more])
+    return {"Goals": one_line(summary), "Goals-Missed": one_line(titles)}
+
+
+def mlflow_runs() -> dict[str, str]:
+    """The run's id in MLflow for each stage that was logged here, of the first stages."""
+    found = {stage: note.get("run_id", "") for stage, note in notes.everything().items()}
+    logged = {
+        re.sub("[^A-Za-z0-9]+", "-", stage): run_id for stage, run_id in found.items() if run_id
+    }
+    return dict(list(logged.items())[:MOST])
+
+
+# ---- git, with a token that is on no disk
+
+
+def with_token() -> dict[str, str]:
+    """Settings that let one git command use the token."""
+    token, server = os.environ.get("GIT_TOKEN"), os.environ.get("GITHUB_SERVER_URL")
+    if not token or not server:
+        return {}
+    basic = base64.b64encode(f"x-access-token:{token}".encode()).decode()
+    return {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"http.{server}/.extraheader",
+        "GIT_CONFIG_VALUE_0": f"AUTHORIZATION: basic {basic}",
+        "GIT_TERMINAL_PROMPT": "0",
+    }
+
+
+def fetch(branch: str) -> str:
+    """The branch's newest commit on the server; empty where the branch is gone."""
+    ref = f"refs/remotes/origin/{branch}"
+    done = run("git", "fetch", "origin", f"+refs/heads/{branch}:{ref}", ok=False, **with_token())
+    if done.returncode and "couldn't find remote ref" not in done.stderr:
+        raise UserError(
+            f"git fetch failed: {last_line(done.stderr)} Data are in S3: re-run this job."
+        )
+    return "" if done.returncode else git("rev-parse", ref)
+
+
+def push(commit: str, branch: str) -> str:
+    """Push without force; the server's message where it refused."""
+    where = f"{commit}:refs/heads/{branch}"
+    done = run("git", "push", "origin", where, ok=False, **with_token())
+    print(done.stderr.strip(), flush=True)
+    return last_line(done.stderr) if done.returncode else ""
+
+
+def keep_aside(
+    note: dict[str, object], source: str, files: list[str], message: str, why: str
+) -> None:
+    """The results on `results/<tag>`, on the commit that they belong to; else as a patch."""
+    commit = commit_on(source, files, message)
+    for suffix in ("", *(f"-{n}" for n in range(2, 10))):
+        branch = f"results/{note['name']}{suffix}"
+        theirs = fetch(branch)
+        if theirs and git("rev-parse", f"{theirs}^{{tree}}") == git(
+            "rev-parse", f"{commit}^{{tree}}"
+        ):
+            break
+        if theirs:
+            continue  # an earlier run's, with other results
+        if refused := push(commit, branch):
+            as_patch(commit, f"{why}; {branch} is refused too: {refused}")
+        break
+    add_to_note(shared=branch, results_commit=commit, aside=why)
+    print(f"Results are commit {commit[:10]} on {branch}: {why}.")
+    summarise(f"> [!NOTE]\n> Results are on `{branch}`, because {why}.\n")
+
+
+def as_patch(commit: str, why: str) -> None:
+    """Print the commit, so that a person can finish; always raises UserError."""
+    patch = git("format-patch", "-1", "--stdout", commit)
+    (NOTE.parent / "results.patch").write_text(patch + "\n")
+    print(patch, flush=True)
+    summarise(
+        f"<details><summary>The results commit</summary>\n\n```diff\n{patch}\n```\n</details>\n"
+    )
+    raise UserError(
+        f"The results could not be pushed: {why}. Data are in S3, the commit is above as a patch: "
+        "save it as results.patch, `git am results.patch`, and push it where you may."
+    )
+
+
+if __name__ == "__main__":
+    main(share)

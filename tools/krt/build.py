@@ -1,0 +1,254 @@
+"""Builds a .krt from the tracked model: `make runtime NAME=cancer [VERSION=v1]`.
+
+    tools/within tools/krt python -m tools.krt.build [NAME] [--version VERSION] [--anyway]
+
+What is built can be built again: from a commit, with models that its dvc.lock names, and only
+where the goals are met (`ANYWAY=yes` builds all the same, and says so in the archive). The same
+commit and version give the same bytes.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from lib.errors import UserError
+from lib.files import replaced_file
+from lib.repository import ROOT, git
+from tools.krt.archive import pack
+from tools.krt.check import MANIFEST, check, load
+from tools.krt.format import NAME, ManifestV2, read
+from tools.krt.proto import generated
+
+BUILD = Path("build")
+TAG = "runtime-"
+NOT_PACKED = re.compile(
+    r"(^|/)(Pipfile(\.lock)?|assets\.yml|rehearsal\.py|[^/]*_test\.py)$|^image/"
+)
+
+
+def names() -> list[str]:
+    """The runtimes of this repository."""
+    return sorted(file.parent.name for file in (ROOT / "runtimes").glob(f"*/{MANIFEST}"))
+
+
+def chosen(name: str) -> str:
+    """The runtime that is meant; UserError where that is not clear."""
+    known = names()
+    if not name and len(known) == 1:
+        return known[0]
+    if name not in known:
+        said = f"no runtime is called '{name}'" if name else "say which runtime, with NAME="
+        raise UserError(f"{said}. In runtimes/ there are: {', '.join(known) or 'none'}.")
+    return name
+
+
+def default_version(name: str) -> str:
+    """Of the runtime-* tag at this commit, else of the commit."""
+    found = []
+    for tag in git("tag", "--points-at", "HEAD").split():
+        rest = tag.removeprefix(TAG)
+        if rest != tag:
+            named = max((n for n in names() if rest.startswith(f"{n}-")), key=len, default=name)
+            found += [rest.removeprefix(f"{name}-")] if named == name else []
+    if len(found) > 1:
+        raise UserError(f"this commit has {len(found)} tags for {name}: say which, with VERSION=.")
+    return found[0] if found else f"g{git('rev-parse', 'HEAD')[:7]}"
+
+
+def build(name: str, version: str, *, anyway: bool) -> Path:
+    """The archive's path.
+
+    Raises:
+        UserError: there is something uncommitted, a model is not the one that dvc.lock names, a
+            goal is missed, or the archive would not be as the engine takes it.
+    """
+    version = f"{name}-{version}"
+    if not re.fullmatch(NAME, version) or len(version) > 19:
+        raise UserError(
+            f"version is {version!r}: the engine wants at most 19 lower-case letters, digits and "
+            f"hyphens, a letter or digit at both ends, {name}- among them: say VERSION=v1."
+        )
+    if dirty := git("status", "--porcelain"):
+        changed = ", ".join(line[3:] for line in dirty.splitlines()[:5])
+        raise UserError(
+            f"not committed: {changed}. A runtime is built from a commit: commit first."
+        )
+    assets = assets_of(name)
+    refuse_untracked(assets)
+    files = sources(name, version)
+    files |= {path: (ROOT / source).read_bytes() for path, source in assets.items()}
+    reached, missed = judged_goals(anyway=anyway)
+    readme = text_of(files.get("docs/README.md", f"# {name}\n".encode()), "docs/README.md")
+    files["docs/README.md"] = (readme + provenance(version, assets, files, missed)).encode()
+    file = BUILD / f"{version}.krt"
+    try:
+        packed = pack(files)
+    except ValueError as error:
+        raise UserError(f"a path is too long for an archive: {error}.") from None
+    with replaced_file(file) as new:
+        new.write_bytes(packed)
+        if problems := check(new):
+            raise UserError(
+                "\n".join([f"{file.name} would not be as the engine takes it:", *problems])
+            )
+    print(f"{file}: {file.stat().st_size / 1000:,.0f} kB, {len(files)} files, {reached}")
+    print(f"sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}")
+    return file
+
+
+# ---- what goes in
+
+
+def assets_of(name: str) -> dict[str, str]:
+    """Paths in the archive, and where the files are here, as assets.yml says."""
+    file = ROOT / "runtimes" / name / "assets.yml"
+    shown = f"runtimes/{name}/assets.yml"
+    said, problems = load(text_of(file.read_bytes(), shown)) if file.exists() else ({}, [])
+    if problems:
+        raise UserError(f"{shown}: {problems[0]}")
+    if not isinstance(said, dict | None) or not all(
+        isinstance(part, str) for pair in (said or {}).items() for part in pair
+    ):
+        raise UserError(
+            f"{shown} must hold lines of two paths: the one in the archive: the "
+            "one here, for example assets/model.onnx: artifacts/<stage>/model.onnx."
+        )
+    for source in (said or {}).values():
+        if (ROOT / source).is_dir():
+            raise UserError(f"{shown}: {source} is a folder: name each of its files.")
+        if not (ROOT / source).is_file():
+            raise UserError(f"{source} is not there: `dvc pull` or `make run` brings it.")
+    return said or {}
+
+
+def refuse_untracked(assets: Mapping[str, str]) -> None:
+    """UserError where an asset is neither in git nor what dvc.lock of this commit names."""
+    command = [
+        "tools/within",
+        ".",
+        "dvc",
+        "data",
+        "status",
+        "--granular",
+        "--unchanged",
+        "--json",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"DVC cannot say what it tracks: {done.stderr.strip()[-300:]}")
+    unchanged = set(json.loads(done.stdout).get("unchanged", []))
+    in_git = set(git("ls-files", "-z").split("\0"))
+    for source in assets.values():
+        if source not in unchanged | in_git:
+            raise UserError(
+                f"{source} is not the file that dvc.lock of this commit names: `dvc checkout` "
+                "brings that one; `make run` and a commit make this one known."
+            )
+
+
+def judged_goals(*, anyway: bool) -> tuple[str, bool]:
+    """How many goals are met, and whether some are not.
+
+    UserError where some are not, unless it is to be built anyway. The archive says no number: how
+    many apply depends on what main has by now, and the same commit gives the same bytes.
+    """
+    if not list((ROOT / "goals").glob("*_test.py")):
+        return "no goals to meet", False
+    note = ROOT / ".goals.json"
+    note.unlink(missing_ok=True)
+    command = ["tools/within", "goals", "python", "-m", "tools.goals"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    summary = json.loads(note.read_text("utf-8"))["summary"] if note.exists() else "not judged"
+    if done.returncode == 0:
+        return str(summary), False
+    if anyway:
+        return f"{summary}, built all the same", True
+    print(done.stdout)
+    raise UserError(
+        f"goals: {summary}. What misses its goals is not released: `make goals` says more, and "
+        "ANYWAY=yes builds it all the same."
+    )
+
+
+def sources(name: str, version: str) -> dict[str, bytes]:
+    """The runtime's own files, the manifest with its version, and the code of its protos."""
+    folder = ROOT / "runtimes" / name
+    tracked = git("ls-files", "-z", "--", str(folder.relative_to(ROOT))).split("\0")
+    paths = [path.split("/", 2)[2] for path in tracked if path]
+    paths = [path for path in paths if not NOT_PACKED.search(path)]
+    if folders := [path for path in paths if not (folder / path).is_file()]:
+        raise UserError(
+            f"runtimes/{name}/{folders[0]} is no file: links to folders are not packed."
+        )
+    files = {path: (folder / path).read_bytes() for path in paths}
+    manifest_text = text_of(files[MANIFEST], f"runtimes/{name}/{MANIFEST}")
+    text, found = re.subn(
+        r"(?m)^version:.*$", lambda _: f"version: {version}", manifest_text, count=1
+    )
+    if not found:
+        raise UserError(f"runtimes/{name}/{MANIFEST} has no line `version:`: write one.")
+    files[MANIFEST] = text.encode()
+    content, problems = load(text)
+    if not problems:
+        manifest, problems = read(content, archive=True)
+    if problems:
+        raise UserError("\n".join(f"runtimes/{name}/{MANIFEST}: {problem}" for problem in problems))
+    if not isinstance(manifest, ManifestV2):
+        raise UserError(f"runtimes/{name}/{MANIFEST} is of KRT v1: v2 is built (krtVersion: v2).")
+    code = generated(folder, sorted(path for path in files if path.endswith(".proto")))
+    nodes = {PurePosixPath(n.src).parent for w in manifest.workflows for n in w.nodes}
+    return files | {str(node / file): text for node in nodes for file, text in code.items()}
+
+
+def provenance(
+    version: str, assets: Mapping[str, str], files: Mapping[str, bytes], missed: bool
+) -> str:
+    """Where all of it comes from, in Markdown."""
+    lines = [
+        "\n## Where this comes from\n",
+        "| what | which |",
+        "| --- | --- |",
+        f"| version | {version} |",
+        f"| commit | `{git('rev-parse', 'HEAD')}`, {git('show', '-s', '--format=%cs', 'HEAD')} |",
+        f"| goals | {'some are missed; built all the same' if missed else 'met'} |",
+        *(f"| `{path}` | `{it}`, md5 `{md5(files[path])}` |" for path, it in assets.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def text_of(content: bytes, file: str) -> str:
+    """A text; UserError where it is none."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is not UTF-8: save it so.") from None
+
+
+def md5(content: bytes) -> str:
+    """As DVC has it."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def main() -> None:
+    """Build one, say where it is."""
+    parser = argparse.ArgumentParser(prog="make runtime")
+    parser.add_argument("name", nargs="?", default="")
+    parser.add_argument("--version", default="")
+    parser.add_argument("--anyway", action="store_true")
+    given = parser.parse_args()
+    try:
+        name = chosen(given.name)
+        version = given.version or default_version(name)
+        file = build(name, version.removeprefix(f"{name}-"), anyway=given.anyway)
+    except UserError as error:
+        sys.exit(f"runtime: {error}")
+    print(f"Rehearse it: make rehearse FILE={file}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Rehearses a .krt: serves it, and runs the runtime's own `rehearsal.py`: `make rehearse FILE=…`.
+
+    tools/within tools/krt python -m tools.krt.rehearse FILE [--name NAME]
+
+A pytest plugin too: a rehearsal's tests ask for `runtime`, which is served in a process of its own
+and called over gRPC, as clients do.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from lib.errors import UserError
+from lib.repository import ROOT
+from tools.krt.format import ManifestV2
+from tools.krt.proto import Service
+from tools.krt.serve import environment_of, unpacked
+
+SERVED = re.compile(r"is served at ([\d.]+:\d+)")
+IN_FLIGHT = 1_000
+
+
+class Called:
+    """A runtime that is being served."""
+
+    def __init__(self, address: str, folder: Path, manifest: ManifestV2, service: Service) -> None:
+        self.address, self.folder = address, folder
+        self.manifest, self.service = manifest, service
+        self.channel = grpc.insecure_channel(address)
+
+    def call(self, rpc: str, timeout: float = 30, **fields: Any) -> Any:
+        """What an rpc answers to a request with these fields; grpc.RpcError where it refuses."""
+        known = self.service.rpcs[rpc]
+        return known.response.FromString(
+            self.call_bytes(rpc, known.request(**fields).SerializeToString(), timeout)
+        )
+
+    def call_bytes(self, rpc: str, asked: bytes, timeout: float = 30) -> bytes:
+        """The same, for what may be no message."""
+        plain = self.channel.unary_unary(f"/{self.service.name}/{rpc}")
+        return bytes(plain(asked, timeout=timeout))
+
+    def call_many(self, rpc: str, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """The answers to requests that are all under way at once, in their order.
+
+        An answer that did not come is its grpc.RpcError.
+        """
+        known = self.service.rpcs[rpc]
+
+        async def all_of_them() -> list[Any]:
+            async with grpc.aio.insecure_channel(self.address) as channel:
+                call = channel.unary_unary(
+                    f"/{self.service.name}/{rpc}",
+                    request_serializer=known.request.SerializeToString,
+                    response_deserializer=known.response.FromString,
+                )
+                calls = (call(known.request(**fields), timeout=60) for fields in requests)
+                return await asyncio.gather(*calls, return_exceptions=True)
+
+        return asyncio.run(all_of_them())
+
+    def asset(self, path: str) -> bytes:
+        """A file of the archive."""
+        return (self.folder / "archive" / path).read_bytes()
+
+
+@contextlib.contextmanager
+def served(file: Path, name: str = "", *options: str) -> Iterator[Called]:
+    """A .krt served by a process of its own; UserError, with what it said, where it cannot be."""
+    command = [sys.executable, "-m", "tools.krt.serve", str(file.resolve())]
+    with (
+        unpacked(file) as (folder, manifest, service),
+        subprocess.Popen(
+            [*command, "--name", name, *options],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process,
+    ):
+        try:
+            said = []
+            for line in process.stdout or ():
+                said.append(line)
+                if match := SERVED.search(line):
+                    called = Called(match[1], folder, manifest, service)
+                    with called.channel:
+                        yield called
+                    return
+            raise UserError("".join(said).strip().removeprefix("serve: "))
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+# ---- the plugin
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which .krt, and whose environment its nodes run in."""
+    parser.addoption("--krt", type=Path, required=True)
+    parser.addoption("--krt-name", default="")
+
+
+@pytest.fixture(scope="session")
+def runtime(request: pytest.FixtureRequest) -> Iterator[Called]:
+    """The .krt, served and ready to be called."""
+    file, name = request.config.getoption("--krt"), request.config.getoption("--krt-name")
+    try:
+        with served(file, name) as called:
+            yield called
+    except UserError as error:
+        pytest.exit(f"{file.name} cannot be served: {error}", returncode=1)
+
+
+def main() -> None:
+    """Run the rehearsal of a runtime against a .krt."""
+    parser = argparse.ArgumentParser(prog="make rehearse")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--name", default="")
+    given = parser.parse_args()
+    try:
+        with unpacked(given.file) as (_, manifest, _service):
+            folder = environment_of(manifest.version, given.name)
+    except UserError as error:
+        sys.exit(f"rehearse: {error}")
+    rehearsal = folder / "rehearsal.py"
+    if not rehearsal.is_file():
+        sys.exit(f"rehearse: {rehearsal.relative_to(ROOT)} is not there: write what to ask it.")
+    options = ["-p", "tools.krt.rehearse", "-p", "no:cacheprovider", "--tb=short", "-v"]
+    krt = [f"--krt={given.file.resolve()}", f"--krt-name={folder.name}"]
+    sys.exit(pytest.main([*options, *krt, str(rehearsal)]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,440 @@
+"""A .krt served over gRPC on this machine, as the engine would run it: `make serve FILE=…`.
+
+    tools/within tools/krt python -m tools.krt.serve FILE [--name NAME] [--port PORT]
+
+The archive is checked and unpacked; each node is a process of its own (node.py), in the environment
+that `runtimes/NAME/Pipfile.lock` names; messages go where the subscriptions say; and the service of
+the archive's own proto answers. KRT v2 with unary rpcs only.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as Packed
+from google.protobuf.message import DecodeError, Message
+
+from lib.errors import UserError
+from lib.repository import ROOT
+from tools.krt.archive import unpack
+from tools.krt.check import MANIFEST, check, load
+from tools.krt.format import ENTRYPOINT, ManifestV2, NodeV2, WorkflowV2, read
+from tools.krt.node import OK, frame, read_frame
+from tools.krt.proto import Rpc, Service
+
+START_SECONDS, ANSWER_SECONDS = 60.0, 10.0
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
+
+
+class RpcError(Exception):
+    """What a client is told in place of an answer."""
+
+    def __init__(self, code: grpc.StatusCode, said: str) -> None:
+        super().__init__(said)
+        self.code = code
+
+
+class Running:
+    """A node's process, as the others see it."""
+
+    def __init__(self, workflow: WorkflowV2, node: NodeV2, log: Path) -> None:
+        self.workflow, self.node, self.log = workflow, node, log
+        self.process: asyncio.subprocess.Process
+        self.reader: asyncio.StreamReader
+        self.writer: asyncio.StreamWriter
+        self.alive = False
+
+    def send(self, header: Mapping[str, Any], payload: bytes) -> None:
+        """Put a message on its way to the node."""
+        self.writer.write(frame(header, payload))
+
+    def last_lines(self) -> str:
+        """What it said last, in a line."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        return " / ".join(said[-3:])[-400:] or "it said nothing"
+
+
+class Request:
+    """One call of a client, until it is answered."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.open: Counter[str] = Counter()  # messages not yet dealt with, by node
+        self.unheard = ""  # who sent a message that nobody subscribes to
+
+    def fail(self, code: grpc.StatusCode, said: str) -> None:
+        """Answer with an error, where there is no answer yet."""
+        if not self.answer.done():
+            self.answer.set_exception(RpcError(code, said))
+
+
+class Runtime:
+    """The nodes of a .krt that is unpacked in a folder, wired by their subscriptions."""
+
+    def __init__(self, folder: Path, manifest: ManifestV2, environment: Path) -> None:
+        self.folder, self.manifest, self.environment = folder, manifest, environment
+        self.nodes: list[Running] = []
+        self.requests: dict[str, Request] = {}
+        self.tasks: list[asyncio.Task[None]] = []
+
+    # ---- start and end
+
+    async def start(self) -> None:
+        """Start every node; UserError where one cannot, with its reason."""
+        python = await self.interpreter()
+        for workflow in self.manifest.workflows:
+            for node in workflow.nodes:
+                log = self.folder / "logs" / f"{workflow.name}.{node.name}.log"
+                log.parent.mkdir(exist_ok=True)
+                running = Running(workflow, node, log)
+                await self.spawn(running, python)
+                self.nodes.append(running)
+        for running in self.nodes:
+            await self.ready(running)
+            self.tasks.append(asyncio.create_task(self.listen(running)))
+
+    async def interpreter(self) -> str:
+        """The Python of the nodes' environment, made where it is not there yet: in minutes."""
+        asking = await asyncio.create_subprocess_exec(
+            *(str(ROOT / "tools/within"), str(self.environment)),
+            *("sh", "-c", 'printf %s "$VIRTUAL_ENV/bin/python"'),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        answered, said = await asking.communicate()
+        if asking.returncode:
+            why = said.decode(errors="replace").strip().rpartition("\n")[2]
+            raise UserError(f"the nodes' environment could not be made: {why}")
+        return os.fsdecode(answered)
+
+    async def spawn(self, running: Running, python: str) -> None:
+        """Start the process of a node, with one end of a socket."""
+        ours, theirs = socket.socketpair()
+        # Not through tools/within: nodes get nothing of .env, and no way into this repository.
+        node = str(Path(__file__).with_name("node.py"))
+        command = [python, "-I", node, json.dumps(self.settings(running, theirs))]
+        with theirs, running.log.open("wb") as log:
+            running.process = await asyncio.create_subprocess_exec(
+                *command,
+                cwd=self.folder / "work",
+                env=self.variables(),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        running.reader, running.writer = await asyncio.open_connection(sock=ours)
+
+    def settings(self, running: Running, theirs: socket.socket) -> dict[str, Any]:
+        """What node.py is told."""
+        kept, workflow, node = self.folder / "kept", running.workflow.name, running.node
+        scopes = {
+            "node": f"node.{workflow}.{node.name}",
+            "workflow": f"workflow.{workflow}",
+            "project": "project",
+        }
+        store = node.objectStore
+        within = scopes[store.scope] if store else ""
+        return {
+            "fd": theirs.fileno(),
+            "node": node.name,
+            "base": str(self.folder / "archive"),
+            "src": node.src,
+            "configuration": {scope: str(kept / "strings" / f) for scope, f in scopes.items()},
+            "object_store": str(kept / "objects" / within / store.name) if store else "",
+        }
+
+    def variables(self) -> dict[str, str]:
+        """The environment of a node: what a process needs, and what the manifest asks for."""
+        asked = self.manifest.config.variables if self.manifest.config else []
+        if unset := [name for name in asked if name not in os.environ]:
+            raise UserError(
+                f"config.variables asks for {', '.join(unset)}: set them in the environment, as "
+                "the engine's page would."
+            )
+        return {name: os.environ[name] for name in (*INHERITED, *asked) if name in os.environ}
+
+    async def ready(self, running: Running) -> None:
+        """Wait for a node's first word."""
+        name = running.node.name
+        try:
+            header, _ = await asyncio.wait_for(read_frame(running.reader), START_SECONDS)
+        except TimeoutError:
+            raise UserError(
+                f"node '{name}' is not ready after {START_SECONDS:.0f} s: what takes long belongs "
+                f"into neither its imports nor init. {running.last_lines()}"
+            ) from None
+        except (EOFError, ConnectionError):
+            raise UserError(f"node '{name}' ended at once: {running.last_lines()}") from None
+        if header["kind"] != "ready":
+            raise UserError(f"node '{name}' could not start: {header['error']}")
+        running.alive = True
+
+    async def stop(self) -> None:
+        """End every node, and wait for it."""
+        for task in self.tasks:
+            task.cancel()
+        for running in self.nodes:
+            if running.process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(running.process.pid, signal.SIGKILL)
+            await running.process.wait()
+            running.writer.close()
+
+    # ---- messages
+
+    async def call(self, workflow: WorkflowV2, payload: bytes, seconds: float) -> bytes:
+        """What the exit point answers to a request, both packed; RpcError where nothing comes."""
+        identity = str(uuid.uuid4())
+        request = self.requests[identity] = Request()
+        try:
+            message = {"request": identity, "type": OK}
+            self.deliver(workflow, ENTRYPOINT, "", message, payload)
+            self.close(request)
+            return await asyncio.wait_for(request.answer, seconds)
+        except TimeoutError:
+            busy = ", ".join(f"'{name}'" for name in +request.open)
+            raise RpcError(
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                f"no answer in {seconds:g} s: still at work is node {busy or '?'}",
+            ) from None
+        finally:
+            del self.requests[identity]
+
+    def deliver(
+        self, workflow: WorkflowV2, source: str, channel: str, header: Any, payload: bytes
+    ) -> None:
+        """Give a message to those who subscribe to its source, or to this channel of it."""
+        request = self.requests[header["request"]]
+        topic = f"{source}.{channel}" if channel else source
+        heard = False
+        for running in self.nodes:
+            if running.workflow is not workflow or topic not in running.node.subscriptions:
+                continue
+            heard = True
+            if not running.alive:
+                request.fail(grpc.StatusCode.UNAVAILABLE, gone(running))
+                continue
+            request.open[running.node.name] += 1
+            running.send({**header, "from": source}, payload)
+        if source == workflow.exitpoint and not channel:
+            if not request.answer.done():  # the first one counts, as in the engine
+                request.answer.set_result(payload)
+        elif not heard:
+            request.unheard = topic
+
+    def close(self, request: Request) -> None:
+        """Where no message is under way any more and no answer came, none will."""
+        if not +request.open:
+            at = (
+                f"nobody subscribes to '{request.unheard}'"
+                if request.unheard
+                else "no node sent one"
+            )
+            request.fail(
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                f"no answer will come from the exit point: {at}; the engine would wait in vain",
+            )
+
+    async def listen(self, running: Running) -> None:
+        """Take what a node sends, until it ends."""
+        name = running.node.name
+        while True:
+            try:
+                header, payload = await read_frame(running.reader)
+            except (EOFError, ConnectionError):
+                break
+            request = self.requests.get(header["request"])
+            if request is None:  # answered already, or given up
+                continue
+            if header["kind"] == "sent":
+                channel = header.pop("channel")
+                about = {"request": header["request"], "type": header["type"]}
+                self.deliver(running.workflow, name, channel, about, payload)
+                continue
+            request.open[name] -= 1
+            if header["kind"] == "failed":
+                request.fail(grpc.StatusCode.INTERNAL, f"Error in '{name}': {header['error']}")
+            self.close(request)
+        running.alive = False
+        await running.process.wait()
+        for request in self.requests.values():
+            if request.open[name]:
+                request.fail(grpc.StatusCode.UNAVAILABLE, gone(running))
+
+
+def gone(running: Running) -> str:
+    """What became of a node."""
+    ended = running.process.returncode
+    how = f"signal {-ended}" if ended is not None and ended < 0 else f"code {ended}"
+    return f"node '{running.node.name}' has ended ({how}): {running.last_lines()}"
+
+
+# ---- the service
+
+
+def answering(runtime: Runtime, workflow: WorkflowV2, rpc: Rpc, seconds: float) -> Any:
+    """What gRPC calls for an rpc."""
+
+    async def answer(asked: bytes, context: Any) -> bytes:
+        try:
+            return await reply(asked)
+        except RpcError as error:
+            await context.abort(error.code, str(error))
+            raise
+
+    async def reply(asked: bytes) -> bytes:
+        request: Message = rpc.request()
+        try:
+            request.ParseFromString(asked)
+        except DecodeError:
+            raise RpcError(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"the request is no {rpc.request.DESCRIPTOR.full_name}: send what "
+                f"{runtime.manifest.entrypoint.proto} says",
+            ) from None
+        packed = Packed()
+        packed.Pack(request)
+        found = Packed()
+        found.ParseFromString(await runtime.call(workflow, packed.SerializeToString(), seconds))
+        response = rpc.response()
+        if not found.Unpack(response):
+            kind = found.type_url.rpartition("/")[2]
+            raise RpcError(
+                grpc.StatusCode.INTERNAL,
+                f"node '{workflow.exitpoint}' answered with a {kind}: rpc {rpc.name} promises a "
+                f"{rpc.response.DESCRIPTOR.full_name}",
+            )
+        return response.SerializeToString()
+
+    return grpc.unary_unary_rpc_method_handler(answer)
+
+
+async def serve(
+    runtime: Runtime, service: Service, port: int, seconds: float, ready: Callable[[int], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT; `ready` is told the port."""
+    ended = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, ended.set)
+    # Without SO_REUSEPORT a port that another server has is refused.
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    try:
+        await until(ended, runtime.start())
+        handlers = {
+            workflow.entrypoint: answering(
+                runtime, workflow, service.rpcs[workflow.entrypoint], seconds
+            )
+            for workflow in runtime.manifest.workflows
+        }
+        generic = grpc.method_handlers_generic_handler(service.name, handlers)
+        server.add_generic_rpc_handlers((generic,))
+        try:
+            taken = server.add_insecure_port(f"127.0.0.1:{port}")
+        except RuntimeError:
+            taken = 0
+        if not taken:
+            raise UserError(f"port {port} is taken: choose another with PORT=, or PORT=0 for any.")
+        await server.start()
+        ready(taken)
+        await ended.wait()
+    finally:
+        await server.stop(grace=None)
+        await runtime.stop()
+
+
+async def until(ended: asyncio.Event, starting: Awaitable[None]) -> None:
+    """Wait for the start, unless the end comes first."""
+    start, end = asyncio.ensure_future(starting), asyncio.ensure_future(ended.wait())
+    await asyncio.wait((start, end), return_when=asyncio.FIRST_COMPLETED)
+    end.cancel()
+    if not start.done():
+        start.cancel()
+        raise UserError("stopped before it was ready.")
+    start.result()
+
+
+@contextlib.contextmanager
+def unpacked(file: Path) -> Iterator[tuple[Path, ManifestV2, Service]]:
+    """A folder with the archive, its manifest and its service; UserError where it cannot run."""
+    if file == Path():
+        raise UserError("which file? FILE=build/name-version.krt; `make runtime` builds one.")
+    if not file.is_file():
+        raise UserError(f"{file} is not there, or no file: `make runtime` builds one.")
+    if file.suffix in (".yml", ".yaml"):
+        raise UserError(f"{file.name} is no archive: a KAI version's YAML file is only checked.")
+    if problems := check(file):
+        raise UserError("\n".join([f"{file.name} is not as the engine takes it:", *problems]))
+    with tempfile.TemporaryDirectory(prefix="krt-") as temporary:
+        folder = Path(temporary)
+        for name in ("archive", "work"):
+            (folder / name).mkdir()
+        unpack(file, folder / "archive")
+        content, _ = load((folder / "archive" / MANIFEST).read_text("utf-8"))
+        manifest, _ = read(content, archive=True)
+        if not isinstance(manifest, ManifestV2):
+            raise UserError(f"{file.name} is of KRT v1: only v2 can be rehearsed.")
+        asked = {workflow.entrypoint for workflow in manifest.workflows}
+        yield folder, manifest, Service(folder / "archive", manifest.entrypoint.proto, asked)
+
+
+def environment_of(version: str, name: str) -> Path:
+    """The folder of `runtimes/` whose environment the nodes run in; UserError where none fits."""
+    folders = sorted(file.parent for file in (ROOT / "runtimes").glob("*/krt.yml"))
+    fitting = [
+        folder
+        for folder in folders
+        if (name and folder.name == name)
+        or (not name and (version == folder.name or version.startswith(f"{folder.name}-")))
+    ]
+    if not fitting:
+        known = ", ".join(folder.name for folder in folders) or "none"
+        raise UserError(
+            f"no runtime is called '{name or version}': say whose environment the nodes run in, "
+            f"with NAME=. In runtimes/ there are: {known}."
+        )
+    return max(fitting, key=lambda folder: len(folder.name))
+
+
+def main() -> None:
+    """Serve a .krt until told to end."""
+    parser = argparse.ArgumentParser(prog="make serve")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--name", default="")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=ANSWER_SECONDS)
+    given = parser.parse_args()
+    if not 0 <= given.port <= 65535:
+        sys.exit(f"serve: PORT is {given.port}: it must be from 0 (any that is free) to 65535.")
+
+    def ready(port: int) -> None:
+        rpcs = ", ".join(workflow.entrypoint for workflow in manifest.workflows)
+        print(
+            f"{manifest.version} is served at 127.0.0.1:{port}, service {service.name}, rpc {rpcs}",
+            flush=True,
+        )
+
+    try:
+        with unpacked(given.file) as (folder, manifest, service):
+            runtime = Runtime(folder, manifest, environment_of(manifest.version, given.name))
+            asyncio.run(serve(runtime, service, given.port, given.seconds, ready))
+    except UserError as error:
+        sys.exit(f"serve: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""What is missing, on this machine and in this project, and how to get it.
+
+    make doctor
+
+It can be asked at any time: it makes nothing, changes nothing, and needs no environment. Where the
+one that a run needs is there already, S3 and MLflow are really asked, as preflight would ask them.
+"""
+
+import configparser
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from lib.errors import UserError
+from lib.repository import ROOT, git_or_nothing
+from tools.environments.environments import Environment
+from tools.environments.locks import folders, verify
+from tools.project.manifest import differences
+from tools.project.todo import TEMPLATE_ONLY, problems, values
+
+FREE_GIGABYTES = 6  # every environment, and room to work
+CHECKS: dict[str, Callable[[], str]] = {}
+
+
+class Problem(Exception):  # noqa: N818 # raised to be printed
+    """Something that is needed is missing or wrong; the message says how to mend it."""
+
+
+class Advice(Exception):  # noqa: N818 # raised to be printed
+    """Something could be better; the message says how."""
+
+
+def check(title: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
+    """Add a check under a title: it returns what is there, or raises Problem or Advice."""
+
+    def add(function: Callable[[], str]) -> Callable[[], str]:
+        CHECKS[title] = function
+        return function
+
+    return add
+
+
+@check("Python")
+def python() -> str:
+    """The one that runs this is the one that makes environments."""
+    return platform.python_version()
+
+
+@check("git")
+def git() -> str:
+    """A version, an identity, a repository with a commit."""
+    if not (git_or_nothing("config", "user.name") and git_or_nothing("config", "user.email")):
+        raise Problem(
+            'git does not know you: git config --global user.name "…"; '
+            "git config --global user.email …"
+        )
+    if Path(git_or_nothing("rev-parse", "--show-toplevel") or "/") != ROOT:
+        raise Problem("this folder is no repository of its own: make start")
+    if not git_or_nothing("rev-parse", "--verify", "--quiet", "HEAD"):
+        raise Problem("there is no commit yet: make start")
+    return git_or_nothing("--version")
+
+
+@check("disk")
+def disk() -> str:
+    """Room for the environments."""
+    free = shutil.disk_usage(ROOT).free / 1e9
+    if free < FREE_GIGABYTES:
+        raise Problem(f"{free:.1f} GB are free, {FREE_GIGABYTES} are needed: make clean DAYS=0")
+    return f"{free:.0f} GB free"
+
+
+@check("marks")
+def marks() -> str:
+    """All filled in, as `make todo` checks it."""
+    if left := problems():
+        raise Problem(f"{len(left)} to fill in: make todo lists them")
+    if (ROOT / TEMPLATE_ONLY).exists():
+        raise Problem("the template's own files are still here: make start")
+    return "all filled in"
+
+
+@check("template")
+def template() -> str:
+    """Its files are as they came: an update replaces them."""
+    if (ROOT / TEMPLATE_ONLY).exists():
+        return "this is the template itself"
+    remedies = {
+        "edited": "the next update replaces it (a workflow is merged): undo it, or propose the "
+        "change to the template",
+        "missing": "bring it back with `git checkout <commit> -- <file>`",
+    }
+    if found := [f"{name} is {state}: {remedies[state]}" for name, state in differences()]:
+        raise Advice("\n".join(found))
+    return "none of its files is edited or missing"
+
+
+@check("locks")
+def locks() -> str:
+    """They fit their Pipfiles and agree."""
+    try:
+        verify()
+    except UserError as error:
+        raise Problem(str(error)) from None
+    return f"{len(folders())} fit their Pipfiles"
+
+
+@check("environments")
+def environments() -> str:
+    """Those that `make run` uses."""
+    needed = [f for f in folders() if f == ROOT or f.parent.name == "processes"]
+    missing = [place.name for place in map(Environment, needed) if not place.complete]
+    if missing:
+        raise Advice(f"{len(missing)} not made yet: make setup (make run makes what it needs)")
+    return f"{len(needed)} made"
+
+
+@check("git remote")
+def git_remote() -> str:
+    """Where to push; a sandbox is none."""
+    names = [name for name in git_or_nothing("remote").split() if name != "sandbox"]
+    if not names:
+        raise Problem("none: git remote add origin <address of your project>")
+    return ", ".join(f"{name} {git_or_nothing('remote', 'get-url', name)}" for name in names)
+
+
+@check("credentials")
+def credentials() -> str:
+    """DVC's, for its default remote."""
+    if os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY"):
+        return "in the environment"
+    local = configparser.ConfigParser()
+    try:
+        local.read(ROOT / ".dvc" / "config.local")
+    except configparser.Error:
+        raise Problem(
+            ".dvc/config.local cannot be read: remove it, then make credentials"
+        ) from None
+    if any("secret_access_key" in section for section in local.values()):
+        return "in .dvc/config.local"
+    if (Path.home() / ".aws" / "credentials").exists():
+        return "in ~/.aws/credentials"
+    raise Problem("DVC has none: make credentials")
+
+
+@check("S3, MLflow")
+def connections() -> str:
+    """Asked as preflight asks, once the environment for that is made."""
+    if not Environment(ROOT).complete:
+        raise Advice("not asked: the environment that asks them is not made yet (make setup)")
+    script = [str(ROOT / "tools/within"), ".", "python", "-m", "tools.job.preflight"]
+    url = os.environ.get("MLFLOW_URL") or values().get("mlflow_url", "")
+    done = subprocess.run(
+        [*script, "--connections"],
+        cwd=ROOT,
+        env=os.environ | {"MLFLOW_URL": url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    if done.returncode:
+        raise Problem("; ".join(lines) or "preflight ended without a message")
+    return "; ".join(lines)
+
+
+@check("runner labels")
+def labels() -> str:
+    """What the workflow asks for: only the hosting site knows whether a runner has them."""
+    if not (wanted := values().get("runner_labels")):
+        raise Problem("not filled in: make todo")
+    return f"a runner must have: {wanted}"
+
+
+@check("hooks")
+def hooks() -> str:
+    """pre-commit's."""
+    folder = git_or_nothing("rev-parse", "--git-path", "hooks")
+    hook = ROOT / folder / "pre-commit"
+    if not folder or not hook.exists() or "pre-commit" not in hook.read_text(errors="replace"):
+        raise Advice("not installed: make hooks (they check each commit)")
+    return "installed"
+
+
+@check("gh")
+def gh() -> str:
+    """It can set the repository's secrets."""
+    if not shutil.which("gh"):
+        raise Advice("not installed: make settings lists what to set by hand")
+    done = subprocess.run(["gh", "--version"], capture_output=True, text=True, check=False)
+    return re.sub(r"\s+", " ", done.stdout.partition("\n")[0])
+
+
+def main() -> None:
+    """Print a line for each finding; end with 1 where something that is needed is missing."""
+    missing = 0
+    for title, function in CHECKS.items():
+        try:
+            mark, lines = "ok", function()
+        except Advice as advice:
+            mark, lines = "--", str(advice)
+        except Problem as problem:
+            mark, lines = "MISSING", str(problem)
+            missing += 1
+        for line in lines.splitlines():
+            print(f"{mark:8} {title:14} {line}", flush=True)
+    if missing:
+        sys.exit(f"{missing} missing; each line says how to get it.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Which files are the template's, and which of them a project has edited.
+
+`tools/project/manifest` has a line for each: the sha256 of its text, and its name. In the template
+a commit hook writes it; in a project, `make doctor` compares the files with it.
+
+    python -m tools.project.manifest
+
+Only text counts: neither line endings nor permissions do, and where a project has filled in a
+mark, the mark itself is what is compared.
+"""
+
+import hashlib
+from collections.abc import Iterator
+
+from lib.repository import ROOT, git
+from tools.project.todo import TEMPLATE_ONLY, Mark, marks
+
+FILE = ROOT / "tools/project/manifest"
+TEMPLATES = (
+    "tools",
+    ".github",
+    ".vscode",
+    ".editorconfig",
+    ".pre-commit-config.yaml",
+    ".yamllint",
+    "Makefile",
+    "mypy.ini",
+    "pytest.ini",
+    "ruff.toml",
+)
+
+
+def written() -> str:
+    """What the manifest must be for the files that git has."""
+    known = marks()
+    names = git("ls-files", "-z", "--cached", "--", *TEMPLATES).split("\0")
+    own = FILE.relative_to(ROOT).as_posix()
+    listed = sorted(name for name in names if name and name != own and (ROOT / name).exists())
+    return "".join(f"{digest(name, known)}  {name}\n" for name in listed)
+
+
+def digest(name: str, known: list[Mark]) -> str:
+    """The sha256 of a file's text, with the marks put back that stand in it."""
+    lines = (ROOT / name).read_bytes().replace(b"\r\n", b"\n").split(b"\n")
+    for mark in known:
+        if mark.file == name and (found := mark.found()):
+            number, _ = found
+            lines[number - 1] = mark.line.replace("{}", mark.text).encode()
+    return hashlib.sha256(b"\n".join(lines)).hexdigest()
+
+
+def differences() -> Iterator[tuple[str, str]]:
+    """Name and state, `edited` or `missing`, of each file that is not as the template has it."""
+    known = marks()
+    for line in FILE.read_text(encoding="utf-8").splitlines():
+        expected, name = line.split("  ", 1)
+        if not (ROOT / name).exists():
+            yield name, "missing"
+        elif digest(name, known) != expected:
+            yield name, "edited"
+
+
+def main() -> None:
+    """Write the manifest, in the template; a project leaves it as it came."""
+    if (ROOT / TEMPLATE_ONLY).exists():
+        FILE.write_text(written(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

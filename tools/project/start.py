@@ -1,0 +1,111 @@
+"""After copying: what is the template's own goes, git starts.
+
+    make start                      a copy that `copier copy` made
+    make start TEMPLATE=<address>   a copy made by hand: later updates come from there
+
+It may be called again at any time: what is done already stays as it is.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from lib.repository import ROOT, ask_git
+from tools.project.todo import OPEN, TEMPLATE_ONLY, problems, values
+
+ANSWERS = ".copier-answers.yml"
+
+
+def start(template: str) -> list[str]:
+    """Do what is left to do: a line for each thing done."""
+    done = []
+    copier = ROOT / TEMPLATE_ONLY
+    if copier.exists():
+        done += remember(template)
+        done += remove(template_files(copier))
+    if git("rev-parse", "--git-dir").returncode:
+        run("init", "--quiet", "--initial-branch", "main")
+        done.append("git: a repository with the branch main")
+    if git("rev-parse", "--verify", "--quiet", "HEAD").returncode:
+        run("add", "--all")
+        run("commit", "--quiet", "--no-verify", "--message", "Start from the template")
+        done.append("git: a first commit")
+    return done
+
+
+def template_files(copier: Path) -> list[Path]:
+    """What copier leaves out, and the files whose names it fills in."""
+    parts = list(yaml.load_all(copier.read_text(encoding="utf-8"), IncludingNothing))
+    listed = next(part["_exclude"] for part in parts if part and "_exclude" in part)
+    names = [name.removeprefix("/") for name in listed if name.startswith("/")]
+    return [ROOT / name for name in names] + list(ROOT.glob(f"{OPEN}*"))
+
+
+class IncludingNothing(yaml.SafeLoader):
+    """Reads copier.yml, whose `!include` is copier's own."""
+
+
+IncludingNothing.add_constructor("!include", lambda *_: None)
+
+
+def remember(template: str) -> list[str]:
+    """Write what copier would have: where the template is, its version, and the answers."""
+    versions = re.findall(
+        r"^## \[(\d+\.\d+\.\d+)\]",
+        (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    if (ROOT / ANSWERS).exists() or not template or not versions:
+        return []
+    answers = {"_commit": f"v{versions[0]}", "_src_path": template} | values()
+    (file,) = ROOT.glob(f"{OPEN}_*")
+    comment = file.read_text(encoding="utf-8").partition("\n")[0]
+    text = yaml.safe_dump(answers, indent=4, allow_unicode=True, sort_keys=True)
+    (ROOT / ANSWERS).write_text(f"{comment}\n{text}", encoding="utf-8")
+    return [f"{ANSWERS}: updates come from {template}"]
+
+
+def remove(files: list[Path]) -> list[str]:
+    """Remove files and folders; a line with those that were there."""
+    there = [file for file in files if file.exists()]
+    for file in there:
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+    names = ", ".join(str(file.relative_to(ROOT)) for file in there)
+    return [f"removed, for it is the template's own: {names}"] if there else []
+
+
+def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A finished git command, in this folder's own repository and in none above it."""
+    return ask_git(*arguments, GIT_CEILING_DIRECTORIES=str(ROOT.parent))
+
+
+def run(*arguments: str) -> None:
+    """A git command that must work: ends with the reason where it does not."""
+    done = git(*arguments)
+    if done.returncode:
+        why = " ".join(done.stderr.split())
+        if "user.email" in why or "identity" in why:
+            why = "git does not know you: `git config --global user.name …` and `… user.email …`"
+        sys.exit(f"git {arguments[0]}: {why}. Then type `make start` again.")
+
+
+def main() -> None:
+    """Refuse while something is not filled in; print what was done, and what is next."""
+    if left := problems():
+        print(*left, sep="\n")
+        sys.exit(f"{len(left)} to fill in before the project can start (`make todo` lists them).")
+    by_hand = (ROOT / TEMPLATE_ONLY).exists()
+    template = " ".join(sys.argv[1:])
+    done = start(template)
+    print(*(done or ["Nothing was left to do."]), sep="\n")
+    if by_hand and not (ROOT / ANSWERS).exists():
+        print(f"No {ANSWERS}: this project gets no updates (make start TEMPLATE=<address>).")
+    print("Next: make doctor, make run. Then add the remote and push.")
+
+
+if __name__ == "__main__":
+    main()

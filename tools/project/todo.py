@@ -1,0 +1,138 @@
+"""What a project must fill in: the marks that are left, and values that are not allowed.
+
+    make todo
+
+Runs on the interpreter that `tools/environments/bootstrap` prints: it works before there is any
+environment.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from lib.repository import ROOT, ask_git
+
+OPEN, CLOSE = "TODO" + "(", ")"  # in one piece it would be a mark itself
+TEMPLATE_ONLY = "copier.yml"  # where it is, this is the template, or a copy made by hand
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something that a project fills in, in one place."""
+
+    name: str
+    what: str
+    who: str  # knows it
+    file: str
+    line: str  # as it stands in the file, with {} for the value
+    pattern: str
+    expected: str
+    default: str = ""  # what copier proposes
+
+    @property
+    def text(self) -> str:
+        """The mark as it stands in the template."""
+        return f"{OPEN}{self.name}{CLOSE}"
+
+    def found(self) -> tuple[int, str] | None:
+        """The number of its line and the value there; None where there is no such line."""
+        before, after = self.line.split("{}")
+        file = ROOT / self.file
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        for number, line in enumerate(lines, start=1):
+            if line.startswith(before) and line.rstrip().endswith(after.rstrip()):
+                return number, line.rstrip()[len(before) :].removesuffix(after.rstrip())
+        return None
+
+    def allows(self, value: str) -> bool:
+        """Whether it can be the value."""
+        return re.fullmatch(self.pattern, value) is not None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A mark that is left, or a value that is not allowed."""
+
+    place: str
+    mark: Mark
+    value: str = ""  # empty: left
+
+    def __str__(self) -> str:
+        if not self.value:
+            return f"{self.place}  {self.mark.text}: {self.mark.what}. Who knows: {self.mark.who}."
+        return (
+            f"{self.place}  {self.mark.name} is {self.value!r}: it must be {self.mark.expected}. "
+            f"({self.mark.what}.)"
+        )
+
+
+def marks() -> list[Mark]:
+    """All of them, as marks.yml has them."""
+    content = yaml.safe_load((Path(__file__).parent / "marks.yml").read_text(encoding="utf-8"))
+    return [Mark(name, **about) for name, about in content["marks"]["default"].items()]
+
+
+def values() -> dict[str, str]:
+    """What is filled in, by the mark's name."""
+    found = {mark.name: mark.found() for mark in marks()}
+    return {name: at[1] for name, at in found.items() if at and OPEN not in at[1]}
+
+
+def problems() -> list[Problem]:
+    """Every mark that is left, wherever it stands, and every value that is not allowed."""
+    known = {mark.text: mark for mark in marks()}
+    text = re.compile("|".join(map(re.escape, known)))
+    left = [
+        Problem(f"{name}:{number}", known[match])
+        for name in files()
+        for number, line in enumerate(lines_of(ROOT / name), start=1)
+        for match in text.findall(line)
+    ]
+    for mark in known.values():
+        at = mark.found()
+        if at and OPEN not in at[1] and not mark.allows(at[1]):
+            left.append(Problem(f"{mark.file}:{at[0]}", mark, at[1]))
+    return left
+
+
+def files() -> Iterator[str]:
+    """What git tracks or would track; where there is no repository yet, every file."""
+    listed = ask_git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    own = ("tests/", TEMPLATE_ONLY, OPEN)  # the template's own
+    names = listed.stdout.split("\0") if listed.returncode == 0 else every_file()
+    yield from sorted(name for name in set(names) if name and not name.startswith(own))
+
+
+def every_file() -> list[str]:
+    """The files below the root, without those of tools."""
+    return [
+        str(file.relative_to(ROOT))
+        for file in ROOT.rglob("*")
+        if file.is_file() and not {".git", ".venv", ".sandbox", "cache"} & set(file.parts)
+    ]
+
+
+def lines_of(file: Path) -> list[str]:
+    """A text file's lines; none of one that is no text, or gone."""
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def main() -> None:
+    """List what is left; end with 1 while anything is."""
+    found = problems()
+    for problem in found:
+        print(problem)
+    if found:
+        sys.exit(f"{len(found)} to fill in: replace each mark in its place.")
+    print("Everything that a project must fill in is filled in.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Two revisions side by side: one HTML page that needs no internet, and the same as text.
+
+tools/within --dev . python -m tools.report.compare [--from A] [--to B] [--out FILE]
+
+`make compare A= B=` calls it. Without names it is the work tree against the last commit. The plots
+are those that dvc.yaml defines, the two revisions drawn over each other. What cannot be read is
+listed, and all the rest is shown.
+"""
+
+import argparse
+import base64
+import html
+import io
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from lib.comparison import (
+    Table,
+    as_markdown,
+    cut,
+    data_table,
+    metrics_table,
+    one_line,
+    params_table,
+    results_table,
+)
+from lib.errors import UserError
+from lib.files import replaced_file
+from lib.plots import draw
+from lib.revisions import Revision, default_pair
+
+MOST_ROWS, MOST_PICTURES = 500, 50  # on the page
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #1c2733; }}
+body {{ max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }}
+h1 {{ font-size: 1.5rem; margin-bottom: .3rem; }}
+h2 {{ font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #d8dee4; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #eceff2; }}
+th {{ font-weight: 600; color: #56636f; }}
+td:first-child {{ font-family: ui-monospace, monospace; font-size: .9em; }}
+.better {{ color: #1a7f37; }}
+.worse {{ color: #b3261e; }}
+.key {{ margin: .1rem 0; }}
+.key b {{ display: inline-block; min-width: 4rem; }}
+.note {{ background: #fff7e0; border-left: 4px solid #d9a400; padding: .4rem .8rem; }}
+.note {{ overflow-wrap: anywhere; }}
+.plots {{ display: flex; flex-wrap: wrap; gap: 1.2rem; }}
+figure {{ margin: 0; max-width: 32.5rem; }}
+img {{ max-width: 100%; height: auto; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+{body}
+</body>
+</html>
+"""
+
+
+def sections(old: Revision, new: Revision) -> list[tuple[str, Table]]:
+    """Title and table of each thing that two revisions may differ in."""
+    tables: dict[str, Callable[[Revision, Revision], Table]] = {
+        "Metrics": metrics_table,
+        "Parameters": params_table,
+        "Data and models": data_table,
+    }
+    found = []
+    for title, table in tables.items():
+        try:
+            found.append((title, table(old, new)))
+        except UserError as error:
+            new.missing.append(str(error))
+            found.append((title, ((), [])))
+    return found
+
+
+def pictures(old: Revision, new: Revision) -> list[tuple[str, Figure]]:
+    """Title and picture of each plot of the newer revision; what cannot be drawn is noted there."""
+    found: list[tuple[str, Figure]] = []
+    known = {plot.path for plot in old.plots}
+    for plot in new.plots[:MOST_PICTURES]:
+        both = (old, new) if plot.path in known else (new,)
+        tables = {each.label: rows for each in both if (rows := each.table(plot.path))}
+        try:
+            found += [(plot.title, draw(plot, tables))] if tables else []
+        except (KeyError, ValueError, TypeError) as error:
+            new.missing.append(f"{plot.path} cannot be drawn as dvc.yaml says: {error!r}.")
+    if left := len(new.plots) - MOST_PICTURES:
+        new.missing.extend(
+            [f"{left:,} more plots: `dvc plots show` draws them."] if left > 0 else []
+        )
+    return found
+
+
+# ---- the page
+
+
+def page(old: Revision, new: Revision) -> str:
+    """The page, whole."""
+    title = escaped(f"{old.label} → {new.label}")
+    names = (("before", old), ("after", new))
+    parts = [
+        f'<p class="key"><b>{when}</b> {escaped(f"{each.label} · {each.subject}")}</p>'
+        for when, each in names
+    ]
+    body = [html_section(title, table) for title, table in sections(old, new)]
+    body.append(html_section(f"Results of {new.label}", results_table(new), "No metrics yet."))
+    drawn = [
+        f'<figure><img alt="{escaped(title)}" src="{data_uri(figure)}"></figure>'
+        for title, figure in pictures(old, new)
+    ]
+    body.append("<h2>Plots</h2>")
+    body.append(f'<div class="plots">{"".join(drawn)}</div>' if drawn else "<p>None.</p>")
+    notes = [f'<p class="note">{escaped(line)}</p>' for line in missing(old, new)]
+    return PAGE.format(title=title, body="\n".join([*parts, *notes, *body]))
+
+
+def html_section(title: str, table: Table, nothing: str = "No difference.") -> str:
+    """A table below its title."""
+    return f"<h2>{escaped(title)}</h2>{html_table(table) if table[1] else f'<p>{nothing}</p>'}"
+
+
+def html_table(table: Table) -> str:
+    """A table; cells that end in a judgement bear its colour."""
+    header, rows = table
+    kept, more = cut(rows, MOST_ROWS)
+    head = "".join(f"<th>{escaped(text)}</th>" for text in header)
+    lines = "".join(f"<tr>{html_row(row)}</tr>" for row in kept)
+    return f"<table><tr>{head}</tr>{lines}</table>{f'<p>{more}.</p>' if more else ''}"
+
+
+def html_row(row: Sequence[str]) -> str:
+    """The cells of a row."""
+    judged = row[-1].rpartition(" ")[2]
+    colour = f' class="{judged}"' if judged in ("better", "worse") else ""
+    *cells, last = (escaped(text) for text in row)
+    return "".join(f"<td>{text}</td>" for text in cells) + f"<td{colour}>{last}</td>"
+
+
+def escaped(text: str) -> str:
+    """Text as it stands in HTML, on one line."""
+    return html.escape(one_line(text))
+
+
+def data_uri(figure: Figure) -> str:
+    """The picture itself, in the page."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+# ---- the text
+
+
+def text(old: Revision, new: Revision) -> str:
+    """The tables in Markdown."""
+    parts = [one_line(f"{old.label} ({old.subject}) → {new.label} ({new.subject})")]
+    for title, table in sections(old, new):
+        parts.append(f"{title}\n\n{as_markdown(table)}" if table[1] else f"{title}: no difference.")
+    results = results_table(new)
+    if results[1]:
+        parts.append(f"Results of {new.label}\n\n{as_markdown(results)}")
+    return "\n\n".join(parts)
+
+
+def missing(*revisions: Revision) -> list[str]:
+    """What could not be read, each once."""
+    return list(dict.fromkeys(line for revision in revisions for line in revision.missing))
+
+
+def main() -> None:
+    """Write the page, print the text."""
+    parser = argparse.ArgumentParser(prog="make compare")
+    parser.add_argument("--from", dest="before", default="")
+    parser.add_argument("--to", dest="after", default="")
+    parser.add_argument("--out", type=Path, default=Path("build/compare.html"))
+    given = parser.parse_args()
+    try:
+        before, after = default_pair()
+        old, new = Revision(given.before or before), Revision(given.after or after)
+        content = page(old, new)
+    except UserError as error:
+        sys.exit(f"compare: {error}")
+    print(text(old, new))
+    with replaced_file(given.out) as file:
+        file.write_text(content, encoding="utf-8")
+    for line in missing(old, new):
+        print(f"\nMissing: {one_line(line)}")
+    print(f"\nPage: {given.out}")
+
+
+if __name__ == "__main__":
+    main()

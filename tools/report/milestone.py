@@ -1,0 +1,216 @@
+"""A report on the committed results, for readers who do not run code: `lab/docs/DATE-NAME.md`.
+
+tools/within --dev . python -m tools.report.milestone NAME     (make milestone NAME=…)
+
+Its form is `lab/docs/template.md`. Written again under its name, it keeps what the author wrote
+between `<!-- author: … -->` and `<!-- /author -->`. The date is the commit's: the same commit gives
+the same report.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from string import Template
+from urllib.parse import quote
+
+from lib.comparison import (
+    as_markdown,
+    best_model,
+    cell,
+    code,
+    described,
+    measured,
+    metrics_table,
+    params_table,
+    results_table,
+)
+from lib.errors import UserError
+from lib.files import read_json, replaced_directory, replaced_file
+from lib.repository import ROOT, git
+from lib.revisions import Revision
+from tools.report.results import pictures
+
+DOCS = Path("lab/docs")
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+AUTHOR = re.compile(r"(<!-- author: ([\w-]+) -->\n)(.*?)(<!-- /author -->)", re.DOTALL)
+COMMIT = re.compile(r"\| commit \| `([0-9a-f]{40})` \|")
+
+
+def milestone(name: str) -> Path:
+    """Write the report on the last commit; its path.
+
+    Raises:
+        UserError: the name is not one, or there are results that are not committed.
+    """
+    if not NAME.fullmatch(name) or len(name) > 60:
+        raise UserError(
+            f"NAME is '{name}': it must be lower-case letters, digits and single hyphens, at most "
+            "60, for example NAME=first-model."
+        )
+    now = Revision("HEAD")
+    results = now.pipeline.result_files or ["dvc.lock"]
+    if changed := git("status", "--porcelain", "--", "params.yaml", *results):
+        files = ", ".join(line[3:] for line in changed.splitlines())
+        raise UserError(f"{files}: not committed. A report rests on a commit: commit them first.")
+    date = git("show", "-s", "--format=%cs", now.commit)
+    refuse_other_pictures()
+    file = DOCS / f"{date}-{name}.md"
+    former = sorted(DOCS.glob(f"????-??-??-{name}.md"))
+    words = {
+        key: text
+        for old in former
+        for key, text in author_words(old.read_text(encoding="utf-8")).items()
+    }
+    content = keep(report(name, date, now, file), words)
+    with replaced_file(file) as new:
+        new.write_text(content, encoding="utf-8")
+    for old in former:
+        if old != file:
+            old.unlink()
+            shutil.rmtree(old.with_suffix(""), ignore_errors=True)
+    return file
+
+
+def refuse_other_pictures() -> None:
+    """UserError where a picture on disk is not the commit's."""
+    command = ["tools/within", ".", "dvc", "data", "status", "--granular", "--json"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
+    found = json.loads(done.stdout).get("uncommitted", {}) if done.returncode == 0 else {}
+    other = [
+        path
+        for kind in ("modified", "added")
+        for path in found.get(kind, [])
+        if path.endswith(".png")
+    ]
+    if other:
+        raise UserError(
+            f"{', '.join(other[:3])}: not of this commit. `dvc checkout` brings its own."
+        )
+
+
+def report(name: str, date: str, now: Revision, file: Path) -> str:
+    """The report, with the template's words in the author's places."""
+    results, best = results_table(now), best_model(measured(now))
+    unread = [f"- {cell(line)}" for line in now.missing]
+    tag = git("tag", "--points-at", now.commit).replace("\n", ", ")
+    provenance = [
+        ("commit", f"`{now.commit}`"),
+        ("tag", tag or "–"),
+        *((code(path), described(out, digits=32)) for path, out in now.outs.items()),
+    ]
+    # safe_: a dollar that the template has for itself stays as it is.
+    return Template((DOCS / "template.md").read_text(encoding="utf-8")).safe_substitute(
+        title=name.replace("-", " ").capitalize(),
+        name=name,
+        date=date,
+        commit=now.commit[:10],
+        tag=f", tag `{tag}`" if tag else "",
+        results="\n\n".join([as_markdown(results) if results[1] else "No metrics yet.", *unread]),
+        best=best_sentence(best),
+        goals=goals(),
+        since=since(now, file),
+        pictures=copied_pictures(now, file.with_suffix("")),
+        provenance="\n".join(f"| {what} | {which} |" for what, which in provenance),
+        params=now.text("params.yaml").strip(),
+    )
+
+
+def best_sentence(best: tuple[str, str, str] | None) -> str:
+    """Which model is best, and by what."""
+    if best is None:
+        return "–"
+    model, measure, split = (cell(text) for text in best)
+    return f"{model}, by {measure}{f' on the {split} split' if split else ''}."
+
+
+def goals() -> str:
+    """The verdicts on the goals as a table."""
+    command = ["tools/within", "goals", "python", "-m", "tools.goals"]
+    note = ROOT / ".goals.json"
+    note.unlink(missing_ok=True)
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    if not note.exists():
+        return "No goals were judged."
+    found = read_json(note)
+    lines = [
+        (goal["title"], goal["goal"], without_times(goal), goal["state"]) for goal in found["goals"]
+    ]
+    table = as_markdown((("goal", "wanted", "reached", ""), lines))
+    return f"**{found['summary'].capitalize()}.**\n\n{table}"
+
+
+def without_times(goal: dict[str, str]) -> str:
+    """What was reached; of times, which differ each time, nothing."""
+    measured = goal["goal"].endswith(" ms")
+    return "" if measured else goal["reached"] or goal["message"]
+
+
+def since(now: Revision, file: Path) -> str:
+    """What differs from the milestone before this one."""
+    earlier = [f for f in sorted(DOCS.glob("????-??-??-*.md")) if f.stem[11:] != file.stem[11:]]
+    for last in reversed([f for f in earlier if f.stem[:10] <= file.stem[:10]]):
+        match = COMMIT.search(last.read_text(encoding="utf-8"))
+        if not match or match[1] == now.commit:
+            continue
+        old = Revision(match[1])
+        try:
+            tables = [metrics_table(old, now), params_table(old, now)]
+        except UserError:
+            return f"[{last.stem}]({last.name}) rests on a commit that is missing in this clone."
+        parts = [f"Against [{last.stem}]({last.name}):"]
+        parts += [as_markdown(table) for table in tables if table[1]]
+        return "\n\n".join(parts if len(parts) > 1 else [f"{parts[0]} no difference."])
+    return "This is the first."
+
+
+def copied_pictures(now: Revision, folder: Path) -> str:
+    """Copies the pictures of the pipeline to a folder beside the report; shows them."""
+    found = list(pictures(now))
+    if not found:
+        return "None on disk: `dvc pull` gets them."
+    with replaced_directory(folder) as new:
+        for picture in found:
+            shutil.copyfile(ROOT / picture, new / flat_name(picture))
+    return "\n\n".join(
+        f"![{p.parent.name}, {p.stem}]({quote(f'{folder.name}/{flat_name(p)}')})" for p in found
+    )
+
+
+def flat_name(picture: Path) -> str:
+    """What a picture is called beside the report."""
+    return "-".join(picture.parts)
+
+
+def author_words(text: str) -> dict[str, str]:
+    """What stands between the author's marks, by their names."""
+    return {match[2]: match[3] for match in AUTHOR.finditer(text)}
+
+
+def keep(text: str, words: dict[str, str]) -> str:
+    """The text with the author's words in their places; words without a place come at the end."""
+    places = author_words(text)
+    kept = AUTHOR.sub(lambda m: m[1] + words.get(m[2], m[3]) + m[4], text)
+    homeless = [
+        f"\n<!-- author: {key} -->\n{text}<!-- /author -->\n"
+        for key, text in words.items()
+        if key not in places
+    ]
+    return kept + "".join(homeless)
+
+
+def main() -> None:
+    """Write it, say where."""
+    try:
+        file = milestone(sys.argv[1] if len(sys.argv) > 1 else "")
+    except UserError as error:
+        sys.exit(f"milestone: {error}")
+    print(f"{file}: write your words between the marks, then `git add lab/docs`.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Shows what a run left behind: the table of results, the pictures, and what differs from git.
+
+tools/within . python -m tools.report.results
+
+`make run` ends with it, `make results` shows it again.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column
+from rich.table import Table as RichTable
+from rich.text import Text
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from lib.comparison import Table, cut, measured, one_line, results_table
+from lib.errors import UserError
+from lib.revisions import WORK_TREE, Revision
+
+
+def terminal_table(table: Table) -> tuple[RichTable, str]:
+    """A table for a terminal, with a line between splits, and how many rows are left out."""
+    header, rows = table
+    kept, more = cut(rows)
+    columns = [Column(Text(one_line(name))) for name in header]
+    drawn = RichTable(*columns, title="Results", title_justify="left")
+    ends = [row[0] != after[0] for row, after in pairwise(kept)]
+    for row, end in zip(kept, [*ends, False], strict=True):
+        drawn.add_row(*(Text(one_line(text)) for text in row), end_section=end and len(row) > 2)
+    return drawn, more
+
+
+def values_beside(revision: Revision, table: Table) -> int:
+    """How many values of metrics files have no place in a table of models."""
+    if table[0][0] != "split":
+        return 0
+    return len(revision.metrics) - sum(len(row.values) for row in measured(revision))
+
+
+def pictures(revision: Revision) -> Iterator[Path]:
+    """The PNG files on disk that the pipeline writes, from the root."""
+    written = (path for stage in revision.pipeline.stages for path in (*stage.outs, *stage.plots))
+    for path in dict.fromkeys(written):
+        place = revision.root / path
+        files = sorted(place.rglob("*.png")) if place.is_dir() else [place]
+        yield from (
+            f.relative_to(revision.root) for f in files if f.suffix == ".png" and f.exists()
+        )
+
+
+# ---- what differs from git
+
+
+def stages_in(lock: str) -> dict[str, Any]:
+    """The stages that a dvc.lock notes; UserError where it is none."""
+    try:
+        stages = (YAML(typ="safe", pure=True).load(lock) or {}).get("stages") or {}
+        return {name: dict(stage) for name, stage in stages.items()}
+    except (YAMLError, ValueError, TypeError, AttributeError):
+        raise UserError("dvc.lock cannot be read: a merge left marks in it?") from None
+
+
+def outs(lock: str) -> dict[str, dict[str, str]]:
+    """For each stage in a dvc.lock, the md5 of each of its outs."""
+    return {
+        name: {out["path"]: out.get("md5", "") for out in stage.get("outs", [])}
+        for name, stage in stages_in(lock).items()
+    }
+
+
+def inputs(lock: str) -> dict[str, Any]:
+    """For each stage in a dvc.lock, what it was computed from, without other stages' outs."""
+    made = {path for stage in outs(lock).values() for path in stage}
+    return {
+        name: (
+            stage.get("params"),
+            [(d["path"], d.get("md5")) for d in stage.get("deps", []) if d["path"] not in made],
+        )
+        for name, stage in stages_in(lock).items()
+    }
+
+
+def difference(committed: str, current: str) -> list[str]:
+    """What to say of results that are not those committed; empty where they are."""
+    before, after = outs(committed), outs(current)
+    changed = [stage for stage in after if after[stage] != before.get(stage)]
+    if not changed:
+        return []
+    named = ", ".join(changed[:10]) + (f" and {len(changed) - 10:,} more" if changed[10:] else "")
+    lines = [f"These results differ from those committed: {named}."]
+    if inputs(committed) == inputs(current):
+        lines.append(
+            "Code, parameters and environments are the same: another processor gives other last "
+            "bits, or what the data come from has changed."
+        )
+    lines.append(
+        "`git add dvc.lock metrics && git commit` keeps them; `dvc checkout` after "
+        "`git checkout dvc.lock metrics` brings the committed ones back, if the cache has them."
+    )
+    return lines
+
+
+def lines_below(revision: Revision) -> Sequence[str]:
+    """How the results differ from those committed."""
+    now, head = revision.text("dvc.lock"), Revision("HEAD", revision.root)
+    try:
+        committed = head.text("dvc.lock")
+    except UserError:  # there is no commit yet
+        return []
+    try:
+        return difference(committed, now) if committed and now else []
+    except UserError as error:
+        return [str(error)]
+
+
+def main() -> None:
+    """Print it all."""
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    if not console.is_terminal:
+        console.width = 120
+    revision = Revision(WORK_TREE)
+    table = results_table(revision)
+    if table[1]:
+        console.print(*filter(None, terminal_table(table)), sep="\n")
+    else:
+        console.print("No metrics yet: `make run`.")
+    if left := values_beside(revision, table):
+        console.print(f"{left:,} more values in metrics files: `dvc metrics show`.")
+    for picture in pictures(revision):
+        console.print(f"Picture: {picture}")
+    console.print("Runs: `make ui` shows those in mlflow.db; `dvc plots show` draws the plots.")
+    for line in (*lines_below(revision), *revision.missing):
+        console.print(Text(one_line(line), style="yellow"))
+
+
+if __name__ == "__main__":
+    main()

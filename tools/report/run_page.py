@@ -1,0 +1,121 @@
+"""The summary page of a run, which is read in half a minute: goals, stages, results, what changed.
+
+tools/within . python -m tools.report.run_page
+
+The workflow's step "Report" calls it, whatever happened before. The results are in the work tree,
+the commit that was run is HEAD; the steps' note (tools/job/job.py) has the rest.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lib.comparison import (
+    LONGEST,
+    Table,
+    as_markdown,
+    cell,
+    code,
+    markdown,
+    metrics_table,
+    params_table,
+    results_table,
+)
+from lib.errors import UserError
+from lib.repository import git
+from lib.revisions import WORK_TREE, Revision
+from tools.job.job import add_to_note, main, read_note, summarise, without_password
+from tools.tracking import notes
+
+
+def run_page() -> None:
+    """Print the page, and put it where the hosting site shows it."""
+    note = read_note()
+    before, after = Revision(git("rev-parse", "HEAD")), Revision(WORK_TREE)
+    changed = (metrics_table(before, after), "Metrics are as before.")
+    sections = {
+        "## Run": run_section(note),
+        "### Goals": goals_section(note),
+        "### Stages": stages_section(note.get("stages", {})),
+        "### Results": table_section(results_table(after), "No metrics yet."),
+        "### Metrics": table_section(*changed),
+        "### Parameters": params_section(before),
+        "### Missing": "\n".join(f"- {cell(line)}" for line in after.missing[:LONGEST]),
+    }
+    text = "\n\n".join(f"{title}\n\n{content}" for title, content in sections.items() if content)
+    print(text)
+    summarise(text)
+    add_to_note(reported=True)
+
+
+def table_section(table: Table, nothing: str) -> str:
+    """A table, its keys as code."""
+    key = cell if table[0][0] == "split" else code
+    return as_markdown(table, key=key, aligned=False) if table[1] else nothing
+
+
+def params_section(run: Revision) -> str:
+    """Every parameter that the commit that was run changed: a run itself changes none."""
+    if not run.ask_git("rev-parse", "--verify", "--quiet", f"{run.commit}^"):
+        return "This is the first commit."
+    try:
+        changed = params_table(Revision(f"{run.commit}^"), run)
+    except UserError as error:
+        return cell(str(error))
+    return table_section(changed, "Parameters are as before.")
+
+
+def stages_section(stages: Mapping[str, Mapping[str, Any]]) -> str:
+    """Each stage, how it went, how long it took, and its run in MLflow; failures first."""
+    names = sorted(stages, key=lambda name: stages[name]["state"] != "failed")
+    rows = [
+        (
+            cell(name),
+            cell(str(stages[name]["state"])),
+            f"{stages[name]['seconds']:.1f} s" if "seconds" in stages[name] else "",
+            mlflow_link(name),
+        )
+        for name in names[:LONGEST]
+    ]
+    table = markdown(("stage", "went", "took", "MLflow"), rows, aligned=False)
+    more = f"\n\n… and {len(names) - LONGEST:,} more" if names[LONGEST:] else ""
+    return table + more if rows else "No stage was started."
+
+
+def mlflow_link(stage: str) -> str:
+    """A link to the run that a stage was logged as here, if it was."""
+    address = re.search(r"https?://\S+", notes.read(stage).get("outcome", ""))
+    return f"[run]({address[0]})" if address else ""
+
+
+def goals_section(note: Mapping[str, Any]) -> str:
+    """Each goal, what it wants and what was reached."""
+    goals = note.get("goals")
+    if not goals:
+        return "No goals were judged."
+    head = f"**{goals['summary'].capitalize()}.**"
+    rows = [
+        (goal["title"], goal["goal"], goal["reached"] or goal["message"], goal["state"])
+        for goal in goals["goals"]
+    ]
+    table = as_markdown((("goal", "wanted", "reached", ""), rows), aligned=False)
+    return f"{head}\n\n{table}" if rows else head
+
+
+def run_section(note: Mapping[str, Any]) -> str:
+    """What ran, where its results are, and what is missing in MLflow."""
+    lines = [f"**{note.get('name', '?')}**, commit `{str(note.get('commit', ''))[:10]}`"]
+    if shared := note.get("shared"):
+        commit = str(note.get("results_commit", ""))[:10]
+        lines.append(f"Results: {f'commit `{commit}` on `{shared}`' if commit else shared}.")
+    else:
+        lines.append("Results were **not** shared: the log says why.")
+    url = without_password(os.environ.get("MLFLOW_URL", ""))
+    warnings = note.get("warnings") or []
+    lines.append(f"> [!WARNING]\n> {warnings[0]}" if warnings else f"MLflow: {url or 'local'}")
+    return "\n\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(run_page)

@@ -1,0 +1,159 @@
+"""The whole platform on one machine: S3, MLflow, a git origin and a runner.
+
+    up             start or mend it (ARTIFACTS=direct: clients write to S3)
+    status         what runs, where, and the latest jobs (--json: for programs)
+    dispatch REF   the workflow's button "Run workflow", with this ref
+    down           stop it and remove everything
+
+These are the commands of `python -m tools.sandbox`, in the environment of its Pipfile.lock.
+
+Called by `make sandbox`, `make sandbox-status` and `make sandbox-down`.
+"""
+
+import argparse
+import json
+import os
+import sys
+
+from lib.errors import UserError
+from lib.repository import ask_git
+from tools.sandbox.clone import (
+    add_dvc_remote,
+    add_git_remote,
+    check_clone,
+    push_branch,
+    remove_dvc_remote,
+    remove_git_remote,
+)
+from tools.sandbox.origin import make_origin, shown, write_settings
+from tools.sandbox.processes import end_all, ours
+from tools.sandbox.runner import dispatch, job_number, remove_links, run_tag_prefix
+from tools.sandbox.servers import remove_data, remove_sockets, servers, start_servers
+from tools.sandbox.state import ARTIFACT_MODES, FOLDER, JOBS, ORIGIN, State, alone
+
+NEXT = """\
+
+The sandbox is up. A run by tag:
+
+  git push sandbox {branch}
+  git tag {tag}
+  git push sandbox {tag}      # the run, live
+
+Its results, afterwards:
+
+  git pull sandbox {branch} && dvc pull    # dvc as in `make shell`
+  MLflow   {mlflow}
+
+Once more: `git push sandbox :TAG`, then push the tag again. What a run printed: {jobs}
+While the sandbox is up, plain `dvc pull` and `dvc push` mean its bucket (S3 {s3});
+`dvc pull -r NAME` means your own remote. `make sandbox-down` ends it and forgets everything.
+"""
+
+
+def up(artifacts: str) -> None:
+    """Have everything running, whatever is there already."""
+    check_clone()
+    with alone():
+        state = State.read() or State()
+        state.artifacts = artifacts or state.artifacts
+        start_servers(state)
+        if not ours("job"):
+            remove_links()
+        head = ask_git("symbolic-ref", "--short", "--quiet", "HEAD").stdout.strip()
+        make_origin(head or "main")
+        write_settings(state)
+        add_git_remote()
+        add_dvc_remote(state)
+        branch = push_branch()
+    print(
+        NEXT.format(
+            branch=branch or "main",
+            tag=f"{run_tag_prefix().rstrip('-')}-v0.0.1",
+            mlflow=state.mlflow,
+            s3=state.s3,
+            jobs=shown(JOBS),
+        )
+    )
+
+
+def down() -> None:
+    """Stop everything and remove it, however little of it is left."""
+    with alone():
+        state = State.read()
+        end_all()
+        remove_dvc_remote(state.dvc_default if state else None)
+        remove_git_remote()
+        remove_links()
+        if state:
+            remove_sockets(state)
+        remove_data()
+    print("The sandbox is gone.")
+
+
+def status(as_json: bool) -> bool:
+    """Print what runs; whether all of it does."""
+    state = State.read()
+    if state is None:
+        print("{}" if as_json else "There is no sandbox: `make sandbox` makes one.")
+        return False
+    running = {server.part: server.runs() for server in servers(state)}
+    if as_json:
+        facts = {
+            "mlflow": state.mlflow,
+            "s3": state.s3,
+            "access_key": state.access_key,
+            "secret_key": state.secret_key,
+            "artifacts": state.artifacts,
+            "origin": str(ORIGIN),
+            "ports": state.ports,
+            "running": running,
+            "pids": {pid: mark.part for pid, mark in ours().items()},
+        }
+        print(json.dumps(facts, indent=2))
+        return all(running.values())
+    for server in servers(state):
+        where = "runs" if running[server.part] else f"DOES NOT RUN (log: {shown(server.log)})"
+        print(f"{server.title:8} {server.address:26} {where}")
+    print(f"{'origin':8} {shown(ORIGIN)}")
+    for folder in sorted(JOBS.glob("*-*"), key=job_number)[-10:]:
+        result = folder / "result"
+        unfinished = "running" if ours("job") else "was killed"
+        outcome = result.read_text().strip() if result.exists() else unfinished
+        print(f"{'job':8} {shown(folder)}: {outcome}")
+    return all(running.values())
+
+
+def main() -> None:
+    """The command that the module's docstring shows."""
+    parser = argparse.ArgumentParser(prog="sandbox", description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up")
+    commands.add_parser("down")
+    commands.add_parser("dispatch").add_argument("ref")
+    commands.add_parser("status").add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    if given.command == "up":
+        artifacts = os.environ.get("ARTIFACTS", "")
+        if artifacts not in ("", *ARTIFACT_MODES):
+            raise UserError(f"ARTIFACTS is '{artifacts}': it is proxied or direct.")
+        up(artifacts)
+    elif given.command == "down":
+        down()
+    elif given.command == "dispatch":
+        sys.exit(0 if dispatch(given.ref) else 1)
+    else:
+        sys.exit(0 if status(given.json) else 1)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"sandbox: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # whoever read this went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)
+    except OSError as error:
+        sys.exit(f"sandbox: {FOLDER}: {error.strerror or error}")

@@ -1,0 +1,139 @@
+"""What the sandbox adds to the user's clone while it is up, and takes back at its end.
+
+A git remote and a DVC remote, both called `sandbox`. The DVC remote and its being the default go
+to `.dvc/config.local`, which git ignores; a remote that is there with its credentials is not
+touched, and `dvc pull -r NAME` reaches it all the time.
+"""
+
+from pathlib import Path
+
+from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]
+
+from lib.errors import UserError
+from lib.repository import ROOT, ask_git, git
+from tools.sandbox.state import BUCKET, ORIGIN, State, write_private
+
+REMOTE = "sandbox"
+DVC_SECTION = f'remote "{REMOTE}"'
+DVC_URL = f"s3://{BUCKET}/dvc"
+CONFIG_LOCAL = ROOT / ".dvc" / "config.local"
+
+
+# ---- git
+
+
+def check_clone() -> None:
+    """UserError where this is no clone, or has a remote `sandbox` of another kind."""
+    if ask_git("rev-parse", "--git-dir").returncode:
+        raise UserError(f"{ROOT} is not a git repository: type `git init` and commit first.")
+    address = remote_address()
+    if address and not is_ours(address):
+        raise UserError(
+            f"The git remote '{REMOTE}' leads to {address}, not to this sandbox: give it another "
+            f"name (`git remote rename {REMOTE} NAME`)."
+        )
+
+
+def remote_address() -> str:
+    """Where the remote leads, or nothing."""
+    return ask_git("config", "--get", f"remote.{REMOTE}.url").stdout.removesuffix("\n")
+
+
+def is_ours(address: str) -> bool:
+    """Whether it is this sandbox's origin, or was before the project was moved."""
+    return Path(address) == ORIGIN or (
+        Path(address).parts[-2:] == ORIGIN.parts[-2:] and not Path(address).exists()
+    )
+
+
+def add_git_remote() -> None:
+    """Have the remote `sandbox` lead to the bare repository."""
+    if remote_address():
+        git("remote", "set-url", REMOTE, str(ORIGIN))
+    else:
+        git("remote", "add", REMOTE, str(ORIGIN))
+
+
+def push_branch() -> str | None:
+    """Push the current branch, no tags, no hooks; its name, or None for a detached HEAD."""
+    branch = ask_git("symbolic-ref", "--short", "--quiet", "HEAD").stdout.strip()
+    if not branch:
+        print("No branch is checked out, so none was pushed: `git push sandbox BRANCH` does it.")
+        return None
+    if ask_git("rev-parse", "--verify", "--quiet", "HEAD").returncode:
+        raise UserError("There is no commit yet: commit first, then type `make sandbox`.")
+    done = ask_git(
+        *("push", "--quiet", "--no-verify", "--no-follow-tags", "--no-signed", REMOTE),
+        f"refs/heads/{branch}:refs/heads/{branch}",
+    )
+    if done.returncode and "rejected" in done.stderr:
+        print(
+            f"The sandbox has commits on {branch} that you have not: `git pull {REMOTE} {branch}`."
+        )
+    elif done.returncode:
+        raise UserError(f"{branch} could not be pushed: {done.stderr.strip().splitlines()[-1]}")
+    return branch
+
+
+def remove_git_remote() -> None:
+    """Forget the remote, its branches, and that branches follow it."""
+    if is_ours(remote_address() or "/"):
+        git("remote", "remove", REMOTE)
+
+
+# ---- DVC
+
+
+def read_config() -> ConfigObj:
+    """The clone's own DVC settings."""
+    try:
+        return ConfigObj(str(CONFIG_LOCAL), encoding="utf-8", write_empty_values=True)
+    except (ConfigObjError, UnicodeDecodeError) as error:
+        raise UserError(f"{CONFIG_LOCAL} cannot be read: {error}. Mend it.") from None
+
+
+def write_config(config: ConfigObj) -> None:
+    """Keep them; a file that says nothing is removed."""
+    config.filename = None
+    text = b"\n".join(config.write()).decode()
+    if text.strip():
+        write_private(CONFIG_LOCAL, text + "\n")
+    else:
+        CONFIG_LOCAL.unlink(missing_ok=True)
+
+
+def add_dvc_remote(state: State) -> None:
+    """Have plain `dvc pull` and `dvc push` mean the sandbox's bucket."""
+    if not CONFIG_LOCAL.parent.is_dir():
+        raise UserError(f"{CONFIG_LOCAL.parent} is not there: type `dvc init` first.")
+    config = read_config()
+    default = config.get("core", {}).get("remote")
+    if default != REMOTE:
+        state.dvc_default = default
+        state.write()
+    config.setdefault("core", {})["remote"] = REMOTE
+    config[DVC_SECTION] = {
+        "url": DVC_URL,
+        "endpointurl": state.s3,
+        "access_key_id": state.access_key,
+        "secret_access_key": state.secret_key,
+    }
+    write_config(config)
+
+
+def remove_dvc_remote(default: str | None) -> None:
+    """Take the remote back; `default` is the default again, if the clone had one of its own."""
+    if not CONFIG_LOCAL.exists():
+        return
+    config = read_config()
+    if DVC_SECTION not in config:
+        return
+    del config[DVC_SECTION]
+    if config.get("core", {}).get("remote") == REMOTE:
+        if default:
+            config["core"]["remote"] = default
+        else:
+            del config["core"]["remote"]
+        if not config["core"]:
+            del config["core"]
+    write_config(config)

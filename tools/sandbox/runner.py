@@ -1,0 +1,522 @@
+"""The runner: a push becomes a job, and whoever pushed sees it live.
+
+    python -m tools.sandbox.runner     the origin's post-receive hook, refs on standard input
+
+The workflow file of the tag's commit is what runs, by act, without Docker. What stays of a job is
+`.sandbox/jobs/<tag>-<number>/`: its log and summary, and its workspace if it failed.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from lib.errors import UserError
+from lib.repository import ROOT, ask_git, git
+from tools.sandbox.origin import (
+    FIND_LINKS,
+    SECRETS,
+    VARIABLES,
+    read_settings,
+    repository,
+    shown,
+    write_settings,
+)
+from tools.sandbox.processes import Mark, ours
+from tools.sandbox.servers import environment, executable, servers
+from tools.sandbox.state import FOLDER, JOBS, ORIGIN, State, write_private
+
+WORKFLOWS = ".github/workflows"
+UNFILLED = "TODO" + "(run_tag)"  # in one piece it would be a mark itself
+NO_COMMIT = "0" * 40
+OF_A_JOB = "SANDBOX_ORIGIN"  # set in jobs: what they push starts nothing, as with GitHub's token
+CHECKOUT, SHELL = Path(__file__).parent / "checkout", Path(__file__).parent / "shell"
+
+SIMPLE = re.compile(r"[A-Za-z0-9/._-]+")
+LINKS = Path("/tmp")
+LINK_PREFIX = f"sandbox-{hashlib.sha256(os.fsencode(FOLDER)).hexdigest()[:12]}-"
+
+# What act says of itself: nothing that a log on GitHub would hold.
+NOISE = re.compile(
+    r"LocalRepositoryCache|valid docker connection|Cleaning up container|^Error: Job '.*' failed$"
+)
+SUMMARY = "  ⚙  Summary - "
+
+
+@dataclass(frozen=True)
+class Event:
+    """What starts a job."""
+
+    name: str  # as in `on:`
+    ref: str
+    commit: str
+    payload: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The ref as people say it."""
+        asked = self.payload.get("inputs", {}).get("ref")
+        return printable(str(asked or re.sub("^refs/[a-z]+/", "", self.ref)))
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A workflow file of one commit."""
+
+    path: str
+    content: dict[str, Any]
+
+    def wants_tag(self, tag: str) -> bool:
+        """Whether `on.push.tags` has this tag."""
+        wanted = False
+        for pattern in tag_patterns(self.content):
+            if re.fullmatch(filter_pattern(pattern.removeprefix("!")), tag, re.DOTALL):
+                wanted = not pattern.startswith("!")
+        return wanted
+
+    def wants_branch(self, branch: str, changed: Sequence[str]) -> bool:
+        """Whether `on.push` has this branch by its name, and a path that was changed.
+
+        What wants every branch is left out: nobody waits for all tests at each push to a sandbox.
+        """
+        push = on_push(self.content)
+        paths = listed(push.get("paths")) or ["**"]
+        return branch in listed(push.get("branches")) and any(
+            re.fullmatch(filter_pattern(path), name) for path in paths for name in changed
+        )
+
+    def steps(self) -> Iterator[dict[str, Any]]:
+        """The steps of all its jobs."""
+        for job in self.content.get("jobs", {}).values():
+            yield from job.get("steps", [])
+
+    def labels(self) -> set[str]:
+        """The runner labels that its jobs ask for."""
+        asked: set[str] = set()
+        for job in self.content.get("jobs", {}).values():
+            labels = job.get("runs-on", [])
+            asked |= {labels} if isinstance(labels, str) else set(labels)
+        return asked
+
+    def checkouts(self) -> set[str]:
+        """The versions of actions/checkout that it names."""
+        uses = {str(step.get("uses", "")) for step in self.steps()}
+        return {action for action in uses if action.startswith("actions/checkout@")}
+
+
+def on_push(content: dict[str, Any]) -> dict[str, Any]:
+    """`on.push` of a workflow."""
+    events = content.get("on")
+    push = events.get("push") if isinstance(events, dict) else None
+    return push if isinstance(push, dict) else {}
+
+
+def listed(said: Any) -> list[str]:
+    """What a key of a workflow says, be it one thing or several."""
+    return [said] if isinstance(said, str) else [str(one) for one in said or []]
+
+
+def tag_patterns(content: dict[str, Any]) -> list[str]:
+    """`on.push.tags` of a workflow; nothing where it does not say."""
+    patterns = listed(on_push(content).get("tags"))
+    return [pattern.replace(UNFILLED, default_run_tag()) for pattern in patterns]
+
+
+def default_run_tag() -> str:
+    """What the tags that start a run begin with, where a project has not said it yet."""
+    marks = YAML(typ="safe", pure=True).load((ROOT / "tools/project/marks.yml").read_text())
+    return str(marks["marks"]["default"]["run_tag"]["default"])
+
+
+def run_tag_prefix() -> str:
+    """The same for this clone, as its workflow has it."""
+    try:
+        text = (ROOT / WORKFLOWS / "experiments.yml").read_text()
+        patterns = tag_patterns(YAML(typ="safe", pure=True).load(text) or {})
+    except (OSError, YAMLError):
+        patterns = []
+    plain = [p.removesuffix("*") for p in patterns if re.fullmatch(r"[^*?+!\[\\]+\*", p)]
+    return plain[0] if plain else default_run_tag()
+
+
+def filter_pattern(pattern: str) -> str:
+    """GitHub's filter pattern as a regular expression."""
+    parts = {"**": ".*", "*": "[^/]*", "?": "?", "+": "+", "[": "[", "]": "]", "-": "-"}
+    return "".join(
+        parts[part] if part in parts else re.escape(part.removeprefix("\\") or part)
+        for part in re.findall(r"\\.|\*\*|.", pattern, re.DOTALL)
+    )
+
+
+def workflows(commit: str) -> list[Workflow]:
+    """The workflow files of a commit."""
+    listed = git("ls-tree", "-z", "--name-only", commit, f"{WORKFLOWS}/", folder=ORIGIN)
+    found = []
+    for path in filter(None, listed.split("\0")):
+        if not path.endswith((".yml", ".yaml")):
+            continue
+        try:
+            text = git("show", f"{commit}:{path}", folder=ORIGIN)
+            content = YAML(typ="safe", pure=True).load(text)
+        except YAMLError as error:
+            raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+        if isinstance(content, dict):
+            found.append(Workflow(path, content))
+    return found
+
+
+# ---- one job
+
+
+def told(entry: str) -> list[str]:
+    """What a log on GitHub would show of an entry in act's log; secrets are masked in `msg`."""
+    said = parsed(entry)
+    if said.get("command") == "summary":  # kept beside the log
+        return []
+    text, step = said.get("msg", ""), one_line(said.get("step", ""))
+    if NOISE.search(text) or said.get("stage") in ("Pre", "Post") or "stepid" in said:
+        return []
+    if said.get("raw_output"):
+        return [f"  | {line}" for line in text.removesuffix("\n").split("\n")]
+    outer = len(said.get("stepID", [])) < 2  # no part of a composite action
+    if result := said.get("stepResult"):
+        mark = {"success": "✅", "skipped": "➖"}.get(result, "❌")
+        seconds = said.get("executionTime", 0) / 1e9
+        return [f"{mark} {step} ({seconds:.1f} s)"] if outer else []
+    if text.startswith("⭐"):
+        return [f"⭐ {step}"] if outer else []
+    return text.rstrip("\n").split("\n")
+
+
+def summary_in(entry: str) -> str:
+    """What a step wrote for the run's page, without secrets."""
+    said = parsed(entry)
+    return said["msg"].removeprefix(SUMMARY) if said.get("command") == "summary" else ""
+
+
+def parsed(entry: str) -> dict[str, Any]:
+    """An entry in act's log; what is none comes as its message."""
+    try:
+        said = json.loads(entry)
+    except ValueError:
+        said = None
+    return said if isinstance(said, dict) else {"msg": entry.rstrip("\n")}
+
+
+def one_line(text: str) -> str:
+    """The first line: a step without a name is called after its whole script."""
+    return text.strip().partition("\n")[0]
+
+
+class Output:
+    """Prints to a log and to whoever listens; the job goes on when nobody does any more."""
+
+    def __init__(self, log: Path) -> None:
+        self.file = log.open("w")
+        self.listened_to = True
+
+    def say(self, line: str) -> None:
+        """Print one line."""
+        self.file.write(line + "\n")
+        self.file.flush()
+        if self.listened_to:
+            self.listened_to = say(line)
+
+
+def say(line: str) -> bool:
+    """Print one line at once; whether somebody was there."""
+    try:
+        os.write(1, (line + "\n").encode(errors="replace"))
+    except OSError:  # the push was interrupted
+        return False
+    return True
+
+
+def new_folder(name: str) -> tuple[int, Path]:
+    """A number that no other job has, and a folder."""
+    lock = os.open(JOBS, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        number = 1 + max((job_number(folder) for folder in JOBS.iterdir()), default=0)
+        folder = JOBS / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[:80]}-{number}"
+        folder.mkdir()
+        return number, folder
+    finally:
+        os.close(lock)
+
+
+def job_number(folder: Path) -> int:
+    """The number at the end of a job folder's name."""
+    number = folder.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def run_job(event: Event, workflow: Workflow) -> bool:
+    """Run a workflow for an event, to its end; whether it succeeded."""
+    number, folder = new_folder(event.label)
+    output, started = Output(folder / "log"), time.monotonic()
+    output.say(f"sandbox: run {number}, {event.label}, {workflow.path}")
+    # act takes the commit from the repository that it stands in, and the workflow from its files.
+    source = folder / "source"
+    quiet = ("--quiet", "--no-checkout", "--shared")
+    git("clone", *quiet, str(ORIGIN), str(source), folder=folder)
+    git("checkout", "--quiet", "--detach", event.commit, folder=source)
+    with (
+        simple_path(folder) as simple,
+        subprocess.Popen(
+            act(event, workflow, number, folder, simple),
+            cwd=folder,
+            env=act_environment(folder),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        ) as process,
+    ):
+        for entry in process.stdout or ():
+            for line in told(entry):
+                output.say(line)
+            if summary := summary_in(entry):
+                with (folder / "summary.md").open("a") as file:
+                    file.write(summary)
+    succeeded = process.returncode == 0
+    outcome = "succeeded" if succeeded else "FAILED"
+    write_private(folder / "result", outcome + "\n")
+    output.say(
+        f"sandbox: run {number}, {event.label}: {outcome} in {time.monotonic() - started:.0f} s; "
+        f"log and summary: {shown(folder)}"
+    )
+    tidy(folder, keep=not succeeded)
+    return succeeded
+
+
+def job_environment() -> dict[str, str]:
+    """What act hands on to the steps, beside what it sets itself."""
+    kept = environment()
+    # tools/within, which started this, sets it from the clone's .env; the commit has its own.
+    if FIND_LINKS in os.environ:
+        kept["PIP_FIND_LINKS"] = os.environ[FIND_LINKS]
+    if not kept.get("PIP_FIND_LINKS"):
+        kept.pop("PIP_FIND_LINKS", None)
+    git_core = ask_git("--exec-path").stdout.strip()
+    path = [place for place in kept["PATH"].split(os.pathsep) if place != git_core]
+    kept["PATH"] = os.pathsep.join([str(SHELL), *path])
+    return kept | Mark("job").variables()
+
+
+def act_environment(folder: Path) -> dict[str, str]:
+    """The same, with a home of its own for act: its settings and caches are not the user's."""
+    kept = {name: value for name, value in job_environment().items() if not is_home(name)}
+    return kept | {"HOME": str(folder / "home")}
+
+
+def is_home(name: str) -> bool:
+    """Whether the variable says where a user's files are; jobs get theirs from act's env file."""
+    return name == "HOME" or name.startswith("XDG_")
+
+
+@contextmanager
+def simple_path(folder: Path) -> Iterator[Path]:
+    """The folder by a path that act can handle: it takes a space in a script's path for its end."""
+    if SIMPLE.fullmatch(str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix=LINK_PREFIX, dir=LINKS) as private:
+        link = Path(private) / "job"
+        link.symlink_to(folder)
+        yield link
+
+
+def remove_links() -> None:
+    """Remove what killed jobs left of `simple_path`."""
+    for private in LINKS.glob(f"{LINK_PREFIX}*"):
+        if (private / "job").is_symlink() and private.stat().st_uid == os.getuid():
+            (private / "job").unlink()
+            private.rmdir()
+
+
+def act(event: Event, workflow: Workflow, number: int, folder: Path, simple: Path) -> list[str]:
+    """The command that runs a job; everything that it is told is in files beside it.
+
+    They are JSON in files called .yml: in those, act takes every character as it is.
+    """
+    files = {
+        "event": event.payload,
+        "env": {
+            "GITHUB_REPOSITORY": repository(),
+            "GITHUB_RUN_ID": str(number),
+            "GITHUB_RUN_NUMBER": str(number),
+            "DVC_CACHE_DIR": str(FOLDER / "dvc-cache"),  # outlives a job, not the sandbox
+            "GIT_CONFIG_GLOBAL": str(FOLDER / "gitconfig"),
+            OF_A_JOB: str(ORIGIN),
+        }
+        | {name: value for name, value in job_environment().items() if is_home(name)},
+        "vars": read_settings(VARIABLES),
+        "secrets": read_settings(SECRETS),
+        "none": {},
+    }
+    for name, content in files.items():
+        write_private(folder / f"{name}.yml", json.dumps(content))
+    # A runner's git knows no user, and nothing of this one's settings.
+    write_private(FOLDER / "gitconfig", "[safe]\n\tdirectory = *\n[gc]\n\tauto = 0\n")
+    return [
+        *(executable("act"), event.name, "--directory", str(folder / "source")),
+        *("--workflows", workflow.path, "--no-skip-checkout", "--no-cache-server", "--json"),
+        *(f"--local-repository={action}={CHECKOUT}" for action in sorted(workflow.checkouts())),
+        *(f"--platform={label}=-self-hosted" for label in sorted(workflow.labels())),
+        *("--github-instance", "sandbox.invalid", "--actor", "sandbox"),
+        *("--eventpath", str(folder / "event.yml"), "--env-file", str(folder / "env.yml")),
+        *("--var-file", str(folder / "vars.yml"), "--secret-file", str(folder / "secrets.yml")),
+        *("--input-file", str(folder / "none.yml"), "--action-cache-path", str(simple / "act")),
+    ]
+
+
+def tidy(folder: Path, *, keep: bool) -> None:
+    """Leave the log, the summary, and the workspace where it is to be looked at."""
+    for workspace in folder.glob("act/*/hostexecutor") if keep else ():
+        workspace.rename(folder / "workspace")
+        break
+    for file in folder.glob("*.yml"):
+        file.unlink()
+    for rest in ("act", "home", "source"):
+        shutil.rmtree(folder / rest, ignore_errors=True)
+
+
+# ---- what starts jobs
+
+
+def received(lines: Sequence[str]) -> None:
+    """Run what was pushed, one after the other."""
+    tags, branches = [], []
+    for line in lines:
+        old, new, ref = line.rstrip("\n").split(" ", 2)
+        if NO_COMMIT in (new, old) and not ref.startswith("refs/tags/"):
+            continue  # on GitHub a new branch is compared with others; here it starts nothing
+        if ref.startswith("refs/tags/") and new != NO_COMMIT:
+            tags.append((old, new, ref))
+        elif ref.startswith("refs/heads/") and not os.environ.get(OF_A_JOB):
+            branches.append((old, new, ref))
+    if len(tags) > 3:
+        say("sandbox: GitHub starts no run where more than three tags are pushed at once.")
+    for old, new, ref in (*tags, *branches):
+        try:
+            (run_tag if ref.startswith("refs/tags/") else run_branch)(old, new, ref)
+        except UserError as error:
+            say(f"sandbox: {printable(ref)}: no run: {error}")
+
+
+def run_tag(old: str, new: str, ref: str) -> None:
+    """Run the workflows that want this tag."""
+    tag = ref.removeprefix("refs/tags/")
+    done = ask_git("rev-parse", "--verify", "--quiet", f"{new}^{{commit}}", folder=ORIGIN)
+    if done.returncode:
+        raise UserError("the tag names no commit.")
+    try:
+        ref.encode()
+    except UnicodeEncodeError:
+        raise UserError("the name is not UTF-8.") from None
+    commit = done.stdout.strip()
+    known = workflows(commit)
+    wanting = [workflow for workflow in known if workflow.wants_tag(tag)]
+    if not wanting:
+        patterns = sorted(
+            {pattern for workflow in known for pattern in tag_patterns(workflow.content)}
+        )
+        raise UserError(f"no workflow wants it; tags wanted: {', '.join(patterns) or 'none'}.")
+    run_all(wanting, pushed(old, commit, ref, "tag", forced=old != NO_COMMIT))
+
+
+def run_branch(old: str, new: str, ref: str) -> None:
+    """Run the workflows that want this branch for what was changed on it."""
+    answer = git("diff", "--name-only", "-z", old, new, folder=ORIGIN)
+    changed = [name for name in answer.split("\0") if name]
+    branch = ref.removeprefix("refs/heads/")
+    if wanting := [w for w in workflows(new) if w.wants_branch(branch, changed)]:
+        run_all(wanting, pushed(old, new, ref, "branch", forced=False))
+
+
+def pushed(old: str, commit: str, ref: str, kind: str, *, forced: bool) -> Event:
+    """The event of a push."""
+    message = git("log", "-1", "--format=%B", commit, folder=ORIGIN).strip()
+    payload = {
+        "ref": ref,
+        "ref_name": re.sub("^refs/[a-z]+/", "", ref),
+        "ref_type": kind,
+        "before": old,
+        "after": commit,  # what GITHUB_SHA will be
+        "created": old == NO_COMMIT,
+        "deleted": False,
+        "forced": forced,
+        "head_commit": {"id": commit, "message": message},
+    }
+    return Event("push", ref, commit, payload | about_repository())
+
+
+def dispatch(ref: str) -> bool:
+    """Run the default branch's dispatchable workflows with the input `ref`."""
+    branch = about_repository()["repository"]["default_branch"]
+    done = ask_git("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}", folder=ORIGIN)
+    if done.returncode:
+        raise UserError(f"The sandbox has no branch {branch} yet: `git push sandbox {branch}`.")
+    commit = done.stdout.strip()
+    wanting = [w for w in workflows(commit) if "workflow_dispatch" in (w.content.get("on") or ())]
+    if not wanting:
+        raise UserError(f"No workflow on {branch} has workflow_dispatch among its events.")
+    payload = {"ref": f"refs/heads/{branch}", "inputs": {"ref": ref}} | about_repository()
+    return run_all(wanting, Event("workflow_dispatch", f"refs/heads/{branch}", commit, payload))
+
+
+def run_all(wanting: Sequence[Workflow], event: Event) -> bool:
+    """Run workflows for one event; whether all succeeded."""
+    state = State.read()
+    if state is None:
+        raise UserError(f"{FOLDER} holds no sandbox: type `make sandbox`.")
+    write_settings(state, keep=True)
+    away = [server.title for server in servers(state) if not ours(server.part)]
+    if away:
+        say(f"sandbox: {' and '.join(away)} not running; `make sandbox` starts what is missing.")
+    outcomes = [run_job(event, workflow) for workflow in wanting]  # each, whatever came before
+    return all(outcomes)
+
+
+def about_repository() -> dict[str, Any]:
+    """The event's part about the repository."""
+    head = git("symbolic-ref", "HEAD", folder=ORIGIN)
+    branch, (owner, name) = head.removeprefix("refs/heads/"), repository().split("/")
+    about = {"full_name": repository(), "name": name, "owner": {"login": owner}, "private": True}
+    return {"repository": about | {"default_branch": branch}, "sender": {"login": "sandbox"}}
+
+
+def printable(text: str) -> str:
+    """A name as a terminal may get it."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def main() -> None:
+    """The command that the module's docstring shows."""
+    try:
+        # A job outlives a push that is interrupted, as it would on GitHub.
+        os.setsid()
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+        received(sys.stdin.readlines())
+    except UserError as error:
+        sys.exit(f"sandbox: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""S3 (SeaweedFS) and MLflow, on loopback and free ports: started, waited for, taken over.
+
+A server that runs already is left alone if it was started with the very same settings (a hash of
+them is part of its mark) and answers; otherwise it is replaced. Data stay.
+"""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.errors import UserError
+from tools.sandbox.processes import Mark, end, ours, start
+from tools.sandbox.state import BUCKET, FOLDER, State
+
+SERVICES = ("s3", "master", "volume", "filer")  # of SeaweedFS, each with a port for gRPC
+S3_PORTS = (*SERVICES, *(f"{service}.grpc" for service in SERVICES), "admin")
+ADMIN_GRPC = 10000  # above admin's port: SeaweedFS's own worker looks for it nowhere else
+PATIENCE = 90.0  # seconds until a server must answer
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server: how it is started and how it shows that it is ready."""
+
+    part: str
+    title: str
+    address: str
+    command: list[str]
+    settings: dict[str, str]  # environment variables beside the user's
+    answers: Callable[[], bool]
+
+    @property
+    def folder(self) -> Path:
+        """Where its data are."""
+        return FOLDER / self.part
+
+    @property
+    def log(self) -> Path:
+        """What it prints."""
+        return FOLDER / f"{self.part}.log"
+
+    @property
+    def mark(self) -> Mark:
+        """Tells a server with these settings from one with others."""
+        content = json.dumps([self.command, sorted(self.settings.items())])
+        return Mark(self.part, hashlib.sha256(content.encode()).hexdigest()[:16])
+
+    def runs(self) -> bool:
+        """Whether it is up, with these settings."""
+        return set(ours(self.part).values()) == {self.mark} and self.answers()
+
+
+def s3_server(state: State) -> Server:
+    """SeaweedFS with one bucket; whatever of it is no S3 is off or on a free port."""
+    ports = [f"-{name}.port={state.ports[name]}" for name in (*SERVICES, "admin")]
+    ports += [f"-{name}.port.grpc={state.ports[f'{name}.grpc']}" for name in SERVICES]
+    command = [
+        *(executable("weed"), "-logtostderr=true", "mini", "-dir=.", f"-bucket={BUCKET}"),
+        *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports),
+        *("-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false"),
+        *("-master.telemetry=false", "-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"),
+    ]
+    return Server("s3", "S3", state.s3, command, s3_keys(state), lambda: bucket_works(state))
+
+
+def mlflow_server(state: State) -> Server:
+    """MLflow over SQLite; artifacts in the bucket, through the server or written by clients."""
+    root = f"s3://{BUCKET}/mlflow-artifacts"
+    artifacts = {
+        "proxied": ["--artifacts-destination", root],
+        "direct": ["--no-serve-artifacts", "--default-artifact-root", root],
+    }
+    # A relative path: what is in the project's path need not fit into an address.
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+        *("--host", "127.0.0.1", "--port", str(state.ports["mlflow"])),
+        *("--backend-store-uri", "sqlite:///mlflow.db", *artifacts[state.artifacts]),
+    ]
+    settings = {
+        **s3_keys(state),
+        "MLFLOW_S3_ENDPOINT_URL": state.s3,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONWARNINGS": "ignore",
+    }
+    health = f"{state.mlflow}/health"
+    return Server(
+        "mlflow", "MLflow", state.mlflow, command, settings, lambda: status(health) == 200
+    )
+
+
+def s3_keys(state: State) -> dict[str, str]:
+    """The bucket's credentials, as SeaweedFS and boto3 read them."""
+    return {
+        "AWS_ACCESS_KEY_ID": state.access_key,
+        "AWS_SECRET_ACCESS_KEY": state.secret_key,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+def executable(name: str) -> str:
+    """A command of the sandbox's own environment."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def servers(state: State) -> list[Server]:
+    """Both."""
+    return [s3_server(state), mlflow_server(state)]
+
+
+def start_servers(state: State) -> None:
+    """Have both up, or UserError; those that run well are not touched."""
+    FOLDER.mkdir(mode=0o700, exist_ok=True)
+    choose_ports(state, "s3", S3_PORTS)
+    choose_ports(state, "mlflow", ("mlflow",))
+    state.write()
+    began = time.monotonic()
+    started = {server.part: start_one(server) for server in servers(state) if not server.runs()}
+    for server in servers(state):
+        if server.part in started:
+            wait_for(server, started[server.part])
+            print(f"{server.title}: ready ({time.monotonic() - began:.0f} s)", flush=True)
+
+
+def start_one(server: Server) -> subprocess.Popen[bytes]:
+    """Start a server in place of what is left of it."""
+    end(ours(server.part))
+    server.folder.mkdir(exist_ok=True)
+    (server.folder / "mini.options").unlink(missing_ok=True)  # SeaweedFS's ports of last time
+    print(f"{server.title}: starting …", flush=True)
+    # Servers take nothing from the user's shell but where things are.
+    return start(
+        server.mark, server.command, environment() | server.settings, server.folder, server.log
+    )
+
+
+def wait_for(server: Server, process: subprocess.Popen[bytes]) -> None:
+    """Return when it answers; UserError where it ended, or does not in time."""
+    deadline = time.monotonic() + PATIENCE
+    while not server.answers():
+        if process.poll() is not None:
+            problem = f"ended while it started: {last_line(server.log)}"
+        elif time.monotonic() > deadline:
+            problem = f"did not answer at {server.address} within {PATIENCE:.0f} seconds"
+        else:
+            time.sleep(0.1)
+            continue
+        end(ours(server.part))
+        raise UserError(f"{server.title} {problem} (log: {server.log}). Type `make sandbox` again.")
+
+
+def last_line(log: Path) -> str:
+    """The last thing that a server said."""
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no reason given")
+
+
+# ---- what the user's environment hands on
+
+
+KEPT = {"HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "WORKON_HOME"}
+KEPT |= {"PYTHON", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
+KEPT |= {"LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"}
+KEPT |= {"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"}
+KEPT_PREFIXES = ("LC_", "XDG_", "PIP_")
+
+
+def environment() -> dict[str, str]:
+    """The variables that say where things are on this machine, and no others.
+
+    Left out are those that change what a job does (PYTHONPATH, MLFLOW_*, AWS_*, GIT_*, …): a
+    runner would not have them either.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in KEPT or name.startswith(KEPT_PREFIXES)
+    }
+    virtual = {str(Path(sys.executable).parent), f"{os.environ.get('VIRTUAL_ENV')}/bin"}
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    kept["PATH"] = os.pathsep.join(place for place in path if place not in virtual)
+    direct = {"127.0.0.1", "localhost", *filter(None, os.environ.get("no_proxy", "").split(","))}
+    return kept | dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(sorted(direct)))
+
+
+# ---- ports
+
+
+def choose_ports(state: State, part: str, names: tuple[str, ...]) -> None:
+    """Keep a server's ports where they are free or its own, choose all anew otherwise."""
+    known = all(name in state.ports for name in names)
+    if known and ours(part):
+        return
+    if known and all(usable(name, state.ports[name]) for name in names):
+        return
+    if part == "s3":
+        remove_sockets(state)
+    chosen: set[int] = set()
+    for name in names:
+        # Below the range that outgoing connections take theirs from: free after a crash, too.
+        port = random.randrange(20000, 32000)
+        while port in chosen or not usable(name, port):
+            port = random.randrange(20000, 32000)
+        chosen.add(port)
+        state.ports[name] = port
+
+
+def usable(name: str, port: int) -> bool:
+    """Whether nobody listens on it (nor on the one that belongs to it)."""
+    return free(port) and (name != "admin" or free(port + ADMIN_GRPC))
+
+
+def free(port: int) -> bool:
+    """Whether a server could listen on it."""
+    with socket.socket() as probe:
+        # As servers do: connections that a crashed one left behind do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def remove_sockets(state: State) -> None:
+    """Remove the socket files that SeaweedFS, when killed, leaves in /tmp."""
+    ports = {name: state.ports.get(f"{name}.grpc", 0) for name in SERVICES}
+    for name, port in (*ports.items(), ("admin", state.ports.get("admin", 0) + ADMIN_GRPC)):
+        Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)
+
+
+# ---- whether they answer
+
+
+def status(address: str) -> int | None:
+    """The HTTP status at an address, or None where nothing answers."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(address, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+def bucket_works(state: State) -> bool:
+    """Whether an object can be written to the bucket and removed from it."""
+    if status(state.s3) is None:
+        return False
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=state.s3,
+        aws_access_key_id=state.access_key,
+        aws_secret_access_key=state.secret_key,
+        region_name="us-east-1",
+        config=Config(
+            connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1}, proxies={}
+        ),
+    )
+    try:
+        s3.put_object(Bucket=BUCKET, Key=".sandbox", Body=b"")
+        s3.delete_object(Bucket=BUCKET, Key=".sandbox")
+    except (BotoCoreError, ClientError):
+        return False
+    return True
+
+
+def remove_data() -> None:
+    """Remove `.sandbox/`."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    if FOLDER.exists():
+        raise UserError(f"{FOLDER} could not be removed whole: remove it by hand.")

@@ -1,0 +1,53 @@
+"""The tracker's commands.
+
+    python -m tools.tracking follow FOLDER PARENT NAME [ARGUMENT...]    by lab/processes/run
+    python -m tools.tracking relog [STAGE...]                           make relog
+
+PARENT is the process that will write the exit code into FOLDER: should it end first, what is
+followed was killed.
+"""
+
+import gc
+import os
+import sys
+from pathlib import Path
+
+from lib.errors import UserError
+from lib.repository import ROOT
+from tools.tracking import SETTINGS
+
+
+def main() -> None:
+    """The command that the module's docstring shows."""
+    os.chdir(ROOT)
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    # The process beside this one needs the cores. What mlflow and DVC import stays to the end: to
+    # look through it for garbage takes half a second, and to take it apart at the exit as much.
+    gc.disable()
+    # mlflow reads its settings when it is imported.
+    from tools.tracking.follow import follow
+    from tools.tracking.relog import relog
+    from tools.tracking.stages import Started
+
+    gc.freeze()
+    gc.enable()
+    command, *arguments = sys.argv[1:] or [""]
+    if command == "follow":
+        folder, parent, process, *rest = arguments
+        follow(Path(folder), int(parent), Started(process, rest))
+        sys.stderr.flush()
+        os._exit(0)
+    elif command == "relog":
+        sys.exit(0 if relog(arguments) else 1)
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"relog: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

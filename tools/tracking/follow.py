@@ -1,0 +1,128 @@
+"""Follows one process from its start to its end, and logs its stage.
+
+Called by `lab/processes/run`, beside the process, with a folder in which the two tell each other:
+rows of a curve come into `curve.csv`, and the process's exit code, once it has ended, into `code`.
+"""
+
+import csv
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlflow.entities import Experiment
+
+from lib.errors import UserError
+from tools.tracking import runs, store
+from tools.tracking.messages import say, told, warn
+from tools.tracking.results import Point, points
+from tools.tracking.stages import Started, Tracked, provenance, started_stage
+
+LOOK_EVERY = 0.05  # seconds: whether the process has ended
+SHOW_EVERY = 1.0  # new rows of a curve
+OPEN_AFTER = 10.0  # what takes longer is seen in MLflow while it runs
+TRY_AGAIN_AFTER = 30.0  # a server that failed while the process ran
+KILLED = -1  # in place of an exit code
+
+
+def follow(folder: Path, parent: int, started: Started) -> None:
+    """Follow a process to its end and log its stage; never fails for the process's sake."""
+    try:
+        tracked = started_stage(started)
+    except UserError as error:
+        wait(folder, parent)
+        warn(f"{started.process} is not logged: {error}")
+        return
+    if tracked is None:
+        if wait(folder, parent) == 0:
+            say(f"no stage of the pipeline starts {started.process}: nothing is logged.")
+        return
+    tracker = Tracker(tracked, folder)
+    while (code := exit_code(folder, parent)) is None:
+        tracker.look()
+        time.sleep(LOOK_EVERY)
+    if tracker.failed and tracker.retry_at - time.monotonic() > TRY_AGAIN_AFTER - 2:
+        told(tracker.stage, tracker.failed)  # a moment ago: to ask again would only take longer
+        return
+    try:
+        if outcome := tracker.finish(code):
+            say(outcome)
+    except Exception as error:  # of the store, of log.py, of ours: each is told as what it is
+        if code == 0:
+            told(tracker.stage, error)
+
+
+def exit_code(folder: Path, parent: int) -> int | None:
+    """The process's exit code, KILLED where whoever would write it is gone, None while it runs."""
+    if (folder / "code").exists():
+        return int((folder / "code").read_text() or KILLED)
+    return None if os.getppid() == parent else KILLED
+
+
+def wait(folder: Path, parent: int) -> int:
+    """The exit code of a process that there is nothing to do for while it runs."""
+    while (code := exit_code(folder, parent)) is None:
+        time.sleep(LOOK_EVERY)
+    return code
+
+
+def rows_so_far(folder: Path) -> list[list[str]]:
+    """The whole rows of the curve that are there, header first."""
+    try:
+        text = (folder / "curve.csv").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+
+
+class Tracker:
+    """Follows one process; whatever fails here is kept for the end, and the process goes on."""
+
+    def __init__(self, tracked: Tracked, folder: Path) -> None:
+        self.tracked, self.stage, self.folder = tracked, tracked.stage, folder
+        self.tags = provenance(tracked)
+        self.began = self.shown = time.monotonic()
+        self.experiment: Experiment | None = None
+        self.run: runs.Run | None = None
+        self.failed: Exception | None = None
+        self.retry_at = 0.0
+
+    def connect(self) -> None:
+        """Reach the store, and close what a killed tracker left open there."""
+        if self.experiment is None:
+            self.experiment = store.connect()
+            runs.end_open_run(self.stage, "KILLED")
+
+    def look(self) -> None:
+        """What is done again and again while the process runs."""
+        now = time.monotonic()
+        if now < self.retry_at or (self.experiment and now - self.shown < SHOW_EVERY):
+            return
+        self.shown = now
+        try:
+            self.connect()
+            found = list(points(rows_so_far(self.folder)))
+            if found or now - self.began > OPEN_AFTER:
+                self.show(found)
+            self.failed = None
+        except Exception as error:  # a mistake of ours, too, is told when the process has ended
+            self.failed, self.retry_at = error, time.monotonic() + TRY_AGAIN_AFTER
+
+    def show(self, found: Sequence[Point]) -> None:
+        """Have the run open, with these points in it."""
+        assert self.experiment
+        if self.run is None:
+            self.run = runs.open_run(self.experiment, self.stage, self.tags)
+        with store.alone():
+            runs.add_points(self.run, found)
+
+    def finish(self, code: int) -> str:
+        """What is done when the process has ended: the outcome in a line."""
+        if code == 0:
+            self.connect()
+            assert self.experiment
+            return runs.log_stage(self.experiment, self.tracked, self.tags, run=self.run)
+        if self.run:
+            self.show(list(points(rows_so_far(self.folder))))
+            runs.end_open_run(self.stage, "KILLED" if code == KILLED else "FAILED")
+        return ""

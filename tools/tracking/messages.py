@@ -1,0 +1,36 @@
+"""What the tracker prints, on standard error, beside what the process prints there."""
+
+import sys
+import traceback
+
+from lib.errors import UserError
+from lib.pipeline import Stage
+from tools.tracking import notes, runs, store
+
+
+def say(message: str) -> None:
+    """One line of the log."""
+    print(f"MLflow: {message}", file=sys.stderr, flush=True)
+
+
+def warn(message: str) -> None:
+    """One line that nobody should miss."""
+    print(f"WARNING: {message}", file=sys.stderr, flush=True)
+
+
+def told(stage: Stage, error: Exception) -> None:
+    """Say why a stage is not logged, each kind of reason as what it is; mistakes are noted."""
+    if isinstance(error, runs.LogError):
+        message = f"logging {stage.address} failed: a mistake in {error}"
+    elif store.is_outage(error) or isinstance(error, UserError | OSError):
+        then = "afterwards" if isinstance(error, UserError) else "when it is back"
+        warn(
+            f"MLflow at {store.shown_uri()}: {store.reason(error)} The results are complete on "
+            f"disk; log them with `make relog` {then}."
+        )
+        return
+    else:
+        lines = "".join(traceback.format_exception(error))
+        message = f"logging {stage.address} failed: a mistake in tools/tracking\n{lines}"
+    print(f"ERROR: {message}", file=sys.stderr, flush=True)
+    notes.remember_error(stage.address, message.partition("\n")[0])

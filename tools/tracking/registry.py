@@ -1,0 +1,90 @@
+"""MLflow's model registry: a version for each model that was trained on what is committed.
+
+The newest version bears the alias `candidate`. That `champion` follows main is the workflow's part
+(tools/job/registry.py).
+"""
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import RunInfo
+
+from lib.pipeline import Stage
+from lib.repository import ROOT
+from tools.tracking import without_password
+from tools.tracking.results import artifacts_of
+from tools.tracking.stages import Tracked, md5_of_file
+from tools.tracking.store import experiment_name, is_local
+
+ALIAS = "candidate"
+
+
+def register_models(run: RunInfo, tracked: Tracked, tags: Mapping[str, str]) -> None:
+    """Make the models among a stage's outs versions in the registry.
+
+    Which files are models, and what they are called, `artifacts:` in dvc.yaml says. Nothing happens
+    without a server, or with uncommitted code. A server that cannot do it costs a line, no result.
+
+    Args:
+        run: that has the stage's outs as its artifacts.
+        tracked: the stage whose outs they are.
+        tags: what traces the files as they are now (`provenance`).
+    """
+    if is_local() or tags.get("git.dirty") == "true":
+        return
+    try:
+        for name, path in models_of(tracked).items():
+            version = register(run, name, path, tracked.stage, tags)
+            print(f"MLflow: {name} is version {version}, {ALIAS}", file=sys.stderr)
+    except Exception as error:  # the client's, the server's and the network's own, of many classes
+        reason = without_password(" ".join(str(error).split()))[:200]
+        print(f"WARNING: the models are not in MLflow's registry: {reason}", file=sys.stderr)
+
+
+def models_of(tracked: Tracked) -> dict[str, str]:
+    """The path of each model that the stage writes, by its name in dvc.yaml."""
+    return {
+        model.name: model.path
+        for model in tracked.pipeline.artifacts
+        if model.kind == "model"
+        and any(Path(model.path).is_relative_to(out) for out in artifacts_of(tracked.stage))
+    }
+
+
+def register(run: RunInfo, model: str, path: str, stage: Stage, tags: Mapping[str, str]) -> str:
+    """The version that this model has, made where there is none, with the alias moved to it."""
+    client, project = mlflow.MlflowClient(), experiment_name()
+    name = re.sub(r"[/:'\"]", "-", f"{project}-{model}")  # all projects on a server share names
+    about = {"project": project, "dvc.md5": md5_of_file(ROOT / path), "dvc.path": path}
+    about |= {key: tags[key] for key in ("git.commit", "git.tag", "git.branch") if key in tags}
+    try:  # to ask for the name by a filter finds nothing on servers of the 2.x line
+        client.get_registered_model(name)
+    except Exception as error:
+        if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        client.create_registered_model(name)
+    versions = [
+        found
+        for found in client.search_model_versions(f"name = '{name}'")
+        if found.tags.get("dvc.md5") == about["dvc.md5"]
+    ]
+    if not versions:
+        source = f"{run.artifact_uri}/{place_in_run(path, stage)}"
+        versions = [
+            client.create_model_version(name, source, run.run_id, tags=about, await_creation_for=0)
+        ]
+    version = max(versions, key=lambda found: int(found.version)).version
+    client.set_registered_model_alias(name, ALIAS, version)
+    return str(version)
+
+
+def place_in_run(path: str, stage: Stage) -> str:
+    """Where a file of the stage's outs is among the run's artifacts."""
+    for out, place in artifacts_of(stage).items():
+        if Path(path).is_relative_to(out):
+            inner = Path(path).relative_to(out) if out != path else Path(Path(path).name)
+            return (Path(place) / inner).as_posix()
+    return Path(path).name

@@ -1,0 +1,51 @@
+"""Logs what MLflow is missing, from the files on disk: `make relog`."""
+
+from collections.abc import Sequence
+
+from mlflow.entities import Experiment
+
+from lib.errors import UserError
+from lib.repository import ROOT
+from tools.tracking import runs, store
+from tools.tracking.messages import say, told, warn
+from tools.tracking.stages import Tracked, provenance, tracked_stages
+
+
+def relog(names: Sequence[str]) -> bool:
+    """Log what MLflow is missing, from the files on disk; whether all of it is there now."""
+    stages = tracked_stages()
+    if names:
+        known = {each.stage.address: each for each in stages}
+        if unknown := [name for name in names if name not in known]:
+            raise UserError(
+                f"no stage is called {', '.join(unknown)}. There are: {', '.join(known) or 'none'}."
+            )
+        stages = [known[name] for name in names]
+    if not stages:
+        print("There is no stage yet, so there is nothing to log.")
+        return True
+    try:
+        experiment = store.connect()
+    except Exception as error:  # the store's own, of many classes
+        told(stages[0].stage, error)
+        return False
+    logged = [relog_one(experiment, each) for each in stages]
+    return all(logged)
+
+
+def relog_one(experiment: Experiment, tracked: Tracked) -> bool:
+    """Log one stage, unless MLflow has it; whether it has now."""
+    stage = tracked.stage
+    outs = (*stage.outs, *stage.metrics, *stage.plots)
+    if missing := [path for path in outs if not (ROOT / path).exists()]:
+        warn(
+            f"{stage.address}: missing: {', '.join(missing)}. `dvc pull` or `make run` brings it.",
+        )
+        return False
+    try:
+        runs.end_open_run(stage, "KILLED")
+        say(runs.log_stage(experiment, tracked, provenance(tracked), ask_store=True))
+    except Exception as error:  # as in follow
+        told(stage, error)
+        return False
+    return True

@@ -1,0 +1,143 @@
+"""A stage's results as MLflow takes them: parameters, metrics and curves, from its files.
+
+What MLflow cannot take is left out and told, never an error: results are files first.
+"""
+
+import csv
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lib.errors import UserError
+from lib.nested import flat
+from lib.pipeline import Stage
+from lib.revisions import parse
+from tools.tracking.stages import process_of
+
+STEPS = ("epoch", "step")  # the first column of a CSV file that is a curve
+ARTIFACTS = "artifacts/"  # outs below it go to MLflow; data stay DVC's
+MOST_OF_A_NAME, MOST_OF_A_VALUE = 250, 5000  # characters, on servers of the 2.x line too
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a curve."""
+
+    name: str
+    step: int
+    value: float
+
+
+@dataclass
+class Results:
+    """What is logged of a stage; `left_out` has a line for each thing that is not."""
+
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    curves: list[Point] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def results_of(stage: Stage) -> Results:
+    """Everything in the files of a stage that has run."""
+    results = Results()
+    own = process_of(stage)
+    for key, value in stage.params.items():
+        # The process's own section goes without its name: `lr`, not `train.lr`.
+        values = flat(value) if key == own else {key: value}
+        nested = flat(values)
+        results.params |= {allowed(name): shortened(value) for name, value in nested.items()}
+    several = len(stage.metrics) > 1
+    for path in stage.metrics:
+        add_metrics(results, path, f"{Path(path).stem}_" if several else "")
+    for file in curve_files(stage):
+        with file.open(encoding="utf-8", errors="replace", newline="") as lines:
+            results.curves += points(list(csv.reader(lines)))
+    return results
+
+
+def add_metrics(results: Results, path: str, prefix: str) -> None:
+    """Take a metrics file into the results: numbers as metrics, texts as parameters."""
+    try:
+        content = parse(path, Path(path).read_bytes())
+    except (UserError, OSError) as error:
+        results.left_out.append(f"{path} {error}")
+        return
+    for key, value in flat(content, "_").items():
+        name = allowed(f"{prefix}{key}")
+        if isinstance(value, bool | int | float):
+            if name in results.metrics:
+                results.left_out.append(f"{path}: {key}: {name} is there already")
+            else:
+                results.metrics[name] = float(value)
+                if name != f"{prefix}{key}":
+                    results.left_out.append(f"{path}: {key}: logged as {name}, which MLflow takes")
+        elif isinstance(value, str):
+            results.params.setdefault(name, shortened(value))
+        else:
+            kind = "null" if value is None else f"a {type(value).__name__}"
+            results.left_out.append(f"{path}: {key or 'the file'} is {kind}, not a number")
+
+
+def allowed(name: str) -> str:
+    """A name that every MLflow server takes: `precision@10` as `precision_10`."""
+    plain = re.sub(r"[^\w./ -]", "_", name)
+    # As a path, which it becomes on some stores, it must lead nowhere else.
+    parts = [part if part.strip(".") else "_" * len(part) for part in plain.split("/") if part]
+    return "/".join(parts)[:MOST_OF_A_NAME] or "_"
+
+
+def shortened(value: Any) -> str:
+    """A parameter's value as text, cut to what servers take."""
+    text = str(value)
+    return text if len(text) <= MOST_OF_A_VALUE else text[: MOST_OF_A_VALUE - 1] + "…"
+
+
+# ---- curves
+
+
+def curve_files(stage: Stage) -> list[Path]:
+    """The CSV files of a stage whose first column is an epoch or a step."""
+    found: list[Path] = []
+    for path in map(Path, (*stage.outs, *stage.plots)):
+        found += sorted(path.glob("*.csv")) if path.is_dir() else [path]
+    return [file for file in found if file.suffix == ".csv" and file.is_file() and is_curve(file)]
+
+
+def is_curve(file: Path) -> bool:
+    """Whether a file's header says so."""
+    with file.open(encoding="utf-8", errors="replace", newline="") as lines:
+        header = next(csv.reader([lines.readline()]), [])
+    return bool(header) and header[0] in STEPS
+
+
+def points(rows: list[list[str]]) -> Iterator[Point]:
+    """The values in the rows of a CSV file, header first; what is no number is passed over."""
+    for row in rows[1:]:
+        step = number(row[0]) if row else None
+        if step is None or not math.isfinite(step):
+            continue
+        for name, cell in zip(rows[0][1:], row[1:], strict=False):
+            if (value := number(cell)) is not None:
+                yield Point(allowed(name), int(step), value)
+
+
+def number(cell: str) -> float | None:
+    """A cell as a number."""
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def artifacts_of(stage: Stage) -> Mapping[str, str]:
+    """The outs that are logged as files, and the folder in the run that each goes to.
+
+    The only folder of a stage goes to the root of the run's artifacts.
+    """
+    outs = [out for out in stage.outs if out.startswith(ARTIFACTS) and Path(out).exists()]
+    folders = [out for out in outs if Path(out).is_dir()]
+    return {out: Path(out).name if out in folders and len(folders) > 1 else "" for out in outs}

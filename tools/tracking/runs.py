@@ -1,0 +1,234 @@
+"""A stage's run in MLflow: opened, filled from the stage's files, ended, found again."""
+
+import runpy
+import sys
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import Experiment, Metric, Param, RunInfo, RunTag
+from mlflow.exceptions import MlflowException
+
+from lib.pipeline import Stage
+from lib.repository import ROOT
+from tools.tracking import notes
+from tools.tracking.registry import register_models
+from tools.tracking.results import Point, Results, allowed, artifacts_of, results_of
+from tools.tracking.stages import Tracked, checksums, process_of
+from tools.tracking.store import (
+    alone,
+    experiment_name,
+    is_outage,
+    run_url,
+    shown_uri,
+)
+
+METRICS_AT_ONCE, OTHERS_AT_ONCE = 1000, 100  # what MLflow takes in a request
+
+
+class LogError(Exception):
+    """A process's own log.py raised; the traceback is shown, the results are complete."""
+
+
+@dataclass
+class Run:
+    """A run that is open in MLflow, and which points of its curves are there already."""
+
+    info: RunInfo
+    logged: set[tuple[str, int]] = field(default_factory=set)
+
+
+# ---- writing
+
+
+def open_run(experiment: Experiment, stage: Stage, tags: dict[str, str]) -> Run:
+    """Start a run, which MLflow shows as running."""
+    keys = {allowed(key): value for key, value in tags.items()}
+    with alone():
+        client = mlflow.MlflowClient()
+        run = client.create_run(experiment.experiment_id, tags=keys, run_name=stage.address)
+    notes.write(stage.address, open=run.info.run_id)
+    return Run(run.info)
+
+
+def add_points(run: Run, found: Iterable[Point]) -> None:
+    """Log the points of curves that the run has not got yet."""
+    new = [point for point in found if (point.name, point.step) not in run.logged]
+    now = int(time.time() * 1000)
+    metrics = [Metric(point.name, point.value, now, point.step) for point in new]
+    for start in range(0, len(new), METRICS_AT_ONCE):
+        batch = slice(start, start + METRICS_AT_ONCE)
+        mlflow.MlflowClient().log_batch(run.info.run_id, metrics=metrics[batch])
+        run.logged |= {(point.name, point.step) for point in new[batch]}
+
+
+def fill(
+    run: Run, stage: Stage, results: Results, tags: dict[str, str], found_by: dict[str, str]
+) -> None:
+    """Log everything that a stage's files hold, and what its process's log.py adds; end the run.
+
+    Args:
+        run: that is open.
+        stage: that has run.
+        results: what its files hold.
+        tags: its provenance, which runs that log.py nests below get as well.
+        found_by: further tags, of the stage's run alone.
+    """
+    client, run_id = mlflow.MlflowClient(), run.info.run_id
+    add_points(run, results.curves)
+    # Of several values of a name, MLflow shows that of the last step as the run's.
+    last: dict[str, int] = {}
+    for name, step in run.logged:
+        last[name] = max(step, last.get(name, 0))
+    now = int(time.time() * 1000)
+    metrics = [Metric(k, v, now, last.get(k, 0)) for k, v in results.metrics.items()]
+    params = [Param(key, value) for key, value in results.params.items()]
+    labels = [RunTag(allowed(key), value) for key, value in (tags | found_by).items()]
+    for start in range(0, len(metrics), METRICS_AT_ONCE):
+        client.log_batch(run_id, metrics=metrics[start : start + METRICS_AT_ONCE])
+    for start in range(0, max(len(params), len(labels)), OTHERS_AT_ONCE):
+        batch = slice(start, start + OTHERS_AT_ONCE)
+        client.log_batch(run_id, params=params[batch], tags=labels[batch])
+    for path, place in artifacts_of(stage).items():
+        log = client.log_artifacts if Path(path).is_dir() else client.log_artifact
+        log(run_id, path, place or None)
+    if call_log(stage, run_id):
+        nested = f"tags.`mlflow.parentRunId` = '{run_id}'"
+        for child in client.search_runs([run.info.experiment_id], filter_string=nested):
+            client.log_batch(child.info.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+    client.set_terminated(run_id, "FINISHED")
+    notes.write(stage.address, open="")
+
+
+def call_log(stage: Stage, run_id: str) -> bool:
+    """Let a process's log.py, where there is one, add to the stage's run; whether there is one.
+
+    Raises:
+        LogError: it has a mistake; an error of the store is raised as it is.
+    """
+    file = ROOT / "lab/processes" / process_of(stage) / "log.py"
+    if not process_of(stage) or not file.is_file():
+        return False
+    try:
+        log = runpy.run_path(str(file))["log"]
+        with mlflow.start_run(run_id=run_id):
+            log(mlflow, dict(stage.params))
+    except Exception as error:
+        if is_outage(error):
+            raise
+        mlflow.MlflowClient().set_terminated(run_id, "FAILED")
+        notes.write(stage.address, open="")
+        raise LogError(f"{file.relative_to(ROOT)}\n{''.join(traceback_of(error, file))}") from error
+    return True
+
+
+def traceback_of(error: Exception, file: Path) -> list[str]:
+    """A traceback from the user's file on."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = next((n for n, frame in enumerate(frames) if Path(frame.filename) == file), 0)
+    lines = traceback.format_list(frames[own:]) + traceback.format_exception_only(error)
+    return ["Traceback (most recent call last):\n", *lines]
+
+
+# ---- a stage whose files are there
+
+
+def log_stage(
+    experiment: Experiment,
+    tracked: Tracked,
+    tags: dict[str, str],
+    *,
+    run: Run | None = None,
+    ask_store: bool = False,
+) -> str:
+    """Log a stage that has run, unless MLflow has this very run already: the outcome in a line.
+
+    Args:
+        experiment: as `connect` returned it.
+        tracked: the stage, whose files are complete.
+        tags: what traces them (`provenance`).
+        run: the one that was opened while the process ran, if any.
+        ask_store: look for the run among all of the experiment, not only for the last one that was
+            logged from this clone.
+    """
+    stage, sums = tracked.stage, checksums(tracked)
+    fingerprint = sums.fingerprint(stage)
+    with alone():
+        known = find(experiment, stage, fingerprint) if ask_store else last_run(stage, fingerprint)
+        if known:
+            if run:  # a query that took long and found nothing new
+                mlflow.MlflowClient().delete_run(run.info.run_id)
+                notes.write(stage.address, open="")
+            register_models(known, tracked, tags)
+            remember(stage, fingerprint, known)
+            return f"already logged: {run_url(known)}"
+    found_by = {"fingerprint": fingerprint, **sums.tags()}
+    run = run or open_run(experiment, stage, tags | found_by)
+    results = results_of(stage)
+    for line in results.left_out:
+        print(f"MLflow: {line}", file=sys.stderr)
+    with alone():
+        fill(run, stage, results, tags, found_by)
+        register_models(run.info, tracked, tags)
+    remember(stage, fingerprint, run.info)
+    return f"logged: {run_url(run.info)}"
+
+
+def find(experiment: Experiment, stage: Stage, fingerprint: str) -> RunInfo | None:
+    """The finished run with this fingerprint; unfinished ones are marked as killed."""
+    client = mlflow.MlflowClient()
+    wanted = f"tags.fingerprint = '{fingerprint}' and tags.stage = '{stage.address}'"
+    for run in client.search_runs([experiment.experiment_id], filter_string=wanted):
+        if run.info.status == "FINISHED":
+            return run.info
+        if run.info.status == "RUNNING":
+            client.set_terminated(run.info.run_id, "KILLED")
+    return None
+
+
+def end_open_run(stage: Stage, status: str) -> None:
+    """End the run that an earlier tracker of this clone left open, because it was killed."""
+    note = notes.read(stage.address)
+    if run_id := note.get("open"):
+        try:
+            with alone():
+                mlflow.MlflowClient().set_terminated(run_id, status)
+        except MlflowException as error:
+            if is_outage(error) and error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                return  # another time
+        notes.write(stage.address, open="")
+
+
+# ---- what was logged from here
+
+
+def remember(stage: Stage, fingerprint: str, run: RunInfo) -> None:
+    """Note what was logged, for `last_run` and for the results commit."""
+    notes.write(
+        stage.address,
+        fingerprint=fingerprint,
+        uri=shown_uri(),
+        run_id=run.run_id,
+        outcome=run_url(run),
+        error="",
+    )
+
+
+def last_run(stage: Stage, fingerprint: str) -> RunInfo | None:
+    """The run that this clone logged last, if it had the same results and MLflow still has it."""
+    note = notes.read(stage.address)
+    if (note.get("fingerprint"), note.get("uri")) != (fingerprint, shown_uri()):
+        return None
+    client = mlflow.MlflowClient()
+    try:
+        run = client.get_run(note["run_id"]).info
+        experiment = client.get_experiment(run.experiment_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    there = (run.lifecycle_stage, run.status, experiment.name)
+    return run if there == ("active", "FINISHED", experiment_name()) else None

@@ -1,0 +1,165 @@
+"""Which stage a process was started for, where it comes from, and what tells its results apart."""
+
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc.dependency.param import ParamsDependency
+from dvc.output import Output
+from dvc.stage import Stage as DvcStage
+
+from lib.pipeline import Pipeline, Stage, open_repo, pipeline_of, place
+from lib.repository import git_or_nothing
+
+RUN = "lab/processes/run"
+MOST_DEPS = 100  # of which the checksum becomes a tag
+
+
+@dataclass(frozen=True)
+class Started:
+    """A process, as `lab/processes/run` started it."""
+
+    process: str
+    arguments: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A stage with all that DVC knows of it, read once."""
+
+    stage: Stage
+    dvc: DvcStage
+    pipeline: Pipeline
+
+
+def tracked_stages() -> list[Tracked]:
+    """Every stage of the work tree that has a command.
+
+    Raises:
+        UserError: DVC cannot read the pipeline.
+    """
+    with open_repo() as repo:
+        pipeline, known = pipeline_of(repo), list(repo.index.stages)
+    pairs = zip(pipeline.stages, known, strict=True)
+    return [Tracked(stage, dvc, pipeline) for stage, dvc in pairs if stage.commands]
+
+
+def started_stage(started: Started) -> Tracked | None:
+    """The stage whose command starts this; DVC's own word first, where several do.
+
+    None where no stage does: what it reads and writes is then not known.
+    """
+    stages = tracked_stages()
+    name = os.environ.get("DVC_STAGE", "")  # set by DVC for the command that it runs
+    starting = [each for each in stages if starts(each.stage, started)]
+    named = [each for each in starting or stages if name and each.stage.name == name]
+    return next(iter([*named, *starting]), None)
+
+
+def process_of(stage: Stage) -> str:
+    """The process that a stage starts first; nothing where it starts none."""
+    return next((name for name, *_ in calls(stage)), "")
+
+
+def starts(stage: Stage, started: Started) -> bool:
+    """Whether one of the stage's commands is this one."""
+    return [started.process, *started.arguments] in calls(stage)
+
+
+def calls(stage: Stage) -> list[list[str]]:
+    """What follows `lab/processes/run` in each command of a stage."""
+    found = []
+    for command in stage.commands:
+        try:
+            words = shlex.split(command)
+        except ValueError:  # an open quote: the shell will complain
+            continue
+        place = next((n for n, word in enumerate(words) if word.endswith(RUN)), None)
+        if place is not None and words[place + 1 :]:
+            found.append(words[place + 1 :])
+    return found
+
+
+# ---- provenance
+
+
+def provenance(tracked: Tracked) -> dict[str, str]:
+    """The tags that trace a run to its code, experiment and machine, as things are now."""
+    stage, made = tracked.stage, outs_of(tracked.pipeline)
+    written = [path for path in (*stage.deps, "params.yaml") if path not in made]
+    server, repository, run = (
+        os.environ.get(f"GITHUB_{name}", "") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")
+    )
+    on_tag = os.environ.get("GITHUB_REF_TYPE") == "tag"
+    commit = os.environ.get("DVC_EXP_BASELINE_REV") or git_or_nothing("rev-parse", "HEAD")
+    tag = git_or_nothing("tag", "--points-at").replace("\n", " ")
+    changed = git_or_nothing("status", "--porcelain", "--", *written)
+    process = process_of(stage)
+    tags = {
+        "stage": stage.address,
+        "git.commit": commit,
+        "git.tag": os.environ.get("GITHUB_REF_NAME", "") if on_tag else tag,
+        "git.branch": git_or_nothing("branch", "--show-current"),
+        "git.dirty": str(bool(changed)).lower(),
+        "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
+        "workflow.run_url": f"{server}/{repository}/actions/runs/{run}" if run else "",
+    }
+    tags["mlflow.source.git.commit"] = tags["git.commit"]  # these three MLflow's UI shows
+    tags["mlflow.source.git.branch"] = tags["git.branch"]
+    tags["mlflow.source.name"] = f"lab/processes/{process}/main.py" if process else ""
+    return {key: value for key, value in tags.items() if value}
+
+
+def outs_of(pipeline: Pipeline) -> set[str]:
+    """What the stages of the pipeline write."""
+    return {
+        path for stage in pipeline.stages for path in (*stage.outs, *stage.metrics, *stage.plots)
+    }
+
+
+# ---- what tells results apart
+
+
+@dataclass(frozen=True)
+class Checksums:
+    """DVC's md5 of each dep and each out of a stage; empty for what is missing."""
+
+    deps: Mapping[str, str]
+    outs: Mapping[str, str]
+
+    def fingerprint(self, stage: Stage) -> str:
+        """The same for two runs on the same deps and parameters that had the same outs."""
+        content = [stage.address, dict(self.deps), dict(stage.params), dict(self.outs)]
+        text = json.dumps(content, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def tags(self) -> dict[str, str]:
+        """A tag for each dep."""
+        known = [(path, md5) for path, md5 in self.deps.items() if md5]
+        return {f"dvc.dep.{path}": md5 for path, md5 in known[:MOST_DEPS]}
+
+
+def checksums(tracked: Tracked) -> Checksums:
+    """Of the files as they are now. DVC keeps what it has hashed, so it does so only once."""
+    top = tracked.dvc.repo.root_dir
+    deps = [dep for dep in tracked.dvc.deps if not isinstance(dep, ParamsDependency)]
+    return Checksums(
+        {place(dep, top): md5_of(dep) for dep in deps},
+        {place(out, top): md5_of(out) for out in tracked.dvc.outs},
+    )
+
+
+def md5_of(item: Output) -> str:
+    """Of what is on disk, else of what dvc.lock has."""
+    found = item.get_hash() if item.exists else item.hash_info
+    return str(found.value or "") if found else ""
+
+
+def md5_of_file(file: Path) -> str:
+    """The md5 of a file's bytes."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "md5").hexdigest()

@@ -1,0 +1,185 @@
+"""Where runs go: the server at MLFLOW_URL, or the store embedded in the repository.
+
+The embedded store, `mlflow.db` with the artifacts in `mlruns/`, is made beside its place and moved
+there whole, so that a start that is interrupted, or two at once, leave none that is half made.
+"""
+
+import fcntl
+import logging
+import os
+import re
+import shutil
+import sqlite3
+import textwrap
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
+
+from lib.errors import UserError
+from lib.params import FILE, read_yaml
+from lib.repository import ROOT
+from tools.tracking import without_password
+
+EXPERIMENTS = (".dvc", "tmp", "exps")  # where DVC runs `dvc exp run --temp` and `--queue`
+
+
+def home() -> Path:
+    """The repository whose store is meant: of an experiment in a temporary clone, its own."""
+    for parent in ROOT.parents:
+        if parent.parts[-3:] == EXPERIMENTS:
+            return parent.parents[2]
+    return ROOT
+
+
+LOCAL_FILE = home() / "mlflow.db"
+
+
+def is_local() -> bool:
+    """Whether runs go to the embedded store."""
+    return not os.environ.get("MLFLOW_URL")
+
+
+def tracking_uri() -> str:
+    """The address as MLflow takes it; the file by a relative path, whose characters are plain."""
+    return os.environ.get("MLFLOW_URL") or f"sqlite:///{os.path.relpath(LOCAL_FILE)}"
+
+
+def shown_uri() -> str:
+    """The address as it may be shown: no user and password in it."""
+    return without_password(os.environ.get("MLFLOW_URL") or LOCAL_FILE.name)
+
+
+def experiment_name() -> str:
+    """Under which name the project's runs are grouped."""
+    return str(read_yaml(ROOT / FILE)["experiment"])
+
+
+def connect() -> Experiment:
+    """The project's experiment, made where it is missing; mlflow points at its store afterwards.
+
+    Raises:
+        MlflowException, OSError and others of MLflow's clients: the store cannot be reached.
+        UserError: the experiment was deleted.
+    """
+    for name, level in (("alembic", "WARNING"), ("mlflow", "ERROR"), ("urllib3", "ERROR")):
+        logging.getLogger(name).setLevel(level)
+    if is_local() and not LOCAL_FILE.exists():
+        make_embedded()
+    mlflow.set_tracking_uri(tracking_uri())
+    client, name = client_of_this_version(), experiment_name()
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        place = (home() / "mlruns").as_uri() if is_local() else None
+        try:
+            experiment = client.get_experiment(client.create_experiment(name, place))
+        except MlflowException as error:  # made by another tracker since the question
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise error
+    if experiment.lifecycle_stage != "active":
+        raise UserError(
+            f"the experiment {name} was deleted in MLflow: restore it there, or change "
+            f"`experiment` in {FILE}."
+        )
+    mlflow.set_experiment(experiment_id=experiment.experiment_id)
+    return experiment
+
+
+# ---- the embedded store
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One writer of the embedded store at a time; of a server, as many as there are."""
+    if not is_local():
+        yield
+        return
+    (home() / ".mlflow").mkdir(exist_ok=True)
+    with (home() / ".mlflow" / "store.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def make_embedded() -> None:
+    """Make the store, or migrate it to this MLflow's version, beside its place; move it there."""
+    from mlflow.store.db import utils as database  # and alembic: a second, for the first start
+
+    with alone():
+        found = LOCAL_FILE.exists()
+        for rest in LOCAL_FILE.parent.glob(f"{LOCAL_FILE.name}.new*"):
+            rest.unlink()
+        new = LOCAL_FILE.with_name(f"{LOCAL_FILE.name}.new")
+        if found:
+            shutil.copy(LOCAL_FILE, new)
+        engine = database.create_sqlalchemy_engine(f"sqlite:///{os.path.relpath(new)}")
+        database._upgrade_db(engine) if found else database._initialize_tables(engine)
+        engine.dispose()
+        with closing(sqlite3.connect(new)) as connection:
+            # `make ui` may read while a run is logged, and 60 small commits take half the time.
+            connection.execute("PRAGMA journal_mode = WAL")
+        new.replace(LOCAL_FILE)
+
+
+def client_of_this_version() -> mlflow.MlflowClient:
+    """MLflow's client, with the embedded store migrated where an older MLflow made it.
+
+    Raises:
+        UserError: the embedded store is of a newer MLflow, or damaged.
+    """
+    try:
+        return mlflow.MlflowClient()
+    except MlflowException as error:
+        if not is_local() or "out-of-date database schema" not in str(error):
+            raise
+    try:
+        make_embedded()
+        return mlflow.MlflowClient()
+    except Exception as error:  # alembic's and sqlite's own, of many classes
+        raise UserError(
+            f"{LOCAL_FILE.name} is of a newer MLflow or damaged ({' '.join(str(error).split())}): "
+            "move it away, a new one is made."
+        ) from None
+
+
+# ---- messages
+
+
+def run_url(run: mlflow.entities.RunInfo) -> str:
+    """Where a person looks at a run."""
+    if is_local():
+        return f"run {run.run_name} in {LOCAL_FILE.name} (`make ui` shows it)"
+    return f"{shown_uri().rstrip('/')}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+
+
+def reason(error: BaseException) -> str:
+    """One line for why a store cannot be used, with what to do where that is known."""
+    text = without_password(" ".join(str(error).split())) or type(error).__name__
+    if isinstance(error, UserError):
+        return text
+    if re.search(r"\b(401|403)\b|Access ?Denied|InvalidAccessKeyId|SignatureDoesNotMatch", text):
+        what = (
+            "it refused the credentials: check MLFLOW_TRACKING_USERNAME, "
+            "MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN and the AWS_ keys"
+        )
+    elif "NoCredentials" in type(error).__name__:
+        what = "the artifacts' storage wants credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"  # noqa: E501
+    elif re.search(r"timed out|Read timed out|ConnectTimeout", text):
+        what = "it did not answer in time"
+    elif re.search(r"Connection refused|Failed to establish|Name or service|resolve", text):
+        what = "nothing answers at this address: is the server up, and MLFLOW_URL right?"
+    else:
+        what = f"{type(error).__name__}:"
+    return f"{what} ({textwrap.shorten(text, 300, placeholder=' …')})."
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether an error comes from the store or the way there, not from the code that logs."""
+    if isinstance(error, MlflowException):
+        return error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+    modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    ours = {"requests", "urllib3", "boto3", "botocore", "s3transfer", "sqlalchemy", "sqlite3"}
+    return bool(modules & ours) or isinstance(error, ConnectionError | TimeoutError)

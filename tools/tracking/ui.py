@@ -1,0 +1,42 @@
+"""Serves the MLflow store in the repository's root, and says where.
+
+tools/within --dev . python -m tools.tracking.ui [PORT]     (make ui PORT=…)
+"""
+
+import os
+import socket
+import sys
+
+from lib.repository import ROOT
+from tools.tracking import SETTINGS, without_password
+
+
+def free_port(wanted: int) -> int:
+    """The wanted port, or another where somebody has it."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise OSError("no port is free on 127.0.0.1")
+
+
+def main() -> None:
+    """Become the server, or say in a line why not."""
+    if os.environ.get("MLFLOW_URL"):
+        where = without_password(os.environ["MLFLOW_URL"])
+        sys.exit(f"MLFLOW_URL is set: runs go to {where}, look there.")
+    if not (ROOT / "mlflow.db").exists():
+        sys.exit("mlflow.db is missing: `make run` makes it.")
+    port = free_port(int(sys.argv[1]) if len(sys.argv) > 1 else 5000)
+    print(f"MLflow: http://127.0.0.1:{port} (up in some seconds; Ctrl-C ends it)", flush=True)
+    serve = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    serve += ["--backend-store-uri", "sqlite:///mlflow.db"]
+    os.chdir(ROOT)
+    os.execvpe("mlflow", serve, os.environ | SETTINGS)
+
+
+if __name__ == "__main__":
+    main()
