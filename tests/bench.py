@@ -8,7 +8,7 @@ its reference take turns (A B A B …), and the medians are compared. Measured a
     pipeline  every stage anew, environments in place, against one plain script (bench_script.py)
     repro     `dvc repro` with nothing changed, against `dvc status`
     epoch     a training epoch on 200,000 rows, against bare slicing and the per-row DataLoader
-    start     `lab/processes/run NAME`, against the same interpreter called directly
+    start     `lab/processes/run NAME` to the first line of main.py, against python main.py
     runtime   a prediction through the rehearsed runtime, against onnxruntime called directly
     setup     the environments of `make run`, against `pip install` of the same packages into one
 
@@ -306,18 +306,20 @@ def train_per_row(X: "Tensor", y: "Tensor", hidden: list[int]) -> None:
 
 
 def measure_start(scratch: Path, turns: int) -> list[Comparison]:
-    """A process that does nothing: what stands between the command and its first line."""
+    """What stands between the command and a process's first line."""
     project = copy_project(scratch / "start")
     main = f"{PROCESSES}/prepare_data/main.py"
-    (project.folder / main).write_text("pass\n")
+    (project.folder / main).write_text("import time\nprint(time.time(), flush=True)\n")
     python = environment_of(project, f"{PROCESSES}/prepare_data") / "bin/python"
-    root = str(project.folder)
-    competitors = {
-        "run": lambda: project.run(f"{PROCESSES}/run", "prepare_data"),
-        "python": lambda: project.run(str(python), main, PYTHONPATH=root),
-    }
-    run, direct = take_turns(competitors, 8 * turns).values()
-    return [Comparison("run NAME, an empty main.py", "python main.py", run, direct, 0.05, True)]
+    commands = {"run": (f"{PROCESSES}/run", "prepare_data"), "python": (str(python), main)}
+    taken: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(turns):
+        for name, command in commands.items():
+            began = time.time()
+            output = project.run(*command, PYTHONPATH=str(project.folder))
+            taken[name].append(float(output.split()[0]) - began)
+    what = "run NAME, to the first line of main.py"
+    return [Comparison(what, "python main.py", taken["run"], taken["python"], 0.05, True)]
 
 
 # ---- runtime
