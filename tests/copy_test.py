@@ -353,7 +353,7 @@ def updated(tmp_path_factory):
     """A project without the example, and what an update to a later version made of it.
 
     The later version changes the README, the example, lib/, tools/ and the workflow; so did the
-    project, but for the example, which it has not got.
+    project, but for the example, which it does not have.
     """
     folder = tmp_path_factory.mktemp("update") / "template"
     folder.mkdir()

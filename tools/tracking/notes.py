@@ -14,7 +14,7 @@ FOLDER = ROOT / ".mlflow"
 
 
 def read(stage: str) -> dict[str, Any]:
-    """What is noted of a stage; nothing where that cannot be read."""
+    """What is noted of a stage; empty where that cannot be read."""
     return read_file(file_of(stage))
 
 
@@ -41,7 +41,7 @@ def file_of(stage: str) -> Path:
 
 
 def read_file(file: Path) -> dict[str, Any]:
-    """One note; nothing where it is missing or damaged."""
+    """One note; empty where it is missing or damaged."""
     try:
         return dict(read_json(file))
     except (OSError, ValueError):

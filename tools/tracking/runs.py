@@ -55,7 +55,7 @@ def open_run(experiment: Experiment, stage: Stage, tags: dict[str, str]) -> Run:
 
 
 def add_points(run: Run, found: Iterable[Point]) -> None:
-    """Log the points of curves that the run has not got yet."""
+    """Log the points of curves that the run does not have yet."""
     new = [point for point in found if (point.name, point.step) not in run.logged]
     now = int(time.time() * 1000)
     metrics = [Metric(point.name, point.value, now, point.step) for point in new]

@@ -61,7 +61,7 @@ def started_stage(started: Started) -> Tracked | None:
 
 
 def process_of(stage: Stage) -> str:
-    """The process that a stage starts first; nothing where it starts none."""
+    """The process that a stage starts first; empty where it starts none."""
     return next((name for name, *_ in calls(stage)), "")
 
 
