@@ -20,7 +20,9 @@ HOSTILE = "<script>alert(1)</script> & 'co'"
 def two_runs(finished, tmp_path_factory):
     """A project with two commits of results, the older called `before`, the newer HEAD."""
     project = finished.copied(tmp_path_factory.mktemp("analysis") / "a projëct")
-    project.git("commit", "--quiet", "--amend", "--no-verify", "--message", HOSTILE)
+    # Empty where the results are those that the template has.
+    amend = ("--amend", "--allow-empty", "--no-verify", "--message", HOSTILE)
+    project.git("commit", "--quiet", *amend)
     project.git("tag", "before")
     project.edit("params.yaml", "lr: 0.001", "lr: 0.01")
     project.edit("params.yaml", "test_size: 0.15", "test_size: 0.2")

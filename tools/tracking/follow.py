@@ -8,6 +8,7 @@ import csv
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mlflow.entities import Experiment
@@ -15,7 +16,7 @@ from mlflow.entities import Experiment
 from lib.errors import UserError
 from tools.tracking import runs, store
 from tools.tracking.messages import say, told, warn
-from tools.tracking.results import Point, points
+from tools.tracking.results import Point, curve_files, points
 from tools.tracking.stages import Started, Tracked, provenance, started_stage
 
 LOOK_EVERY = 0.05  # seconds: whether the process has ended
@@ -66,10 +67,10 @@ def wait(folder: Path, parent: int) -> int:
     return code
 
 
-def rows_so_far(folder: Path) -> list[list[str]]:
-    """The whole rows of the curve that are there, header first."""
+def rows_so_far(file: Path) -> list[list[str]]:
+    """The whole rows of a curve that are there, header first."""
     try:
-        text = (folder / "curve.csv").read_text(encoding="utf-8", errors="replace")
+        text = file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
     return list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
@@ -82,6 +83,7 @@ class Tracker:
         self.tracked, self.stage, self.folder = tracked, tracked.stage, folder
         self.tags = provenance(tracked)
         self.began = self.shown = time.monotonic()
+        self.began_at = time.time()
         self.experiment: Experiment | None = None
         self.run: runs.Run | None = None
         self.failed: Exception | None = None
@@ -101,12 +103,19 @@ class Tracker:
         self.shown = now
         try:
             self.connect()
-            found = list(points(rows_so_far(self.folder)))
+            found = self.curves()
             if found or now - self.began > OPEN_AFTER:
                 self.show(found)
             self.failed = None
         except Exception as error:  # a mistake of ours, too, is told when the process has ended
             self.failed, self.retry_at = error, time.monotonic() + TRY_AGAIN_AFTER
+
+    def curves(self) -> list[Point]:
+        """The points that are there so far: in `curve.csv`, and in outs that the process fills."""
+        files = [self.folder / "curve.csv"]
+        with suppress(OSError):  # an out that is being replaced
+            files += [f for f in curve_files(self.stage) if f.stat().st_mtime >= self.began_at]
+        return [point for file in files for point in points(rows_so_far(file))]
 
     def show(self, found: Sequence[Point]) -> None:
         """Have the run open, with these points in it."""
@@ -123,6 +132,6 @@ class Tracker:
             assert self.experiment
             return runs.log_stage(self.experiment, self.tracked, self.tags, run=self.run)
         if self.run:
-            self.show(list(points(rows_so_far(self.folder))))
+            self.show(self.curves())
             runs.end_open_run(self.stage, "KILLED" if code == KILLED else "FAILED")
         return ""
