@@ -160,7 +160,7 @@ def executed(project, name):
         "-q",
     )
     file = f"lab/analysis/{name}.ipynb"
-    project.run(*bare, "--nbmake", "--overwrite", "--nbmake-timeout=300", file)
+    project.run(*bare, "-p", "nbmake", "--nbmake", "--overwrite", "--nbmake-timeout=300", file)
     cells = json.loads((project.folder / file).read_text())["cells"]
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.get("name") == "stderr"]

@@ -139,7 +139,7 @@ def test_a_new_process_runs_and_its_test_passes_at_once(blanked):
     assert " passed" in pytest_in(blanked, "lab", "lib/params_test.py")
     blanked.run("tools/within", "--dev", ".", "ruff", "check", ".")
     blanked.run("tools/within", "--dev", ".", "ruff", "format", "--check", ".")
-    blanked.run("tools/within", "--dev", ".", "mypy")
+    blanked.mypy()
     blanked.commit("Two processes")
 
 
@@ -190,7 +190,7 @@ def test_the_readmes_own_pipeline_comes_to_results_by_tag(blanked):
     blanked.run("tools/within", "--dev", ".", "ruff", "format", "--check", "lab")
     assert "train_wine" in blanked.run("make", "run")
     assert " passed" in pytest_in(blanked, "lab", "lib/params_test.py")
-    blanked.run("tools/within", "--dev", ".", "mypy")
+    blanked.mypy()
     blanked.commit("Wines")
     sandbox = Sandbox(blanked)
     try:

@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -128,17 +129,23 @@ def test_what_cannot_change_a_result_runs_no_stage_again(project):
         ("train_dnn_pytorch", ".checkpoints/train_dnn_pytorch.pt"),
     ],
 )
-def test_a_run_killed_in_a_stage_ends_well_the_next_time(finished, tmp_path, stage, sign):
-    clone = Project(make(tmp_path / "clone"))
-    kill_amid(clone, stage, sign)
-    said = clone.run("make", "run")
+def test_a_run_killed_in_a_stage_ends_well_the_next_time(finished, project, stage, sign):
+    forget(project, stage)
+    kill_amid(project, stage, sign)
+    said = project.run("make", "run")
     assert stage in stages_run(said)
-    assert locked(clone) == locked(finished), "as if it had not been killed"
+    assert locked(project) == locked(finished), "as if it had not been killed"
 
 
-def make(folder):
-    folder.mkdir()
-    return folder
+def forget(project, stage):
+    """Leave nothing of a stage, as before its first run; what comes before it is done."""
+    lock = project.folder / "dvc.lock"
+    content = read_yaml(lock)
+    for out in content["stages"].pop(stage)["outs"]:
+        path = project.folder / out["path"]
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    lock.write_text(json.dumps(content))  # JSON is YAML
+    shutil.rmtree(project.folder / ".dvc/cache/runs")
 
 
 def kill_amid(project, stage, sign):
