@@ -13,11 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from lib.comparison import cut, metrics_table, one_line
+from lib.comparison import cut, metrics_table
 from lib.errors import UserError
 from lib.pipeline import read_pipeline
 from lib.repository import ROOT, ask_git, git
 from lib.revisions import WORK_TREE, Revision
+from lib.text import one_line
 from tools.job.job import NOTE, add_to_note, last_line, main, read_note, run, summarise
 from tools.tracking import notes
 
