@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 from lib.pipeline import Out
 from lib.revisions import Revision, changed_rows, changes, flat_metrics, names_of
-from lib.text import one_line
+from lib.text import cell, one_line
 
 Table = tuple[Sequence[str], Sequence[tuple[str, ...]]]
 
@@ -306,11 +306,6 @@ def cut(rows: Sequence[tuple[str, ...]], most: int = LONGEST) -> tuple[list[tupl
         return list(rows), ""
     first = sorted(rows, key=lambda row: row[0].count("."))[:most]
     return first, f"… and {len(rows) - most:,} more"
-
-
-def cell(text: str) -> str:
-    """Text as it stands in a cell of a Markdown table: no markup, link, picture or formula."""
-    return re.sub(r"([\\|<`*$]|\](?=[(\[]))", r"\\\1", one_line(text))
 
 
 def code(text: str) -> str:

@@ -76,14 +76,14 @@ def load_params(model: type[Model], file: Path | str = FILE) -> Model:
     return check_params(read_yaml(file), model, str(file))
 
 
-def read_yaml(file: Path | str) -> Any:
-    """What a YAML 1.2 file says.
+def read_yaml(file: Path | str, *, aliases: bool = False) -> Any:
+    """What a YAML 1.2 file says; with aliases only where it is DVC's, who takes them.
 
     Raises:
         ParamsError: the file is missing, or not YAML as `parse_yaml` takes it.
     """
     try:
-        return parse_yaml(Path(file).read_text(encoding="utf-8"))
+        return parse_yaml(Path(file).read_text(encoding="utf-8"), aliases=aliases)
     except FileNotFoundError:
         raise ParamsError(f"{file} is missing: run from the repository's root.") from None
     except UnicodeDecodeError as error:
@@ -92,7 +92,7 @@ def read_yaml(file: Path | str) -> Any:
         raise ParamsError(f"{file} {error}") from None
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, *, aliases: bool = False) -> Any:
     """What a YAML 1.2 text says, written out: with aliases, a few lines can say a million things.
 
     Raises:
@@ -102,7 +102,7 @@ def parse_yaml(text: str) -> Any:
     try:
         depth = 0
         for event in YAML(typ="safe", pure=True).parse(text):
-            if isinstance(event, AliasEvent):
+            if isinstance(event, AliasEvent) and not aliases:
                 line = event.start_mark.line + 1
                 raise YamlTextError(
                     f"has a YAML alias ('*{event.anchor}', line {line}): write out what it "
@@ -116,7 +116,8 @@ def parse_yaml(text: str) -> Any:
     except (YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
         # The last four are what tags (!!int '', !!bool maybe) end in.
         marks = " A merge left marks in it." if "\n<<<<<<< " in f"\n{text}" else ""
-        raise YamlTextError(f"is not YAML: {' '.join(str(error).split())}{marks}") from None
+        why = printable(" ".join(str(error).split()))
+        raise YamlTextError(f"is not YAML: {why}{marks}") from None
 
 
 def check_params(content: Any, model: type[Model], source: str = FILE) -> Model:
@@ -137,14 +138,19 @@ def check_params(content: Any, model: type[Model], source: str = FILE) -> Model:
 def describe(problem: Any, model: type[BaseModel]) -> str:
     """One of pydantic's problems in a line: the key, what was found, what is allowed."""
     *parents, last = problem["loc"] or ("the file",)
-    key = ".".join(map(str, (*parents, last)))
+    key = printable(".".join(map(str, (*parents, last))))
     if problem["type"] == "extra_forbidden":
-        return unknown(key, str(last), known_keys(model, parents))
+        return unknown(key, printable(str(last)), known_keys(model, parents))
     if problem["type"] == "missing":
         return f"{key} is missing: write it."
     found = "a mapping" if isinstance(problem["input"], Mapping) else repr(problem["input"])
     allowed = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return f"{key} is {found}: it must be {allowed}."
+
+
+def printable(text: str) -> str:
+    """Text whose control characters are shown by their codes: a terminal obeys them."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def unknown(key: str, last: str, known: Sequence[str]) -> str:
@@ -209,7 +215,8 @@ def check_all(root: Path = Path(), file: str = FILE) -> None:
         known = list(dict.fromkeys(key for model in models for key in model.model_fields))
         known += [main.parent.name for main in root.glob("lab/processes/*/main")]
         unread = [str(key) for key in content if key not in known]
-        problems |= {f"{file}: {unknown(key, key, sorted(set(known)))}": None for key in unread}
+        for key in map(printable, unread):
+            problems[f"{file}: {unknown(key, key, sorted(set(known)))}"] = None
     if problems:
         raise ParamsError("\n".join(problems))
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from lib.errors import UserError
 from lib.repository import ROOT, git
+from lib.text import shown_address, without_password
 from tools.job.job import (
     MARK,
     add_to_note,
@@ -28,7 +29,6 @@ from tools.job.job import (
     run,
     run_url,
     summarise,
-    without_password,
 )
 
 PLAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._/+-]*"
@@ -119,7 +119,8 @@ def storage_answers() -> str:
                 f"DVC's remote is not filled in (it is {url or 'not there'!r}): fill in the marks "
                 "in .dvc/config, or set the variables DVC_REMOTE_URL and MLFLOW_S3_ENDPOINT_URL."
             )
-        where = f"{url} at {settings.get('endpointurl', 'its default address')}"
+        endpoint = shown_address(settings.get("endpointurl", "its default address"))
+        where = f"{shown_address(url)} at {endpoint}"
         try:
             remote = repo.cloud.get_remote()
             probe = f"{remote.path}/preflight-{socket.gethostname()}-{os.getpid()}"
@@ -173,7 +174,7 @@ def why_storage_failed(error: Exception) -> str:
         what = "does not answer: is it up, and the address right?"
     else:
         what = "fails:"
-    return f"{what} ({text[:200]})"
+    return f"{what} ({without_password(text)[:200]})"
 
 
 def tracked_data_are_there() -> str:
@@ -205,7 +206,7 @@ def tracked_data_are_there() -> str:
 def mlflow_answers() -> str:
     """Within five seconds, to these credentials."""
     ask_mlflow("experiments/search", max_results="1")
-    return f"MLflow answers: {without_password(os.environ['MLFLOW_URL'])}"
+    return f"MLflow answers: {shown_address(os.environ['MLFLOW_URL'])}"
 
 
 MUST: tuple[Callable[[], str], ...] = (
