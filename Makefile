@@ -52,7 +52,7 @@ setup: environments ## Make every environment, and .venv for the editor
 run: environments ## Run the pipeline and show its results (PIPELINE=folder/dvc.yaml runs another)
 	@tools/within . python -m lib.params
 	@grep -q '^stages: {}' $(PIPELINE) && echo 'There is no stage yet: make process NAME=…' || \
-		tools/within . dvc repro $(PIPELINE)
+		tools/within . python -m tools.job.guarded_dvc repro $(PIPELINE)
 	@tools/within . python -m tools.report.results
 	@tools/within . python -m tools.tracking.check
 
