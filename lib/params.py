@@ -101,8 +101,8 @@ def parse_yaml(text: str, *, aliases: bool = False) -> Any:
     """
     try:
         depth = 0
-        for event in YAML(typ="safe", pure=True).parse(text):
-            if isinstance(event, AliasEvent) and not aliases:
+        for event in () if aliases else YAML(typ="safe", pure=True).parse(text):
+            if isinstance(event, AliasEvent):
                 line = event.start_mark.line + 1
                 raise YamlTextError(
                     f"has a YAML alias ('*{event.anchor}', line {line}): write out what it "
