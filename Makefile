@@ -5,7 +5,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # The arguments of targets. Assigned here, only make's command line can give them, and not an
 # environment that happens to have one of these names (WSL exports NAME).
-$(foreach argument,A AFTER ANYWAY B FILE FOLDERS NAME SET STAGES TEMPLATE UPGRADE VERSION,$(eval $(argument) :=))
+$(foreach argument,A AFTER ALLOW ANYWAY B FILE FOLDERS NAME SET STAGES TEMPLATE UPGRADE VERSION,$(eval $(argument) :=))
 DAYS := 1
 PIPELINE := dvc.yaml
 PORT := 5000
@@ -52,7 +52,7 @@ setup: environments ## Make every environment, and .venv for the editor
 run: environments ## Run the pipeline and show its results (PIPELINE=folder/dvc.yaml runs another)
 	@tools/within . python -m lib.params
 	@grep -q '^stages: {}' $(PIPELINE) && echo 'There is no stage yet: make process NAME=…' || \
-		tools/within . dvc repro $(PIPELINE)
+		tools/within . python -m tools.job.guarded_dvc repro $(PIPELINE)
 	@tools/within . python -m tools.report.results
 	@tools/within . python -m tools.tracking.check
 
@@ -94,13 +94,13 @@ runtime: ## Build a .krt from the tracked model (NAME=folder VERSION=v1; ANYWAY=
 	@$(ENVIRONMENTS) make . $(GOALS) tools/krt
 	@tools/within tools/krt python -m tools.krt.build "$(NAME)" --version "$(VERSION)" $(if $(ANYWAY),--anyway)
 
-rehearse: ## Serve a .krt and ask it what it must answer (FILE=… NAME=…: whose environment)
+rehearse: ## Serve a .krt, which runs its code, and ask it (FILE=… NAME=…: whose environment; ALLOW=variables)
 	@$(ENVIRONMENTS) make tools/krt $(RUNTIMES)
-	@tools/within tools/krt python -m tools.krt.rehearse "$(FILE)" --name "$(NAME)"
+	@$(if $(ALLOW),RUNTIME_ALLOW="$(ALLOW)") tools/within tools/krt python -m tools.krt.rehearse "$(FILE)" --name "$(NAME)"
 
-serve: ## Serve a .krt over gRPC (FILE=… PORT=…)
+serve: ## Serve a .krt over gRPC, which runs its code (FILE=… PORT=… ALLOW=variables)
 	@$(ENVIRONMENTS) make tools/krt $(RUNTIMES)
-	@exec tools/within tools/krt python -m tools.krt.serve "$(FILE)" --name "$(NAME)" \
+	@$(if $(ALLOW),RUNTIME_ALLOW="$(ALLOW)") exec tools/within tools/krt python -m tools.krt.serve "$(FILE)" --name "$(NAME)" \
 		--port $(if $(filter file,$(origin PORT)),0,"$(or $(PORT),0)")
 
 relog: ## Log results that MLflow is missing, because it was away (STAGES=…: these alone)

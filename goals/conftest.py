@@ -47,7 +47,7 @@ def goals(params) -> Goals:
 @pytest.fixture(scope="session")
 def stages() -> set[str]:
     """The names in dvc.yaml."""
-    return set(read_yaml(ROOT / "dvc.yaml").get("stages") or {})
+    return set(read_yaml(ROOT / "dvc.yaml", aliases=True).get("stages") or {})
 
 
 def need(stages: set[str], *wanted: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 
 from lib.pipeline import Out
 from lib.revisions import Revision, changed_rows, changes, flat_metrics, names_of
+from lib.text import cell, one_line
 
 Table = tuple[Sequence[str], Sequence[tuple[str, ...]]]
 
@@ -53,11 +54,6 @@ def shown(value: Any) -> str:
         return shown_list(value)
     text = one_line(str(value))
     return text if len(text) <= 80 else f"{text[:79]}…"
-
-
-def one_line(text: str) -> str:
-    """Text without line ends and control characters."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text)
 
 
 def shown_float(value: float) -> str:
@@ -310,11 +306,6 @@ def cut(rows: Sequence[tuple[str, ...]], most: int = LONGEST) -> tuple[list[tupl
         return list(rows), ""
     first = sorted(rows, key=lambda row: row[0].count("."))[:most]
     return first, f"… and {len(rows) - most:,} more"
-
-
-def cell(text: str) -> str:
-    """Text as it stands in a cell of a Markdown table."""
-    return re.sub(r"([\\|<`*])", r"\\\1", one_line(text))
 
 
 def code(text: str) -> str:

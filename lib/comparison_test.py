@@ -73,7 +73,7 @@ def revision(tmp_path):
         ([200, 100, 100], "[200, 100, 100]"),
         (list(range(1500)), "[0, 1, 2, … 1500 in all]"),
         ([[1, 2], [3, 4]], "[[2 in all], [2 in all]]"),
-        ("two\nlines\x1b[31m", "two lines [31m"),
+        ("two\nlines\x1b[31m", "two lines\\x1b[31m"),
         ("x" * 200, "x" * 79 + "…"),
     ],
 )

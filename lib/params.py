@@ -24,10 +24,12 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from lib.errors import UserError
 
 FILE = "params.yaml"
+NESTING = 50  # of YAML
 
 # YAML writes a float without a fraction as an integer: 1 is a fine learning rate.
 Real = Annotated[float, BeforeValidator(lambda v: float(v) if type(v) is int else v)]
@@ -39,6 +41,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
 
 class ParamsError(UserError):
     """params.yaml, or what is to check it, is not what it must be."""
+
+
+class YamlTextError(Exception):
+    """A text is no YAML that is taken; the message goes on after its name."""
 
 
 class Section(BaseModel):
@@ -70,18 +76,48 @@ def load_params(model: type[Model], file: Path | str = FILE) -> Model:
     return check_params(read_yaml(file), model, str(file))
 
 
-def read_yaml(file: Path | str) -> Any:
-    """What a YAML 1.2 file says.
+def read_yaml(file: Path | str, *, aliases: bool = False) -> Any:
+    """What a YAML 1.2 file says; with aliases only where it is DVC's, who takes them.
 
     Raises:
-        ParamsError: the file is missing or not YAML.
+        ParamsError: the file is missing, or not YAML as `parse_yaml` takes it.
     """
     try:
-        return YAML(typ="safe", pure=True).load(Path(file).read_text(encoding="utf-8"))
+        return parse_yaml(Path(file).read_text(encoding="utf-8"), aliases=aliases)
     except FileNotFoundError:
         raise ParamsError(f"{file} is missing: run from the repository's root.") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{file} is not YAML: {error}") from None
+    except YamlTextError as error:
+        raise ParamsError(f"{file} {error}") from None
+
+
+def parse_yaml(text: str, *, aliases: bool = False) -> Any:
+    """What a YAML 1.2 text says, written out: with aliases, a few lines can say a million things.
+
+    Raises:
+        YamlTextError: it is not YAML, has an alias or is nested too deep; the message goes on after
+            the name of what it is about.
+    """
+    try:
+        depth = 0
+        for event in () if aliases else YAML(typ="safe", pure=True).parse(text):
+            if isinstance(event, AliasEvent):
+                line = event.start_mark.line + 1
+                raise YamlTextError(
+                    f"has a YAML alias ('*{event.anchor}', line {line}): write out what it "
+                    "stands for."
+                )
+            depth += isinstance(event, CollectionStartEvent)
+            depth -= isinstance(event, CollectionEndEvent)
+            if depth > NESTING:
+                raise YamlTextError(f"is nested more than {NESTING} deep.")
+        return YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        # The last four are what tags (!!int '', !!bool maybe) end in.
+        marks = " A merge left marks in it." if "\n<<<<<<< " in f"\n{text}" else ""
+        why = printable(" ".join(str(error).split()))
+        raise YamlTextError(f"is not YAML: {why}{marks}") from None
 
 
 def check_params(content: Any, model: type[Model], source: str = FILE) -> Model:
@@ -102,14 +138,19 @@ def check_params(content: Any, model: type[Model], source: str = FILE) -> Model:
 def describe(problem: Any, model: type[BaseModel]) -> str:
     """One of pydantic's problems in a line: the key, what was found, what is allowed."""
     *parents, last = problem["loc"] or ("the file",)
-    key = ".".join(map(str, (*parents, last)))
+    key = printable(".".join(map(str, (*parents, last))))
     if problem["type"] == "extra_forbidden":
-        return unknown(key, str(last), known_keys(model, parents))
+        return unknown(key, printable(str(last)), known_keys(model, parents))
     if problem["type"] == "missing":
         return f"{key} is missing: write it."
     found = "a mapping" if isinstance(problem["input"], Mapping) else repr(problem["input"])
     allowed = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return f"{key} is {found}: it must be {allowed}."
+
+
+def printable(text: str) -> str:
+    """Text whose control characters are shown by their codes: a terminal obeys them."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def unknown(key: str, last: str, known: Sequence[str]) -> str:
@@ -174,7 +215,8 @@ def check_all(root: Path = Path(), file: str = FILE) -> None:
         known = list(dict.fromkeys(key for model in models for key in model.model_fields))
         known += [main.parent.name for main in root.glob("lab/processes/*/main")]
         unread = [str(key) for key in content if key not in known]
-        problems |= {f"{file}: {unknown(key, key, sorted(set(known)))}": None for key in unread}
+        for key in map(printable, unread):
+            problems[f"{file}: {unknown(key, key, sorted(set(known)))}"] = None
     if problems:
         raise ParamsError("\n".join(problems))
 

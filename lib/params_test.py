@@ -139,6 +139,29 @@ def test_what_is_not_a_mapping_is_refused_without_a_traceback(tmp_path, text):
         load_params(Params, tmp_path / "params.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "a: &x [1]\nb: [*x, *x]\n",
+            "has a YAML alias ('*x', line 2): write out what it stands for",
+        ),
+        ("a: &x {b: 1}\nc:\n  <<: *x\n", "has a YAML alias ('*x', line 3)"),
+        ("[" * 5000, "is nested more than 50 deep"),
+        ("<<<<<<< HEAD\na: 1\n=======\n", "A merge left marks in it."),
+        ('"\\e[2J": 1\n"\\e[2J": 2\n', r'found duplicate key "\x1b[2J"'),
+        ('train: {"\\e[2J": 1}\n', r"train.\x1b[2J is not known"),
+    ],
+    ids=str,
+)
+def test_a_text_that_says_more_than_stands_there_is_refused_in_a_line(tmp_path, text, said):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError) as error:
+        load_params(Params, tmp_path / "params.yaml")
+    assert said in str(error.value)
+    assert "\x1b" not in str(error.value)
+
+
 def test_a_missing_file_says_where_to_run_from(tmp_path):
     with pytest.raises(ParamsError, match="repository's root"):
         load_params(Params, tmp_path / "params.yaml")

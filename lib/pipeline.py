@@ -18,7 +18,8 @@ from dvc.repo import Repo
 from dvc.stage import Stage as DvcStage
 
 from lib.errors import UserError
-from lib.repository import ROOT
+from lib.params import FILE, YamlTextError, parse_yaml
+from lib.repository import ROOT, files_at
 
 MAIN = "dvc.yaml"
 
@@ -116,6 +117,7 @@ def read_pipeline(revision: str = "", root: Path = ROOT) -> Pipeline:
 @contextmanager
 def open_repo(revision: str = "", root: Path = ROOT) -> Iterator[Repo]:
     """DVC's own view of the repository, its errors told as UserError."""
+    refuse_aliases(revision, root)
     try:
         with Repo(str(root), rev=revision or None) as repo:
             yield repo
@@ -124,6 +126,21 @@ def open_repo(revision: str = "", root: Path = ROOT) -> Iterator[Repo]:
     except (DvcException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         # The last three are DVC's own, where a section of dvc.yaml has another form.
         raise UserError(f"DVC cannot read the pipeline: {' '.join(str(error).split())}") from None
+
+
+def refuse_aliases(revision: str, root: Path) -> None:
+    """UserError for aliases in params.yaml: DVC writes them out, which can take all memory."""
+    file = root / FILE
+    if revision:
+        text = files_at(revision, [FILE], root).get(FILE, b"")
+    else:
+        text = file.read_bytes() if file.is_file() else b""
+    if b"*" not in text:
+        return
+    try:
+        parse_yaml(text.decode("utf-8", "replace"))
+    except YamlTextError as error:
+        raise UserError(f"{FILE} {error}") from None
 
 
 def pipeline_of(repo: Repo) -> Pipeline:

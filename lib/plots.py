@@ -8,13 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.revisions import Plot
-from lib.viz import COLOURS
+from lib.viz import COLOURS, without_formulas
 
 OLD, NEW = "#9a6b1f", "#1b6ca8"
 READABLE = 20  # classes, bars or lines that a picture has names for
 Rows = list[dict[str, str]]
 
 
+@without_formulas
 def draw(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
     """One plot with every revision in it.
 

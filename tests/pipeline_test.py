@@ -171,6 +171,15 @@ def test_a_killed_training_goes_on_where_it_was(project):
     assert not (project.folder / ".checkpoints/train_dnn_pytorch.pt").exists()
 
 
+def test_a_model_that_dvc_lock_does_not_name_is_not_unpickled(project):
+    model = project.folder / "artifacts/standard_classifiers/model.joblib"
+    model.chmod(0o644)
+    model.write_bytes(b"cos\nsystem\n(S'touch escaped'\ntR.")
+    said = project.run("lab/processes/run", "export_models", ok=False)
+    assert "model.joblib is not what dvc.lock names" in said
+    assert not (project.folder / "escaped").exists()
+
+
 @pytest.mark.parametrize("command", [("make", "run"), ("lab/processes/run", "prepare_data")])
 def test_a_typo_in_params_stops_before_any_data_are_touched(project, command):
     project.edit("params.yaml", "test_size: 0.15", "test_sise: 0.15")

@@ -35,6 +35,9 @@ HOSTILE = {
     "[/red]": None,
     "two\nlines": [1] * 99,
     "`c`": "d",
+    "[x](http://elsewhere)": 2,
+    "$x$ ![p][q]": 3,
+    "\x1b[2J\u202egone": 4,
 }
 
 
@@ -170,11 +173,35 @@ def test_whatever_metrics_hold_is_shown_everywhere(project):
     assert "linear.a\\|b" in text
     assert "`linear.a\\|b`" in on_page
     assert "[1, 1, 1, … 99 in all]" in on_page
+    for found in (text, on_page):
+        assert not re.search(r"(?<!\\)\](?=[(\[])|(?<!\\)\$", re.sub("`.*?`", "", found))
+    for found in (said, text, page, on_page):
+        assert not re.search("\x1b\\[2J|\u202e", found)
+        assert re.search(r"\\+x1b\[2J\\+u202egone", found)
     assert "<img src=x" not in page
     assert "linear.<img src=x>" in " ".join(Cells(page).texts)
     tables = [line for line in (*text.splitlines(), *on_page.splitlines()) if line[:1] == "|"]
     columns = [len(re.findall(r"(?<!\\)\|", line)) - 1 for line in tables]
     assert set(columns) <= {2, 4}, "no key makes a column or ends a row"
+
+
+def test_a_line_from_elsewhere_is_no_markup_and_no_password_on_the_page_of_a_run(project):
+    line = "WARNING: MLflow at http://u:pw@w@host: <b>![x](http://elsewhere)\x1b[2J"
+    note = project.folder / ".dvc/tmp/run.json"
+    note.parent.mkdir(exist_ok=True)
+    note.write_text(json.dumps({"name": "run-1", "warnings": [line], "shared": "a`<b>"}))
+    on_page = run_page(project)
+    assert r"> WARNING: MLflow at http://host: \<b>![x\](http://elsewhere)\\x1b[2J" in on_page
+    assert r"Results: a`\<b>." in on_page
+    note.unlink()
+
+
+def test_parameters_with_aliases_are_refused_and_all_else_is_shown(project):
+    bomb = "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9 if n else '1'}]\n" for n in range(9))
+    (project.folder / "params.yaml").write_text(bomb)
+    said, _ = compare(project)
+    assert "Missing: work tree: params.yaml has a YAML alias ('*a0', line 2)" in said
+    assert "linear.validation.rmse" in said
 
 
 @pytest.mark.parametrize("content", [b"<<<<<<< HEAD", b"\xff\xfe\x00", b""])

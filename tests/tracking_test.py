@@ -1,7 +1,9 @@
 """An MLflow server may be away, slow, unwilling or old: results are complete, and logged later."""
 
+import base64
 import http.server
 import json
+import re
 import socket
 import subprocess
 import threading
@@ -11,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from lib.params import read_yaml
-from tests.conftest import ROOT, free_port, mlflow_server
+from tests.conftest import ROOT, Project, free_port, mlflow_server
 
 pytestmark = pytest.mark.integration
 
@@ -27,6 +29,12 @@ def prepared(project):
 
     project.prepare = run
     return project
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    """A project that no test changes."""
+    return Project(tmp_path_factory.mktemp("untouched"))
 
 
 @contextmanager
@@ -69,6 +77,37 @@ def results(project):
     assert (folder / "data/processed/scaler.joblib").exists()
 
 
+# ---- addresses
+
+
+def test_a_password_of_any_characters_reaches_its_host_and_no_other(untouched):
+    asked = {"host": [], "other": []}
+
+    def note(place, then):
+        def handle(request):
+            asked[place].append(request.headers.get("Authorization"))
+            then(request)
+
+        return handle
+
+    with server_that(note("other", answer(200, "{}"))) as other:
+
+        def elsewhere(request):
+            request.send_response(302)
+            request.send_header("Location", other.replace("127.0.0.1", "localhost"))
+            request.send_header("Content-Length", "0")
+            request.end_headers()
+
+        with server_that(note("host", elsewhere)) as host:
+            address = host.replace("//", "//user:s3cr@t-w%2Frd@")
+            command = ("tools/within", ".", "python", "-m", "tools.job.preflight", "--connections")
+            said = untouched.run(*command, ok=False, MLFLOW_URL=address)
+    login = base64.b64encode(b"user:s3cr@t-w/rd").decode()
+    assert asked == {"host": [f"Basic {login}"], "other": [None]}
+    assert f"MLflow answers: {host}\n" in said
+    assert not re.search("s3cr|t-w|rd@", said), said
+
+
 FAULTS = {
     "away": (None, "nothing answers at this address"),
     "slow": (lambda _: time.sleep(60), "answer"),
@@ -83,13 +122,16 @@ def test_a_server_that_fails_costs_no_result_and_is_reported_in_time(prepared, f
     _, normal = prepared.prepare()
     handle, expected = FAULTS[fault]
     if handle is None:
-        said, seconds = prepared.prepare(MLFLOW_URL=f"http://user:secret@127.0.0.1:{free_port()}")
+        said, seconds = prepared.prepare(
+            MLFLOW_URL=f"http://user:s3cr@t-word@127.0.0.1:{free_port()}"
+        )
     else:
         with server_that(handle) as address:
-            said, seconds = prepared.prepare(MLFLOW_URL=address.replace("//", "//user:secret@"))
+            with_login = address.replace("//", "//user:s3cr@t-word@")
+            said, seconds = prepared.prepare(MLFLOW_URL=with_login)
     assert expected in said
     assert "The results are complete on disk; log them with `make relog`" in said
-    assert "secret" not in said
+    assert not re.search("s3cr|t-word", said)
     assert "Traceback" not in said
     assert seconds < normal + 20, "ten seconds, and a busy machine's as many"
     results(prepared)
@@ -107,14 +149,27 @@ def test_a_name_server_that_hangs_is_not_waited_for(prepared):
 
 @pytest.mark.parametrize(
     "address",
-    ["http://somebody:the-password@127.0.0.1:1/", "http://[::1", "ftp://127.0.0.1/x", "nonsense"],
+    [
+        "http://somebody:the-password@127.0.0.1:1/",
+        "http://somebody:pa@the-password@127.0.0.1:1/",
+        "http://somebody:pa/the-password@127.0.0.1:1/",
+        "http://somebody:pa?#the-password@127.0.0.1:1/",
+        "http://somebody:pa the-password@127.0.0.1:1/",
+        "http://somebody:pa\\the-password@127.0.0.1:1/",
+        "http://the-password@127.0.0.1:1",
+        "somebody:the-password@127.0.0.1:1",
+        "http://[::1",
+        "ftp://127.0.0.1/x",
+        "nonsense",
+    ],
 )
 def test_whatever_stands_in_mlflow_url_preflight_says_so_in_a_line_without_the_password(
-    project, address
+    untouched, address
 ):
     command = ("tools/within", ".", "python", "-m", "tools.job.preflight", "--connections")
-    said = project.run(*command, ok=False, MLFLOW_URL=address)
+    said = untouched.run(*command, ok=False, MLFLOW_URL=address)
     assert "\nMLflow at " in said
+    assert "127.0.0.1" in said or "@" not in address
     assert "the-password" not in said
     assert "Traceback" not in said
 

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 import time
 
 from lib.errors import UserError
@@ -21,7 +22,7 @@ def experiment() -> None:
     stages: dict[str, dict[str, object]] = {}
     current, started, lines, warnings = "", 0.0, [""], []
     process = subprocess.Popen(
-        ["dvc", "repro", "--pull"],
+        [sys.executable, "-m", "tools.job.guarded_dvc", "repro", "--pull"],
         cwd=ROOT,
         env=os.environ | {"MLFLOW_S3_ENDPOINT_URL": s3_endpoint()},
         stdout=subprocess.PIPE,

@@ -1,21 +1,20 @@
 """What the steps of a run share: commands, the note from step to step, lines on the run's page."""
 
 import base64
-import http.client
 import json
 import os
-import re
 import subprocess
 import sys
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from lib.errors import UserError
 from lib.repository import ROOT
+from lib.text import one_line, prose, shown_address, without_password
+from tools.tracking.address import check_address
 
 MARK = "TODO" + "("  # of what is to be filled in; in one piece it would be a mark itself
 NOTE = ROOT / ".dvc" / "tmp" / "run.json"  # what one step tells the next; git ignores it
@@ -42,7 +41,7 @@ def run(*command: str, ok: bool = True, **extra: str) -> subprocess.CompletedPro
 def last_line(text: str) -> str:
     """The last line that is not empty."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it ended without a message"
+    return without_password(lines[-1]) if lines else "it ended without a message"
 
 
 def read_note() -> dict[str, Any]:
@@ -60,7 +59,7 @@ def summarise(text: str) -> None:
     """Add Markdown to the run's page."""
     if page := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(page).open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+            file.write(without_password(text) + "\n")
 
 
 def run_url() -> str:
@@ -79,39 +78,33 @@ def ask_mlflow(path: str, content: bytes | None = None, **query: str) -> Any:
     url = os.environ.get("MLFLOW_URL", "")
     if not url or MARK in url:
         raise UserError("MLFLOW_URL is not filled in: set the variable MLFLOW_URL.")
-    shown = without_password(url)
-    try:
-        parts = urllib.parse.urlsplit(url)
-        address = f"{shown.rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}"
-        request = urllib.request.Request(address, content, {"Content-Type": "application/json"})
-        if authorization := mlflow_authorization(parts):
-            request.add_header("Authorization", authorization)
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            return json.loads(answer.read() or b"{}")
-    except urllib.error.HTTPError as error:
-        why = f"answers {error.code}"
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        why = f"does not answer: {str(error) or type(error).__name__}"
-    raise UserError(f"MLflow at {shown} {why}.")
-
-
-def mlflow_authorization(address: urllib.parse.SplitResult) -> str:
-    """The header that says who asks: from the variables of MLflow's clients, or the address."""
+    check_address(url)
     user, password, token = (
         os.environ.get(f"MLFLOW_TRACKING_{n}", "") for n in ("USERNAME", "PASSWORD", "TOKEN")
     )
-    if not (user and password):
-        user, password = (
-            urllib.parse.unquote(p or "") for p in (address.username, address.password)
-        )
+    headers = {"Content-Type": "application/json"}
     if user and password:
-        return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
-    return f"Bearer {token}" if token else ""
-
-
-def without_password(url: str) -> str:
-    """The address as it may be shown: no user and password in it."""
-    return re.sub(r"//[^/@]*@", "//", url)
+        basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+        headers["Authorization"] = f"Basic {basic}"
+    elif token:
+        headers["Authorization"] = f"Bearer {token}"
+    try:
+        # As MLflow's client asks: what an address means, the machine's proxies and certificates
+        # are requests' to read, and a login stays with its host where an answer leads to another.
+        answer = requests.request(
+            "GET" if content is None else "POST",
+            f"{url.rstrip('/')}/api/2.0/mlflow/{path}",
+            params=query,
+            data=content,
+            headers=headers,
+            timeout=5,
+        )
+        if answer.ok:
+            return json.loads(answer.content or b"{}")
+        why = f"answers {answer.status_code}"
+    except (OSError, ValueError) as error:
+        why = f"does not answer: {without_password(str(error)) or type(error).__name__}"
+    raise UserError(f"MLflow at {shown_address(url)} {why}.")
 
 
 def s3_endpoint() -> str:
@@ -128,6 +121,7 @@ def main(step: Callable[[], None]) -> None:
     try:
         step()
     except UserError as error:
-        print(f"\n{error}", file=sys.stderr, flush=True)
-        summarise("\n".join(f"**{line}**\n" for line in str(error).splitlines()))
+        lines = [one_line(line) for line in without_password(str(error)).splitlines()]
+        print("", *lines, sep="\n", file=sys.stderr, flush=True)
+        summarise("\n".join(f"**{prose(line)}**\n" for line in lines))
         sys.exit(1)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from lib.errors import UserError
 from lib.repository import ROOT, git
+from lib.text import shown_address, without_password
 from tools.job.job import (
     MARK,
     add_to_note,
@@ -28,7 +29,6 @@ from tools.job.job import (
     run,
     run_url,
     summarise,
-    without_password,
 )
 
 PLAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._/+-]*"
@@ -119,7 +119,8 @@ def storage_answers() -> str:
                 f"DVC's remote is not filled in (it is {url or 'not there'!r}): fill in the marks "
                 "in .dvc/config, or set the variables DVC_REMOTE_URL and MLFLOW_S3_ENDPOINT_URL."
             )
-        where = f"{url} at {settings.get('endpointurl', 'its default address')}"
+        endpoint = shown_address(settings.get("endpointurl", "its default address"))
+        where = f"{shown_address(url)} at {endpoint}"
         try:
             remote = repo.cloud.get_remote()
             probe = f"{remote.path}/preflight-{socket.gethostname()}-{os.getpid()}"
@@ -141,7 +142,7 @@ def point_dvc_at_this_platform() -> None:
 
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = os.environ.get("DVC_CACHE_DIR") or home / "dvc-cache"
-    settings: dict[str, object] = {"connect_timeout": 5, "read_timeout": 60}
+    settings: dict[str, object] = {"connect_timeout": 5, "read_timeout": 60, "verify": True}
     if url := os.environ.get("DVC_REMOTE_URL"):
         settings["url"] = url
     if (endpoint := os.environ.get("MLFLOW_S3_ENDPOINT_URL", "")) and MARK not in endpoint:
@@ -173,7 +174,7 @@ def why_storage_failed(error: Exception) -> str:
         what = "does not answer: is it up, and the address right?"
     else:
         what = "fails:"
-    return f"{what} ({text[:200]})"
+    return f"{what} ({without_password(text)[:200]})"
 
 
 def tracked_data_are_there() -> str:
@@ -202,10 +203,31 @@ def tracked_data_are_there() -> str:
     return f"{len(files)} tracked data files are in the bucket"
 
 
+def listings_are_whole() -> str:
+    """Each folder's listing, here and in the bucket, is what dvc.lock names and leads nowhere."""
+    from dvc.repo import Repo
+    from dvc_data.hashfile.tree import Tree
+
+    from tools.job.guarded_dvc import install
+
+    install()
+    with Repo(str(ROOT)) as repo:
+        remote = repo.cloud.get_remote_odb()
+        folders = [out for out in repo.index.outs if out.hash_info and out.hash_info.isdir]
+        for out in folders:
+            for place in (out.cache, remote):
+                try:
+                    if place.exists(out.hash_info.value):
+                        Tree.load(place, out.hash_info)
+                except Exception as error:  # DVC's own, s3fs's, botocore's
+                    raise UserError(f"{out.def_path}: {without_password(str(error))}") from None
+    return f"the listings of {len(folders)} folders are what dvc.lock names"
+
+
 def mlflow_answers() -> str:
     """Within five seconds, to these credentials."""
     ask_mlflow("experiments/search", max_results="1")
-    return f"MLflow answers: {without_password(os.environ['MLFLOW_URL'])}"
+    return f"MLflow answers: {shown_address(os.environ['MLFLOW_URL'])}"
 
 
 MUST: tuple[Callable[[], str], ...] = (
@@ -216,8 +238,16 @@ MUST: tuple[Callable[[], str], ...] = (
     disk_has_room,
     storage_answers,
     tracked_data_are_there,
+    listings_are_whole,
 )
-RELEASE_MUST = (name_is_plain, locks_fit, disk_has_room, storage_answers, tracked_data_are_there)
+RELEASE_MUST = (
+    name_is_plain,
+    locks_fit,
+    disk_has_room,
+    storage_answers,
+    tracked_data_are_there,
+    listings_are_whole,
+)
 
 
 def connections() -> None:

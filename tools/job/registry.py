@@ -8,6 +8,7 @@ with it when it was registered.
 """
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from lib.params import read_yaml
 from lib.repository import ROOT
 from tools.job.job import ask_mlflow, main, read_note, summarise
 from tools.job.preflight import point_dvc_at_this_platform
+from tools.tracking import registered_name
 
 ALIAS, MAIN = "champion", "main"
 
@@ -83,10 +85,12 @@ def dvc_md5(info: Mapping[str, Any]) -> str:
 
 def move(name: str, md5: str) -> str:
     """Give the alias to the version with this checksum; what was done, in a line."""
-    project = read_yaml(ROOT / "params.yaml")["experiment"]
-    wanted = f"tags.`project` = '{project}' AND tags.`dvc.md5` = '{md5}'"
+    model = registered_name(str(read_yaml(ROOT / "params.yaml")["experiment"]), name)
+    if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", md5):
+        raise UserError(f"dvc.lock has {md5!r}, which is no md5.")
+    wanted = f"name = '{model}' AND tags.`dvc.md5` = '{md5}'"
     found = ask_mlflow("model-versions/search", filter=wanted, max_results="100")
-    versions = [v for v in found.get("model_versions", []) if v["name"].endswith(f"-{name}")]
+    versions = [version for version in found.get("model_versions", []) if version["name"] == model]
     if not versions:
         raise UserError(
             f"MLflow's registry has no version with md5 {md5}, because the run that made it did "

@@ -7,6 +7,7 @@ there already is never replaced by another.
 import hashlib
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 from lib.errors import UserError
@@ -24,7 +25,8 @@ def release() -> None:
     tag = str(read_note()["name"])
     wanted = runtimes_of(tag)
     print(f"{tag}: {', '.join(f'{name} {version}' for name, version in wanted)}", flush=True)
-    pulled = subprocess.run(["dvc", "pull", "--quiet"], cwd=ROOT, check=False)
+    pull = [sys.executable, "-m", "tools.job.guarded_dvc", "pull", "--quiet"]
+    pulled = subprocess.run(pull, cwd=ROOT, check=False)
     if pulled.returncode:
         raise UserError("Not all data and models are in the bucket: `dvc push` where they are.")
     built = [(name, *build(name, version)) for name, version in wanted]

@@ -13,11 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from lib.comparison import cut, metrics_table, one_line
+from lib.comparison import cut, metrics_table
 from lib.errors import UserError
 from lib.pipeline import read_pipeline
 from lib.repository import ROOT, ask_git, git
 from lib.revisions import WORK_TREE, Revision
+from lib.text import one_line, without_password
 from tools.job.job import NOTE, add_to_note, last_line, main, read_note, run, summarise
 from tools.tracking import notes
 
@@ -188,7 +189,7 @@ def push(commit: str, branch: str) -> str:
     """Push without force; the server's message where it refused."""
     where = f"{commit}:refs/heads/{branch}"
     done = run("git", "push", "origin", where, ok=False, **with_token())
-    print(done.stderr.strip(), flush=True)
+    print(without_password(done.stderr.strip()), flush=True)
     return last_line(done.stderr) if done.returncode else ""
 
 

@@ -1,14 +1,38 @@
-"""The bytes of a .krt: written the same each time, unpacked as the engine does it.
+"""The bytes of a .krt: written the same each time, read as a stream, unpacked as the engine does.
 
-Reading what may be hostile is check.py's; nothing here is called before it has found no problem.
+`entries` is the one reader, of what is checked and of what is unpacked. It takes the plain headers
+of a tar, one by one, and of the extended ones only a long name and a size: Python's own reader
+keeps every header that it meets, and a few hundred bytes can make that hundreds of megabytes.
 """
 
 import gzip
 import io
-import shutil
 import tarfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+ENTRIES = 10_000
+BYTES = 4 * 2**30  # unpacked
+HEADER_BYTES = 2**14  # of an extended header
+BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 200  # above so many bytes, not so many times the packed ones
+BLOCK = tarfile.BLOCKSIZE
+AT_ONCE = 2**20
+
+FILE, FOLDER = "file", "folder"
+KINDS = {tarfile.REGTYPE: FILE, tarfile.AREGTYPE: FILE, tarfile.DIRTYPE: FOLDER}
+LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
+# What has a size in its header and no bytes behind it, in Go's reader too.
+WITHOUT_BYTES = (*LINKS, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE)
+
+
+class RefusedError(Exception):
+    """What makes reading on pointless or harmful."""
+
+
+# ---- writing
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
@@ -31,13 +55,148 @@ def pack(files: Mapping[str, bytes]) -> bytes:
     return gzip.compress(plain.getvalue(), compresslevel=9, mtime=0)
 
 
-def unpack(file: Path, folder: Path) -> None:
+# ---- reading
+
+
+class Unpacked:
+    """What gzip gives, counted, so that a bomb stops where it begins."""
+
+    def __init__(self, packed: BinaryIO) -> None:
+        self.packed, self.read_bytes = packed, 0
+        self.stream = gzip.GzipFile(fileobj=packed, mode="rb")
+
+    def read(self, size: int) -> bytes:
+        """At most so many bytes; RefusedError where there are too many, or they cannot be read."""
+        try:
+            block = self.stream.read(size)
+        except (EOFError, OSError, zlib.error) as error:
+            raise RefusedError(f"the archive cannot be unpacked to its end: {error}.") from None
+        self.read_bytes += len(block)
+        ratio = self.read_bytes / max(self.packed.tell(), 1)
+        if self.read_bytes > BYTES:
+            raise RefusedError(f"it unpacks to more than {BYTES:,} bytes: make it smaller.")
+        if self.read_bytes > BOMB_BYTES and ratio > BOMB_RATIO:
+            raise RefusedError(f"it unpacks to over {BOMB_RATIO} times its size: a bomb.")
+        return block
+
+    def whole(self, size: int) -> Iterator[bytes]:
+        """So many bytes, in pieces; RefusedError where there are fewer."""
+        while size:
+            if not (block := self.read(min(size, AT_ONCE))):
+                raise RefusedError("the archive cannot be unpacked to its end: it is cut off.")
+            size -= len(block)
+            yield block
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry: `kind` is FILE, FOLDER or what else it is, in words."""
+
+    name: str
+    kind: str
+    size: int
+    content: Iterator[bytes]  # to be read before the next entry, or not at all
+
+
+def entries(packed: BinaryIO) -> Iterator[Entry]:
+    """The entries of a gzip-compressed tar, to its very end.
+
+    Raises:
+        RefusedError: it is no such tar, or larger than the limits above.
+    """
+    stream = Unpacked(packed)
+    extended: dict[str, str] = {}
+    for number in range(ENTRIES + 1):
+        block = stream.read(BLOCK)
+        if not block.strip(b"\0"):  # the end, which is two empty blocks, or nothing at all
+            if stream.read(BLOCK).strip(b"\0"):
+                raise RefusedError(
+                    "what is packed in it is no tar: it goes on after an empty block."
+                )
+            for _ in iter(lambda: stream.read(AT_ONCE), b""):  # gzip's checksum is the last
+                pass
+            return
+        if number == ENTRIES:
+            raise RefusedError(f"it has more than {ENTRIES:,} entries.")
+        try:
+            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except (tarfile.TarError, ValueError) as error:
+            raise RefusedError(f"what is packed in it is no tar: {error}.") from None
+        if header.size < 0:
+            raise RefusedError("what is packed in it is no tar: a size is negative.")
+        if header.type in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+            if header.size > HEADER_BYTES:
+                raise RefusedError(
+                    f"it has an extended header of more than {HEADER_BYTES:,} bytes."
+                )
+            text = b"".join(stream.whole(padded(header.size)))[: header.size]
+            pairs = records(text) if header.type == tarfile.XHDTYPE else {"path": string(text)}
+            if pairs.keys() & extended.keys():
+                raise RefusedError("what is packed in it is no tar: two headers for one entry.")
+            extended |= pairs
+            continue
+        entry, size = described(header, extended)
+        extended = {}
+        content = stream.whole(size)
+        yield Entry(*entry, size, content)
+        for _ in content:  # what was not read of it
+            pass
+        for _ in stream.whole(padded(size) - size):
+            pass
+
+
+def padded(size: int) -> int:
+    """Rounded up to whole blocks."""
+    return -(-size // BLOCK) * BLOCK
+
+
+def described(header: tarfile.TarInfo, extended: Mapping[str, str]) -> tuple[tuple[str, str], int]:
+    """Name and kind of an entry, and how many bytes are behind it."""
+    name, size = extended.get("path", header.name), header.size
+    if "size" in extended:
+        if not extended["size"].isascii() or not extended["size"].isdigit():
+            raise RefusedError("what is packed in it is no tar: a size is no number.")
+        size = int(extended["size"])
+    if size > BYTES:
+        raise RefusedError(f"its files have more than {BYTES:,} bytes: make it smaller.")
+    kind = KINDS.get(header.type, "neither file nor folder")
+    if header.type in LINKS:
+        kind = "a link"
+    elif any("sparse" in key for key in extended):
+        kind = "a sparse file"
+    return (name.rstrip("/") if kind == FOLDER else name, kind), (
+        0 if header.type in WITHOUT_BYTES else size
+    )
+
+
+def records(text: bytes) -> dict[str, str]:
+    """The `key=value` pairs of an extended header, each with its length before it."""
+    found: dict[str, str] = {}
+    at = 0
+    while at < len(text):
+        length, space, _ = text[at : at + 20].partition(b" ")
+        end = at + int(length) if space and length.isdigit() else 0
+        key, equals, value = text[at + len(length) + 1 : end].partition(b"=")
+        if end > len(text) or not key or not equals or value[-1:] != b"\n":
+            raise RefusedError("what is packed in it is no tar: an extended header is broken.")
+        found[string(key)] = string(value[:-1])
+        at = end
+    return found
+
+
+def string(text: bytes) -> str:
+    """Up to the first NUL, where the engine's reader ends it too."""
+    return text.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+def unpack(packed: BinaryIO, folder: Path) -> None:
     """Unpack a .krt that has been checked into a folder: a plain mkdir for each of its folders."""
-    with tarfile.open(file, mode="r:gz") as archive:
-        for member in archive:
-            place = folder / member.name
-            if member.isdir():
-                place.mkdir()
-            elif (content := archive.extractfile(member)) is not None:
-                with place.open("xb") as new:
-                    shutil.copyfileobj(content, new)
+    packed.seek(0)
+    for entry in entries(packed):
+        place = folder / entry.name
+        if entry.kind == FOLDER:
+            place.mkdir()
+        else:
+            with place.open("xb") as new:
+                for block in entry.content:
+                    new.write(block)

@@ -4,38 +4,25 @@ The archive is read as a stream and nothing of it is unpacked: a hostile one cos
 limits below allow. Every problem is told in one go, a line each.
 """
 
-import gzip
 import os
 import posixpath
 import re
 import sys
-import tarfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
-
+from lib.params import YamlTextError, parse_yaml
+from lib.text import one_line
+from tools.krt.archive import FILE, FOLDER, Entry, RefusedError, entries
 from tools.krt.format import read
 
 MANIFEST = "krt.yml"
-ENTRIES = 10_000
-BYTES = 4 * 2**30  # unpacked
-TEXT_BYTES = 2**20  # of a manifest or a proto
-NESTING = 50  # of a manifest
+MANIFEST_BYTES, PROTO_BYTES = 2**18, 2**22  # of the manifest, of all protos together
 PATH_BYTES = 1024
-BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 200  # above so many bytes, not so many times the packed ones
-
 
 TOKEN = re.compile(r"[{}]|\w+")
 STRING_END = {quote: re.compile(rf"(?:\\.|[^\\\n{quote}])*+{quote}?") for quote in "\"'"}
-
-
-class RefusedError(Exception):
-    """What makes reading on pointless or harmful."""
 
 
 @dataclass
@@ -45,70 +32,37 @@ class Contents:
     files: dict[str, int] = field(default_factory=dict)  # sizes by name
     folders: set[str] = field(default_factory=set)
     texts: dict[str, str] = field(default_factory=dict)  # manifest and protos
+    proto_bytes: int = 0
     problems: list[str] = field(default_factory=list)
 
 
-class Unpacked:
-    """What gzip gives, counted, so that a bomb stops where it begins."""
-
-    def __init__(self, packed: BinaryIO) -> None:
-        self.packed, self.read_bytes = packed, 0
-        self.stream = gzip.GzipFile(fileobj=packed, mode="rb")
-
-    def read(self, size: int) -> bytes:
-        """The next bytes; RefusedError where there are too many, or they cannot be read."""
-        try:
-            block = self.stream.read(size)
-        except (EOFError, OSError, zlib.error) as error:
-            raise RefusedError(f"the archive cannot be unpacked to its end: {error}.") from None
-        self.read_bytes += len(block)
-        ratio = self.read_bytes / max(self.packed.tell(), 1)
-        if self.read_bytes > BYTES:
-            raise RefusedError(f"it unpacks to more than {BYTES:,} bytes: make it smaller.")
-        if self.read_bytes > BOMB_BYTES and ratio > BOMB_RATIO:
-            raise RefusedError(f"it unpacks to over {BOMB_RATIO} times its size: a bomb.")
-        return block
-
-
-def contents(file: Path) -> Contents:
+def contents(file: BinaryIO) -> Contents:
     """What the archive holds, and what is wrong with its entries."""
     found = Contents()
-    with file.open("rb") as packed:
-        if packed.read(2) != b"\x1f\x8b":
-            found.problems.append(f"{file.name} is no gzip file: a .krt is a tar packed with gzip.")
-            return found
-        packed.seek(0)
-        unpacked = Unpacked(packed)
-        try:
-            with tarfile.open(fileobj=unpacked, mode="r|") as archive:  # type: ignore[call-overload]
-                for number, member in enumerate(archive, start=1):
-                    if number > ENTRIES:
-                        raise RefusedError(f"it has more than {ENTRIES:,} entries.")
-                    add(found, member, archive)
-            while unpacked.read(2**20):  # the checksum stands at gzip's very end
-                pass
-        except RefusedError as error:
-            found.problems.append(str(error))
-        except (tarfile.TarError, ValueError, RecursionError) as error:
-            found.problems.append(f"what is packed in it is no tar: {error}.")
+    file.seek(0)
+    if file.read(2) != b"\x1f\x8b":
+        found.problems.append("it is no gzip file: a .krt is a tar packed with gzip.")
+        return found
+    file.seek(0)
+    try:
+        for entry in entries(file):
+            add(found, entry)
+    except RefusedError as error:
+        found.problems.append(str(error))
     return found
 
 
-def add(found: Contents, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
+def add(found: Contents, entry: Entry) -> None:
     """Take note of an entry, or of what is wrong with it."""
-    name, shown = member.name, repr(member.name[:200])
+    name, shown = entry.name, repr(entry.name[:200])
     if why := bad_name(name):
         found.problems.append(f"entry {shown} {why}")
         return
-    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
-        what = "a link" if member.islnk() or member.issym() else "neither file nor folder"
-        found.problems.append(f"entry {shown} is {what}: there may be files and folders only.")
+    if entry.kind not in (FILE, FOLDER):
+        found.problems.append(
+            f"entry {shown} is {entry.kind}: there may be folders and whole files only."
+        )
         return
-    if member.sparse is not None or any("sparse" in key for key in member.pax_headers):
-        found.problems.append(f"entry {shown} is a sparse file: its bytes must all be there.")
-        return
-    if sum(found.files.values()) + member.size > BYTES:
-        raise RefusedError(f"its files have more than {BYTES:,} bytes: make it smaller.")
     if name in found.files or name in found.folders:
         found.problems.append(f"entry {shown} comes twice: each may come once.")
         return
@@ -120,12 +74,12 @@ def add(found: Contents, member: tarfile.TarInfo, archive: tarfile.TarFile) -> N
             f"entry {shown} comes before its folder: {above!r} needs an entry of its own first, "
             "for the engine makes folders by their entries alone."
         )
-    if member.isdir():
+    if entry.kind == FOLDER:
         found.folders.add(name)
         return
-    found.files[name] = member.size
+    found.files[name] = entry.size
     if name == MANIFEST or name.endswith(".proto"):
-        found.texts[name] = text_of(found, member, archive)
+        found.texts[name] = text_of(found, entry)
 
 
 def bad_name(name: str) -> str:
@@ -146,16 +100,19 @@ def bad_name(name: str) -> str:
     return ""
 
 
-def text_of(found: Contents, member: tarfile.TarInfo, archive: tarfile.TarFile) -> str:
+def text_of(found: Contents, entry: Entry) -> str:
     """The text of a manifest or a proto; empty, with its problem noted, where it is none."""
-    if member.size > TEXT_BYTES:
-        found.problems.append(f"{member.name} has {member.size:,} bytes: at most {TEXT_BYTES:,}.")
+    most = MANIFEST_BYTES if entry.name == MANIFEST else PROTO_BYTES - found.proto_bytes
+    if entry.size > most:
+        what = "" if entry.name == MANIFEST else ", all protos together"
+        found.problems.append(f"{entry.name} has {entry.size:,} bytes: at most {most:,}{what}.")
         return ""
-    stream = archive.extractfile(member)
+    if entry.name != MANIFEST:
+        found.proto_bytes += entry.size
     try:
-        return (stream.read() if stream else b"").decode("utf-8")
+        return b"".join(entry.content).decode("utf-8")
     except UnicodeDecodeError:
-        found.problems.append(f"{member.name} is not UTF-8.")
+        found.problems.append(f"{entry.name} is not UTF-8.")
         return ""
 
 
@@ -165,18 +122,9 @@ def text_of(found: Contents, member: tarfile.TarInfo, archive: tarfile.TarFile) 
 def load(text: str) -> tuple[Any, list[str]]:
     """What a YAML text says, and why it cannot be read."""
     try:
-        depth = 0
-        for event in YAML(typ="safe", pure=True).parse(text):
-            if isinstance(event, AliasEvent):
-                return None, ["it has a YAML alias ('*…'): write out what it stands for."]
-            depth += isinstance(event, CollectionStartEvent)
-            depth -= isinstance(event, CollectionEndEvent)
-            if depth > NESTING:
-                return None, [f"its YAML is nested more than {NESTING} deep."]
-        return YAML(typ="safe", pure=True).load(text), []
-    except (YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
-        # The last four are what its tags (!!int '', !!bool maybe) end in.
-        return None, [f"it is not YAML: {' '.join(str(error).split())[:200]}."]
+        return parse_yaml(text), []
+    except YamlTextError as error:
+        return None, [f"it {one_line(str(error))[:300]}"]
 
 
 def methods(proto: str) -> set[str]:
@@ -215,7 +163,8 @@ def without_comments(proto: str) -> str:
 
 def check_archive(file: Path) -> list[str]:
     """Every problem of a .krt."""
-    found = contents(file)
+    with file.open("rb") as archive:
+        found = contents(archive)
     if MANIFEST not in found.texts:
         if not (found.problems and not found.files):
             elsewhere = [name for name in found.files if posixpath.basename(name) == MANIFEST]
@@ -243,13 +192,20 @@ def check_archive(file: Path) -> list[str]:
 
 
 def check(file: Path) -> list[str]:
-    """Every problem of a .krt, or of a KAI version's YAML file."""
+    """Every problem of a .krt, or of a KAI version's YAML file, a line each."""
+    return [one_line(problem) for problem in problems_of(file)]
+
+
+def problems_of(file: Path) -> list[str]:
+    """The same, as the file's own words have it."""
     if file.suffix not in (".yml", ".yaml"):
         return check_archive(file)
-    if file.stat().st_size > TEXT_BYTES:
-        return [f"{file.name} has {file.stat().st_size:,} bytes: at most {TEXT_BYTES:,}."]
+    with file.open("rb") as opened:
+        text = opened.read(MANIFEST_BYTES + 1)
+    if len(text) > MANIFEST_BYTES:
+        return [f"{file.name} is too long: it may have {MANIFEST_BYTES:,} bytes."]
     try:
-        content, problems = load(file.read_text("utf-8"))
+        content, problems = load(text.decode("utf-8"))
     except UnicodeDecodeError:
         return [f"{file.name} is not UTF-8."]
     if not problems:

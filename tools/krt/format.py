@@ -8,9 +8,18 @@ subscription to nobody, two nodes of one name.
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 VARIABLE = r"^[A-Z0-9]([_A-Z0-9]*[A-Z0-9])?$"
@@ -23,11 +32,24 @@ IMAGE = (
 MEMORY = r"^\d+(Ei?|Pi?|Ti?|Gi?|Mi?|k|Ki)$"
 ENTRYPOINT = "entrypoint"  # what a v2 node subscribes to for requests; no node is called so
 
-Name = Annotated[str, StringConstraints(pattern=NAME, max_length=19)]
-KaiName = Annotated[str, StringConstraints(pattern=NAME, max_length=20)]
-Variable = Annotated[str, StringConstraints(pattern=VARIABLE)]
-Image = Annotated[str, StringConstraints(pattern=IMAGE)]
-Text = Annotated[str, StringConstraints(min_length=1)]
+MOST_NAMES = 20  # that a message lists
+
+
+def as_text(value: Any) -> Any:
+    """A scalar as the text that it is in the file: the engine takes `limit: 0.5` for "0.5"."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float | date) else value
+
+
+SCALAR = BeforeValidator(as_text)
+# In a mapping of texts, nothing is the empty text.
+Value = Annotated[str, BeforeValidator(lambda value: as_text("" if value is None else value))]
+Name = Annotated[str, StringConstraints(pattern=NAME, max_length=19), SCALAR]
+KaiName = Annotated[str, StringConstraints(pattern=NAME, max_length=20), SCALAR]
+Variable = Annotated[str, StringConstraints(pattern=VARIABLE), SCALAR]
+Image = Annotated[str, StringConstraints(pattern=IMAGE), SCALAR]
+Text = Annotated[str, StringConstraints(min_length=1), SCALAR]
 
 
 class Part(BaseModel):
@@ -35,11 +57,19 @@ class Part(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
+    @model_validator(mode="before")
+    @classmethod
+    def without_nothing(cls, content: Any) -> Any:
+        """What has nothing behind its key is not there, as in the engine."""
+        if not isinstance(content, dict):
+            return content
+        return {key: value for key, value in content.items() if value is not None}
+
 
 class Entrypoint(Part):
     """The public service, and the image that serves it."""
 
-    proto: Annotated[str, StringConstraints(pattern=r"\.proto$")]
+    proto: Annotated[str, StringConstraints(pattern=r"\.proto$"), SCALAR]
     image: Image
 
 
@@ -67,7 +97,7 @@ class WorkflowV1(Part):
 
     name: Name
     entrypoint: Text
-    sequential: Annotated[list[str], Field(min_length=1)]
+    sequential: Annotated[list[Annotated[str, SCALAR]], Field(min_length=1)]
 
 
 class ManifestV1(Part):
@@ -194,21 +224,41 @@ class Networking(Part):
 
     targetPort: Annotated[int, Field(ge=1, le=65535)]  # noqa: N815 # the format's own name
     destinationPort: Annotated[int, Field(ge=1, le=65535)]  # noqa: N815 # the same
-    protocol: Literal["HTTP", "GRPC"]
+    protocol: Literal["HTTP", "GRPC"] = "HTTP"
+
+    @model_validator(mode="before")
+    @classmethod
+    def with_protocol(cls, content: Any) -> Any:
+        """An empty one is filled in, too."""
+        if isinstance(content, dict) and content.get("protocol") == "":
+            return {**content, "protocol": "HTTP"}
+        return content
 
 
-class Cpu(Part):
+class Resource(Part):
+    """What is asked for, and the limit, which is the same where there is none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def with_limit(cls, content: Any) -> Any:
+        """With what the engine fills in."""
+        if isinstance(content, dict) and content.get("limit") in (None, ""):
+            return {**content, "limit": content.get("request")}
+        return content
+
+
+class Cpu(Resource):
     """Cores, or thousandths of one."""
 
-    request: Annotated[str, StringConstraints(pattern=r"^(\d+(\.\d+)?|\d{3}m)$")]
-    limit: Annotated[str, StringConstraints(pattern=r"^(\d+(\.\d+)?|\d{3}m)$")]
+    request: Annotated[str, StringConstraints(pattern=r"^(\d+(\.\d+)?|\d{3}m)$"), SCALAR]
+    limit: Annotated[str, StringConstraints(pattern=r"^(\d+(\.\d+)?|\d{3}m)$"), SCALAR]
 
 
-class Memory(Part):
+class Memory(Resource):
     """Bytes with a unit."""
 
-    request: Annotated[str, StringConstraints(pattern=MEMORY)]
-    limit: Annotated[str, StringConstraints(pattern=MEMORY)]
+    request: Annotated[str, StringConstraints(pattern=MEMORY), SCALAR]
+    limit: Annotated[str, StringConstraints(pattern=MEMORY), SCALAR]
 
 
 class ResourceLimits(Part):
@@ -226,7 +276,7 @@ class Process(Part):
     image: Image
     replicas: Annotated[int, Field(ge=1)] = 1
     gpu: bool = False
-    config: dict[str, str] = {}
+    config: dict[str, Value] = {}
     objectStore: ObjectStoreKai | None = None  # noqa: N815 # the format's own name
     secrets: Any = None
     subscriptions: list[Text] = []
@@ -239,16 +289,16 @@ class WorkflowKai(Part):
 
     name: KaiName
     type: Literal["data", "training", "feedback", "serving"]
-    config: dict[str, str] = {}
+    config: dict[str, Value] = {}
     processes: Annotated[list[Process], Field(min_length=1)]
 
 
 class ManifestKai(Part):
     """The YAML file of a version."""
 
-    version: Annotated[str, StringConstraints(pattern=r"^v\d+\.\d+\.\d+$")]
+    version: Annotated[str, StringConstraints(pattern=r"^v\d+\.\d+\.\d+$"), SCALAR]
     description: Text
-    config: dict[str, str] = {}
+    config: dict[str, Value] = {}
     workflows: Annotated[list[WorkflowKai], Field(min_length=1)]
 
     def contradictions(self) -> Iterator[str]:
@@ -313,7 +363,9 @@ def twice(key: str, names: Iterable[str]) -> Iterator[str]:
 
 def unknown(key: str, name: str, known: Iterable[str], what: str) -> str:
     """That nothing bears this name."""
-    return f"{key} is {name!r}: it must be {what}: {', '.join(sorted(known))}."
+    names = sorted(known)
+    more = f" and {len(names) - MOST_NAMES:,} more" if names[MOST_NAMES:] else ""
+    return f"{key} is {name!r}: it must be {what}: {', '.join(names[:MOST_NAMES])}{more}."
 
 
 def kind(content: Mapping[str, Any], *, archive: bool) -> type[Manifest]:

@@ -1,5 +1,6 @@
 """The messages and rpcs of a .proto file, as protoc of the engine's line understands it."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,10 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from lib.errors import UserError
+from lib.text import one_line
+
+SECONDS = 60
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,31 @@ def generated(folder: Path, protos: Iterable[str]) -> dict[str, bytes]:
 
 
 def protoc(folder: Path, protos: Iterable[str], *options: str) -> None:
-    """Run protoc in a folder; UserError with what it says."""
-    tool = [sys.executable, "-W", "ignore", "-m", "grpc_tools.protoc"]  # it warns of its own age
-    command = [*tool, "--proto_path=.", *options, *protos]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    """Run protoc in a folder, whose files may be anybody's; UserError with what it says.
+
+    Python is isolated, or it would take modules from that folder; and no name begins with `@`,
+    which to protoc is a file of more arguments, or with `-`.
+    """
+    tool = [sys.executable, "-I", "-W", "ignore", "-m", "grpc_tools.protoc"]  # it warns of its age
+    command = [*tool, "--proto_path=.", *options, *(f"./{proto}" for proto in protos)]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=clean_environment(),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"protoc: not done with {', '.join(protos)} in {SECONDS} s.") from None
     if done.returncode:
-        raise UserError(f"protoc: {' / '.join(done.stderr.strip().splitlines()[:5])}")
+        lines = [one_line(line) for line in done.stderr.strip().splitlines()[:5]]
+        raise UserError(f"protoc: {' / '.join(lines)}")
+
+
+def clean_environment() -> dict[str, str]:
+    """What a process of an archive's gets of the environment: nothing that is a secret."""
+    return {name: os.environ[name] for name in INHERITED if name in os.environ}

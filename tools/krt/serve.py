@@ -5,6 +5,9 @@
 The archive is checked and unpacked; each node is a process of its own (node.py), in the environment
 that `runtimes/NAME/Pipfile.lock` names; messages go where the subscriptions say; and the service of
 the archive's own proto answers. KRT v2 with unary rpcs only.
+
+To serve an archive is to run its code, as the user who serves it: with what that user may read and
+write. What is checked is the archive's form, not what its code does.
 """
 
 import argparse
@@ -12,6 +15,8 @@ import asyncio
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import sys
@@ -32,10 +37,15 @@ from tools.krt.archive import unpack
 from tools.krt.check import MANIFEST, check, load
 from tools.krt.format import ENTRYPOINT, ManifestV2, NodeV2, WorkflowV2, read
 from tools.krt.node import OK, frame, read_frame
-from tools.krt.proto import Rpc, Service
+from tools.krt.proto import Rpc, Service, clean_environment
 
 START_SECONDS, ANSWER_SECONDS = 60.0, 10.0
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
+# A variable that is called so is handed to an archive only if it is allowed by name.
+SECRET = re.compile(
+    r"KEY|SECRET|TOKEN|PASS|PWD|CREDENTIAL|AUTH|COOKIE|SESSION|^(AWS|AZURE|GCP|GOOGLE|GITHUB"
+    r"|GITLAB|GIT|GH|MLFLOW|MINIO|S3|PIP|SSH|ACTIONS|RUNNER)_|_(URL|URI|DSN)$"
+)
+ALLOWED = "RUNTIME_ALLOW"
 
 
 class RpcError(Exception):
@@ -166,7 +176,14 @@ class Runtime:
                 f"config.variables asks for {', '.join(unset)}: set them in the environment, as "
                 "the engine's page would."
             )
-        return {name: os.environ[name] for name in (*INHERITED, *asked) if name in os.environ}
+        allowed = os.environ.get(ALLOWED, "").split()
+        if secret := [name for name in asked if SECRET.search(name) and name not in allowed]:
+            raise UserError(
+                f"config.variables asks for {', '.join(secret)}, which may be a secret, and the "
+                f"archive's code would have it: allow it by name, with ALLOW='{' '.join(secret)}' "
+                f"(or {ALLOWED} in the environment), if this archive may know it."
+            )
+        return clean_environment() | {name: os.environ[name] for name in asked}
 
     async def ready(self, running: Running) -> None:
         """Wait for a node's first word."""
@@ -377,13 +394,19 @@ def unpacked(file: Path) -> Iterator[tuple[Path, ManifestV2, Service]]:
         raise UserError(f"{file} is not there, or no file: `make runtime` builds one.")
     if file.suffix in (".yml", ".yaml"):
         raise UserError(f"{file.name} is no archive: a KAI version's YAML file is only checked.")
-    if problems := check(file):
-        raise UserError("\n".join([f"{file.name} is not as the engine takes it:", *problems]))
     with tempfile.TemporaryDirectory(prefix="krt-") as temporary:
         folder = Path(temporary)
+        # What is checked is what is unpacked, and nobody else can write it meanwhile.
+        own = folder / "own" / file.name
+        own.parent.mkdir()
+        shutil.copyfile(file, own)
+        if problems := check(own):
+            raise UserError("\n".join([f"{file.name} is not as the engine takes it:", *problems]))
         for name in ("archive", "work"):
             (folder / name).mkdir()
-        unpack(file, folder / "archive")
+        with own.open("rb") as packed:
+            unpack(packed, folder / "archive")
+        own.unlink()
         content, _ = load((folder / "archive" / MANIFEST).read_text("utf-8"))
         manifest, _ = read(content, archive=True)
         if not isinstance(manifest, ManifestV2):

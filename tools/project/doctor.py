@@ -18,6 +18,7 @@ from pathlib import Path
 
 from lib.errors import UserError
 from lib.repository import ROOT, git_or_nothing
+from lib.text import shown_address
 from tools.environments.environments import Environment
 from tools.environments.locks import folders, verify
 from tools.project.manifest import differences
@@ -126,7 +127,9 @@ def git_remote() -> str:
     names = [name for name in git_or_nothing("remote").split() if name != "sandbox"]
     if not names:
         raise Problem("none: git remote add origin <address of your project>")
-    return ", ".join(f"{name} {git_or_nothing('remote', 'get-url', name)}" for name in names)
+    return ", ".join(
+        f"{name} {shown_address(git_or_nothing('remote', 'get-url', name))}" for name in names
+    )
 
 
 @check("credentials")

@@ -23,7 +23,6 @@ from lib.comparison import (
     cut,
     data_table,
     metrics_table,
-    one_line,
     params_table,
     results_table,
 )
@@ -31,6 +30,7 @@ from lib.errors import UserError
 from lib.files import replaced_file
 from lib.plots import draw
 from lib.revisions import Revision, default_pair
+from lib.text import one_line
 
 MOST_ROWS, MOST_PICTURES = 500, 50  # on the page
 

@@ -19,7 +19,6 @@ from urllib.parse import quote
 from lib.comparison import (
     as_markdown,
     best_model,
-    cell,
     code,
     described,
     measured,
@@ -31,6 +30,7 @@ from lib.errors import UserError
 from lib.files import read_json, replaced_directory, replaced_file
 from lib.repository import ROOT, git
 from lib.revisions import Revision
+from lib.text import cell
 from tools.report.results import pictures
 
 DOCS = Path("lab/docs")

@@ -17,9 +17,10 @@ from rich.text import Text
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from lib.comparison import Table, cut, measured, one_line, results_table
+from lib.comparison import Table, cut, measured, results_table
 from lib.errors import UserError
 from lib.revisions import WORK_TREE, Revision
+from lib.text import one_line
 
 
 def terminal_table(table: Table) -> tuple[RichTable, str]:

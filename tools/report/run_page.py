@@ -15,7 +15,6 @@ from lib.comparison import (
     LONGEST,
     Table,
     as_markdown,
-    cell,
     code,
     markdown,
     metrics_table,
@@ -25,7 +24,8 @@ from lib.comparison import (
 from lib.errors import UserError
 from lib.repository import git
 from lib.revisions import WORK_TREE, Revision
-from tools.job.job import add_to_note, main, read_note, summarise, without_password
+from lib.text import cell, prose, shown_address, without_password
+from tools.job.job import add_to_note, main, read_note, summarise
 from tools.tracking import notes
 
 
@@ -44,7 +44,7 @@ def run_page() -> None:
         "### Missing": "\n".join(f"- {cell(line)}" for line in after.missing[:LONGEST]),
     }
     text = "\n\n".join(f"{title}\n\n{content}" for title, content in sections.items() if content)
-    print(text)
+    print(without_password(text))
     summarise(text)
     add_to_note(reported=True)
 
@@ -108,12 +108,15 @@ def run_section(note: Mapping[str, Any]) -> str:
     lines = [f"**{note.get('name', '?')}**, commit `{str(note.get('commit', ''))[:10]}`"]
     if shared := note.get("shared"):
         commit = str(note.get("results_commit", ""))[:10]
-        lines.append(f"Results: {f'commit `{commit}` on `{shared}`' if commit else shared}.")
+        where = f"commit `{commit}` on {code(shared)}" if commit else prose(shared)
+        lines.append(f"Results: {where}.")
     else:
         lines.append("Results were **not** shared: the log says why.")
-    url = without_password(os.environ.get("MLFLOW_URL", ""))
+    url = shown_address(os.environ.get("MLFLOW_URL", ""))
     warnings = note.get("warnings") or []
-    lines.append(f"> [!WARNING]\n> {warnings[0]}" if warnings else f"MLflow: {url or 'local'}")
+    lines.append(
+        f"> [!WARNING]\n> {prose(warnings[0])}" if warnings else f"MLflow: {url or 'local'}"
+    )
     return "\n\n".join(lines)
 
 

@@ -8,6 +8,8 @@ a server missed. A result is never lost to a server, nor to a mistake in what lo
 
 import re
 
+from lib.text import one_line
+
 # Left alone, mlflow tries for four minutes, reports its use to its makers and prints emoji.
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
@@ -21,6 +23,6 @@ SETTINGS = {
 }
 
 
-def without_password(text: str) -> str:
-    """The text with no user and password in any address."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
+def registered_name(project: str, model: str) -> str:
+    """What a model is called in MLflow's registry, where all projects on a server share names."""
+    return re.sub(r"[/:'\"\\`]", "-", one_line(f"{project}-{model}"))

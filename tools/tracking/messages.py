@@ -5,17 +5,18 @@ import traceback
 
 from lib.errors import UserError
 from lib.pipeline import Stage
+from lib.text import one_line
 from tools.tracking import notes, runs, store
 
 
 def say(message: str) -> None:
     """One line of the log."""
-    print(f"MLflow: {message}", file=sys.stderr, flush=True)
+    print(f"MLflow: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:
     """One line that nobody should miss."""
-    print(f"WARNING: {message}", file=sys.stderr, flush=True)
+    print(f"WARNING: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def told(stage: Stage, error: Exception) -> None:

@@ -4,7 +4,6 @@ The newest version bears the alias `candidate`. That `champion` follows main is 
 (tools/job/registry.py).
 """
 
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,8 @@ from mlflow.entities import RunInfo
 
 from lib.pipeline import Stage
 from lib.repository import ROOT
-from tools.tracking import without_password
+from lib.text import one_line, without_password
+from tools.tracking import registered_name
 from tools.tracking.results import artifacts_of
 from tools.tracking.stages import Tracked, md5_of_file
 from tools.tracking.store import experiment_name, is_local
@@ -38,7 +38,7 @@ def register_models(run: RunInfo, tracked: Tracked, tags: Mapping[str, str]) -> 
     try:
         for name, path in models_of(tracked).items():
             version = register(run, name, path, tracked.stage, tags)
-            print(f"MLflow: {name} is version {version}, {ALIAS}", file=sys.stderr)
+            print(f"MLflow: {one_line(name)} is version {version}, {ALIAS}", file=sys.stderr)
     except Exception as error:  # the client's, the server's and the network's own, of many classes
         reason = without_password(" ".join(str(error).split()))[:200]
         print(f"WARNING: the models are not in MLflow's registry: {reason}", file=sys.stderr)
@@ -57,7 +57,7 @@ def models_of(tracked: Tracked) -> dict[str, str]:
 def register(run: RunInfo, model: str, path: str, stage: Stage, tags: Mapping[str, str]) -> str:
     """The version that this model has, made where there is none, with the alias moved to it."""
     client, project = mlflow.MlflowClient(), experiment_name()
-    name = re.sub(r"[/:'\"]", "-", f"{project}-{model}")  # all projects on a server share names
+    name = registered_name(project, model)
     about = {"project": project, "dvc.md5": md5_of_file(ROOT / path), "dvc.path": path}
     about |= {key: tags[key] for key in ("git.commit", "git.tag", "git.branch") if key in tags}
     try:  # to ask for the name by a filter finds nothing on servers of the 2.x line

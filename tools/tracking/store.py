@@ -22,7 +22,8 @@ from mlflow.exceptions import MlflowException
 from lib.errors import UserError
 from lib.params import FILE, read_yaml
 from lib.repository import ROOT
-from tools.tracking import without_password
+from lib.text import shown_address, without_password
+from tools.tracking.address import check_address
 
 EXPERIMENTS = (".dvc", "tmp", "exps")  # where DVC runs `dvc exp run --temp` and `--queue`
 
@@ -50,7 +51,7 @@ def tracking_uri() -> str:
 
 def shown_uri() -> str:
     """The address as it may be shown: no user and password in it."""
-    return without_password(os.environ.get("MLFLOW_URL") or LOCAL_FILE.name)
+    return shown_address(os.environ.get("MLFLOW_URL") or LOCAL_FILE.name)
 
 
 def experiment_name() -> str:
@@ -63,11 +64,13 @@ def connect() -> Experiment:
 
     Raises:
         MlflowException, OSError and others of MLflow's clients: the store cannot be reached.
-        UserError: the experiment was deleted.
+        UserError: the experiment was deleted, or MLFLOW_URL is no address.
     """
     for name, level in (("alembic", "WARNING"), ("mlflow", "ERROR"), ("urllib3", "ERROR")):
         logging.getLogger(name).setLevel(level)
-    if is_local() and not LOCAL_FILE.exists():
+    if not is_local():
+        check_address(os.environ["MLFLOW_URL"])
+    elif not LOCAL_FILE.exists():
         make_embedded()
     mlflow.set_tracking_uri(tracking_uri())
     client, name = client_of_this_version(), experiment_name()

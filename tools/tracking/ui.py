@@ -8,7 +8,8 @@ import socket
 import sys
 
 from lib.repository import ROOT
-from tools.tracking import SETTINGS, without_password
+from lib.text import shown_address
+from tools.tracking import SETTINGS
 
 
 def free_port(wanted: int) -> int:
@@ -26,7 +27,7 @@ def free_port(wanted: int) -> int:
 def main() -> None:
     """Become the server, or say in a line why not."""
     if os.environ.get("MLFLOW_URL"):
-        where = without_password(os.environ["MLFLOW_URL"])
+        where = shown_address(os.environ["MLFLOW_URL"])
         sys.exit(f"MLFLOW_URL is set: runs go to {where}, look there.")
     if not (ROOT / "mlflow.db").exists():
         sys.exit("mlflow.db is missing: `make run` makes it.")

@@ -11,6 +11,7 @@ from lab.processes.export_models.model_card import model_card
 from lab.processes.export_models.onnx_models import export_model, to_bytes
 from lab.processes.export_models.params import Params
 from lib.files import read_columns, read_json, replaced_directory, write_json
+from lib.locked import locked
 from lib.process import start
 
 RAW = Path("data/raw/breast_cancer.csv")
@@ -49,7 +50,7 @@ def export(params: Params) -> None:
         for name, (file, what, metrics) in models.items():
             exported, found[name] = export_model(
                 name,
-                joblib.load(file),
+                joblib.load(locked(file)),
                 X,
                 names["features"],
                 names["classes"],

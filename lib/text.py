@@ -1,0 +1,53 @@
+"""Text that comes from elsewhere, as it may be shown."""
+
+import os
+import re
+
+LINE_ENDS = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
+# What steers a terminal, turns the order of letters round, is not seen, or is no character.
+HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+# Of these the whole value is known, however it is written.
+ADDRESSES = ("MLFLOW_URL", "MLFLOW_TRACKING_URI")
+
+
+def one_line(text: str) -> str:
+    """Text on one line, with every control character shown by its code."""
+    spaced = LINE_ENDS.sub(" ", text)
+    return HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), spaced)
+
+
+def cell(text: str) -> str:
+    """Text as it stands in a cell of a Markdown table: no markup, link, picture or formula."""
+    return re.sub(r"([\\|<`*$]|\](?=[(\[]))", r"\\\1", one_line(text))
+
+
+def prose(text: str) -> str:
+    """A message as it stands on a page of Markdown: its `code` stays, all other markup is text."""
+    markup = r"(`[^`]*`)|([\\<$*]|\](?=[(\[]))"
+    return re.sub(markup, lambda found: found[1] or f"\\{found[2]}", one_line(text))
+
+
+def without_password(text: str) -> str:
+    """Text with no user and password in any address of it."""
+    for value in filter(None, map(os.environ.get, ADDRESSES)):
+        text = text.replace(value, shown_address(value))
+    return re.sub(r"(?<=//)[^\s/?#]*@", "", text)
+
+
+def shown_address(address: str) -> str:
+    """An address without user and password: up to the last `@`, as the clients of HTTP read it.
+
+    Where a password has what ends it for them (`/`, `?`, `#`), no more of it is shown.
+    """
+    scheme, slashes, rest = address.partition("//")
+    if not slashes:
+        return address.rpartition("@")[2]
+    server = re.split("[/?#]", rest)[0]
+    if "@" in server:
+        return f"{scheme}//{rest[server.rindex('@') + 1 :]}"
+    return f"{scheme}//{rest.rpartition('@')[2]}" if ":" in server else address

@@ -1,0 +1,117 @@
+"""What comes from the bucket is what dvc.lock names, and lies where that says.
+
+The bucket is a folder here: what somebody with rights to it can do to S3, a test can do to that.
+"""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+
+from tests.conftest import Project
+
+pytestmark = pytest.mark.integration
+
+GUARDED = ("tools/within", ".", "python", "-m", "tools.job.guarded_dvc")
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory):
+    """A project with a folder of data in its bucket, and none of it here."""
+    project = Project(tmp_path_factory.mktemp("bucket"))
+    config = (project.folder / ".dvc/config").read_text().splitlines()
+    kept = [line for line in config if "url = " not in line]
+    bucket = project.folder / "the bucket"
+    (project.folder / ".dvc/config").write_text("\n".join([*kept, f"    url = {bucket}", ""]))
+    with (project.folder / ".gitignore").open("a") as ignored:
+        ignored.write("/the bucket\n")
+    (project.folder / "stuff").mkdir()
+    for name in ("one", "two"):
+        (project.folder / "stuff" / name).write_text(name)
+    project.dvc("add", "--quiet", "stuff")
+    project.dvc("push", "--quiet", "stuff.dvc")
+    project.commit("Data")
+    return project
+
+
+@pytest.fixture
+def project(pushed):
+    """The same, with an empty cache."""
+    yield pushed
+    pushed.git("checkout", "--quiet", "--", ".")
+    shutil.rmtree(pushed.folder / "stuff", ignore_errors=True)
+    shutil.rmtree(pushed.folder / ".dvc/cache", ignore_errors=True)
+    shutil.rmtree(pushed.folder / ".dvc/tmp", ignore_errors=True)
+    shutil.rmtree(pushed.folder / "the bucket")
+    shutil.copytree(pushed.folder / "kept", pushed.folder / "the bucket")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept(pushed):
+    """What the bucket holds before each test."""
+    shutil.copytree(pushed.folder / "the bucket", pushed.folder / "kept")
+    shutil.rmtree(pushed.folder / "stuff")
+    shutil.rmtree(pushed.folder / ".dvc/cache")
+
+
+def object_of(project, md5):
+    return project.folder / "the bucket/files/md5" / md5[:2] / md5[2:]
+
+
+def listing_of(project):
+    """The file in the bucket that lists the folder."""
+    (found,) = (project.folder / "the bucket").rglob("*.dir")
+    return found
+
+
+def relist(project, path):
+    """Have the folder's listing, and the commit, name a file so, with all checksums right."""
+    listing = json.loads(listing_of(project).read_text())
+    listing[0]["relpath"] = path
+    text = json.dumps(listing)
+    new = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    old = listing_of(project)
+    place = object_of(project, f"{new}.dir")
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(text)
+    project.edit("stuff.dvc", f"{old.parent.name}{old.name}", f"{new}.dir")
+    old.unlink()
+
+
+def test_what_was_replaced_in_the_bucket_under_its_name_is_refused(project):
+    md5 = hashlib.md5(b"one", usedforsecurity=False).hexdigest()
+    object_of(project, md5).chmod(0o644)
+    object_of(project, md5).write_text("0ne")
+    project.dvc("pull", "stuff.dvc", ok=False)
+    assert not (project.folder / "stuff/one").exists()
+
+
+def test_a_listing_that_was_replaced_in_the_bucket_is_refused(project):
+    listing = listing_of(project)
+    listing.chmod(0o644)
+    listing.write_text(listing.read_text().replace('"one"', '"0ne"'))
+    said = project.run(*GUARDED, "pull", "stuff.dvc", ok=False)
+    assert "refused: the listing of a folder is not " in said
+    assert not (project.folder / "stuff/0ne").exists()
+
+
+@pytest.mark.parametrize("path", ["../escaped", "a/../../escaped", "/tmp/escaped", "./a", "", 1])
+def test_a_listing_that_leads_out_of_its_folder_is_refused(project, path):
+    relist(project, path)
+    said = project.run(*GUARDED, "pull", "stuff.dvc", ok=False)
+    assert f"refused: the listing of a folder names the file {path!r}" in said
+    assert not (project.folder / "escaped").exists()
+    assert "Traceback" not in said
+
+
+def test_preflight_refuses_such_a_listing_before_anything_is_run(project):
+    relist(project, "../escaped")
+    check = "from tools.job.preflight import listings_are_whole; listings_are_whole()"
+    said = project.run("tools/within", ".", "python", "-c", check, ok=False)
+    assert "UserError: stuff: refused: the listing of a folder names the file '../escaped'" in said
+
+
+def test_an_honest_listing_is_taken(project):
+    project.run(*GUARDED, "pull", "stuff.dvc")
+    assert (project.folder / "stuff/two").read_text() == "two"

@@ -1,0 +1,24 @@
+"""What an address of MLflow's may be, before a client is given it that shows it on a mistake."""
+
+import re
+
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
+
+from lib.errors import UserError
+from lib.text import shown_address
+
+
+def check_address(address: str) -> None:
+    """UserError where clients would take part of a login for host or path, or fail and show it."""
+    try:
+        parts = parse_url(address)
+        behind = (parts.path or "", parts.query or "", parts.fragment or "")
+        broken = ":" in (parts.netloc or "") and not parts.auth and "@" in "".join(behind)
+    except LocationParseError:
+        broken = True
+    if broken or re.search(r"[\s\\\x00-\x1f\x7f]", address):
+        raise UserError(
+            f"MLflow at {shown_address(address)} cannot be asked: MLFLOW_URL is no address. In a "
+            "user or password, write / ? # % and spaces as %2F %3F %23 %25 %20."
+        )
