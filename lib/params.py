@@ -25,7 +25,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from lib.errors import UserError
+from lib.errors import UserError, traceback_from
+from lib.files import read_text
 
 FILE = "params.yaml"
 
@@ -77,11 +78,16 @@ def read_yaml(file: Path | str) -> Any:
         ParamsError: the file is missing or not YAML.
     """
     try:
-        return YAML(typ="safe", pure=True).load(Path(file).read_text(encoding="utf-8"))
+        return YAML(typ="safe", pure=True).load(read_text(file))
     except FileNotFoundError:
         raise ParamsError(f"{file} is missing: run from the repository's root.") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    except UserError as error:
+        raise ParamsError(str(error)) from None
+    except (YAMLError, ValueError) as error:  # of a date that is none, say
+        mark = getattr(error, "problem_mark", None)
+        place = f"{file}, line {mark.line + 1}" if mark else str(file)
+        why = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ParamsError(f"{place}: not YAML ({why}). A merge left marks in it?") from None
 
 
 def check_params(content: Any, model: type[Model], source: str = FILE) -> Model:
@@ -194,10 +200,9 @@ def model_in(file: Path) -> type[BaseModel]:
     except AttributeError:
         raise ParamsError(f"{file} has no class Params: write what the process reads.") from None
     except Exception as error:  # whatever a file may raise while it is imported
-        reason = f"{type(error).__name__}: {error}"
-        raise ParamsError(
-            f"{file} cannot be imported: {reason}. It may import lib.params and pydantic alone."
-        ) from None
+        may = " It may import lib.params and pydantic alone." * isinstance(error, ImportError)
+        shown = traceback_from(error, file)
+        raise ParamsError(f"{file} cannot be imported.{may}\n{shown}") from None
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise ParamsError(f"{file}: Params must be a class derived from Section.")
     return model

@@ -27,7 +27,7 @@ from ruamel.yaml.error import YAMLError
 from lib.errors import UserError
 from lib.nested import flat
 from lib.pipeline import Out, Pipeline, read_pipeline
-from lib.repository import ROOT, files_at, git, git_or_nothing
+from lib.repository import ROOT, GitError, files_at, git_or_nothing, uncommitted
 
 WORK_TREE = ""
 
@@ -95,7 +95,7 @@ class Revision:
         commits what was computed at the commit before.
         """
         files, locks = self.pipeline.result_files, self.pipeline.locks or ["dvc.lock"]
-        if not self.name and self.ask_git("status", "--porcelain", "--", *(files or locks)):
+        if not self.name and self.uncommitted(files or locks):
             return self.ask_git("rev-parse", "--verify", "--quiet", "HEAD")
         results = self.ask_git("log", "-1", "--format=%H", self.commit or "HEAD", "--", *locks)
         if not results:
@@ -103,6 +103,13 @@ class Revision:
         trailer = "--format=%(trailers:key=Source-Commit,valueonly)"
         named = self.ask_git("show", "-s", trailer, results).strip()
         return named or self.ask_git("rev-parse", "--verify", "--quiet", f"{results}^")
+
+    def uncommitted(self, paths: Sequence[str]) -> list[str]:
+        """Those of these paths that are not as the last commit has them; none without git."""
+        try:
+            return uncommitted(paths, folder=self.root)
+        except GitError:
+            return []
 
     def ask_git(self, *arguments: str) -> str:
         """What git prints here; an empty string where it cannot answer."""
@@ -261,7 +268,7 @@ def default_pair(root: Path = ROOT) -> tuple[str, str]:
     The work tree, against the last commit, or the one before where nothing is uncommitted.
     """
     files = Revision(WORK_TREE, root).pipeline.result_files or ["dvc.lock"]
-    changed = git("status", "--porcelain", "--", "params.yaml", *files, folder=root)
+    changed = uncommitted(["params.yaml", *files], folder=root)
     parent = git_or_nothing("rev-parse", "--verify", "--quiet", "HEAD~1", folder=root)
     return ("HEAD" if changed or not parent else "HEAD~1"), WORK_TREE
 

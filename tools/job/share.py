@@ -11,12 +11,12 @@ import os
 import re
 import tempfile
 import time
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from lib.comparison import cut, metrics_table, one_line
 from lib.errors import UserError
 from lib.pipeline import read_pipeline
-from lib.repository import ROOT, ask_git, git
+from lib.repository import ROOT, ask_git, git, git_names
 from lib.revisions import WORK_TREE, Revision
 from tools.job.job import NOTE, add_to_note, last_line, main, read_note, run, summarise
 from tools.tracking import notes
@@ -87,7 +87,9 @@ def changed(source: str, files: list[str]) -> bool:
 
 def differ(old: str, new: str, files: list[str]) -> bool:
     """Whether any result file differs between two commits."""
-    return ask_git("diff", "--quiet", old, new, "--", *files).returncode != 0
+    changed = git_names("diff-tree", "-r", "--name-only", "-z", "--no-renames", old, new)
+    results = set(files)
+    return any(results & {path, *map(str, PurePath(path).parents)} for path in changed)
 
 
 def tree_with_results(commit: str, files: list[str]) -> str:
@@ -99,8 +101,7 @@ def tree_with_results(commit: str, files: list[str]) -> str:
         git("read-tree", commit, GIT_INDEX_FILE=index)
         if there:
             paths = "\0".join(there)
-            add = ("--literal-pathspecs", "add", "--force")
-            git(*add, *named, stdin=paths, GIT_INDEX_FILE=index)
+            git("add", "--force", *named, stdin=paths, GIT_INDEX_FILE=index)
         return git("write-tree", GIT_INDEX_FILE=index)
 
 
@@ -165,10 +166,11 @@ def with_token() -> dict[str, str]:
     if not token or not server:
         return {}
     basic = base64.b64encode(f"x-access-token:{token}".encode()).decode()
+    others = os.environ.get("GIT_CONFIG_COUNT") or "0"  # such as a container's safe.directory
     return {
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"http.{server}/.extraheader",
-        "GIT_CONFIG_VALUE_0": f"AUTHORIZATION: basic {basic}",
+        "GIT_CONFIG_COUNT": str(int(others) + 1),
+        f"GIT_CONFIG_KEY_{others}": f"http.{server}/.extraheader",
+        f"GIT_CONFIG_VALUE_{others}": f"AUTHORIZATION: basic {basic}",
         "GIT_TERMINAL_PROMPT": "0",
     }
 
@@ -176,7 +178,9 @@ def with_token() -> dict[str, str]:
 def fetch(branch: str) -> str:
     """The branch's newest commit on the server; empty where the branch is gone."""
     ref = f"refs/remotes/origin/{branch}"
-    done = run("git", "fetch", "origin", f"+refs/heads/{branch}:{ref}", ok=False, **with_token())
+    done = ask_git(
+        *("fetch", "origin", f"+refs/heads/{branch}:{ref}"), folder=ROOT, stdin="", **with_token()
+    )
     if done.returncode and "couldn't find remote ref" not in done.stderr:
         raise UserError(
             f"git fetch failed: {last_line(done.stderr)} Data are in S3: re-run this job."
@@ -187,7 +191,7 @@ def fetch(branch: str) -> str:
 def push(commit: str, branch: str) -> str:
     """Push without force; the server's message where it refused."""
     where = f"{commit}:refs/heads/{branch}"
-    done = run("git", "push", "origin", where, ok=False, **with_token())
+    done = ask_git("push", "origin", where, folder=ROOT, stdin="", **with_token())
     print(done.stderr.strip(), flush=True)
     return last_line(done.stderr) if done.returncode else ""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from lib.repository import ROOT, ask_git
+from lib.repository import ROOT, GitError, git_names
 
 OPEN, CLOSE = "TODO" + "(", ")"  # in one piece it would be a mark itself
 TEMPLATE_ONLY = "copier.yml"  # where it is, this is the template, or a copy made by hand
@@ -101,9 +101,11 @@ def problems() -> list[Problem]:
 
 def files() -> Iterator[str]:
     """What git tracks or would track; where there is no repository yet, every file."""
-    listed = ask_git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
     own = ("tests/", TEMPLATE_ONLY, OPEN)  # the template's own
-    names = listed.stdout.split("\0") if listed.returncode == 0 else every_file()
+    try:
+        names = git_names("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    except GitError:
+        names = every_file()
     yield from sorted(name for name in set(names) if name and not name.startswith(own))
 
 

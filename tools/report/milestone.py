@@ -29,7 +29,7 @@ from lib.comparison import (
 )
 from lib.errors import UserError
 from lib.files import read_json, replaced_directory, replaced_file
-from lib.repository import ROOT, git
+from lib.repository import ROOT, git, uncommitted
 from lib.revisions import Revision
 from tools.report.results import pictures
 
@@ -52,8 +52,9 @@ def milestone(name: str) -> Path:
         )
     now = Revision("HEAD")
     results = now.pipeline.result_files or ["dvc.lock"]
-    if changed := git("status", "--porcelain", "--", "params.yaml", *results):
-        files = ", ".join(line[3:] for line in changed.splitlines())
+    if changed := uncommitted(["params.yaml", *results]):
+        more = f" and {len(changed) - 5:,} more" if changed[5:] else ""
+        files = f"{', '.join(changed[:5])}{more}"
         raise UserError(f"{files}: not committed. A report rests on a commit: commit them first.")
     date = git("show", "-s", "--format=%cs", now.commit)
     refuse_other_pictures()

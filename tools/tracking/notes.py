@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from lib.errors import UserError
 from lib.files import read_json, write_json
 from lib.repository import ROOT
 
@@ -44,5 +45,5 @@ def read_file(file: Path) -> dict[str, Any]:
     """One note; empty where it is missing or damaged."""
     try:
         return dict(read_json(file))
-    except (OSError, ValueError):
+    except (OSError, ValueError, UserError):
         return {}

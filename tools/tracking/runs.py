@@ -3,7 +3,6 @@
 import runpy
 import sys
 import time
-import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import mlflow
 from mlflow.entities import Experiment, Metric, Param, RunInfo, RunTag
 from mlflow.exceptions import MlflowException
 
+from lib.errors import traceback_from
 from lib.pipeline import Stage
 from lib.repository import ROOT
 from tools.tracking import notes
@@ -121,16 +121,8 @@ def call_log(stage: Stage, run_id: str) -> bool:
             raise
         mlflow.MlflowClient().set_terminated(run_id, "FAILED")
         notes.write(stage.address, open="")
-        raise LogError(f"{file.relative_to(ROOT)}\n{''.join(traceback_of(error, file))}") from error
+        raise LogError(f"{file.relative_to(ROOT)}\n{traceback_from(error, file)}") from error
     return True
-
-
-def traceback_of(error: Exception, file: Path) -> list[str]:
-    """A traceback from the user's file on."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = next((n for n, frame in enumerate(frames) if Path(frame.filename) == file), 0)
-    lines = traceback.format_list(frames[own:]) + traceback.format_exception_only(error)
-    return ["Traceback (most recent call last):\n", *lines]
 
 
 # ---- a stage whose files are there
