@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -26,10 +27,11 @@ from ruamel.yaml.error import YAMLError
 
 from lib.errors import UserError
 from lib.nested import flat
-from lib.pipeline import Out, Pipeline, read_pipeline
+from lib.pipeline import Out, Pipeline, line_of, read_pipeline
 from lib.repository import ROOT, GitError, files_at, git_or_nothing, uncommitted
 
 WORK_TREE = ""
+DRAWN = 50_000_000  # bytes of a table that becomes a picture
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,10 @@ class Revision:
         """params.yaml with dotted keys."""
         try:
             content = YAML(typ="safe", pure=True).load(self.text("params.yaml"))
-        except (YAMLError, ValueError):
+        except (YAMLError, ValueError) as error:
+            file = f"params.yaml of {self.label}"
             raise UserError(
-                f"params.yaml of {self.label} is not YAML: a merge left marks in it?"
+                f"{file} is not YAML{line_of(error)}: a merge left marks in it?"
             ) from None
         if not isinstance(content or {}, Mapping):
             raise UserError(f"params.yaml of {self.label} is not a mapping of names to values.")
@@ -204,6 +207,12 @@ class Revision:
         content = self.content(path)
         if content is None:
             return None
+        if len(content) > DRAWN:
+            self.missing.append(
+                f"{path} of {self.label} is larger than a plot on the page may be ({DRAWN:,} "
+                "bytes): `dvc plots show` draws it."
+            )
+            return None
         try:
             return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig", "replace"))))
         except csv.Error as error:
@@ -242,18 +251,25 @@ class Revision:
             hint = "that commit does not have it" if self.name else "`make run` writes it"
             self.missing.append(f"{path} of {self.label} is not here: {hint}.")
             return None
-        if not self.name:
-            hint = "`make run` or `dvc pull` gets it"
-            self.missing.append(f"{path} of {self.label} is not here: {hint}.")
-            return None
         try:
-            with self.dvc_files.open(path, "rb") as file:
+            with self.opened(path) as file:
                 return bytes(file.read())
         except Exception as error:  # DVC's, the bucket's and the disk's own, of many classes
-            why = " ".join(str(error).split())[:160] or type(error).__name__
-            hint = f"`dvc fetch --all-commits` or `git checkout {self.name} && dvc pull` gets it"
-            self.missing.append(f"{path} of {self.label} is not here ({why}): {hint}.")
+            self.missing.append(self.not_here(path, error))
             return None
+
+    def opened(self, path: str) -> Any:
+        """A file of the work tree, or one that DVC keeps, for what need not be in memory whole."""
+        return self.dvc_files.open(path, "rb") if self.name else (self.root / path).open("rb")
+
+    def not_here(self, path: str, error: Exception) -> str:
+        """That a file cannot be read, and what gets it."""
+        if not self.name and isinstance(error, FileNotFoundError):
+            return f"{path} of {self.label} is not here: `make run` or `dvc pull` gets it."
+        why = " ".join(str(error).split())[:160] or type(error).__name__
+        hint = f"`dvc fetch --all-commits` or `git checkout {self.name} && dvc pull`"
+        get = f"{hint} gets it" if self.name else "`make run` writes it"
+        return f"{path} of {self.label} is not here ({why}): {get}."
 
     @cached_property
     def dvc_files(self) -> Any:
@@ -322,7 +338,18 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[s
     return [(key, old, new) for key, old, new in pairs if old != new and repr(old) != repr(new)]
 
 
-def changed_rows(before: bytes, after: bytes) -> tuple[int, int]:
-    """How many lines of a text came and how many went, wherever they stand."""
-    old, new = Counter(before.splitlines()), Counter(after.splitlines())
-    return (new - old).total(), (old - new).total()
+def changed_rows(before: Iterable[bytes], after: Iterable[bytes]) -> tuple[int, int]:
+    """How many lines of a text came and how many went, wherever they stand.
+
+    Both are read side by side, and only lines that have not met their like are remembered.
+    """
+    more: dict[bytes, int] = {}  # of this line in the new text, so far
+    for old, new in zip_longest(before, after, fillvalue=b""):
+        if old == new:
+            continue
+        for line, by in ((new.rstrip(b"\r\n"), 1), (old.rstrip(b"\r\n"), -1)):
+            count = more.pop(line, 0) + by
+            if count and line:
+                more[line] = count
+    counts = more.values()
+    return sum(n for n in counts if n > 0), -sum(n for n in counts if n < 0)

@@ -16,9 +16,18 @@ from pathlib import Path, PurePath
 from lib.comparison import cut, metrics_table, one_line
 from lib.errors import UserError
 from lib.pipeline import read_pipeline
-from lib.repository import ROOT, ask_git, git, git_names
+from lib.repository import ROOT, ask_git, git, git_names, run_git
 from lib.revisions import WORK_TREE, Revision
-from tools.job.job import NOTE, add_to_note, last_line, main, read_note, run, summarise
+from tools.job.job import (
+    MOST_OF_A_PAGE,
+    NOTE,
+    add_to_note,
+    last_line,
+    main,
+    read_note,
+    run,
+    summarise,
+)
 from tools.tracking import notes
 
 PUSHES = 5  # of git, when the branch moves on between fetch and push
@@ -125,7 +134,7 @@ def commit_message(note: dict[str, object], source: str) -> str:
     subject = git("show", "-s", "--format=%s", source)
     _, rows = metrics_table(Revision(source), Revision(WORK_TREE), scalars_only=True)
     kept, more = cut(rows)
-    changed = [f"{one_line(key)}: {before} -> {after}" for key, before, after, _ in kept]
+    changed = [f"{one_line(key)[:200]}: {before} -> {after}" for key, before, after, _ in kept]
     body = "\n".join([*changed, *filter(None, [more])])
     trailers = {
         **goal_trailers(note),
@@ -220,12 +229,15 @@ def keep_aside(
 
 def as_patch(commit: str, why: str) -> None:
     """Print the commit, so that a person can finish; always raises UserError."""
-    patch = git("format-patch", "-1", "--stdout", commit)
-    (NOTE.parent / "results.patch").write_text(patch + "\n")
+    # As `git am` takes it, whatever the user's settings are.
+    form = ("--no-attach", "--no-cover-letter", "--src-prefix=a/", "--dst-prefix=b/")
+    content = run_git("format-patch", "-1", "--stdout", "--binary", *form, commit).stdout
+    (NOTE.parent / "results.patch").write_bytes(content)
+    patch = content.decode("utf-8", "replace").rstrip("\n")
     print(patch, flush=True)
-    summarise(
-        f"<details><summary>The results commit</summary>\n\n```diff\n{patch}\n```\n</details>\n"
-    )
+    title = "<details><summary>The results commit</summary>"
+    if len(content) < MOST_OF_A_PAGE // 2:
+        summarise(f"{title}\n\n```diff\n{patch}\n```\n</details>\n")
     raise UserError(
         f"The results could not be pushed: {why}. Data are in S3, the commit is above as a patch: "
         "save it as results.patch, `git am results.patch`, and push it where you may."

@@ -84,6 +84,8 @@ def protoc(folder: Path, protos: Iterable[str], *options: str) -> None:
     """Run protoc in a folder; UserError with what it says."""
     tool = [sys.executable, "-W", "ignore", "-m", "grpc_tools.protoc"]  # it warns of its own age
     command = [*tool, "--proto_path=.", *options, *protos]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode:
         raise UserError(f"protoc: {' / '.join(done.stderr.strip().splitlines()[:5])}")

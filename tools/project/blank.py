@@ -12,6 +12,7 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 
 from lib.errors import UserError
+from lib.files import read_text
 from lib.params import Project, read_yaml
 from lib.pipeline import read_pipeline
 from lib.repository import ROOT, GitError, git, uncommitted
@@ -63,8 +64,8 @@ def blank() -> list[str]:
     check_that_git_has([*files, pipeline, params, ignored])
     texts = {
         pipeline: PIPELINE,
-        params: without_sections(params.read_text("utf-8"), KEPT_SECTIONS),
-        ignored: without_lines(ignored.read_text("utf-8"), {f"/{out}" for out in outs}),
+        params: without_sections(read_text(params), KEPT_SECTIONS),
+        ignored: without_lines(read_text(ignored), {f"/{out}" for out in outs}),
     }
     for file, text in texts.items():
         file.write_text(text, encoding="utf-8")

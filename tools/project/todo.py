@@ -42,7 +42,7 @@ class Mark:
         """The number of its line and the value there; None where there is no such line."""
         before, after = self.line.split("{}")
         file = ROOT / self.file
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        lines = read_lines(file) if file.exists() else []
         for number, line in enumerate(lines, start=1):
             if line.startswith(before) and line.rstrip().endswith(after.rstrip()):
                 return number, line.rstrip()[len(before) :].removesuffix(after.rstrip())
@@ -119,11 +119,16 @@ def every_file() -> list[str]:
 
 
 def lines_of(file: Path) -> list[str]:
-    """A text file's lines; none of one that is no text, or gone."""
+    """A file's lines; none of one that is gone."""
     try:
-        return file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        return read_lines(file)
+    except OSError:
         return []
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a file in any encoding: marks are plain letters in each."""
+    return file.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def main() -> None:
