@@ -1,6 +1,8 @@
 # Every habit in one word; `make` alone lists them.
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
+export PYTHONUTF8 := 1
+export PYTHONIOENCODING := utf-8:replace
 .PHONY: help todo start doctor credentials settings blank process environments setup run results goals compare notebooks milestone test check hooks lock ui runtime-check runtime rehearse serve relog sandbox sandbox-status sandbox-down list clean shell
 
 # The arguments of targets. Assigned here, only make's command line can give them, and not an
@@ -66,8 +68,8 @@ compare: ## Show what differs between two revisions, as text and as a page with 
 	@tools/within --dev . python -m tools.report.compare --from "$(A)" --to "$(B)"
 
 notebooks: ## Execute every notebook on the results on disk, from top to bottom
-	@ls lab/analysis/*.ipynb >/dev/null 2>&1 || { echo 'There is no notebook in lab/analysis.'; exit 0; }; \
-		tools/within --dev . python -m pytest -p nbmake --nbmake --nbmake-timeout=600 lab/analysis
+	@find lab/analysis -name '*.ipynb' | grep -q . || { echo 'There is no notebook in lab/analysis.'; exit 0; }; \
+		tools/within --dev . python -m pytest -p nbmake --nbmake --nbmake-kernel=python3 --nbmake-timeout=600 lab/analysis
 
 milestone: ## Write a report on this revision to lab/docs (NAME=first-model)
 	@tools/within --dev . python -m tools.report.milestone "$(NAME)"

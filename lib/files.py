@@ -1,4 +1,7 @@
-"""Files that are there whole or not at all, and the same to the byte each time."""
+"""Files that are there whole or not at all, and the same to the byte each time.
+
+What cannot be read is told by its name, and the line in it.
+"""
 
 import csv
 import json
@@ -7,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from lib.errors import UserError
 
 
 @contextmanager
@@ -51,9 +56,31 @@ def write_json(path: Path | str, content: Any) -> None:
         new.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def read_text(path: Path | str) -> str:
+    """A text file, which is UTF-8.
+
+    Raises:
+        UserError: it is not.
+    """
+    content = Path(path).read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8. Save it as UTF-8.") from None
+
+
 def read_json(path: Path | str) -> Any:
-    """What a JSON file says."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """What a JSON file says.
+
+    Raises:
+        UserError: it is not JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise UserError(f"{path}{line}: not JSON ({error}). A merge left marks in it?") from None
 
 
 def write_csv(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -66,10 +93,28 @@ def write_csv(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def read_csv(path: Path | str) -> list[dict[str, str]]:
     """The rows of a CSV file, every value as it is written there."""
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as CSV in UTF-8: {error}.") from None
 
 
 def read_columns(path: Path | str, names: Sequence[str]) -> list[list[float]]:
-    """Columns of numbers of a CSV file, in the order of their names: a list for each row."""
-    return [[float(row[name]) for name in names] for row in read_csv(path)]
+    """Columns of numbers of a CSV file, in the order of their names: a list for each row.
+
+    Raises:
+        UserError: a column is missing, or a value is no number.
+    """
+    rows = read_csv(path)
+    if rows and (missing := [name for name in names if name not in rows[0]]):
+        raise UserError(f"{path}: column {missing[0]!r} is missing.")
+    return [[number(path, n, name, row[name]) for name in names] for n, row in enumerate(rows, 2)]
+
+
+def number(path: Path | str, line: int, name: str, value: str) -> float:
+    """A value of a CSV file as a number."""
+    try:
+        return float(value)
+    except (ValueError, TypeError):
+        raise UserError(f"{path}, line {line}, {name!r}: {value!r} is no number.") from None

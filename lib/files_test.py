@@ -4,9 +4,21 @@ import math
 
 import pytest
 
-from lib.files import read_csv, replaced_directory, write_csv, write_json
+from lib.errors import UserError
+from lib.files import (
+    read_columns,
+    read_csv,
+    read_json,
+    replaced_directory,
+    write_csv,
+    write_json,
+)
 
 pytestmark = pytest.mark.unittest
+
+
+def read_a(path):
+    return read_columns(path, ["a"])
 
 
 def names(folder):
@@ -62,3 +74,21 @@ def test_json_refuses_what_json_cannot_say_and_keeps_the_old_file(tmp_path):
         write_json(tmp_path / "a.json", {"b": math.nan})
     assert (tmp_path / "a.json").read_text() == '{\n  "b": 1\n}\n'
     assert names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "message"),
+    [
+        (read_json, b'{"a": 1,\n<<<<<<< HEAD\n', "data.json, line 2: not JSON"),
+        (read_json, b"[" * 100_000, "data.json: not JSON"),
+        (read_json, b'{"a": 1,\n"gr\xf6\xdfe": 2}', "data.json, line 2: not UTF-8"),
+        (read_csv, b"a,b\n1,\xf6\n", "data.json cannot be read as CSV in UTF-8"),
+        (read_a, b"a,b\n1,2\nx,3\n", "data.json, line 3, 'a': 'x' is no number"),
+        (read_a, b"b\n1\n", "data.json: column 'a' is missing"),
+    ],
+)
+def test_what_cannot_be_read_is_told_by_file_and_line(tmp_path, read, content, message):
+    file = tmp_path / "data.json"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read(file)

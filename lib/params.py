@@ -26,7 +26,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
-from lib.errors import UserError
+from lib.errors import UserError, traceback_from
+from lib.files import read_text
 
 FILE = "params.yaml"
 NESTING = 50  # of YAML
@@ -83,13 +84,13 @@ def read_yaml(file: Path | str, *, aliases: bool = False) -> Any:
         ParamsError: the file is missing, or not YAML as `parse_yaml` takes it.
     """
     try:
-        return parse_yaml(Path(file).read_text(encoding="utf-8"), aliases=aliases)
+        return parse_yaml(read_text(file), aliases=aliases)
     except FileNotFoundError:
         raise ParamsError(f"{file} is missing: run from the repository's root.") from None
-    except UnicodeDecodeError as error:
-        raise ParamsError(f"{file} is not YAML: {error}") from None
     except YamlTextError as error:
         raise ParamsError(f"{file} {error}") from None
+    except UserError as error:
+        raise ParamsError(str(error)) from None
 
 
 def parse_yaml(text: str, *, aliases: bool = False) -> Any:
@@ -114,10 +115,12 @@ def parse_yaml(text: str, *, aliases: bool = False) -> Any:
                 raise YamlTextError(f"is nested more than {NESTING} deep.")
         return YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
-        # The last four are what tags (!!int '', !!bool maybe) end in.
+        # The last four are what dates that are none and tags (!!int '', !!bool maybe) end in.
+        mark = getattr(error, "problem_mark", None)
+        line_of_it = f"line {mark.line + 1}: " if mark else ""
+        why = printable(getattr(error, "problem", None) or " ".join(str(error).split()))
         marks = " A merge left marks in it." if "\n<<<<<<< " in f"\n{text}" else ""
-        why = printable(" ".join(str(error).split()))
-        raise YamlTextError(f"is not YAML: {why}{marks}") from None
+        raise YamlTextError(f"is not YAML ({line_of_it}{why}).{marks}") from None
 
 
 def check_params(content: Any, model: type[Model], source: str = FILE) -> Model:
@@ -236,10 +239,9 @@ def model_in(file: Path) -> type[BaseModel]:
     except AttributeError:
         raise ParamsError(f"{file} has no class Params: write what the process reads.") from None
     except Exception as error:  # whatever a file may raise while it is imported
-        reason = f"{type(error).__name__}: {error}"
-        raise ParamsError(
-            f"{file} cannot be imported: {reason}. It may import lib.params and pydantic alone."
-        ) from None
+        may = " It may import lib.params and pydantic alone." * isinstance(error, ImportError)
+        shown = traceback_from(error, file)
+        raise ParamsError(f"{file} cannot be imported.{may}\n{shown}") from None
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise ParamsError(f"{file}: Params must be a class derived from Section.")
     return model

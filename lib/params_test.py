@@ -18,6 +18,7 @@ from lib.params import (
     check_all,
     check_params,
     load_params,
+    read_yaml,
 )
 
 pytestmark = pytest.mark.unittest
@@ -240,8 +241,11 @@ def test_a_problem_that_several_processes_see_is_told_once(project):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("import no_such_package\n", "cannot be imported: ModuleNotFoundError"),
-        ("class Params(:\n", "cannot be imported: SyntaxError"),
+        ("import no_such_package\n", r"cannot be imported\. It may import lib"),
+        ("import no_such_package\n", "ModuleNotFoundError: No module named 'no_such_package'"),
+        ("x = 1\nclass Params(:\n", r"cannot be imported\.\n  File \".*/params.py\", line 2\n"),
+        ("x = 1\n<<<<<<< HEAD\n", r"params.py\", line 2\n"),
+        ("x = 1\ny = Cont\n", r"\n  File \".*/params.py\", line 2, in <module>\n    y = Cont\n"),
         ("x = 1\n", "has no class Params"),
         ("Params = 1\n", "Params must be a class derived from Section"),
     ],
@@ -250,4 +254,21 @@ def test_a_params_py_that_cannot_be_used_is_named_with_the_reason(project, text,
     (project / "lab/processes/one_for_this_test/params.py").write_text(text)
     with pytest.raises(ParamsError, match=message) as caught:
         check(project, CONTENT)
-    assert "lab/processes/one_for_this_test/params.py" in str(caught.value)
+    said = str(caught.value)
+    assert said.startswith("lab/processes/one_for_this_test/params.py")
+    assert "importlib" not in said, "the file's own frames alone"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: 1\n<<<<<<< HEAD\nb: 2\n", r"params.yaml is not YAML \(line [23]: .*A merge left"),
+        (b"a: 1\na: 2\n", r"params.yaml is not YAML \(line 2: .*duplicate key"),
+        (b"a: 1\nb: gr\xf6\xdfe\n", r"params.yaml, line 2: not UTF-8"),
+    ],
+)
+def test_a_mistake_in_the_file_is_told_with_its_line(tmp_path, content, message):
+    (tmp_path / "params.yaml").write_bytes(content)
+    with pytest.raises(ParamsError, match=message) as caught:
+        read_yaml(tmp_path / "params.yaml")
+    assert "\n" not in str(caught.value)

@@ -125,7 +125,18 @@ def open_repo(revision: str = "", root: Path = ROOT) -> Iterator[Repo]:
         raise NoDvcError("This repository has no DVC in it: `dvc init`.") from None
     except (DvcException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         # The last three are DVC's own, where a section of dvc.yaml has another form.
-        raise UserError(f"DVC cannot read the pipeline: {' '.join(str(error).split())}") from None
+        why = " ".join(str(error).split())
+        raise UserError(f"DVC cannot read the pipeline: {why}{line_of(error)}") from None
+
+
+def line_of(error: BaseException) -> str:
+    """The line that a YAML parser could not read, in brackets; DVC has it in what it re-raises."""
+    found: Any = getattr(error, "exc", error)
+    while found:
+        if mark := getattr(found, "problem_mark", None):
+            return f" (line {mark.line + 1}: {found.problem})"
+        found = found.__cause__
+    return ""
 
 
 def refuse_aliases(revision: str, root: Path) -> None:

@@ -8,6 +8,7 @@ What stands behind the process's name in `lab/processes/run NAME …` is in `sys
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -21,16 +22,24 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def start(compute: Callable[[Model], None], params: type[Model]) -> None:
-    """Call `compute` with this process's parameters; a user's mistake ends in its message.
+    """Call `compute` with this process's parameters.
+
+    A user's mistake ends in its message; any other error in a line that says what was run, above
+    its traceback from `compute` on.
 
     Args:
         compute: reads files, calls the process's module, writes files.
         params: the type of its parameters, as its params.py has it.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    file = Path(sys.argv[0]).resolve()
     try:
         compute(load_params(params))
     except UserError as error:
-        sys.exit(f"{Path(sys.argv[0]).resolve().parent.name}: {error}")
+        sys.exit(f"{file.parent.name}: {error}")
+    except Exception as error:  # whatever a process raises
+        frames = error.__traceback__ and error.__traceback__.tb_next
+        lines = "".join(traceback.format_exception(type(error), error, frames)).rstrip("\n")
+        sys.exit(f"{file.parent.name}: {file.name} failed.\n{lines}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -3,7 +3,7 @@
 import io
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lib.errors import UserError
@@ -12,7 +12,20 @@ from lib.text import without_password
 ROOT = Path(__file__).resolve().parent.parent
 
 # Set in hooks: which repository git is at work on there. Another may be meant here.
-OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_QUARANTINE_PATH", "GIT_PREFIX")
+OF_A_HOOK = """GIT_DIR GIT_WORK_TREE GIT_COMMON_DIR GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_PREFIX
+    GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_QUARANTINE_PATH GIT_NAMESPACE GIT_CONFIG_PARAMETERS"""
+# Set by a user, and changes what git prints or how it reads paths.
+OF_A_USER = "GIT_EXTERNAL_DIFF GIT_DIFF_OPTS GIT_GLOB_PATHSPECS GIT_ICASE_PATHSPECS"
+# Messages are looked into, so they are in English; a path is a path, whatever characters it has.
+OURS = {"LC_ALL": "C.UTF-8", "LANGUAGE": "", "GIT_LITERAL_PATHSPECS": "1"}
+# A user's settings change what git prints. These are as they are where nobody has set them.
+SETTINGS = """color.ui=false column.ui=never core.quotePath=false i18n.commitEncoding=UTF-8
+    i18n.logOutputEncoding=UTF-8 log.follow=false log.showSignature=false push.followTags=false
+    push.gpgSign=false status.relativePaths=false status.renames=false
+    status.showUntrackedFiles=normal submodule.recurse=false trailer.separators=:"""
+
+AT_ONCE = 500  # paths in one command line
+BYTES = ("utf-8", "surrogateescape")  # how Python holds names of any bytes
 
 
 class GitError(UserError):
@@ -32,11 +45,16 @@ def git(*arguments: str, folder: Path = ROOT, stdin: str = "", **variables: str)
         GitError: git is missing or ends with an error.
     """
     done = ask_git(*arguments, folder=folder, stdin=stdin, **variables)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["it ended without a message"]
-        command = next(word for word in arguments if word[:1] != "-")
-        raise GitError(f"git {command}: {without_password(lines[-1])}")
+    refuse_error(done.returncode, done.stderr, arguments)
     return done.stdout.rstrip("\n")
+
+
+def refuse_error(code: int, stderr: str, arguments: Sequence[str]) -> None:
+    """Raise GitError where git has ended with an error."""
+    if code:
+        lines = stderr.strip().splitlines() or ["it ended without a message"]
+        command = next(word for word in arguments if word[:1] != "-" and "=" not in word)
+        raise GitError(f"git {command}: {without_password(lines[-1])}")
 
 
 def git_or_nothing(*arguments: str, folder: Path = ROOT) -> str:
@@ -51,32 +69,61 @@ def ask_git(
     *arguments: str, folder: Path = ROOT, stdin: str = "", **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """The finished command, for those who look at its exit code."""
-    inherited = {name: value for name, value in os.environ.items() if name not in OF_A_HOOK}
+    done = run_git(*arguments, folder=folder, stdin=stdin, **variables)
+    texts = (output.decode("utf-8", "replace") for output in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(done.args, done.returncode, *texts)
+
+
+def run_git(
+    *arguments: str, folder: Path = ROOT, stdin: str = "", **variables: str
+) -> subprocess.CompletedProcess[bytes]:
+    """The finished command, the same whatever its user has set, with the bytes that it printed."""
+    settings = [word for setting in SETTINGS.split() for word in ("-c", setting)]
+    unset = {*OF_A_HOOK.split(), *OF_A_USER.split()}
+    inherited = {name: value for name, value in os.environ.items() if name not in unset}
     try:
         return subprocess.run(
-            ["git", *arguments],
+            ["git", *settings, *arguments],
             cwd=folder,
-            env=inherited | variables,
-            input=stdin,
+            env=inherited | OURS | variables,
+            input=stdin.encode(*BYTES),
             capture_output=True,
-            encoding="utf-8",
-            errors="replace",
             check=False,
         )
     except FileNotFoundError:
         raise GitError("git is missing: install it.") from None
 
 
+def git_names(*arguments: str, folder: Path = ROOT) -> list[str]:
+    """The paths that git prints with -z, as Python opens them, whatever bytes they have.
+
+    Raises:
+        GitError: as `git` does.
+    """
+    done = run_git(*arguments, folder=folder)
+    refuse_error(done.returncode, done.stderr.decode("utf-8", "replace"), arguments)
+    return [name for name in done.stdout.decode(*BYTES).split("\0") if name]
+
+
+def uncommitted(paths: Iterable[str], *options: str, folder: Path = ROOT) -> list[str]:
+    """Those of these paths, or what is below them, that differ from the last commit.
+
+    Raises:
+        GitError: as `git` does.
+    """
+    asked, found = list(paths), []
+    for start in range(0, len(asked), AT_ONCE):
+        some = asked[start : start + AT_ONCE]
+        listed = git_names("status", "--porcelain", "-z", *options, "--", *some, folder=folder)
+        found += [entry[3:] for entry in listed]
+    return found
+
+
 def files_at(commit: str, paths: Sequence[str], folder: Path = ROOT) -> dict[str, bytes]:
     """The content of each of these files in a commit; those that it does not have are left out."""
     asked = [path for path in paths if "\n" not in path]
-    done = subprocess.run(
-        ["git", "cat-file", "--batch"],
-        cwd=folder,
-        input="".join(f"{commit}:{path}\n" for path in asked).encode("utf-8", "surrogateescape"),
-        capture_output=True,
-        check=False,
-    )
+    stdin = "".join(f"{commit}:{path}\n" for path in asked)
+    done = run_git("cat-file", "--batch", folder=folder, stdin=stdin)
     found, answer = {}, io.BytesIO(done.stdout)
     for path in asked:
         header = answer.readline()

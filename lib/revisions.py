@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -26,9 +27,10 @@ from lib.errors import UserError
 from lib.nested import flat
 from lib.params import YamlTextError, parse_yaml
 from lib.pipeline import Out, Pipeline, read_pipeline
-from lib.repository import ROOT, files_at, git, git_or_nothing
+from lib.repository import ROOT, GitError, files_at, git_or_nothing, uncommitted
 
 WORK_TREE = ""
+DRAWN = 50_000_000  # bytes of a table that becomes a picture
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Revision:
         commits what was computed at the commit before.
         """
         files, locks = self.pipeline.result_files, self.pipeline.locks or ["dvc.lock"]
-        if not self.name and self.ask_git("status", "--porcelain", "--", *(files or locks)):
+        if not self.name and self.uncommitted(files or locks):
             return self.ask_git("rev-parse", "--verify", "--quiet", "HEAD")
         results = self.ask_git("log", "-1", "--format=%H", self.commit or "HEAD", "--", *locks)
         if not results:
@@ -102,6 +104,13 @@ class Revision:
         trailer = "--format=%(trailers:key=Source-Commit,valueonly)"
         named = self.ask_git("show", "-s", trailer, results).strip()
         return named or self.ask_git("rev-parse", "--verify", "--quiet", f"{results}^")
+
+    def uncommitted(self, paths: Sequence[str]) -> list[str]:
+        """Those of these paths that are not as the last commit has them; none without git."""
+        try:
+            return uncommitted(paths, folder=self.root)
+        except GitError:
+            return []
 
     def ask_git(self, *arguments: str) -> str:
         """What git prints here; an empty string where it cannot answer."""
@@ -194,6 +203,12 @@ class Revision:
         content = self.content(path)
         if content is None:
             return None
+        if len(content) > DRAWN:
+            self.missing.append(
+                f"{path} of {self.label} is larger than a plot on the page may be ({DRAWN:,} "
+                "bytes): `dvc plots show` draws it."
+            )
+            return None
         try:
             return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig", "replace"))))
         except csv.Error as error:
@@ -232,18 +247,25 @@ class Revision:
             hint = "that commit does not have it" if self.name else "`make run` writes it"
             self.missing.append(f"{path} of {self.label} is not here: {hint}.")
             return None
-        if not self.name:
-            hint = "`make run` or `dvc pull` gets it"
-            self.missing.append(f"{path} of {self.label} is not here: {hint}.")
-            return None
         try:
-            with self.dvc_files.open(path, "rb") as file:
+            with self.opened(path) as file:
                 return bytes(file.read())
         except Exception as error:  # DVC's, the bucket's and the disk's own, of many classes
-            why = " ".join(str(error).split())[:160] or type(error).__name__
-            hint = f"`dvc fetch --all-commits` or `git checkout {self.name} && dvc pull` gets it"
-            self.missing.append(f"{path} of {self.label} is not here ({why}): {hint}.")
+            self.missing.append(self.not_here(path, error))
             return None
+
+    def opened(self, path: str) -> Any:
+        """A file of the work tree, or one that DVC keeps, for what need not be in memory whole."""
+        return self.dvc_files.open(path, "rb") if self.name else (self.root / path).open("rb")
+
+    def not_here(self, path: str, error: Exception) -> str:
+        """That a file cannot be read, and what gets it."""
+        if not self.name and isinstance(error, FileNotFoundError):
+            return f"{path} of {self.label} is not here: `make run` or `dvc pull` gets it."
+        why = " ".join(str(error).split())[:160] or type(error).__name__
+        hint = f"`dvc fetch --all-commits` or `git checkout {self.name} && dvc pull`"
+        get = f"{hint} gets it" if self.name else "`make run` writes it"
+        return f"{path} of {self.label} is not here ({why}): {get}."
 
     @cached_property
     def dvc_files(self) -> Any:
@@ -258,7 +280,7 @@ def default_pair(root: Path = ROOT) -> tuple[str, str]:
     The work tree, against the last commit, or the one before where nothing is uncommitted.
     """
     files = Revision(WORK_TREE, root).pipeline.result_files or ["dvc.lock"]
-    changed = git("status", "--porcelain", "--", "params.yaml", *files, folder=root)
+    changed = uncommitted(["params.yaml", *files], folder=root)
     parent = git_or_nothing("rev-parse", "--verify", "--quiet", "HEAD~1", folder=root)
     return ("HEAD" if changed or not parent else "HEAD~1"), WORK_TREE
 
@@ -314,7 +336,18 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[s
     return [(key, old, new) for key, old, new in pairs if old != new and repr(old) != repr(new)]
 
 
-def changed_rows(before: bytes, after: bytes) -> tuple[int, int]:
-    """How many lines of a text came and how many went, wherever they stand."""
-    old, new = Counter(before.splitlines()), Counter(after.splitlines())
-    return (new - old).total(), (old - new).total()
+def changed_rows(before: Iterable[bytes], after: Iterable[bytes]) -> tuple[int, int]:
+    """How many lines of a text came and how many went, wherever they stand.
+
+    Both are read side by side, and only lines that have not met their like are remembered.
+    """
+    more: dict[bytes, int] = {}  # of this line in the new text, so far
+    for old, new in zip_longest(before, after, fillvalue=b""):
+        if old == new:
+            continue
+        for line, by in ((new.rstrip(b"\r\n"), 1), (old.rstrip(b"\r\n"), -1)):
+            count = more.pop(line, 0) + by
+            if count and line:
+                more[line] = count
+    counts = more.values()
+    return sum(n for n in counts if n > 0), -sum(n for n in counts if n < 0)

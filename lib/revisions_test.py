@@ -2,12 +2,13 @@
 
 import json
 import subprocess
+import tracemalloc
 
 import pytest
 
 from lib.errors import UserError
 from lib.nested import flat
-from lib.revisions import Revision, changes, default_pair
+from lib.revisions import Revision, changed_rows, changes, default_pair
 
 pytestmark = pytest.mark.unittest
 
@@ -62,7 +63,7 @@ plots:
 
 def test_what_a_merge_left_is_told_in_a_line(work_tree):
     (work_tree / "params.yaml").write_text("<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> b\n")
-    with pytest.raises(UserError, match=r"params.yaml of work tree is not YAML"):
+    with pytest.raises(UserError, match=r"params.yaml of work tree is not YAML \(line \d"):
         _ = Revision("", work_tree).params
 
 
@@ -73,8 +74,8 @@ def test_what_a_merge_left_is_told_in_a_line(work_tree):
         ("m.json", "", "m.json of work tree is not JSON ("),
         ("m.json", b'{"gr\xf6\xdfe": 1}', "m.json of work tree is not UTF-8 (byte 4)"),
         ("m.json", "[" * 100_000, "m.json of work tree is not JSON ("),
-        ("m.yaml", "a: [1", "m.yaml of work tree is not YAML: "),
-        ("m.yaml", "a: 1\na: 2\n", "m.yaml of work tree is not YAML: "),
+        ("m.yaml", "a: [1", "m.yaml of work tree is not YAML (line "),
+        ("m.yaml", "a: 1\na: 2\n", "m.yaml of work tree is not YAML (line "),
         ("m.yaml", "a: &x 1\nb: *x\n", "m.yaml of work tree has a YAML alias ('*x', line 2)"),
         ("m.toml", "a = ", "m.toml of work tree is not TOML ("),
     ],
@@ -146,13 +147,25 @@ stages:
     )
     (work_tree / "below").mkdir()
     (work_tree / "below/dvc.yaml").write_text(
-        "stages:\n  deep:\n    cmd: x\n    metrics: [deep.json: {cache: false}]\n"
+        """
+stages:
+  deep:
+    cmd: x
+    metrics: [deep.json: {cache: false}]
+  aside:
+    wdir: ../${folder}
+    frozen: true
+    cmd: x ${ending}
+    metrics: [aside.json: {cache: false}]
+vars: [../params.yaml, ending: json]
+"""
     )
-    written = ("scores/forest", "scores/tree", "a/m", "b/m", "below/deep")
+    written = ("scores/forest", "scores/tree", "a/m", "b/m", "below/deep", "scores/aside")
     for number, name in enumerate(written):
         (work_tree / name).parent.mkdir(exist_ok=True)
         (work_tree / f"{name}.json").write_text(json.dumps({"rmse": number}))
     wanted = {"forest.rmse": 0, "tree.rmse": 1, "a/m.rmse": 2, "b/m.rmse": 3, "deep.rmse": 4}
+    wanted["aside.rmse"] = 5
     here = Revision("", work_tree)
     assert here.metrics == wanted
     assert here.pipeline.result_files == sorted(
@@ -231,3 +244,26 @@ def test_nan_is_like_nan():
     nan = {"a": float("nan"), "b": [float("nan")], "c": 1}
     again = {"a": float("nan"), "b": [float("nan")], "c": 2}
     assert changes(nan, again) == [("c", 1, 2)]
+
+
+# ---- rows of tables
+
+
+def test_rows_that_came_and_went_are_counted_wherever_they_stand():
+    assert changed_rows([b"a\n", b"b\n", b"b\n"], [b"b\n", b"a\n", b"c"]) == (1, 1)
+    assert changed_rows([b"a\n", b"b"], [b"a\r\n", b"b\r\n", b"b\r\n"]) == (1, 0)
+    assert changed_rows([], [b"a\n"]) == (1, 0)
+
+
+def test_rows_are_compared_without_holding_them():
+    def rows(inserted):
+        yield b"id,value\n"
+        for n in range(100_000):
+            yield f"{'other' * (n == inserted)}{n},{'x' * 80}\n".encode()
+
+    tracemalloc.start()
+    try:
+        assert changed_rows(rows(-1), rows(50_000)) == (1, 1)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()

@@ -200,6 +200,32 @@ def test_without_results_of_the_other_revision_the_rest_is_shown(project):
     assert shown > 3
 
 
+NOTEBOOK = {
+    "cells": [
+        {
+            "cell_type": "code",
+            "id": "one",
+            "metadata": {},
+            "outputs": [],
+            "execution_count": None,
+            "source": "import sys, lib.viz\nassert 'root-dev' in sys.prefix",
+        }
+    ],
+    "metadata": {"kernelspec": {"display_name": "My env", "name": "conda-env-my-py"}},
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}
+
+
+def test_a_notebook_of_another_kernel_in_a_folder_below_runs_in_the_projects_environment(project):
+    folder = project.folder / "lab/analysis"
+    for file in folder.glob("*.ipynb"):
+        file.unlink()
+    (folder / "deep er").mkdir()
+    (folder / "deep er/mine.ipynb").write_text(json.dumps(NOTEBOOK))
+    assert "1 passed" in project.run("make", "notebooks")
+
+
 def test_notebooks_are_kept_without_outputs():
     files = sorted((ROOT / "lab/analysis").glob("*.ipynb"))
     assert len(files) == 3

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ruamel.yaml import YAML
 
 from tests.conftest import ROOT, Project
 from tests.rehearsal import Sandbox
 from tools.project import manifest
+from tools.project.todo import marks
 
 pytestmark = pytest.mark.integration
 
@@ -149,6 +151,7 @@ def text_of(project, name):
         ("mlflow_url", "https://user:secret@mlflow.example.org"),
         ("mlflow_url", "https://mlflow.example.org' }}"),
         ("runner_labels", "self-hosted; rm"),
+        ("runner_labels", "self-hosted, true"),
         ("run_tag", "run example"),
         ("run_tag", "run*"),
         ("run_tag", "run..x"),
@@ -160,6 +163,36 @@ def test_a_value_that_cannot_be_is_refused_and_nothing_is_written(template, tmp_
     said = copied(template, tmp_path / "copy", ok=False, **{name: value})
     assert f"'{name}': '{value}' is not " in said
     assert not (tmp_path / "copy").exists()
+
+
+READ_OTHERWISE = ("2024", "true", "null", "1e3", "0x1f", "on", "2024-01-01", "0o17")
+
+
+@pytest.mark.parametrize("value", READ_OTHERWISE)
+def test_a_value_that_yaml_takes_for_another_is_itself_or_is_refused(value):
+    for mark in (mark for mark in marks() if mark.file.endswith((".yaml", ".yml"))):
+        if not mark.allows(value):
+            continue
+        text = (ROOT / mark.file).read_text().replace(mark.text, value)
+        places = {
+            "name": lambda file: file["experiment"],
+            "runner_labels": lambda file: file["jobs"]["run"]["runs-on"][0],
+            "run_tag": lambda file: file["on"]["push"]["tags"][0].removesuffix("*"),
+        }
+        assert places[mark.name](YAML(typ="safe", pure=True).load(text)) == value, mark.name
+
+
+def test_a_name_that_looks_like_a_number_works_by_copier_and_by_hand(template, tmp_path):
+    odd = {"name": "1e3", "bucket": "2024", "contact": "https://example.org/ä?b=1#c:d"}
+    project = copied(template, tmp_path / "copier", **odd)
+    assert "filled in" in project.make("todo")
+    project.run("tools/within", ".", "python", "-m", "lib.params")
+    (tmp_path / "answers.yml").write_text((project.folder / ".copier-answers.yml").read_text())
+    answers = yaml.safe_load((tmp_path / "answers.yml").read_text())
+    assert {name: answers[name] for name in odd} == odd
+    other = by_hand(template, tmp_path / "hand", **odd)
+    assert "filled in" in other.make("todo")
+    assert text_of(other, "params.yaml") == text_of(project, "params.yaml")
 
 
 def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_is(template, tmp_path):
@@ -339,7 +372,7 @@ def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_pa
     assert readme.startswith("# The wine cellar")
     assert "## A command or two" in readme, "the README is the team's"
     assert "lr: 0.005" in text_of(project, "params.yaml")
-    assert "experiment: wine-cellar" in text_of(project, "params.yaml")
+    assert 'experiment: "wine-cellar"' in text_of(project, "params.yaml")
     assert text_of(project, module).endswith("# Ours.\n")
     assert "timeout-minutes: 60" in text_of(project, ".github/workflows/experiments.yml")
     assert text_of(project, "Makefile") == (ROOT / "Makefile").read_text(), "the template's"

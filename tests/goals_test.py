@@ -139,11 +139,19 @@ def test_missing_results_are_told_with_what_to_do(project):
 
 
 def test_a_goal_that_cannot_be_read_is_no_goal_met(project):
-    (project.folder / "goals/more_test.py").write_text("import no_such_package\n")
+    goals = project.folder / "goals"
+    (goals / "more_test.py").write_text("import os\nimport no_such_package\n")
+    (goals / "torn_test.py").write_text("<<<<<<< HEAD\n")
+    (goals / "wrong_test.py").write_text('def test_it():\n    """Wrong."""\n    {}["key"]\n')
     said = project.run("make", "goals", ok=False)
-    assert verdicts(project)["more_test.py"][0] == "not judged"
-    assert "no_such_package" in said
-    assert "8 of 9 goals met" in said
+    found = verdicts(project)
+    assert found["more_test.py"] == (
+        "not judged",
+        "ModuleNotFoundError: No module named 'no_such_package' (goals/more_test.py, line 2)",
+    )
+    assert found["torn_test.py"][1] == "SyntaxError: invalid syntax (goals/torn_test.py, line 1)"
+    assert found["Wrong"][1] == "KeyError: 'key' (goals/wrong_test.py, line 3)"
+    assert "8 of 11 goals met" in said
 
 
 def test_results_on_main_are_what_may_not_be_given_away(project):

@@ -143,6 +143,28 @@ def test_plain_matrix_and_foreach_stages_are_logged_each_with_its_own_fingerprin
     assert runs["sweep@svc"]["files"] == ["svc.txt"]
 
 
+ELSEWHERE = """
+vars: [name: forest]
+stages:
+  aside:
+    wdir: ../..
+    cmd: lab/processes/run sweep ${name}
+    outs: ["artifacts/sweep/${name}.txt"]
+    metrics:
+      - "metrics/sweep/${name}.json":
+          cache: false
+"""
+
+
+def test_a_stage_of_another_dvc_yaml_with_another_working_directory_is_logged(project):
+    (project.folder / "dvc.yaml").write_text("stages: {}\n")
+    (project.folder / "lab/deep").mkdir()
+    (project.folder / "lab/deep/dvc.yaml").write_text(ELSEWHERE)
+    project.dvc("repro", "lab/deep/dvc.yaml:aside")
+    run = by_stage(project)["lab/deep/dvc.yaml:aside"]
+    assert (run["metrics"], run["files"]) == ({"accuracy": 0.6}, ["forest.txt"])
+
+
 def test_a_stage_is_logged_from_its_files_in_any_language_and_form(project):
     said = project.dvc("repro", "plain")
     run = by_stage(project)["plain"]
@@ -393,6 +415,15 @@ def test_a_start_interrupted_while_the_store_is_made_leaves_none_that_is_half_ma
         with_children_killed(process)
         assert not (project.folder / "mlflow.db").exists() or whole(project.folder / "mlflow.db")
     assert "MLflow: logged" in project.dvc("repro", "plain")
+
+
+def test_a_store_that_is_torn_is_told_in_a_line_and_moved_away_made_anew(project):
+    (project.folder / "mlflow.db").write_text("<<<<<<< HEAD\n")
+    said = project.dvc("repro", "plain")
+    assert "mlflow.db is of a newer MLflow or damaged" in said
+    assert "Traceback" not in said
+    (project.folder / "mlflow.db").unlink()
+    assert "MLflow: logged" in project.run("make", "relog", "STAGES=plain")
 
 
 def whole(file):

@@ -5,6 +5,9 @@ which ends in `reached(value, at_least=threshold)`. What was found stands in `.g
 afterwards, which `make goals` and the workflow read. Tests elsewhere are not touched.
 """
 
+import os
+import re
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,20 +96,32 @@ def explain(error: BaseException | None) -> str:
         return f"{name} is missing: `make run`, or `dvc pull`."
     if isinstance(error, UserError):
         return str(error).replace("\n", " ")
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{place_of(error)}"
+
+
+def place_of(error: BaseException | None) -> str:
+    """The last line of goals/ that an error came through, in brackets."""
+    frames = traceback.extract_tb(error.__traceback__) if error else []
+    own = [f for f in frames if Path(f.filename).is_relative_to(GOALS)]
+    return f" ({Path(own[-1].filename).relative_to(ROOT)}, line {own[-1].lineno})" if own else ""
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
     """Note a file of goals that cannot even be read."""
     if report.failed and (ROOT / report.nodeid).is_relative_to(GOALS):
-        *_, last = str(report.longrepr).strip().splitlines()
+        text = str(report.longrepr).strip()
+        last = text.splitlines()[-1].removeprefix("E").strip()
+        # As pytest and Python write them: `goals/a_test.py:3: in …`, `File "…", line 3`.
+        places = re.findall(r'(?m)^(?:E +File ")?([^\s"][^"\n]*?)(?:", line |:)(\d+)', text)
+        own = [(file, line) for file, line in places if (ROOT / file).is_relative_to(GOALS)]
+        where = f" ({os.path.relpath(own[-1][0], ROOT)}, line {own[-1][1]})" if own else ""
         UNREADABLE[report.nodeid] = {
             "title": Path(report.nodeid).name,
             "reason": "",
             "state": "not judged",
             "goal": "",
             "reached": "",
-            "message": last.removeprefix("E").strip(),
+            "message": f"{last}{where}",
         }
 
 

@@ -2,9 +2,13 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from collections import deque
+from collections.abc import Sequence
+from shlex import quote
 
 from lib.errors import UserError
 from lib.repository import ROOT, git
@@ -14,13 +18,18 @@ STARTED = re.compile(r"Running stage '(.+)':")
 SKIPPED = re.compile(r"Stage '(.+)' didn't change, skipping")
 CACHED = re.compile(r"Stage '(.+)' is cached - skipping run")
 PULLED = re.compile(r"Pulling data for stage: '(.+)'")
-FAILED = re.compile(r"ERROR: failed to reproduce '(.+?)':.*?(?:exited with (-?\d+))?$")
+FAILED = re.compile(r"failed to reproduce (['\"])(.+?)\1: (.*)")
+EXITED = re.compile(r"failed to run: (.*), exited with (-?\d+)$")
+KEPT = 200  # lines of output that are looked into for a cause
+LINES_WITHOUT_ERROR = 6  # that DVC prints, at most, where it says that a file is invalid
+MOST_OF_A_REASON = 500  # characters
 
 
 def experiment() -> None:
     """Run `dvc repro --pull`; UserError with stage, cause and what to type where one fails."""
     stages: dict[str, dict[str, object]] = {}
-    current, started, lines, warnings = "", 0.0, [""], []
+    current, started, warnings = "", 0.0, []
+    lines: deque[str] = deque(maxlen=KEPT)
     process = subprocess.Popen(
         [sys.executable, "-m", "tools.job.guarded_dvc", "repro", "--pull"],
         cwd=ROOT,
@@ -51,30 +60,62 @@ def experiment() -> None:
             lines.append(line.strip())
     if current:
         stages[current]["seconds"] = time.monotonic() - started
-    failed = process.wait() != 0
-    if failed and current:
-        stages[current]["state"] = "failed"
-    add_to_note(stages=stages, warnings=warnings, failed=failed)
-    if failed:
-        raise UserError(failure(lines, current))
+    code = process.wait()
+    message = ""
+    if code:
+        where, why = failure(list(lines), current, code)
+        if where:
+            stages.setdefault(where, {})["state"] = "failed"
+        message = told(where, why)
+    add_to_note(stages=stages, warnings=warnings, failed=bool(code))
+    if code:
+        raise UserError(message)
 
 
-def failure(lines: list[str], current: str) -> str:
-    """What a person needs to know of a stage that failed: which, why, and how to see it again."""
+def told(stage: str, why: str) -> str:
+    """What a person needs to know of a run that failed: where, why, and how to see it again."""
     commit = git("rev-parse", "--short", "HEAD")
-    match = next((found for line in reversed(lines) if (found := FAILED.search(line))), None)
-    stage = match[1] if match else current
-    code = match[2] if match else None
-    if code in ("-9", "137"):
-        cause = "it was killed (SIGKILL): most often the machine was out of memory"
-    else:
-        dvc_says = ("ERROR: failed to", "Having any")
-        cause = [line for line in lines if not line.startswith(dvc_says)][-1]
+    again = " ".join(["tools/within . dvc repro", *([quote(stage)] if stage else [])])
     return (
-        f"Stage {stage} failed: {cause}\nNothing was committed; what other stages computed is in "
-        "the runner's cache. Run it locally: "
-        f"git checkout {commit} && tools/within . dvc repro {stage}"
+        f"{f'Stage {stage}' if stage else 'The pipeline'} failed: {why}\nNothing was committed; "
+        "what other stages computed is in the runner's cache. Run it locally: "
+        f"git checkout {commit} && {again}"
     )
+
+
+def failure(lines: Sequence[str], stage: str, code: int) -> tuple[str, str]:
+    """The stage that failed, if it was one, and why."""
+    if code < 0:
+        return stage, f"dvc itself was ended by {signal.Signals(-code).name}"
+    reason, before = dvc_reason(lines)
+    if match := FAILED.fullmatch(reason):
+        stage, reason = match[2], match[3]
+    return stage, why_command_failed(reason, before)
+
+
+def dvc_reason(lines: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """DVC's last error, of however many lines, and the lines above it."""
+    own = [n for n, line in enumerate(lines) if line.startswith("ERROR: ")]
+    start = own[-1] if own else max(len(lines) - LINES_WITHOUT_ERROR, 0)
+    said = [line for line in lines[start:] if not line.startswith("Having any troubles?")]
+    return " ".join(said).removeprefix("ERROR: ").strip(), lines[:start]
+
+
+def why_command_failed(reason: str, before: Sequence[str]) -> str:
+    """Of a command that failed the last that it printed, or what killed it; else DVC's reason."""
+    match = EXITED.search(reason)
+    if not match:
+        return reason[:MOST_OF_A_REASON] or "it ended without a message"
+    code = int(match[2])
+    number = -code if code < 0 else code - 128
+    if number == signal.SIGKILL:
+        return "it was killed (SIGKILL): most often the machine was out of memory"
+    if number in {each.value for each in signal.Signals}:
+        return f"it was ended by {signal.Signals(number).name}"
+    began = max((n for n, line in enumerate(before) if STARTED.search(line)), default=-1)
+    printed = [line for line in before[began + 1 :] if not line.startswith("> ")]
+    said = printed[-1] if printed else f"`{match[1]}` printed nothing"
+    return f"{said[:MOST_OF_A_REASON]} (exit code {code})"
 
 
 if __name__ == "__main__":

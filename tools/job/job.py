@@ -17,6 +17,7 @@ from lib.text import one_line, prose, shown_address, without_password
 from tools.tracking.address import check_address
 
 MARK = "TODO" + "("  # of what is to be filled in; in one piece it would be a mark itself
+MOST_OF_A_PAGE = 900_000  # bytes: the hosting site refuses a page of more than 1 MiB
 NOTE = ROOT / ".dvc" / "tmp" / "run.json"  # what one step tells the next; git ignores it
 
 
@@ -56,10 +57,14 @@ def add_to_note(**facts: Any) -> None:
 
 
 def summarise(text: str) -> None:
-    """Add Markdown to the run's page."""
+    """Add Markdown to the run's page, as much as it may hold."""
     if page := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(page).open("a", encoding="utf-8") as file:
-            file.write(without_password(text) + "\n")
+        content = f"{without_password(text)}\n".encode("utf-8", "replace")
+        if len(content) > MOST_OF_A_PAGE:
+            cut = content[:MOST_OF_A_PAGE].decode("utf-8", "ignore")
+            content = f"{cut}\n\n… {len(content):,} bytes in all; the log has them.\n".encode()
+        with Path(page).open("ab") as file:
+            file.write(content)
 
 
 def run_url() -> str:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lib.errors import UserError
-from lib.repository import ROOT, git
+from lib.repository import ROOT, ask_git, git, git_names
 from lib.text import shown_address, without_password
 from tools.job.job import (
     MARK,
@@ -59,7 +59,7 @@ def results_have_a_branch() -> str:
     names = [name for name in names if name != "HEAD" and not name.startswith("results/")]
     head = git("rev-parse", "HEAD")
     tips = [name for name in names if git("rev-parse", f"refs/remotes/origin/{name}") == head]
-    default = run("git", "symbolic-ref", "--short", "refs/remotes/origin/HEAD", ok=False).stdout
+    default = ask_git("symbolic-ref", "--short", "refs/remotes/origin/HEAD").stdout
     default = default.strip().removeprefix("origin/") or "main"
     dispatched = os.environ.get("RUN_REF", "").removeprefix("refs/heads/")
     for candidates in ([dispatched], tips, names, [default]):
@@ -179,7 +179,7 @@ def why_storage_failed(error: Exception) -> str:
 
 def tracked_data_are_there() -> str:
     """Whatever was added with `dvc add` must be in the bucket."""
-    files = [file for file in git("ls-files", "-z", "*.dvc").split("\0") if file]
+    files = [file for file in git_names("ls-files", "-z") if file.endswith(".dvc")]
     if not files:
         return "no data are tracked by .dvc files"
     done = run("dvc", "status", "--cloud", "--json", *files, ok=False)

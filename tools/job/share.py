@@ -11,15 +11,24 @@ import os
 import re
 import tempfile
 import time
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from lib.comparison import cut, metrics_table
 from lib.errors import UserError
 from lib.pipeline import read_pipeline
-from lib.repository import ROOT, ask_git, git
+from lib.repository import ROOT, ask_git, git, git_names, run_git
 from lib.revisions import WORK_TREE, Revision
 from lib.text import one_line, without_password
-from tools.job.job import NOTE, add_to_note, last_line, main, read_note, run, summarise
+from tools.job.job import (
+    MOST_OF_A_PAGE,
+    NOTE,
+    add_to_note,
+    last_line,
+    main,
+    read_note,
+    run,
+    summarise,
+)
 from tools.tracking import notes
 
 PUSHES = 5  # of git, when the branch moves on between fetch and push
@@ -88,7 +97,9 @@ def changed(source: str, files: list[str]) -> bool:
 
 def differ(old: str, new: str, files: list[str]) -> bool:
     """Whether any result file differs between two commits."""
-    return ask_git("diff", "--quiet", old, new, "--", *files).returncode != 0
+    changed = git_names("diff-tree", "-r", "--name-only", "-z", "--no-renames", old, new)
+    results = set(files)
+    return any(results & {path, *map(str, PurePath(path).parents)} for path in changed)
 
 
 def tree_with_results(commit: str, files: list[str]) -> str:
@@ -100,8 +111,7 @@ def tree_with_results(commit: str, files: list[str]) -> str:
         git("read-tree", commit, GIT_INDEX_FILE=index)
         if there:
             paths = "\0".join(there)
-            add = ("--literal-pathspecs", "add", "--force")
-            git(*add, *named, stdin=paths, GIT_INDEX_FILE=index)
+            git("add", "--force", *named, stdin=paths, GIT_INDEX_FILE=index)
         return git("write-tree", GIT_INDEX_FILE=index)
 
 
@@ -125,7 +135,7 @@ def commit_message(note: dict[str, object], source: str) -> str:
     subject = git("show", "-s", "--format=%s", source)
     _, rows = metrics_table(Revision(source), Revision(WORK_TREE), scalars_only=True)
     kept, more = cut(rows)
-    changed = [f"{one_line(key)}: {before} -> {after}" for key, before, after, _ in kept]
+    changed = [f"{one_line(key)[:200]}: {before} -> {after}" for key, before, after, _ in kept]
     body = "\n".join([*changed, *filter(None, [more])])
     trailers = {
         **goal_trailers(note),
@@ -166,10 +176,11 @@ def with_token() -> dict[str, str]:
     if not token or not server:
         return {}
     basic = base64.b64encode(f"x-access-token:{token}".encode()).decode()
+    others = os.environ.get("GIT_CONFIG_COUNT") or "0"  # such as a container's safe.directory
     return {
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"http.{server}/.extraheader",
-        "GIT_CONFIG_VALUE_0": f"AUTHORIZATION: basic {basic}",
+        "GIT_CONFIG_COUNT": str(int(others) + 1),
+        f"GIT_CONFIG_KEY_{others}": f"http.{server}/.extraheader",
+        f"GIT_CONFIG_VALUE_{others}": f"AUTHORIZATION: basic {basic}",
         "GIT_TERMINAL_PROMPT": "0",
     }
 
@@ -177,7 +188,9 @@ def with_token() -> dict[str, str]:
 def fetch(branch: str) -> str:
     """The branch's newest commit on the server; empty where the branch is gone."""
     ref = f"refs/remotes/origin/{branch}"
-    done = run("git", "fetch", "origin", f"+refs/heads/{branch}:{ref}", ok=False, **with_token())
+    done = ask_git(
+        *("fetch", "origin", f"+refs/heads/{branch}:{ref}"), folder=ROOT, stdin="", **with_token()
+    )
     if done.returncode and "couldn't find remote ref" not in done.stderr:
         raise UserError(
             f"git fetch failed: {last_line(done.stderr)} Data are in S3: re-run this job."
@@ -188,7 +201,7 @@ def fetch(branch: str) -> str:
 def push(commit: str, branch: str) -> str:
     """Push without force; the server's message where it refused."""
     where = f"{commit}:refs/heads/{branch}"
-    done = run("git", "push", "origin", where, ok=False, **with_token())
+    done = ask_git("push", "origin", where, folder=ROOT, stdin="", **with_token())
     print(without_password(done.stderr.strip()), flush=True)
     return last_line(done.stderr) if done.returncode else ""
 
@@ -217,12 +230,15 @@ def keep_aside(
 
 def as_patch(commit: str, why: str) -> None:
     """Print the commit, so that a person can finish; always raises UserError."""
-    patch = git("format-patch", "-1", "--stdout", commit)
-    (NOTE.parent / "results.patch").write_text(patch + "\n")
+    # As `git am` takes it, whatever the user's settings are.
+    form = ("--no-attach", "--no-cover-letter", "--src-prefix=a/", "--dst-prefix=b/")
+    content = run_git("format-patch", "-1", "--stdout", "--binary", *form, commit).stdout
+    (NOTE.parent / "results.patch").write_bytes(content)
+    patch = content.decode("utf-8", "replace").rstrip("\n")
     print(patch, flush=True)
-    summarise(
-        f"<details><summary>The results commit</summary>\n\n```diff\n{patch}\n```\n</details>\n"
-    )
+    title = "<details><summary>The results commit</summary>"
+    if len(content) < MOST_OF_A_PAGE // 2:
+        summarise(f"{title}\n\n```diff\n{patch}\n```\n</details>\n")
     raise UserError(
         f"The results could not be pushed: {why}. Data are in S3, the commit is above as a patch: "
         "save it as results.patch, `git am results.patch`, and push it where you may."

@@ -138,7 +138,9 @@ def refuse_untracked(assets: Mapping[str, str]) -> None:
         "--unchanged",
         "--json",
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode:
         raise UserError(f"DVC cannot say what it tracks: {done.stderr.strip()[-300:]}")
     unchanged = set(json.loads(done.stdout).get("unchanged", []))
@@ -162,7 +164,9 @@ def judged_goals(*, anyway: bool) -> tuple[str, bool]:
     note = ROOT / ".goals.json"
     note.unlink(missing_ok=True)
     command = ["tools/within", "goals", "python", "-m", "tools.goals"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     summary = json.loads(note.read_text("utf-8"))["summary"] if note.exists() else "not judged"
     if done.returncode == 0:
         return str(summary), False

@@ -85,7 +85,8 @@ def served(file: Path, name: str = "", *options: str) -> Iterator[Called]:
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
         ) as process,
     ):
         try:

@@ -12,9 +12,10 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 
 from lib.errors import UserError
+from lib.files import read_text
 from lib.params import Project, read_yaml
 from lib.pipeline import read_pipeline
-from lib.repository import ROOT, GitError, git
+from lib.repository import ROOT, GitError, git, uncommitted
 
 KEPT_SECTIONS = Project.model_fields  # of params.yaml
 KEPT_IN_PROCESSES = {"run", "stages_test.py", "README.md", "__pycache__"}
@@ -63,8 +64,8 @@ def blank() -> list[str]:
     check_that_git_has([*files, pipeline, params, ignored])
     texts = {
         pipeline: PIPELINE,
-        params: without_sections(params.read_text("utf-8"), KEPT_SECTIONS),
-        ignored: without_lines(ignored.read_text("utf-8"), {f"/{out}" for out in outs}),
+        params: without_sections(read_text(params), KEPT_SECTIONS),
+        ignored: without_lines(read_text(ignored), {f"/{out}" for out in outs}),
     }
     for file, text in texts.items():
         file.write_text(text, encoding="utf-8")
@@ -83,10 +84,10 @@ def check_that_git_has(paths: Iterable[Path]) -> None:
     names = [str(path.relative_to(ROOT)) for path in paths]
     try:
         git("rev-parse", "--verify", "--quiet", "HEAD")
-        listed = git("status", "--porcelain", "-z", "--untracked-files=all", "--", *names)
+        changed = uncommitted(names, "--untracked-files=all")
     except GitError:
         raise UserError("git must have the example before it goes: `make start` first.") from None
-    if changed := [entry[3:] for entry in listed.split("\0") if entry]:
+    if changed:
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise UserError(
             f"Not committed: {', '.join(changed[:5])}{more}. Commit or discard that first: git "

@@ -38,7 +38,9 @@ def write(access: str, secret: str) -> str:
 
 def main() -> None:
     """Ask, write, print where."""
-    if ask_git("check-ignore", "--quiet", str(LOCAL)).returncode == 1:
+    as_it_is = {"GIT_LITERAL_PATHSPECS": "0"}  # the command knows no other way
+    asked = ask_git("check-ignore", "--quiet", str(LOCAL), folder=ROOT, stdin="", **as_it_is)
+    if asked.returncode == 1:
         sys.exit(
             ".dvc/config.local is not ignored by git: put `/config.local` into .dvc/.gitignore."
         )

@@ -163,7 +163,8 @@ def connections() -> str:
         cwd=ROOT,
         env=os.environ | {"MLFLOW_URL": url},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
@@ -195,8 +196,8 @@ def gh() -> str:
     """It can set the repository's secrets."""
     if not shutil.which("gh"):
         raise Advice("not installed: make settings lists what to set by hand")
-    done = subprocess.run(["gh", "--version"], capture_output=True, text=True, check=False)
-    return re.sub(r"\s+", " ", done.stdout.partition("\n")[0])
+    done = subprocess.run(["gh", "--version"], capture_output=True, check=False)
+    return re.sub(r"\s+", " ", done.stdout.decode("utf-8", "replace").partition("\n")[0])
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ mark, the mark itself is what is compared.
 import hashlib
 from collections.abc import Iterator
 
-from lib.repository import ROOT, git
+from lib.repository import ROOT, git_names
 from tools.project.todo import TEMPLATE_ONLY, Mark, marks
 
 FILE = ROOT / "tools/project/manifest"
@@ -33,9 +33,9 @@ TEMPLATES = (
 def written() -> str:
     """What the manifest must be for the files that git has."""
     known = marks()
-    names = git("ls-files", "-z", "--cached", "--", *TEMPLATES).split("\0")
+    names = git_names("ls-files", "-z", "--cached", "--", *TEMPLATES)
     own = FILE.relative_to(ROOT).as_posix()
-    listed = sorted(name for name in names if name and name != own and (ROOT / name).exists())
+    listed = sorted(name for name in names if name != own and (ROOT / name).exists())
     return "".join(f"{digest(name, known)}  {name}\n" for name in listed)
 
 

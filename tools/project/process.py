@@ -5,6 +5,7 @@ params.yaml, a stage to dvc.yaml, its out to .gitignore. All of it is there at t
 """
 
 import keyword
+import os
 import re
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from jinja2 import Template
 from lib.errors import UserError
 from lib.params import read_yaml
 from lib.pipeline import MAIN, Stage, read_pipeline
-from lib.repository import ROOT
+from lib.repository import BYTES, ROOT
 
 SKELETON = Path(__file__).parent / "skeleton"
 # Names of modules and folders here, and of what the skeleton's params.py imports.
@@ -105,7 +106,12 @@ def write_folder(name: str, after: str) -> None:
 def stage_text(name: str, after: str) -> str:
     """The stage, with the lock and every file of this repository that its main.py imports."""
     main = f"lab.processes.{name}.main"
-    graph = grimp.build_graph("lib", "lab", cache_dir=None)
+    try:
+        graph = grimp.build_graph("lib", "lab", cache_dir=None)
+    except grimp.exceptions.SourceSyntaxError as error:
+        place = f"{os.path.relpath(error.filename, ROOT)}, line {error.lineno}"
+        text = (error.text or "").strip()
+        raise UserError(f"{place}: not Python ({text}). A merge left marks in it?") from None
     modules = {main} | graph.find_upstream_modules(main)
     files = [file for m in modules if (ROOT / (file := m.replace(".", "/") + ".py")).is_file()]
     deps = [f"artifacts/{after}"] if after else []
@@ -171,10 +177,10 @@ def add(name: str, after: str) -> None:
     with all_or_nothing([params, pipeline, ignored], ROOT / "lab/processes" / name):
         write_folder(name, after)
         append(params, SECTION.format(name=name))
-        text = with_stage(pipeline.read_bytes().decode(), stage_text(name, after))
-        pipeline.write_bytes(text.encode())
-        text = with_ignored(ignored.read_bytes().decode(), f"/artifacts/{name}")
-        ignored.write_bytes(text.encode())
+        text = with_stage(pipeline.read_bytes().decode(*BYTES), stage_text(name, after))
+        pipeline.write_bytes(text.encode(*BYTES))
+        text = with_ignored(ignored.read_bytes().decode(*BYTES), f"/artifacts/{name}")
+        ignored.write_bytes(text.encode(*BYTES))
         if name not in {stage.name for stage in read_pipeline().stages}:
             raise UserError("dvc.yaml is not written stage below stage: add this one by hand.")
 

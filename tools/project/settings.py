@@ -41,10 +41,10 @@ def set_with_gh() -> int:
             print(f"{kind:8} {name}: {source} is not set here, left as it is")
             continue
         done = subprocess.run(
-            ["gh", kind, "set", name], input=value, capture_output=True, text=True, check=False
+            ["gh", kind, "set", name], input=os.fsencode(value), capture_output=True, check=False
         )
         failed += done.returncode != 0
-        why = " ".join(done.stderr.split()) or "gh gave no reason"
+        why = " ".join(done.stderr.decode("utf-8", "replace").split()) or "gh gave no reason"
         print(f"{kind:8} {name}: {f'NOT set: {why}' if done.returncode else 'set'}")
     return failed
 

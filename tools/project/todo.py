@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from lib.repository import ROOT, ask_git
+from lib.repository import ROOT, GitError, git_names
 
 OPEN, CLOSE = "TODO" + "(", ")"  # in one piece it would be a mark itself
 TEMPLATE_ONLY = "copier.yml"  # where it is, this is the template, or a copy made by hand
@@ -42,7 +42,7 @@ class Mark:
         """The number of its line and the value there; None where there is no such line."""
         before, after = self.line.split("{}")
         file = ROOT / self.file
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        lines = read_lines(file) if file.exists() else []
         for number, line in enumerate(lines, start=1):
             if line.startswith(before) and line.rstrip().endswith(after.rstrip()):
                 return number, line.rstrip()[len(before) :].removesuffix(after.rstrip())
@@ -101,9 +101,11 @@ def problems() -> list[Problem]:
 
 def files() -> Iterator[str]:
     """What git tracks or would track; where there is no repository yet, every file."""
-    listed = ask_git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
     own = ("tests/", TEMPLATE_ONLY, OPEN)  # the template's own
-    names = listed.stdout.split("\0") if listed.returncode == 0 else every_file()
+    try:
+        names = git_names("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    except GitError:
+        names = every_file()
     yield from sorted(name for name in set(names) if name and not name.startswith(own))
 
 
@@ -117,11 +119,16 @@ def every_file() -> list[str]:
 
 
 def lines_of(file: Path) -> list[str]:
-    """A text file's lines; none of one that is no text, or gone."""
+    """A file's lines; none of one that is gone."""
     try:
-        return file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        return read_lines(file)
+    except OSError:
         return []
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a file in any encoding: marks are plain letters in each."""
+    return file.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def main() -> None:

@@ -27,13 +27,14 @@ from lib.comparison import (
     results_table,
 )
 from lib.errors import UserError
-from lib.files import read_json, replaced_directory, replaced_file
-from lib.repository import ROOT, git
+from lib.files import read_json, read_text, replaced_directory, replaced_file
+from lib.repository import ROOT, git, uncommitted
 from lib.revisions import Revision
 from lib.text import cell
 from tools.report.results import pictures
 
 DOCS = Path("lab/docs")
+MOST = 200  # outs that a report names with their checksums
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 AUTHOR = re.compile(r"(<!-- author: ([\w-]+) -->\n)(.*?)(<!-- /author -->)", re.DOTALL)
 COMMIT = re.compile(r"\| commit \| `([0-9a-f]{40})` \|")
@@ -52,18 +53,15 @@ def milestone(name: str) -> Path:
         )
     now = Revision("HEAD")
     results = now.pipeline.result_files or ["dvc.lock"]
-    if changed := git("status", "--porcelain", "--", "params.yaml", *results):
-        files = ", ".join(line[3:] for line in changed.splitlines())
+    if changed := uncommitted(["params.yaml", *results]):
+        more = f" and {len(changed) - 5:,} more" if changed[5:] else ""
+        files = f"{', '.join(changed[:5])}{more}"
         raise UserError(f"{files}: not committed. A report rests on a commit: commit them first.")
     date = git("show", "-s", "--format=%cs", now.commit)
     refuse_other_pictures()
     file = DOCS / f"{date}-{name}.md"
     former = sorted(DOCS.glob(f"????-??-??-{name}.md"))
-    words = {
-        key: text
-        for old in former
-        for key, text in author_words(old.read_text(encoding="utf-8")).items()
-    }
+    words = {key: text for old in former for key, text in author_words(read_text(old)).items()}
     content = keep(report(name, date, now, file), words)
     with replaced_file(file) as new:
         new.write_text(content, encoding="utf-8")
@@ -101,10 +99,12 @@ def report(name: str, date: str, now: Revision, file: Path) -> str:
     provenance = [
         ("commit", f"`{now.commit}`"),
         ("tag", tag or "–"),
-        *((code(path), described(out, digits=32)) for path, out in now.outs.items()),
+        *((code(path), described(out, digits=32)) for path, out in list(now.outs.items())[:MOST]),
     ]
+    if (left := len(now.outs) - MOST) > 0:
+        provenance.append(("…", f"and {left:,} more, in dvc.lock of the commit"))
     # safe_: a dollar that the template has for itself stays as it is.
-    return Template((DOCS / "template.md").read_text(encoding="utf-8")).safe_substitute(
+    return Template(read_text(DOCS / "template.md")).safe_substitute(
         title=name.replace("-", " ").capitalize(),
         name=name,
         date=date,
@@ -154,7 +154,7 @@ def since(now: Revision, file: Path) -> str:
     """What differs from the milestone before this one."""
     earlier = [f for f in sorted(DOCS.glob("????-??-??-*.md")) if f.stem[11:] != file.stem[11:]]
     for last in reversed([f for f in earlier if f.stem[:10] <= file.stem[:10]]):
-        match = COMMIT.search(last.read_text(encoding="utf-8"))
+        match = COMMIT.search(read_text(last))
         if not match or match[1] == now.commit:
             continue
         old = Revision(match[1])

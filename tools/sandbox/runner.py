@@ -26,7 +26,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from lib.errors import UserError
-from lib.repository import ROOT, ask_git, git
+from lib.repository import ROOT, ask_git, git, git_names
 from tools.sandbox.origin import (
     FIND_LINKS,
     SECRETS,
@@ -45,6 +45,8 @@ UNFILLED = "TODO" + "(run_tag)"  # in one piece it would be a mark itself
 NO_COMMIT = "0" * 40
 OF_A_JOB = "SANDBOX_ORIGIN"  # set in jobs: what they push starts nothing, as with GitHub's token
 CHECKOUT, SHELL = Path(__file__).parent / "checkout", Path(__file__).parent / "shell"
+
+NO_HOOKS = ("-c", "core.hooksPath=/dev/null")  # those that a user has for all repositories
 
 SIMPLE = re.compile(r"[A-Za-z0-9/._-]+")
 LINKS = Path("/tmp")
@@ -164,9 +166,8 @@ def filter_pattern(pattern: str) -> str:
 
 def workflows(commit: str) -> list[Workflow]:
     """The workflow files of a commit."""
-    listed = git("ls-tree", "-z", "--name-only", commit, f"{WORKFLOWS}/", folder=ORIGIN)
     found = []
-    for path in filter(None, listed.split("\0")):
+    for path in git_names("ls-tree", "-z", "--name-only", commit, f"{WORKFLOWS}/", folder=ORIGIN):
         if not path.endswith((".yml", ".yaml")):
             continue
         try:
@@ -272,9 +273,9 @@ def run_job(event: Event, workflow: Workflow) -> bool:
     output.say(f"sandbox: run {number}, {event.label}, {workflow.path}")
     # act takes the commit from the repository that it stands in, and the workflow from its files.
     source = folder / "source"
-    quiet = ("--quiet", "--no-checkout", "--shared")
+    quiet = ("--quiet", "--no-checkout", "--shared", "--template=")
     git("clone", *quiet, str(ORIGIN), str(source), folder=folder)
-    git("checkout", "--quiet", "--detach", event.commit, folder=source)
+    git(*NO_HOOKS, "checkout", "--quiet", "--detach", event.commit, folder=source)
     with (
         simple_path(folder) as simple,
         subprocess.Popen(
@@ -443,8 +444,7 @@ def run_tag(old: str, new: str, ref: str) -> None:
 
 def run_branch(old: str, new: str, ref: str) -> None:
     """Run the workflows that want this branch for what was changed on it."""
-    answer = git("diff", "--name-only", "-z", old, new, folder=ORIGIN)
-    changed = [name for name in answer.split("\0") if name]
+    changed = git_names("diff-tree", "-r", "--name-only", "-z", old, new, folder=ORIGIN)
     branch = ref.removeprefix("refs/heads/")
     if wanting := [w for w in workflows(new) if w.wants_branch(branch, changed)]:
         run_all(wanting, pushed(old, new, ref, "branch", forced=False))

@@ -172,7 +172,8 @@ def last_line(log: Path) -> str:
 KEPT = {"HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "WORKON_HOME"}
 KEPT |= {"PYTHON", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
 KEPT |= {"LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"}
-KEPT |= {"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"}
+KEPT |= {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"}
+KEPT |= {"AWS_CA_BUNDLE", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"}
 KEPT_PREFIXES = ("LC_", "XDG_", "PIP_")
 
 

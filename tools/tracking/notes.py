@@ -3,10 +3,12 @@
 Read by the next start, by the results commit and the page of a run, and by what ends `make run`.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from lib.errors import UserError
 from lib.files import read_json, write_json
 from lib.repository import ROOT
 
@@ -37,12 +39,15 @@ def everything() -> dict[str, dict[str, Any]]:
 
 def file_of(stage: str) -> Path:
     """Where it is noted; a stage's address may have slashes in it."""
-    return FOLDER / f"{quote(stage, safe='@')}.json"
+    name = quote(stage, safe="@")
+    if len(name) > 200:  # more than a file system takes
+        name = hashlib.sha256(name.encode()).hexdigest()
+    return FOLDER / f"{name}.json"
 
 
 def read_file(file: Path) -> dict[str, Any]:
     """One note; empty where it is missing or damaged."""
     try:
         return dict(read_json(file))
-    except (OSError, ValueError):
+    except (OSError, ValueError, UserError):
         return {}

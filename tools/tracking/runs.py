@@ -3,7 +3,6 @@
 import runpy
 import sys
 import time
-import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +11,20 @@ import mlflow
 from mlflow.entities import Experiment, Metric, Param, RunInfo, RunTag
 from mlflow.exceptions import MlflowException
 
+from lib.errors import traceback_from
 from lib.pipeline import Stage
 from lib.repository import ROOT
 from tools.tracking import notes
 from tools.tracking.registry import register_models
-from tools.tracking.results import Point, Results, allowed, artifacts_of, results_of
+from tools.tracking.results import (
+    MOST_OF_A_NAME,
+    Point,
+    Results,
+    allowed,
+    artifacts_of,
+    results_of,
+    shortened,
+)
 from tools.tracking.stages import Tracked, checksums, process_of
 from tools.tracking.store import (
     alone,
@@ -46,10 +54,12 @@ class Run:
 
 def open_run(experiment: Experiment, stage: Stage, tags: dict[str, str]) -> Run:
     """Start a run, which MLflow shows as running."""
-    keys = {allowed(key): value for key, value in tags.items()}
+    keys = {allowed(key): shortened(value) for key, value in tags.items()}
     with alone():
         client = mlflow.MlflowClient()
-        run = client.create_run(experiment.experiment_id, tags=keys, run_name=stage.address)
+        run = client.create_run(
+            experiment.experiment_id, tags=keys, run_name=stage.address[:MOST_OF_A_NAME]
+        )
     notes.write(stage.address, open=run.info.run_id)
     return Run(run.info)
 
@@ -86,7 +96,7 @@ def fill(
     now = int(time.time() * 1000)
     metrics = [Metric(k, v, now, last.get(k, 0)) for k, v in results.metrics.items()]
     params = [Param(key, value) for key, value in results.params.items()]
-    labels = [RunTag(allowed(key), value) for key, value in (tags | found_by).items()]
+    labels = [RunTag(allowed(key), shortened(value)) for key, value in (tags | found_by).items()]
     for start in range(0, len(metrics), METRICS_AT_ONCE):
         client.log_batch(run_id, metrics=metrics[start : start + METRICS_AT_ONCE])
     for start in range(0, max(len(params), len(labels)), OTHERS_AT_ONCE):
@@ -121,16 +131,8 @@ def call_log(stage: Stage, run_id: str) -> bool:
             raise
         mlflow.MlflowClient().set_terminated(run_id, "FAILED")
         notes.write(stage.address, open="")
-        raise LogError(f"{file.relative_to(ROOT)}\n{''.join(traceback_of(error, file))}") from error
+        raise LogError(f"{file.relative_to(ROOT)}\n{traceback_from(error, file)}") from error
     return True
-
-
-def traceback_of(error: Exception, file: Path) -> list[str]:
-    """A traceback from the user's file on."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = next((n for n, frame in enumerate(frames) if Path(frame.filename) == file), 0)
-    lines = traceback.format_list(frames[own:]) + traceback.format_exception_only(error)
-    return ["Traceback (most recent call last):\n", *lines]
 
 
 # ---- a stage whose files are there

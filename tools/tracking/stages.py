@@ -12,8 +12,8 @@ from dvc.dependency.param import ParamsDependency
 from dvc.output import Output
 from dvc.stage import Stage as DvcStage
 
-from lib.pipeline import Pipeline, Stage, open_repo, pipeline_of, place
-from lib.repository import git_or_nothing
+from lib.pipeline import Pipeline, Stage, in_root, open_repo, pipeline_of, place
+from lib.repository import GitError, git_or_nothing, uncommitted
 
 RUN = "lab/processes/run"
 MOST_DEPS = 100  # of which the checksum becomes a tag
@@ -90,21 +90,20 @@ def calls(stage: Stage) -> list[list[str]]:
 def provenance(tracked: Tracked) -> dict[str, str]:
     """The tags that trace a run to its code, experiment and machine, as things are now."""
     stage, made = tracked.stage, outs_of(tracked.pipeline)
-    written = [path for path in (*stage.deps, "params.yaml") if path not in made]
+    written = [path for path in (*stage.deps, "params.yaml") if path not in made and in_root(path)]
     server, repository, run = (
         os.environ.get(f"GITHUB_{name}", "") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")
     )
     on_tag = os.environ.get("GITHUB_REF_TYPE") == "tag"
     commit = os.environ.get("DVC_EXP_BASELINE_REV") or git_or_nothing("rev-parse", "HEAD")
     tag = git_or_nothing("tag", "--points-at").replace("\n", " ")
-    changed = git_or_nothing("status", "--porcelain", "--", *written)
     process = process_of(stage)
     tags = {
         "stage": stage.address,
         "git.commit": commit,
         "git.tag": os.environ.get("GITHUB_REF_NAME", "") if on_tag else tag,
         "git.branch": git_or_nothing("branch", "--show-current"),
-        "git.dirty": str(bool(changed)).lower(),
+        "git.dirty": dirty(written),
         "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
         "workflow.run_url": f"{server}/{repository}/actions/runs/{run}" if run else "",
     }
@@ -112,6 +111,14 @@ def provenance(tracked: Tracked) -> dict[str, str]:
     tags["mlflow.source.git.branch"] = tags["git.branch"]
     tags["mlflow.source.name"] = f"lab/processes/{process}/main.py" if process else ""
     return {key: value for key, value in tags.items() if value}
+
+
+def dirty(paths: Sequence[str]) -> str:
+    """`true` where one of these paths differs from the commit; nothing where git cannot tell."""
+    try:
+        return str(bool(uncommitted(paths))).lower()
+    except GitError:
+        return ""
 
 
 def outs_of(pipeline: Pipeline) -> set[str]:

@@ -135,8 +135,9 @@ def client_of_this_version() -> mlflow.MlflowClient:
     """
     try:
         return mlflow.MlflowClient()
-    except MlflowException as error:
-        if not is_local() or "out-of-date database schema" not in str(error):
+    except Exception as error:  # sqlite's and sqlalchemy's own, too
+        wrong = re.search("out-of-date database schema|not a database|malformed", str(error))
+        if not is_local() or not wrong:
             raise
     try:
         make_embedded()

@@ -108,10 +108,28 @@ def test_many_bad_values_are_listed_up_to_ten_and_counted(frame):
     assert lines[-1] == "and 559 more."
 
 
-def test_data_too_few_to_split_say_so(frame):
-    few = pd.concat([frame[frame[TARGET] == 0], frame[frame[TARGET] == 1][:1]])
-    with pytest.raises(DataError, match="357 of class 0, 1 of class 1 are too few to split"):
+@pytest.mark.parametrize(("positives", "negatives"), [(1, 357), (2, 40), (3, 300), (3, 3)])
+def test_data_that_leave_a_split_without_a_class_say_so_once(frame, positives, negatives):
+    few = pd.concat([frame[frame[TARGET] == 0][:negatives], frame[frame[TARGET] == 1][:positives]])
+    with pytest.raises(DataError) as caught:
         prepared(few)
+    message = str(caught.value)
+    start = f"Raw data: {negatives} benign and {positives} malignant rows cannot be split "
+    assert message.startswith(f"{start}(prepare_data.test_size is 0.15, validation_size 0.2): ")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("sizes", [(0.999, 0.2), (0.001, 0.2), (0.15, 0.999)])
+def test_sizes_that_leave_a_split_without_a_class_say_so(frame, sizes):
+    with pytest.raises(DataError, match=r"prepare_data\.test_size is"):
+        prepare_cancer_data(frame, test_size=sizes[0], validation_size=sizes[1], random_seed=0)
+
+
+@pytest.mark.parametrize("case", set(BAD) - {"duplicated"})
+def test_what_is_wrong_is_said_once(frame, case):
+    with pytest.raises(DataError) as caught:
+        validate_cancer_data(BAD[case][0](frame), max_duplicated=0.01)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 # ---- the splits
@@ -164,6 +182,16 @@ def test_the_seed_decides_the_split():
 
 
 # ---- main.py
+
+
+def test_data_that_cannot_be_split_leave_no_output(tmp_path, monkeypatch):
+    params = load_params(Params, ROOT / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    few = pd.concat([RAW[RAW[TARGET] == 0][:300], RAW[RAW[TARGET] == 1][:3]])
+    monkeypatch.setattr(main, "load_cancer_data", lambda: few)
+    with pytest.raises(DataError, match="300 benign and 3 malignant"):
+        main.prepare(params)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bad_frame_leaves_earlier_outputs_as_they_were(tmp_path, monkeypatch):

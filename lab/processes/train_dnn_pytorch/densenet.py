@@ -4,6 +4,7 @@ Called by this process's main.py, which gives it arrays and parameters and write
 The loop itself is `lib.pytorch.train`.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +15,7 @@ from sklearn.base import TransformerMixin
 from sklearn.pipeline import Pipeline
 from torch import nn
 
+from lib.errors import UserError
 from lib.pytorch import (
     EpochRecord,
     History,
@@ -67,21 +69,30 @@ def train_densenet(
 
     Raises:
         NonFiniteLossError: lr is too high for these data.
+        UserError: the network, or a batch of it, is too large for the memory that there is.
     """
     seed_everything(seed)
-    network = create_densenet(splits.X_train.shape[1], hidden)
-    history = train(
-        network,
-        create_dataloader(splits.X_train, splits.y_train, batch_size, shuffle=True, seed=seed),
-        create_dataloader(splits.X_val, splits.y_val, batch_size, shuffle=False, seed=seed),
-        lr=lr,
-        epochs=epochs,
-        patience=patience,
-        device=device,
-        checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every,
-        on_epoch=on_epoch,
-    )
+    try:
+        network = create_densenet(splits.X_train.shape[1], hidden)
+        history = train(
+            network,
+            create_dataloader(splits.X_train, splits.y_train, batch_size, shuffle=True, seed=seed),
+            create_dataloader(splits.X_val, splits.y_val, batch_size, shuffle=False, seed=seed),
+            lr=lr,
+            epochs=epochs,
+            patience=patience,
+            device=device,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            on_epoch=on_epoch,
+        )
+    except RuntimeError as error:
+        if not re.search("memory|overflow", str(error), re.IGNORECASE):
+            raise
+        raise UserError(
+            f"train_dnn_pytorch.hidden is {list(hidden)}, batch_size is {batch_size}: that is more "
+            f"than fits into the memory of {device}."
+        ) from None
     return TrainedDensenet(network.cpu(), history)
 
 

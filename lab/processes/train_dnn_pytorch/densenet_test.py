@@ -18,6 +18,7 @@ from lab.processes.train_dnn_pytorch.densenet import (
     create_predictor,
     train_densenet,
 )
+from lib.errors import UserError
 from lib.splits import Splits
 
 CPU = torch.device("cpu")
@@ -53,13 +54,28 @@ def make_splits(arrays: Sequence[Any]) -> Splits:
     return Splits(X_train, X_val, X_val, y_train, y_val, y_val, names, ("benign", "malignant"))
 
 
-def train_quickly(seed: int) -> TrainedDensenet:
+def train_quickly(seed: int, hidden: Sequence[int] = (8,)) -> TrainedDensenet:
     X = np.random.default_rng(0).standard_normal((65, 4), dtype=np.float32)
     y = (X[:, 0] > 0).astype(np.int64)
     splits = make_splits((X, X, y, y))
     return train_densenet(
-        splits, seed=seed, hidden=[8], lr=0.001, batch_size=32, epochs=2, patience=None, device=CPU
+        splits,
+        seed=seed,
+        hidden=hidden,
+        lr=0.001,
+        batch_size=32,
+        epochs=2,
+        patience=None,
+        device=CPU,
     )
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize("hidden", [[10**7, 10**7], [2**62, 4]])
+def test_a_network_that_fits_into_no_memory_is_told_by_its_parameters(hidden: list[int]) -> None:
+    with pytest.raises(UserError) as caught:
+        train_quickly(1, hidden)
+    assert str(caught.value).startswith(f"train_dnn_pytorch.hidden is {hidden}, batch_size is 32: ")
 
 
 @pytest.mark.unittest

@@ -6,17 +6,21 @@ from pydantic import Field
 
 from lib.params import Count, Positive, Section, Seed
 
+# More than a machine has; torch itself takes any number, and then crashes or has an overflow.
+Units = Annotated[int, Field(ge=1, le=10**9)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+
 
 class TrainDnnPytorch(Section):
     """The network and its training."""
 
-    hidden: Annotated[list[Count], Field(min_length=1)]
+    hidden: Annotated[list[Units], Field(min_length=1)]
     epochs: Count
     batch_size: Annotated[int, Field(ge=2)]  # batch norm needs two rows
     lr: Positive
     patience: Count | None
     checkpoint_every: Count
-    num_threads: Count
+    num_threads: Threads
 
 
 class Params(Section):

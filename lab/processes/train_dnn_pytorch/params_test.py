@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent.parent
         ("lr", float("inf"), "finite"),
         ("batch_size", 1, "greater than or equal to 2"),
         ("hidden", [200, 0], "greater than or equal to 1"),
+        ("hidden", [10**30], r"hidden.0 is 10+: it must be less than or equal to"),
+        ("num_threads", 10**6, "num_threads is 1000000: it must be less than or equal to 1024"),
     ],
 )
 def test_an_impossible_value_is_answered_with_what_is_allowed(key, value, allowed):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -16,6 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 
+from lib.errors import UserError
 from lib.metrics import classification_metrics
 from lib.splits import Splits
 
@@ -66,16 +67,34 @@ def train_classifiers(
         splits: standardised rows.
         params: for each classifier's name, scikit-learn's parameters.
         random_seed: of every classifier.
+
+    Raises:
+        UserError: a classifier cannot work with its parameters on these rows.
     """
 
     def train(name: str) -> Trained:
         model = create_classifier(name, params[name], random_seed)
-        model.fit(splits.X_train, splits.y_train)
-        return Trained(name, model, *(positive(model, X) for X in (splits.X_val, splits.X_test)))
+        try:
+            model.fit(splits.X_train, splits.y_train)
+            unseen = [positive(model, X) for X in (splits.X_val, splits.X_test)]
+        except (ValueError, ArithmeticError, MemoryError) as error:
+            refuse(name, params[name], error)
+        if not all(np.isfinite(probability).all() for probability in unseen):
+            refuse(name, params[name], "its probabilities are not all numbers.")
+        return Trained(name, model, *unseen)
 
     parallel = Parallel(n_jobs=-1, prefer="threads", return_as="generator")
     with threadpool_limits(1):
         yield from parallel(delayed(train)(name) for name in params)
+
+
+def refuse(name: str, params: Mapping[str, Any], why: object) -> NoReturn:
+    """UserError with the keys of a classifier's parameters, and why they do not do."""
+    keys = ", ".join(f"{key} {value}" for key, value in params.items())
+    reason = " ".join(str(why).split()) or type(why).__name__
+    raise UserError(
+        f"train_standard_classifiers.{name} ({keys}) cannot work with these data: {reason}"
+    )
 
 
 def positive(model: ClassifierMixin, X: NDArray[np.float32]) -> NDArray[np.float64]:

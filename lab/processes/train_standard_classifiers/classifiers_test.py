@@ -20,6 +20,7 @@ from lab.processes.train_standard_classifiers.classifiers import (
 )
 from lab.processes.train_standard_classifiers.log import log
 from lab.processes.train_standard_classifiers.params import Params
+from lib.errors import UserError
 from lib.files import read_csv, read_json
 from lib.params import check_params, read_yaml
 from lib.splits import load_data_splits
@@ -70,6 +71,37 @@ def test_a_classifier_trained_among_others_is_the_one_trained_alone(splits, sett
     for name in settings:
         [alone] = train_classifiers(splits, {name: settings[name]}, random_seed=3)
         assert np.array_equal(alone.test, together[name].test), name
+
+
+IMPOSSIBLE = {
+    "more neighbours than rows": ("k_nearest_neighbours", {"n_neighbors": 500}),
+    "more than a machine counts to": (
+        "random_forest",
+        {"n_estimators": 1, "max_depth": 10**30},
+    ),
+    "probabilities that are no numbers": ("gaussian_naive_bayes", {"var_smoothing": 1e300}),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_a_parameter_that_cannot_work_with_these_data_is_named_in_a_line(splits, case):
+    name, params = IMPOSSIBLE[case]
+    with pytest.raises(UserError) as caught:
+        list(train_classifiers(splits, {name: params}, random_seed=0))
+    message, (key, value) = str(caught.value), list(params.items())[-1]
+    assert message.startswith(f"train_standard_classifiers.{name} (")
+    assert f"{key} {value}" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("strength", [1e-300, 1e300])
+@pytest.mark.parametrize("name", ["logistic_regression", "linear_svc"])
+def test_a_regularisation_with_which_a_solver_never_ends_is_refused(name, strength):
+    content = read_yaml(ROOT / "params.yaml")
+    content["train_standard_classifiers"][name]["C"] = strength
+    with pytest.raises(UserError, match=rf"train_standard_classifiers\.{name}\.C is 1e"):
+        check_params(content, Params)
 
 
 def test_its_probabilities_are_scikit_learns(splits, settings):

@@ -1,12 +1,19 @@
 """The parameters of train_standard_classifiers: its sections of params.yaml."""
 
-from lib.params import Count, Positive, Section, Seed
+from typing import Annotated
+
+from pydantic import Field
+
+from lib.params import Count, Positive, Real, Section, Seed
+
+# Far beyond either end, the solver of a linear SVC never ends.
+Inverse = Annotated[Real, Field(ge=1e-9, le=1e9)]
 
 
 class LogisticRegression(Section):
     """C: the inverse of the strength of regularisation."""
 
-    C: Positive
+    C: Inverse
 
 
 class GaussianNaiveBayes(Section):
@@ -31,7 +38,7 @@ class RandomForest(Section):
 class LinearSVC(Section):
     """C: the inverse of the strength of regularisation."""
 
-    C: Positive
+    C: Inverse
 
 
 class Boosting(Section):

@@ -1,0 +1,73 @@
+"""How a process ends where something is wrong: in its author's own words and lines."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.unittest
+
+ROOT = Path(__file__).resolve().parent.parent
+MAIN = """
+from lib.files import read_json
+from lib.params import Section
+from lib.process import start
+
+
+class Params(Section):
+    random_seed: int
+
+
+def compute(params):
+    {line}
+
+
+start(compute, Params)
+"""
+
+
+def ended(folder, line):
+    """What a process with this line in it prints, and its exit code."""
+    (folder / "count_rows").mkdir()
+    (folder / "params.yaml").write_text("random_seed: 1\n")
+    main = folder / "count_rows/main.py"
+    main.write_text(MAIN.format(line=line))
+    done = subprocess.run(
+        [sys.executable, main],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ('read_json("missing.json")', "FileNotFoundError: "),
+        ("raise ValueError from KeyError('first')", "KeyError: 'first'"),
+    ],
+)
+def test_an_error_is_shown_from_the_authors_own_line_on(tmp_path, line, error):
+    code, said = ended(tmp_path, line)
+    assert code == 1
+    first, *rest = said.splitlines()
+    assert first == "count_rows: main.py failed."
+    assert error in said
+    shown = [text for text in rest if text.startswith("  File ")]
+    assert "count_rows/main.py" in shown[0]
+    assert f"    {line}" in rest
+    assert "lib/process.py" not in said
+
+
+def test_a_file_that_cannot_be_read_is_told_in_a_line(tmp_path):
+    (tmp_path / "data.json").write_text("{\n<<<<<<< HEAD\n")
+    code, said = ended(tmp_path, 'read_json("data.json")')
+    assert code == 1
+    assert said.startswith("count_rows: data.json, line 2: not JSON (")
+    assert len(said.splitlines()) == 1

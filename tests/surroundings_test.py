@@ -1,0 +1,425 @@
+"""What a machine has set changes nothing of what is done; what fails is told by its cause.
+
+git's settings, bytes that are no text, odd names, locales, proxies; stages that fail.
+"""
+
+import json
+import os
+import re
+import ssl
+import subprocess
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project, with_children_killed
+from tools.job.experiment import failure
+
+pytestmark = pytest.mark.integration
+
+PIPELINE = """
+stages:
+  count:
+    cmd: lab/processes/run count
+    deps: [lab/processes/count/main]
+    metrics:
+      - metrics/count.json:
+          cache: false
+"""
+COUNT = "#!/bin/sh\nmkdir -p metrics\necho '{\"rows\": 3}' > metrics/count.json\n"
+RESULTS = ("tools/within", ".", "python", "-m", "tools.report.results")
+PAGE = ("tools/within", ".", "python", "-m", "tools.report.run_page")
+EXPERIMENT = ("tools/within", ".", "python", "-m", "tools.job.experiment")
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """A pipeline of one stage in shell, with its results committed."""
+    folder = tmp_path_factory.mktemp("surroundings") / "a projëct"
+    folder.mkdir()
+    project = Project(folder)
+    for file in (*folder.glob("metrics/*"), folder / "dvc.lock"):
+        file.unlink()
+    (folder / "lab/processes/count").mkdir()
+    main = folder / "lab/processes/count/main"
+    main.write_text(COUNT)
+    main.chmod(0o755)
+    (folder / "dvc.yaml").write_text(PIPELINE)
+    (folder / "metrics").mkdir(exist_ok=True)
+    (folder / "metrics/count.json").write_text('{"rows": 2}\n')
+    remote = "[core]\n    remote = here\n['remote \"here\"']\n    url = ../remote\n"
+    (folder / ".dvc/config.local").write_text(remote)
+    project.dvc("commit", "--force", "--quiet")
+    project.commit("Größe")
+    return project
+
+
+@pytest.fixture
+def project(counted, tmp_path):
+    """A copy for one test."""
+    return counted.copied(tmp_path / "copy")
+
+
+def change(project):
+    (project.folder / "metrics/count.json").write_text('{"rows": 3}\n')
+
+
+# ---- git
+
+HOSTILE = {
+    "color.ui": "always",
+    "column.ui": "always",
+    "core.hooksPath": "/nonexistent/../tmp/no-such-hooks",
+    "core.pager": "false",
+    "core.quotePath": "true",
+    "diff.external": "false",
+    "diff.noprefix": "true",
+    "format.pretty": "fuller",
+    "i18n.logOutputEncoding": "ISO-8859-1",
+    "init.defaultBranch": "trunk",
+    "log.date": "relative",
+    "log.follow": "true",
+    "log.showSignature": "true",
+    "status.branch": "true",
+    "status.short": "true",
+    "status.showUntrackedFiles": "no",
+    "status.relativePaths": "true",
+    "trailer.separators": "=",
+    "alias.status": "!false",
+}
+
+
+def settings(tmp_path, **variables):
+    """A user's git settings, as unlike git's own as they can be."""
+    file = tmp_path / "gitconfig"
+    text = [f"[{k.split('.')[0]}]\n\t{k.split('.')[1]} = {v}\n" for k, v in HOSTILE.items()]
+    file.write_text("".join(text))
+    return {"GIT_CONFIG_GLOBAL": str(file), "LANGUAGE": "de", **variables}
+
+
+def test_the_page_of_a_run_is_the_same_with_any_git_settings(project, tmp_path):
+    change(project)
+    plain = project.run(*PAGE)
+    assert "| `count.rows` | 2 | 3 | +1 |" in plain
+    assert project.run(*PAGE, **settings(tmp_path)) == plain
+
+
+REVISIONS = """
+from lib.revisions import Revision, default_pair
+print(default_pair(), Revision("HEAD").label, Revision("HEAD").subject, Revision("").source)
+"""
+
+
+def test_revisions_are_read_with_any_git_settings(project, tmp_path):
+    (project.folder / "metrics/count.json").unlink()
+    project.commit("Größe ohne Metrik")
+    change(project)
+    said = project.run("tools/within", ".", "python", "-c", REVISIONS, **settings(tmp_path))
+    assert said.startswith("('HEAD', '') HEAD ("), "an untracked result is a change too"
+    assert "Größe ohne Metrik" in said
+    assert said.strip().endswith(project.git("rev-parse", "HEAD").strip())
+
+
+@pytest.mark.parametrize("where", ["GIT_DIR", "GIT_COMMON_DIR"])
+def test_in_a_hook_of_another_repository_this_one_is_read(project, tmp_path, where):
+    other = tmp_path / "other"
+    other.mkdir()
+    project.run("git", "init", "--quiet", str(other))
+    change(project)
+    hook = {where: str(other / ".git"), "GIT_INDEX_FILE": str(other / ".git/index")}
+    said = project.run(*PAGE, **hook, GIT_WORK_TREE=str(other))
+    assert "| `count.rows` | 2 | 3 | +1 |" in said
+
+
+def test_a_project_starts_with_any_git_settings(project, tmp_path):
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    for name in ("prepare-commit-msg", "post-commit", "pre-commit"):
+        (hooks / name).write_text("#!/bin/sh\nexit 1\n")
+        (hooks / name).chmod(0o755)
+    variables = settings(tmp_path)
+    project.run("git", "config", "--global", "core.hooksPath", str(hooks), **variables)
+    script = "from tools.project.start import run; run('commit', '--quiet', '--allow-empty', '-mA')"
+    project.run("tools/within", ".", "python", "-c", script, **variables)
+    assert project.git("log", "-1", "--format=%s").strip() == "A"
+
+
+SHARE = """
+import sys
+from tools.job import share
+print(share.fetch("nowhere") or "gone")
+print(bool(share.push(share.git("rev-parse", "HEAD"), "new")))
+message = share.commit_message({"name": "t"}, share.git("rev-parse", "HEAD"))
+commit = share.commit_on(share.git("rev-parse", "HEAD"), ["metrics/count.json"], message)
+print(share.git("show", "-s", "--format=%B", commit))
+"""
+
+
+def test_a_job_shares_with_any_git_settings_and_in_any_language(project, tmp_path):
+    project.run("git", "init", "--quiet", "--bare", str(tmp_path / "origin.git"))
+    project.git("remote", "add", "origin", str(tmp_path / "origin.git"))
+    change(project)
+    variables = settings(tmp_path, LC_ALL="C.UTF-8")
+    said = project.run("tools/within", ".", "python", "-c", SHARE, **variables)
+    assert said.splitlines()[0] == "gone", "not an error: git's message is understood"
+    assert "False" in said
+    assert "Größe-results\n\ncount.rows: 2 -> 3\n\nTag: t\nSource-Commit: " in said
+
+
+# ---- the cause of a failed stage
+
+
+def experiment(project, ok=False, **variables):
+    """What a run's step prints, and the last lines, which are also on the run's page."""
+    page = project.folder / "page.md"
+    said = project.run(*EXPERIMENT, ok=ok, GITHUB_STEP_SUMMARY=str(page), **variables)
+    return said, page.read_text() if page.exists() else ""
+
+
+def set_stage(project, cmd, **more):
+    stage = {"cmd": cmd, "outs": ["out.txt"]} | more
+    (project.folder / "dvc.yaml").write_text(json.dumps({"stages": {"count": stage}}))
+
+
+FAILURES = {
+    "an out not written": ("echo 3 rows", {}, "output 'out.txt' does not exist"),
+    "a dep missing": ("true", {"deps": ["nope"]}, "'nope' does not exist"),
+    "an unknown command": ("nosuchcommand", {}, "nosuchcommand: "),
+    "bytes": (r"printf 'gr\366\337e\n'; exit 1", {}, "gr\ufffd\ufffde (exit code 1)"),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_a_stage_that_fails_is_told_with_its_cause(project, case):
+    cmd, more, cause = FAILURES[case]
+    set_stage(project, cmd, **more)
+    said, page = experiment(project)
+    assert "Stage count failed: " in page
+    assert cause in page.splitlines()[0]
+    assert "&& tools/within . dvc repro count" in page
+    assert "Traceback" not in said
+    note = json.loads((project.folder / ".dvc/tmp/run.json").read_text())
+    assert note["stages"]["count"]["state"] == "failed"
+
+
+def test_a_pipeline_that_cannot_even_be_read_is_told_with_the_line(project):
+    (project.folder / "dvc.yaml").write_text("stages:\n  count: [\n")
+    _, page = experiment(project)
+    assert "The pipeline failed: './dvc.yaml' is invalid." in page
+    assert "line 3" in page or "line 2" in page
+
+
+def test_a_repository_that_is_locked_is_told_as_such(project):
+    holder = project.start("tools/within", ".", "python", "-c", HOLD)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        _, page = experiment(project)
+    finally:
+        with_children_killed(holder)
+    assert "The pipeline failed: Unable to acquire lock." in page
+
+
+HOLD = """
+import time
+from dvc.repo import Repo
+with Repo(".") as repo, repo.lock:
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def recorded(reason):
+    """What experiment makes of what DVC prints on a machine that fails."""
+    return failure(["Running stage 'count':", "> cmd", "3 rows", f"ERROR: {reason}"], "count", 255)
+
+
+def test_what_a_machine_does_to_a_stage_is_told_in_dvcs_words_or_plain_ones():
+    full = "unexpected error - [Errno 28] No space left on device: '/x'"
+    assert recorded(full) == ("count", full)
+    gone = "failed to pull data from the cloud - Checkout failed for following targets:"
+    stage, why = failure([f"ERROR: {gone}", "data.csv", "Is your cache up to date?"], "", 255)
+    assert (stage, why) == ("", f"{gone} data.csv Is your cache up to date?")
+    killed = "failed to reproduce 'count': failed to run: cmd, exited with"
+    assert "out of memory" in recorded(f"{killed} -9")[1]
+    assert recorded(f"{killed} 139") == ("count", "it was ended by SIGSEGV")
+    assert recorded(f"{killed} -15") == ("count", "it was ended by SIGTERM")
+    own = ["Running stage 'count':", "> cmd", "ERROR: mine", f"ERROR: {killed} 3"]
+    assert failure(own, "count", 255) == ("count", "ERROR: mine (exit code 3)")
+    assert failure([own[0], own[1], own[3]], "count", 255)[1] == (
+        "`cmd` printed nothing (exit code 3)"
+    )
+    assert failure([], "count", -9) == ("count", "dvc itself was ended by SIGKILL")
+
+
+# ---- bytes and names
+
+
+def test_a_stage_that_prints_any_bytes_runs_and_its_metrics_are_shown(project):
+    script = r"""printf 'gr\366\337e\n'; printf '{"gr\\udce4ser": 1}' > out.txt"""
+    set_stage(project, script, outs=[], metrics=[{"out.txt": {"cache": False}}])
+    ascii_only = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    said, _ = experiment(project, ok=True, **ascii_only)
+    assert "gr\ufffd\ufffde" in said
+    for command in (PAGE, RESULTS):
+        said = project.run(*command, **ascii_only)
+        assert re.search("out.*gr.ser", said), "a key that no encoding has"
+        assert "Traceback" not in said
+
+
+ODD = ("with space.json", "--help.json", "quo'te\".json", "größe.json", ":(top).json", "[a].json")
+
+
+def test_files_of_any_name_are_results(project):
+    files = [f"metrics/{name}" for name in ODD] + [ODD[1]]
+    stage = {"cmd": "true", "metrics": [{file: {"cache": False}} for file in files]}
+    (project.folder / "dvc.yaml").write_text(json.dumps({"stages": {"count": stage}}))
+    for file in files:
+        (project.folder / file).write_text('{"accuracy": 1}')
+    project.dvc("commit", "--force", "--quiet")
+    script = f"""
+from lib.repository import git_names, uncommitted
+from tools.job.share import changed, commit_on, differ, git
+files = {files!r}
+assert sorted(uncommitted(files)) == sorted(files)
+assert changed("HEAD", files)
+commit = commit_on("HEAD", files, "Results")
+assert differ("HEAD", commit, files)
+assert set(git_names("ls-tree", "-r", "-z", "--name-only", commit)) >= set(files)
+"""
+    project.run("tools/within", ".", "python", "-c", script)
+    assert "größe" in project.run(*PAGE)
+
+
+def test_a_name_that_is_no_text_is_a_file_as_any_other(project):
+    name = os.fsencode(project.folder) + b"/lab/gr\xf6\xdfe.txt"
+    Path(os.fsdecode(name)).write_bytes(b"TODO" + b"(contact) gr\xf6\xdfe\n")
+    said = project.run("make", "todo", ok=False)
+    assert re.search("lab/gr.+e.txt:1  TODO.contact", said)
+    assert "Traceback" not in said
+
+
+def test_thousands_of_results_fit_into_command_lines(project):
+    script = """
+from lib.repository import uncommitted
+from lib.revisions import Revision
+names = [f"{'d' * 200}/{'n' * 50}{n}.json" for n in range(20_000)]
+print(uncommitted(names), Revision("").uncommitted(["dvc.yaml"] + names))
+"""
+    (project.folder / "dvc.yaml").write_text("stages: {}\n")
+    assert "[] ['dvc.yaml']" in project.run("tools/within", ".", "python", "-c", script)
+
+
+def test_a_page_holds_no_more_than_the_hosting_site_takes(project, tmp_path):
+    page = tmp_path / "page.md"
+    script = "from tools.job.job import summarise; summarise('ä' * 2**20)"
+    project.run("tools/within", ".", "python", "-c", script, GITHUB_STEP_SUMMARY=str(page))
+    assert len(page.read_bytes()) < 2**20
+    assert page.read_text().endswith("… 2,097,153 bytes in all; the log has them.\n")
+
+
+# ---- proxies, certificates, folders
+
+
+class Answers(BaseHTTPRequestHandler):
+    """What MLflow answers, in as far as it is looked at."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@contextmanager
+def answering(certificate=None):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever).start()
+    try:
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+ASK = """
+import os, requests
+from tools.job.job import ask_mlflow
+print(ask_mlflow("experiments/search"), requests.get(os.environ["MLFLOW_URL"], timeout=5).json())
+print("boto3 trusts", os.environ.get("AWS_CA_BUNDLE"))
+"""
+
+
+def ask(project, **variables):
+    return project.run("tools/within", ".", "python", "-c", ASK, **variables)
+
+
+@pytest.mark.parametrize("names", ["http_proxy https_proxy", "HTTP_PROXY", "ALL_PROXY all_proxy"])
+def test_what_is_on_this_machine_is_asked_directly_whatever_proxy_is_set(project, names):
+    proxies = dict.fromkeys(names.split(), "http://127.0.0.1:9")
+    with answering() as url:
+        assert ask(project, MLFLOW_URL=url, no_proxy="", NO_PROXY="a.b", **proxies).startswith(
+            "{} {}"
+        )
+
+
+def test_proxies_are_kept_for_what_is_elsewhere(project):
+    shown = 'echo "$http_proxy $no_proxy $NO_PROXY"'
+    variables = {"http_proxy": "http://proxy:1", "no_proxy": "", "NO_PROXY": "example.org"}
+    said = project.run("tools/within", ".", "sh", "-c", shown, **variables)
+    direct = "example.org,127.0.0.1,localhost,::1"
+    assert said.split() == ["http://proxy:1", direct, direct]
+
+
+TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
+
+
+@pytest.mark.parametrize("name", TRUST[:3])
+def test_every_client_trusts_whom_the_users_settings_trust(project, tmp_path, name):
+    file = tmp_path / "own.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=own"]
+    make += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{file}.key", "-out", str(file)]
+    subprocess.run(make, check=True, capture_output=True)
+    both = tmp_path / "both.pem"
+    both.write_bytes(Path(f"{file}.key").read_bytes() + file.read_bytes())
+    with answering(both) as url:
+        said = ask(project, MLFLOW_URL=url, **(dict.fromkeys(TRUST, "") | {name: str(file)}))
+    assert said.startswith("{} {}")
+    assert f"boto3 trusts {file}" in said
+
+
+def test_folders_that_are_odd_or_cannot_be_written_are_no_hindrance(project, tmp_path):
+    (tmp_path / "a b").mkdir()
+    home = Path.home()
+    places = {
+        "HOME": "/proc/nowhere",
+        "TMPDIR": str(tmp_path / "a b"),
+        "WORKON_HOME": os.environ.get("WORKON_HOME", f"{home}/.local/share/virtualenvs"),
+        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", f"{home}/.cache"),
+    }
+    project.run("lab/processes/run", "count", **places)
+    assert json.loads((project.folder / "metrics/count.json").read_text()) == {"rows": 3}
+    assert list((tmp_path / "a b").iterdir()) == []
+
+
+# ---- mistakes in files that commands read
+
+
+def test_what_a_merge_left_is_told_by_file_and_line(project):
+    process = ("tools/within", "--dev", ".", "python", "-m", "tools.project.process", "add_it")
+    (project.folder / "lib/mine.py").write_text("a = 1\n<<<<<<< HEAD\n")
+    said = project.run(*process, ok=False)
+    assert said.startswith("lib/mine.py, line 2: not Python (<<<<<<< HEAD). A merge left marks")
+    assert not (project.folder / "lab/processes/add_it").exists()
+    (project.folder / "dvc.yaml").write_text("stages: {}\n<<<<<<< HEAD\n")
+    said = project.run(*process, ok=False)
+    assert re.search(r"DVC cannot read the pipeline: .*dvc.yaml.* \(line [23]: ", said)
+    assert "Traceback" not in said
