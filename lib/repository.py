@@ -14,6 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_QUARANTINE_PATH", "GIT_PREFIX")
 
 
+# Whatever a clone, a commit or a branch has brought along, no program of its is run by ours.
+NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}", "-c", "core.fsmonitor=false")
+
+
 class GitError(UserError):
     """git refused; the message is its own last line."""
 
@@ -53,7 +57,7 @@ def ask_git(
     inherited = {name: value for name, value in os.environ.items() if name not in OF_A_HOOK}
     try:
         return subprocess.run(
-            ["git", *arguments],
+            ["git", *NO_HOOKS, *arguments],
             cwd=folder,
             env=inherited | variables,
             input=stdin,
@@ -70,7 +74,7 @@ def files_at(commit: str, paths: Sequence[str], folder: Path = ROOT) -> dict[str
     """The content of each of these files in a commit; those that it does not have are left out."""
     asked = [path for path in paths if "\n" not in path]
     done = subprocess.run(
-        ["git", "cat-file", "--batch"],
+        ["git", *NO_HOOKS, "cat-file", "--batch"],
         cwd=folder,
         input="".join(f"{commit}:{path}\n" for path in asked).encode("utf-8", "surrogateescape"),
         capture_output=True,

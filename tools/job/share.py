@@ -12,6 +12,7 @@ import re
 import tempfile
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from lib.comparison import cut, metrics_table, one_line
 from lib.errors import UserError
@@ -22,7 +23,9 @@ from tools.job.job import NOTE, add_to_note, last_line, main, read_note, run, su
 from tools.tracking import notes
 
 PUSHES = 5  # of git, when the branch moves on between fetch and push
+BRANCHES = 9  # results/<tag>, results/<tag>-2, …
 UPLOADS = (0, 5, 15)  # seconds before each try
+TOKEN = os.environ.pop("GIT_TOKEN", "")  # of fetch and push alone: no other child has it
 MOST = 50  # goals and runs that the commit names
 
 
@@ -161,11 +164,12 @@ def mlflow_runs() -> dict[str, str]:
 
 def with_token() -> dict[str, str]:
     """Settings that let one git command use the token."""
-    token, server = os.environ.get("GIT_TOKEN"), os.environ.get("GITHUB_SERVER_URL")
-    if not token or not server:
-        return {}
-    basic = base64.b64encode(f"x-access-token:{token}".encode()).decode()
-    return {
+    server = os.environ.get("GITHUB_SERVER_URL")
+    spoken = {"LC_ALL": "C.UTF-8"}  # what it prints is read here
+    if not TOKEN or not server:
+        return spoken
+    basic = base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
+    return spoken | {
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"http.{server}/.extraheader",
         "GIT_CONFIG_VALUE_0": f"AUTHORIZATION: basic {basic}",
@@ -176,7 +180,7 @@ def with_token() -> dict[str, str]:
 def fetch(branch: str) -> str:
     """The branch's newest commit on the server; empty where the branch is gone."""
     ref = f"refs/remotes/origin/{branch}"
-    done = run("git", "fetch", "origin", f"+refs/heads/{branch}:{ref}", ok=False, **with_token())
+    done = ask_git("fetch", "origin", f"+refs/heads/{branch}:{ref}", **with_token())
     if done.returncode and "couldn't find remote ref" not in done.stderr:
         raise UserError(
             f"git fetch failed: {last_line(done.stderr)} Data are in S3: re-run this job."
@@ -187,7 +191,7 @@ def fetch(branch: str) -> str:
 def push(commit: str, branch: str) -> str:
     """Push without force; the server's message where it refused."""
     where = f"{commit}:refs/heads/{branch}"
-    done = run("git", "push", "origin", where, ok=False, **with_token())
+    done = ask_git("push", "origin", where, **with_token())
     print(done.stderr.strip(), flush=True)
     return last_line(done.stderr) if done.returncode else ""
 
@@ -197,24 +201,25 @@ def keep_aside(
 ) -> None:
     """The results on `results/<tag>`, on the commit that they belong to; else as a patch."""
     commit = commit_on(source, files, message)
-    for suffix in ("", *(f"-{n}" for n in range(2, 10))):
+    tree = git("rev-parse", f"{commit}^{{tree}}")
+    for suffix in ("", *(f"-{n}" for n in range(2, BRANCHES + 1))):
         branch = f"results/{note['name']}{suffix}"
         theirs = fetch(branch)
-        if theirs and git("rev-parse", f"{theirs}^{{tree}}") == git(
-            "rev-parse", f"{commit}^{{tree}}"
-        ):
+        if not theirs:
+            if refused := push(commit, branch):
+                as_patch(commit, f"{why}; {branch} is refused too: {refused}")
             break
-        if theirs:
-            continue  # an earlier run's, with other results
-        if refused := push(commit, branch):
-            as_patch(commit, f"{why}; {branch} is refused too: {refused}")
-        break
+        if git("rev-parse", f"{theirs}^{{tree}}") == tree:
+            commit = theirs
+            break
+    else:  # all of them are of earlier runs, with other results
+        as_patch(commit, f"{why}; {BRANCHES} branches results/{note['name']} exist: delete some")
     add_to_note(shared=branch, results_commit=commit, aside=why)
     print(f"Results are commit {commit[:10]} on {branch}: {why}.")
     summarise(f"> [!NOTE]\n> Results are on `{branch}`, because {why}.\n")
 
 
-def as_patch(commit: str, why: str) -> None:
+def as_patch(commit: str, why: str) -> NoReturn:
     """Print the commit, so that a person can finish; always raises UserError."""
     patch = git("format-patch", "-1", "--stdout", commit)
     (NOTE.parent / "results.patch").write_text(patch + "\n")
