@@ -220,6 +220,14 @@ def test_a_notebook_is_committed_without_its_outputs(run: Command, project: Path
     assert json.loads(path.read_text()) == json.loads(notebook([]))
 
 
+def test_a_workflow_that_gives_any_branch_a_secret_is_refused(run: Command, project: Path) -> None:
+    file = project / ".github/workflows/experiments.yml"
+    answer = commit(run, file, file.read_text().replace('    environment: "experiments"\n', ""))
+
+    assert commits_since_main(run) == 0, answer.stdout
+    assert "secrets-outside-env" in answer.stdout
+
+
 def test_a_merge_mark_is_refused(run: Command, project: Path) -> None:
     answer = commit(run, project / "notes.md", "<" * 7 + " HEAD\nhere\n")
 

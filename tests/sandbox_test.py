@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -264,6 +265,14 @@ def test_the_storage_takes_and_gives_nothing_without_keys_at_any_of_its_ports(sa
     assert taken == []
     kept = sandbox.s3().get_object(Bucket="lab", Key="kept/closed")
     assert kept["Body"].read() == b"kept"
+
+
+def test_a_web_page_changes_nothing_in_mlflow(sandbox):
+    create = f"{sandbox.facts()['mlflow']}/api/2.0/mlflow/experiments/create"
+    headers = {"Origin": "https://page.example.org", "Content-Type": "text/plain"}
+    request = urllib.request.Request(create, b'{"name": "planted"}', headers)
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(request, timeout=20)
 
 
 def test_up_again_changes_nothing(sandbox):

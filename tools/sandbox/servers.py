@@ -106,11 +106,12 @@ def close(folder: Path) -> None:
     pem = serialization.Encoding.PEM
     write_private(folder / "tls.key", key.private_bytes(pem, *private).decode())
     write_private(folder / "tls.pem", certificate.public_bytes(pem).decode())
-    lines = ['[grpc]\nca = "tls.pem"']
-    for part in (*SERVICES, "admin", "worker", "client"):
-        lines.append(f'[grpc.{part}]\ncert = "tls.pem"\nkey = "tls.key"')
-    for what in ("signing", "signing.read"):
-        lines.append(f'[jwt.{what}]\nkey = "{secrets.token_hex(32)}"')
+    parts = (*SERVICES, "admin", "worker", "client")
+    lines = [
+        '[grpc]\nca = "tls.pem"',
+        *(f'[grpc.{part}]\ncert = "tls.pem"\nkey = "tls.key"' for part in parts),
+        *(f'[jwt.{w}]\nkey = "{secrets.token_hex(32)}"' for w in ("signing", "signing.read")),
+    ]
     write_private(folder / "security.toml", "\n".join(lines) + "\n")  # last: the others are there
 
 
