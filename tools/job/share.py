@@ -180,7 +180,7 @@ def with_token() -> dict[str, str]:
 def fetch(branch: str) -> str:
     """The branch's newest commit on the server; empty where the branch is gone."""
     ref = f"refs/remotes/origin/{branch}"
-    done = ask_git("fetch", "origin", f"+refs/heads/{branch}:{ref}", **with_token())
+    done = ask_git("fetch", "origin", f"+refs/heads/{branch}:{ref}", folder=ROOT, **with_token())
     if done.returncode and "couldn't find remote ref" not in done.stderr:
         raise UserError(
             f"git fetch failed: {last_line(done.stderr)} Data are in S3: re-run this job."
@@ -191,7 +191,7 @@ def fetch(branch: str) -> str:
 def push(commit: str, branch: str) -> str:
     """Push without force; the server's message where it refused."""
     where = f"{commit}:refs/heads/{branch}"
-    done = ask_git("push", "origin", where, **with_token())
+    done = ask_git("push", "origin", where, folder=ROOT, **with_token())
     print(done.stderr.strip(), flush=True)
     return last_line(done.stderr) if done.returncode else ""
 

@@ -180,10 +180,13 @@ def labels() -> str:
 @check("hooks")
 def hooks() -> str:
     """pre-commit's."""
-    folder = git_or_nothing("rev-parse", "--git-path", "hooks")
-    hook = ROOT / folder / "pre-commit"
+    folder = git_or_nothing("rev-parse", "--git-common-dir")
+    hook = ROOT / folder / "hooks/pre-commit"
     if not folder or not hook.exists() or "pre-commit" not in hook.read_text(errors="replace"):
         raise Advice("not installed: make hooks (they check each commit)")
+    after = hook.with_name("post-checkout")
+    if after.exists() and "pre-commit" in after.read_text(errors="replace"):
+        raise Problem("a checkout runs what its branch says: make hooks")
     return "installed"
 
 
