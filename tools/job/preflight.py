@@ -14,7 +14,7 @@ import re
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -208,34 +208,37 @@ def why_storage_failed(error: Exception, asked: str = "write") -> str:
 
 def data_are_there() -> str:
     """All that was added with `dvc add`, and whatever else stages need and do not make."""
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    with Repo(str(ROOT)) as repo:
-        data = [stage for stage in repo.index.stages if stage.is_data_source]
-        pipeline = repo.stage.load_all("dvc.yaml") if (ROOT / "dvc.yaml").exists() else []
-        frozen = [stage.addressing for stage in pipeline if stage.frozen]
-        files = [stage.addressing for stage in data]
-        missing = missing_in_bucket([*files, *frozen])
-        elsewhere = [stage for stage in data if stage.is_repo_import or stage.is_partial_import]
-        imports = [stage for stage in elsewhere if not has_data(stage)]
-        missing += [
-            stage.addressing.removesuffix(".dvc")
-            for stage in data
-            if stage not in elsewhere
-            and not all(out.use_cache and out.can_push for out in stage.outs)
-            and not has_data(stage)
-        ]
-        problems = [not_tracked(stage, repo.index.outs) for stage in pipeline]
-        if imports:
-            problems.append(not_fetched(imports))
+    try:
+        with Repo(str(ROOT)) as repo:
+            data = [stage for stage in repo.index.stages if stage.is_data_source]
+            problems = [p for p in what_is_missing(repo, data) if p]
+    except DvcException as error:
+        raise UserError(f"DVC cannot read what the run needs: {error}") from None
+    if problems:
+        raise UserError(" ".join(problems))
+    return f"what stages need is in git, or in the bucket: {len(data)} tracked data files"
+
+
+def what_is_missing(repo: Any, data: list[Any]) -> Iterator[str]:
+    """A line for each kind of data that the run could not get; empty where there is none."""
+    pipeline = repo.stage.load_all("dvc.yaml") if (ROOT / "dvc.yaml").exists() else []
+    yield from (not_tracked(stage, repo.index.outs) for stage in pipeline)
+    frozen = [stage.addressing for stage in pipeline if stage.frozen]
+    missing = missing_in_bucket([*(stage.addressing for stage in data), *frozen])
+    imports = []
+    for stage in data:
+        if stage.is_repo_import or stage.is_partial_import:
+            imports += [] if has_data(stage) else [stage]
+        elif not all(out.use_cache and out.can_push for out in stage.outs) and not has_data(stage):
+            missing.append(stage.addressing.removesuffix(".dvc"))
     if missing:
         named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
-        problems.append(
-            f"Not in the bucket: {named}: `dvc push` where the data are, then re-run this job."
-        )
-    if problems := list(filter(None, problems)):
-        raise UserError(" ".join(problems))
-    return f"what stages need is in git, or in the bucket: {len(files)} tracked data files"
+        yield f"Not in the bucket: {named}: `dvc push` where the data are, then re-run this job."
+    if imports:
+        yield not_fetched(imports)
 
 
 def missing_in_bucket(targets: list[str]) -> list[str]:
