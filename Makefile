@@ -80,8 +80,8 @@ test: setup check ## Run every check and every test (WORKERS=3 test files at a t
 check: ## Lint, types, secrets, locks: every pre-commit hook on every file
 	@SKIP=no-commit-to-branch tools/within --dev . pre-commit run --all-files
 
-hooks: setup ## Install the git hooks of .pre-commit-config.yaml
-	@.venv/bin/python -m pre_commit install
+hooks: setup ## Install the git hooks: .pre-commit-config.yaml's, and dvc checkout
+	@tools/within --dev . python -m tools.project.hooks
 
 lock: ## Lock what no longer fits its Pipfile (FOLDERS=lab/processes/NAME; UPGRADE=yes: newest versions)
 	@$(ENVIRONMENTS) lock $(if $(UPGRADE),--upgrade) $(FOLDERS)

@@ -28,6 +28,10 @@ AT_ONCE = 500  # paths in one command line
 BYTES = ("utf-8", "surrogateescape")  # how Python holds names of any bytes
 
 
+# Whatever a clone, a commit or a branch has brought along, no program of its is run by ours.
+NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}", "-c", "core.fsmonitor=false")
+
+
 class GitError(UserError):
     """git refused; the message is its own last line."""
 
@@ -83,7 +87,7 @@ def run_git(
     inherited = {name: value for name, value in os.environ.items() if name not in unset}
     try:
         return subprocess.run(
-            ["git", *settings, *arguments],
+            ["git", *NO_HOOKS, *settings, *arguments],
             cwd=folder,
             env=inherited | OURS | variables,
             input=stdin.encode(*BYTES),

@@ -1,5 +1,6 @@
 """A copy of the template, by copier and by hand: filled in, started, looked at, updated, run."""
 
+import json
 import os
 import re
 import shutil
@@ -67,8 +68,8 @@ def copied(template, folder, *, ok=True, **answers):
 def fill_in(project, **values):
     """By hand: each mark's text replaced where `make todo` says that it stands."""
     listed = re.findall(r"^(.+):(\d+)  TODO\((\w+)\)", project.make("todo", ok=False), re.MULTILINE)
-    assert sorted(name for _, _, name in listed) == sorted(ANSWERS), "each in one place only"
-    for file, _, name in listed:
+    assert {name for _, _, name in listed} == set(ANSWERS)
+    for file, name in {(file, name) for file, _, name in listed}:
         project.edit(file, f"TODO({name})", (ANSWERS | values)[name])
 
 
@@ -152,6 +153,8 @@ def text_of(project, name):
         ("mlflow_url", "https://mlflow.example.org' }}"),
         ("runner_labels", "self-hosted; rm"),
         ("runner_labels", "self-hosted, true"),
+        ("runner_labels", "self-hosted"),
+        ("runner_labels", "gpu, tests"),
         ("run_tag", "run example"),
         ("run_tag", "run*"),
         ("run_tag", "run..x"),
@@ -241,33 +244,115 @@ def test_credentials_go_where_git_and_others_cannot_see_them(template, tmp_path)
     assert "in .dvc/config.local" in project.make("doctor", ok=False)
 
 
-GH = """#!/bin/sh
-case "$1" in auth) exit 0 ;; --version) echo "gh version 9"; exit ;; esac
-echo "$@" >> '{log}'
-cat >> '{log}'
-echo >> '{log}'
+# Stands in for gh and the hosting site: sets secrets and variables, and remembers what api is told.
+GH = """#!/usr/bin/env python3
+import json, pathlib, sys
+home = pathlib.Path(__file__).parent
+state = json.loads((home / "state.json").read_text())
+args, log = sys.argv[1:], (home / "log").open("a")
+if args[0] == "auth":
+    sys.exit(0)
+if args[0] in ("secret", "variable"):
+    print(*args, "<", sys.stdin.read(), file=log)
+    of = args[args.index("--env") + 1] if "--env" in args else ""
+    where = f"environments/{of}/secrets" if of else f"actions/{args[0]}s"
+    state.setdefault(where, {"secrets": []})["secrets"].append({"name": args[2]})
+else:
+    method = args[args.index("--method") + 1] if "--method" in args else "GET"
+    path = next(a for a in args if a.startswith("repos/")).removeprefix("repos/{owner}/{repo}")
+    path = path.strip("/").partition("?")[0]
+    if method == "GET":
+        if path not in state:
+            sys.exit("gh: Not Found (HTTP 404)")
+        print(json.dumps(state[path]))
+    else:
+        content = json.loads(sys.stdin.read())
+        print(method, path, file=log)
+        if path.endswith("/deployment-branch-policies"):
+            state.setdefault(path, {"branch_policies": []})["branch_policies"].append(content)
+        elif method == "POST":
+            state.setdefault(path, []).append(content)
+        else:
+            state[path] = content
+(home / "state.json").write_text(json.dumps(state))
 """
+OLD = {"name": "MINIO_ACCESS_KEY_ID"}
+FORKS = "actions/permissions/fork-pr-workflows-private-repos"
 
 
-def test_settings_are_listed_and_set_through_gh_without_a_secret_on_a_command_line(
-    template, tmp_path
-):
+@pytest.fixture
+def hosted(template, tmp_path):
+    """A project whose hosting site is as it comes, with a secret as projects had it once."""
     project = copied(template, tmp_path / "copy")
-    listed = project.make("settings")
-    workflow = text_of(project, ".github/workflows/experiments.yml")
-    for name in set(re.findall(r"(?:secrets|vars)\.(\w+)", workflow)):
-        assert name in listed
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/gh").write_text(GH.format(log=tmp_path / "log"))
+    (tmp_path / "bin/gh").write_text(GH)
     (tmp_path / "bin/gh").chmod(0o755)
-    path = f"{tmp_path}/bin{os.pathsep}{project.environment()['PATH']}"
-    said = project.make("settings", "SET=yes", PATH=path, AWS_SECRET_ACCESS_KEY="hidden-secret")
-    assert "secret   MINIO_SECRET_ACCESS_KEY: set" in said
-    assert "AWS_ACCESS_KEY_ID is not set here" in said
-    assert (tmp_path / "log").read_text().splitlines() == [
-        "secret set MINIO_SECRET_ACCESS_KEY",
-        "hidden-secret",
-    ]
+    state = {
+        "": {},
+        "actions/secrets": {"secrets": [OLD]},
+        FORKS: {"run_workflows_from_fork_pull_requests": True},
+    }
+    (tmp_path / "bin/state.json").write_text(json.dumps(state))
+    return project
+
+
+def with_gh(project):
+    return {"PATH": f"{project.folder.parent}/bin{os.pathsep}{project.environment()['PATH']}"}
+
+
+KEYS = {"AWS_ACCESS_KEY_ID": "an-access-key", "AWS_SECRET_ACCESS_KEY": "hidden-secret"}
+
+
+def test_settings_are_listed_and_set_through_gh_without_a_secret_on_a_command_line(hosted):
+    listed = hosted.make("settings")
+    for workflow in ("experiments", "runtimes"):
+        text = text_of(hosted, f".github/workflows/{workflow}.yml")
+        for name in set(re.findall(r"(?:secrets|vars)\.(\w+)", text)):
+            assert name in listed
+    said = hosted.make("settings", "SET=yes", **KEYS, **with_gh(hosted))
+    assert "secret   MINIO_SECRET_ACCESS_KEY in experiments: set" in said
+    assert "MLFLOW_URL is not set here" in said
+    log = (hosted.folder.parent / "bin/log").read_text()
+    assert "secret set MINIO_SECRET_ACCESS_KEY --env releases < hidden-secret\n" in log
+    assert log.count("hidden-secret") == log.count("< hidden-secret") == 2
+
+
+def test_secrets_are_for_the_tags_and_branches_that_rules_name_and_the_doctor_says_what_is_missing(
+    hosted,
+):
+    def found():
+        said = hosted.make("doctor", ok=False, **with_gh(hosted))
+        return re.findall(r"^(?:MISSING|--|ok) +hosting site +(.+)$", said, re.MULTILINE)
+
+    old = "MINIO_ACCESS_KEY_ID is a secret of the repository, for every branch: gh secret delete"
+    missing = found()
+    assert f"{old} MINIO_ACCESS_KEY_ID" in missing
+    assert "environment experiments: it is not there" in missing
+    assert "tags runtime-*: everybody who may push may push them" in missing
+    assert "pull requests of forks: they run without being asked" in missing
+    hosted.make("settings", "SET=yes", **KEYS, **with_gh(hosted))
+    file = hosted.folder.parent / "bin/state.json"
+    state = json.loads(file.read_text())
+    allowed = {
+        name: {
+            (policy["type"], policy["name"])
+            for policy in state[f"environments/{name}/deployment-branch-policies"][
+                "branch_policies"
+            ]
+        }
+        for name in ("experiments", "releases")
+    }
+    assert allowed == {
+        "experiments": {("tag", "run/wine*"), ("branch", "main")},
+        "releases": {("tag", "runtime-*")},
+    }
+    state["actions/secrets"]["secrets"] = []
+    file.write_text(json.dumps(state))
+    assert found() == ["its settings are as make settings lists them"]
+    log = hosted.folder.parent / "bin/log"
+    log.unlink()
+    hosted.make("settings", "SET=yes", **with_gh(hosted))
+    assert log.read_text() == "", "what is there is not set again"
 
 
 # A user whom git knows, whoever runs the tests.

@@ -4,6 +4,8 @@ The real workflow, on the platform that `make sandbox` starts; servers are reall
 full or locked.
 """
 
+import base64
+import contextlib
 import os
 import signal
 import threading
@@ -26,12 +28,45 @@ def sandbox(tmp_path_factory):
         yield sandbox
 
 
-def test_a_secret_that_a_process_prints_is_masked_and_gets_nowhere(sandbox):
+class Keyed(BaseHTTPRequestHandler):
+    """An MLflow that wants a login."""
+
+    def do_GET(self):
+        known = base64.b64encode(b"a-user:a-pass-word").decode()
+        self.send_response(200 if self.headers["Authorization"] == f"Basic {known}" else 401)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def serving(handler):
+    """The address of a server."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_secrets_reach_what_needs_them_and_one_that_a_process_prints_is_masked(sandbox):
     sandbox.change()
-    _, said = sandbox.tag()
+    login = {"MLFLOW_TRACKING_USERNAME": "a-user", "MLFLOW_TRACKING_PASSWORD": "a-pass-word"}
+    with (
+        serving(Keyed) as address,
+        sandbox.settings("variables", MLFLOW_URL=address),
+        sandbox.settings("secrets", **login),
+    ):
+        _, said = sandbox.tag()
+    assert f"ok       MLflow answers: {address}" in said
     secret = sandbox.facts()["secret_key"]
     assert "the secret is ***" in said
     assert secret not in said
+    assert login["MLFLOW_TRACKING_PASSWORD"] not in said
     assert secret not in sandbox.origin("log", "--all", "--patch")
 
 
@@ -114,6 +149,24 @@ def test_a_bucket_that_may_only_be_read_is_found_before_anything_runs(sandbox):
             _, said = sandbox.tag()
     assert "give them write access to the bucket" in said
     assert "Running stage" not in said
+
+
+def test_keys_that_write_and_cannot_read_are_found_too(sandbox, tmp_path):
+    access, secret = "writer0123456789", "writes-only"
+    sandbox.weed(
+        f"s3.configure -user=writer -actions=Write -buckets=lab -access_key={access}"
+        f" -secret_key={secret} -apply"
+    )
+    config = (sandbox.project.folder / ".dvc/config.local").read_text()
+    clone = sandbox.project.copied(tmp_path / "clone", ".sandbox")
+    facts = sandbox.facts()
+    for old, new in ((facts["access_key"], access), (facts["secret_key"], secret)):
+        config = config.replace(old, new)
+    (clone.folder / ".dvc/config.local").write_text(config)
+    check = ("tools/within", ".", "python", "-m", "tools.job.preflight", "--connections")
+    deadline = time.monotonic() + 30
+    while "does not let these credentials read" not in (said := clone.run(*check, ok=False)):
+        assert time.monotonic() < deadline, said  # SeaweedFS gets to know of a new user
 
 
 FILL = """
@@ -234,14 +287,8 @@ def hanging(sandbox):
 
 def broken(sandbox):
     """What answers in MLflow's place has an error of its own."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Broken)
-    threading.Thread(target=server.serve_forever).start()
-    try:
-        with sandbox.settings("variables", MLFLOW_URL=f"http://127.0.0.1:{server.server_port}"):
-            return sandbox.tag()
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Broken) as address, sandbox.settings("variables", MLFLOW_URL=address):
+        return sandbox.tag()
 
 
 @pytest.mark.parametrize("fault", [away, dying, hanging, broken])

@@ -90,7 +90,12 @@ def test_a_worse_model_keeps_its_results_misses_goals_and_is_red(sandbox, good):
     assert "The results are kept, but not good enough: " in said
     assert "Job failed" in said
     sandbox.git("fetch", "--quiet", "sandbox")
+    _, said = sandbox.tag("runtime-not-on-main", commit)
+    assert "main does not contain this commit" in said
+    assert "Preflight" not in said, "nothing of it is executed"
+    sandbox.git("push", "--quiet", "sandbox", f"{commit}:refs/heads/main")
     tag, said = sandbox.tag("runtime-worse", commit)
+    sandbox.origin("update-ref", "-d", "refs/heads/main")
     assert re.search(
         r"runtime: goals: \d of 9 goals met. What misses its goals is not", said, re.MULTILINE
     )
@@ -268,6 +273,8 @@ def test_good_results_are_merged_released_downloaded_and_answer_right(sandbox, g
     ],
 )
 def test_a_tag_that_names_no_version_is_refused_with_a_reason(sandbox, good, tag, said):
+    if not sandbox.origin("branch", "--list", "main"):
+        sandbox.git("push", "--quiet", "sandbox", "good:refs/heads/main")
     _, found = sandbox.tag(tag)
     assert said in found
     assert "Job failed" in found

@@ -4,6 +4,7 @@ Each test makes one commit or push with git itself and looks at what git did. Th
 tools/within uses the environment that these tests run in, for its Pipfile.lock is the same.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -41,7 +42,7 @@ def environment(home: Path) -> dict[str, str]:
         "PRE_COMMIT_HOME": str(home / "pre-commit"),
         "PRE_COMMIT_COLOR": "never",
         # Not under test but at their own place: each takes seconds.
-        "SKIP": "mypy,dvc-status,dvc-checkout",
+        "SKIP": "mypy,dvc-status",
     }
 
 
@@ -63,7 +64,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["git", "remote", "add", "origin", str(base / "origin.git")],
         ["git", "add", "--all"],
         ["git", "commit", "--quiet", "--message=the template"],
-        [sys.executable, "-m", "pre_commit", "install"],
+        ["tools/within", "--dev", ".", "python", "-m", "tools.project.hooks"],
     ):
         subprocess.run(command, cwd=target, env=environment(base), check=True, capture_output=True)
     return target
@@ -220,6 +221,14 @@ def test_a_notebook_is_committed_without_its_outputs(run: Command, project: Path
     assert json.loads(path.read_text()) == json.loads(notebook([]))
 
 
+def test_a_workflow_that_gives_any_branch_a_secret_is_refused(run: Command, project: Path) -> None:
+    file = project / ".github/workflows/experiments.yml"
+    answer = commit(run, file, file.read_text().replace('    environment: "experiments"\n', ""))
+
+    assert commits_since_main(run) == 0, answer.stdout
+    assert "secrets-outside-env" in answer.stdout
+
+
 def test_a_merge_mark_is_refused(run: Command, project: Path) -> None:
     answer = commit(run, project / "notes.md", "<" * 7 + " HEAD\nhere\n")
 
@@ -255,12 +264,69 @@ def test_a_push_takes_the_data_to_the_remote(run: Command, project: Path, tmp_pa
 def test_a_checkout_brings_the_data_of_that_commit(run: Command, project: Path) -> None:
     track(run, project / "table.csv", "1,2\n")
     track(run, project / "table.csv", "3,4\n")
-    answer = run("git", "checkout", "--quiet", "HEAD~1", SKIP="")
+    answer = run("git", "checkout", "--quiet", "HEAD~1")
     restored = (project / "table.csv").read_text()
     run(*UNHOOKED, "switch", "work")
 
     assert answer.returncode == 0, answer.stdout
     assert restored == "1,2\n"
+
+
+# What of a branch could be executed while it is checked out, or be taken for what is meant.
+PLANTED = {
+    ".env": "X=$(touch executed)\n",
+    "tools/within": "#!/bin/sh\ntouch executed\n",
+    "tools/environments/bootstrap": "#!/bin/sh\ntouch executed\n",
+    "dvc.py": "open('executed', 'w')\n",
+    "sitecustomize.py": "open('executed', 'w')\n",
+    ".venv/bin/python": "#!/bin/sh\ntouch executed\n",
+    ".pre-commit-config.yaml": """repos:
+  - repo: local
+    hooks:
+      - {id: x, name: x, entry: touch executed, language: system, stages: [post-checkout],
+         always_run: true, pass_filenames: false}
+""",
+}
+
+
+def test_a_branch_that_is_only_checked_out_executes_nothing(run: Command, project: Path) -> None:
+    for name, text in PLANTED.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(text)
+        (project / name).chmod(0o755)
+    run("git", "add", "--all", "--force")
+    assert run("git", "commit", "--quiet", "--no-verify", "--message=planted").returncode == 0
+    run(*UNHOOKED, "checkout", "--quiet", "--detach", "main")
+    answer = run("git", "checkout", "work", PYTHONPATH=".")
+    executed = (project / "executed").exists()
+    run(*UNHOOKED, "checkout", "--quiet", "--force", "work")
+
+    assert answer.returncode == 0, answer.stdout
+    assert not executed, answer.stdout
+
+
+@pytest.mark.parametrize("way", ["..", ".git"])
+def test_data_of_a_branch_that_is_checked_out_come_nowhere_but_into_the_project(
+    run: Command, project: Path, way: str
+) -> None:
+    content = b"what the branch brings"
+    md5 = hashlib.md5(content).hexdigest()
+    (project / "planted" / "files/md5" / md5[:2]).mkdir(parents=True)
+    (project / "planted" / "files/md5" / md5[:2] / md5[2:]).write_bytes(content)
+    (project / ".dvc/config").write_text("[cache]\n    dir = ../planted\n")
+    (project / "way").symlink_to(way)
+    out = {"md5": md5, "size": len(content), "hash": "md5", "path": "way/outside.txt"}
+    (project / "evil.dvc").write_text(json.dumps({"outs": [out]}))
+    run("git", "add", "--all", "--force")
+    assert run("git", "commit", "--quiet", "--no-verify", "--message=planted").returncode == 0
+    run(*UNHOOKED, "checkout", "--quiet", "--detach", "main")
+    answer = run("git", "checkout", "work")
+
+    found = [
+        place for place in (project.parent, project / ".git") if (place / "outside.txt").exists()
+    ]
+    assert found == [], answer.stdout
+    assert "these lead out of the project" in answer.stdout
 
 
 def test_a_commit_is_followed_by_the_status_of_the_data(run: Command, project: Path) -> None:

@@ -202,7 +202,10 @@ class Sandbox:
         ports = self.facts()["ports"]
         where = [f"-{s}=127.0.0.1:{ports[s]}.{ports[f'{s}.grpc']}" for s in ("master", "filer")]
         lines = "".join(f"{command}\\n" for command in commands)
-        script = f"printf '{lines}' | timeout 60 weed shell {' '.join(where)} 2>&1"
+        # There it finds the keys for SeaweedFS's parts.
+        script = (
+            f"cd .sandbox/s3 && printf '{lines}' | timeout 60 weed shell {' '.join(where)} 2>&1"
+        )
         return self.project.run("tools/within", "tools/sandbox", "sh", "-c", script)
 
 

@@ -150,14 +150,18 @@ def test_of_two_runs_that_end_together_neither_is_lost(sandbox):
     assert [name for name in runs if f"Tag: {name}" not in messages] == []
 
 
-def test_a_tag_on_no_branch_is_refused_with_what_to_do(sandbox):
+def test_a_commit_on_no_branch_is_refused_before_anything_of_it_is_executed(sandbox, tmp_path):
     sandbox.change()
     sandbox.git("checkout", "--quiet", "--detach")
+    sandbox.project.edit("tools/within", "set -eu\n", f"set -eu\ntouch '{tmp_path}/executed'\n")
     sandbox.project.commit("On no branch")
-    tag, said = sandbox.tag()
+    commit = sandbox.git("rev-parse", "HEAD")
+    sandbox.git("checkout", "--quiet", sandbox.branch)
+    tag, said = sandbox.tag(revision=commit)
     assert "The commit is on no branch" in said
     assert "Job failed" in said
     assert f"Tag: {tag}" not in sandbox.origin("log", "--all", "--format=%B")
+    assert not (tmp_path / "executed").exists()
 
 
 def test_an_annotated_tag_and_a_commit_on_several_branches_are_resolved_by_rule(sandbox):

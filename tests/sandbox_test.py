@@ -3,11 +3,15 @@
 What the real workflow does in it is told by `run_test.py` and `faults_test.py`.
 """
 
+import contextlib
+import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -221,6 +225,54 @@ def test_mlflow_keeps_artifacts_in_the_bucket_through_the_server_or_written_by_c
     assert len(artifacts(sandbox)) == 2
     assert sandbox.facts()["artifacts"] == "direct", "the mode stays until another is asked for"
     assert "proxied or direct" in sandbox("up", ok=False, ARTIFACTS="sideways")
+
+
+# Reads, writes and deletions that SeaweedFS's parts offer beside S3.
+ASKED = [
+    ("GET", "/buckets/lab/kept/closed"),
+    ("POST", "/buckets/lab/kept/closed"),
+    ("DELETE", "/buckets/lab?recursive=true&ignoreRecursiveError=true"),
+    ("GET", "/buckets/lab/"),
+    ("GET", "/dir/assign?collection=lab"),
+    ("GET", "/col/delete?collection=lab"),
+    ("GET", "/lab/kept/closed"),
+    ("PUT", "/lab/kept/closed"),
+]
+# What a client of gRPC begins with; who takes it without TLS answers with a frame of HTTP/2.
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+
+
+def test_the_storage_takes_and_gives_nothing_without_keys_at_any_of_its_ports(sandbox):
+    sandbox.s3().put_object(Bucket="lab", Key="kept/closed", Body=b"kept")
+    ports = {name: p for name, p in sandbox.facts()["ports"].items() if name != "mlflow"}
+    taken = []
+    for name, port in ports.items():
+        for method, path in ASKED:
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}{path}",
+                data=b"another" if method in ("POST", "PUT") else None,
+                headers={"Origin": "https://page.example.org", "Content-Type": "text/plain"},
+                method=method,
+            )
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                urllib.request.urlopen(request, timeout=5)
+                taken.append(f"{method} {path} at {name}")
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(GREETING)
+            answer = connection.recv(9)
+        if answer[3:4] == b"\4":
+            taken.append(f"gRPC at {name}")
+    assert taken == []
+    kept = sandbox.s3().get_object(Bucket="lab", Key="kept/closed")
+    assert kept["Body"].read() == b"kept"
+
+
+def test_a_web_page_changes_nothing_in_mlflow(sandbox):
+    create = f"{sandbox.facts()['mlflow']}/api/2.0/mlflow/experiments/create"
+    headers = {"Origin": "https://page.example.org", "Content-Type": "text/plain"}
+    request = urllib.request.Request(create, b'{"name": "planted"}', headers)
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(request, timeout=20)
 
 
 def test_up_again_changes_nothing(sandbox):

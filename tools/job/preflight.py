@@ -14,11 +14,12 @@ import re
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lib.errors import UserError
-from lib.repository import ROOT, ask_git, git, git_names
+from lib.repository import ROOT, ask_git, git
 from lib.text import shown_address, without_password
 from tools.job.job import (
     MARK,
@@ -33,6 +34,7 @@ from tools.job.job import (
 
 PLAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._/+-]*"
 FREE_GIGABYTES = 2.0
+PROBE = b"can results be kept?"
 
 
 def name_is_plain() -> str:
@@ -94,20 +96,39 @@ def locks_fit() -> str:
     return "locks fit their Pipfiles"
 
 
-def disk_has_room() -> str:
-    """For environments, data and models."""
-    free = shutil.disk_usage(ROOT).free / 1e9
+def disks_have_room() -> str:
+    """For code and results, data and models, and environments: each disk of theirs."""
+    home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    folders = {
+        "code and results are": ROOT,
+        "DVC's cache is": cache_folder(),
+        "environments are": Path(os.environ.get("WORKON_HOME") or home / "virtualenvs"),
+    }
     wanted = float(os.environ.get("FREE_GIGABYTES") or FREE_GIGABYTES)
-    if free < wanted:
+    free: dict[int, float] = {}  # by the number of the device
+    full: dict[int, str] = {}
+    for what, folder in folders.items():
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        gigabytes = free.setdefault(there.stat().st_dev, shutil.disk_usage(there).free / 1e9)
+        if gigabytes < wanted:
+            shown = f"{gigabytes:.1f} GB are free where {what} ({folder})"
+            full.setdefault(there.stat().st_dev, shown)
+    if full:
         raise UserError(
-            f"The runner has {free:.1f} GB of disk left, {wanted:g} are wanted: there, "
+            f"On the runner, {' and '.join(full.values())}, {wanted:g} are wanted: there, "
             "`make clean DAYS=0` removes old environments."
         )
-    return f"{free:.0f} GB of disk are free"
+    return f"{min(free.values()):.0f} GB of disk are free"
+
+
+def cache_folder() -> Path:
+    """DVC's cache, outside the workspace."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("DVC_CACHE_DIR") or home / "dvc-cache")
 
 
 def storage_answers() -> str:
-    """Writes to and deletes from the bucket, with DVC's own settings and these credentials."""
+    """Writes, reads, lists and deletes in the bucket, with DVC's settings and these credentials."""
     from dvc.repo import Repo
 
     with Repo(str(ROOT)) as repo:
@@ -121,15 +142,24 @@ def storage_answers() -> str:
             )
         endpoint = shown_address(settings.get("endpointurl", "its default address"))
         where = f"{shown_address(url)} at {endpoint}"
+        asked = "write"
         try:
             remote = repo.cloud.get_remote()
             probe = f"{remote.path}/preflight-{socket.gethostname()}-{os.getpid()}"
             remote.fs.makedirs(remote.path)
-            remote.fs.pipe_file(probe, b"can results be kept?")
+            remote.fs.pipe_file(probe, PROBE)
+            asked = "read"
+            if remote.fs.cat_file(probe) != PROBE:
+                raise UserError(f"S3 ({where}) gives back other bytes than were written.")
+            asked = "list"
+            remote.fs.ls(remote.path, detail=False)
+            asked = "delete"
             remote.fs.rm_file(probe) if hasattr(remote.fs, "rm_file") else remote.fs.remove(probe)
+        except UserError:
+            raise
         except Exception as error:  # of s3fs, botocore, aiohttp or the operating system
-            raise UserError(f"S3 ({where}) {why_storage_failed(error)}") from None
-    return f"S3 takes writes: {where}"
+            raise UserError(f"S3 ({where}) {why_storage_failed(error, asked)}") from None
+    return f"S3 takes writes and gives them back: {where}"
 
 
 def point_dvc_at_this_platform() -> None:
@@ -140,23 +170,23 @@ def point_dvc_at_this_platform() -> None:
     """
     from dvc.config import Config
 
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = os.environ.get("DVC_CACHE_DIR") or home / "dvc-cache"
-    settings: dict[str, object] = {"connect_timeout": 5, "read_timeout": 60, "verify": True}
+    config = Config(str(ROOT / ".dvc"))
+    remote = config["core"].get("remote", "minio")
+    settings: dict[str, object] = {"verify": True}
     if url := os.environ.get("DVC_REMOTE_URL"):
         settings["url"] = url
     if (endpoint := os.environ.get("MLFLOW_S3_ENDPOINT_URL", "")) and MARK not in endpoint:
         settings["endpointurl"] = endpoint
-    config = Config(str(ROOT / ".dvc"))
+    if str(settings.get("url") or config["remote"].get(remote, {}).get("url")).startswith("s3:"):
+        settings |= {"connect_timeout": 5, "read_timeout": 60}
     with config.edit("local") as local:
         # Relative to here, which DVC makes relative to its file. Of an absolute path it cannot
         # write other than ASCII characters.
-        local.setdefault("cache", {})["dir"] = os.path.relpath(cache)
-        remote = config["core"].get("remote", "minio")
+        local.setdefault("cache", {})["dir"] = os.path.relpath(cache_folder())
         local.setdefault("remote", {}).setdefault(remote, {}).update(settings)
 
 
-def why_storage_failed(error: Exception) -> str:
+def why_storage_failed(error: Exception, asked: str = "write") -> str:
     """What to do about an error of the storage."""
     # s3fs says PermissionError for each refusal; which one, only the error behind it knows.
     kinds = " ".join(type(e).__name__ for e in (error, error.__cause__) if e)
@@ -165,7 +195,7 @@ def why_storage_failed(error: Exception) -> str:
     if re.search(r"InvalidAccessKeyId|SignatureDoesNotMatch|credential|Credentials", text):
         what = "refuses the credentials: check the secrets MINIO_ACCESS_KEY_ID and MINIO_SECRET_ACCESS_KEY"  # noqa: E501
     elif re.search(r"AccessDenied|Forbidden|PermissionError|read.?only", text, re.IGNORECASE):
-        what = "does not let these credentials write: give them write access to the bucket"
+        what = f"does not let these credentials {asked}: give them {asked} access to the bucket"
     elif re.search(r"NoSuchBucket|FileNotFound|bucket does not exist", text):
         what = "has no such bucket: create it, or mend the url in .dvc/config"
     elif re.search(r"Full|Quota|InsufficientStorage|No space|InternalError|ServiceUnavail", text):
@@ -177,12 +207,46 @@ def why_storage_failed(error: Exception) -> str:
     return f"{what} ({without_password(text)[:200]})"
 
 
-def tracked_data_are_there() -> str:
-    """Whatever was added with `dvc add` must be in the bucket."""
-    files = [file for file in git_names("ls-files", "-z") if file.endswith(".dvc")]
-    if not files:
-        return "no data are tracked by .dvc files"
-    done = run("dvc", "status", "--cloud", "--json", *files, ok=False)
+def data_are_there() -> str:
+    """All that was added with `dvc add`, and whatever else stages need and do not make."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(ROOT)) as repo:
+            data = [stage for stage in repo.index.stages if stage.is_data_source]
+            problems = [p for p in what_is_missing(repo, data) if p]
+    except DvcException as error:
+        raise UserError(f"DVC cannot read what the run needs: {error}") from None
+    if problems:
+        raise UserError(" ".join(problems))
+    return f"what stages need is in git, or in the bucket: {len(data)} tracked data files"
+
+
+def what_is_missing(repo: Any, data: list[Any]) -> Iterator[str]:
+    """A line for each kind of data that the run could not get; empty where there is none."""
+    pipeline = repo.stage.load_all("dvc.yaml") if (ROOT / "dvc.yaml").exists() else []
+    yield from (not_tracked(stage, repo.index.outs) for stage in pipeline)
+    frozen = [stage.addressing for stage in pipeline if stage.frozen]
+    missing = missing_in_bucket([*(stage.addressing for stage in data), *frozen])
+    imports = []
+    for stage in data:
+        if stage.is_repo_import or stage.is_partial_import:
+            imports += [] if has_data(stage) else [stage]
+        elif not all(out.use_cache and out.can_push for out in stage.outs) and not has_data(stage):
+            missing.append(stage.addressing.removesuffix(".dvc"))
+    if missing:
+        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
+        yield f"Not in the bucket: {named}: `dvc push` where the data are, then re-run this job."
+    if imports:
+        yield not_fetched(imports)
+
+
+def missing_in_bucket(targets: list[str]) -> list[str]:
+    """What of these DVC's remote does not have, nor the runner's cache."""
+    if not targets:
+        return []
+    done = run("dvc", "status", "--cloud", "--json", *targets, ok=False)
     if done.returncode:
         raise UserError(f"The bucket cannot be asked for tracked data: {last_line(done.stderr)}")
     # "deleted" is in the bucket alone, "new" in the runner's cache alone: the run pushes that.
@@ -190,17 +254,42 @@ def tracked_data_are_there() -> str:
     missing = [name for name, state in states.items() if state == "missing"]
     # Of a folder tracked as one that is nowhere, DVC only warns, and only with its checksum.
     lost = re.findall(r"md5: ([0-9a-f]{32}\.dir)", done.stderr)
-    missing += [
-        file.removesuffix(".dvc")
-        for file in files
-        if any(checksum in (ROOT / file).read_text(encoding="utf-8") for checksum in lost)
+    return missing + [
+        target.removesuffix(".dvc")
+        for target in targets
+        if (ROOT / target).is_file()
+        and any(checksum in (ROOT / target).read_text(encoding="utf-8") for checksum in lost)
     ]
-    if missing:
-        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
-        raise UserError(
-            f"Not in the bucket: {named}: `dvc push` where the data are, then re-run this job."
-        )
-    return f"{len(files)} tracked data files are in the bucket"
+
+
+def not_fetched(imports: list[Any]) -> str:
+    """What cannot be fetched from where it was imported: DVC's remote has none of it."""
+    done = run("dvc", "fetch", *(stage.addressing for stage in imports), ok=False)
+    left = [s for s in imports if (done.returncode if s.is_partial_import else not has_data(s))]
+    named = ", ".join(stage.addressing.removesuffix(".dvc") for stage in left)
+    why = last_line(done.stderr)
+    return f"{named} cannot be fetched from where it was imported: {why}" if left else ""
+
+
+def has_data(stage: Any) -> bool:
+    """Whether its outs are in the work tree, or in the runner's cache."""
+    return all(out.exists or (out.hash_info and not out.changed_cache()) for out in stage.outs)
+
+
+def not_tracked(stage: Any, outs: Any) -> str:
+    """What a stage needs that is not there and that nothing makes; empty where there is no such."""
+    made = [Path(out.fs_path) for out in outs if out.fs.protocol == "local"]
+    for dep in stage.deps:
+        try:
+            there = dep.exists
+        except Exception as error:  # of whatever file system a dep is on
+            return f"{stage.addressing} needs {dep}, which cannot be asked: {error}"
+        path = Path(dep.fs_path)
+        near = (m == path or m in path.parents or path in m.parents for m in made)
+        if not there and not (dep.fs.protocol == "local" and any(near)):
+            what = "neither git nor DVC has: `dvc add` it, `dvc push`, and commit its .dvc file"
+            return f"{stage.addressing} needs {dep}, which {what}."
+    return ""
 
 
 def listings_are_whole() -> str:
@@ -235,17 +324,17 @@ MUST: tuple[Callable[[], str], ...] = (
     results_have_a_branch,
     parameters_are_valid,
     locks_fit,
-    disk_has_room,
+    disks_have_room,
     storage_answers,
-    tracked_data_are_there,
+    data_are_there,
     listings_are_whole,
 )
 RELEASE_MUST = (
     name_is_plain,
     locks_fit,
-    disk_has_room,
+    disks_have_room,
     storage_answers,
-    tracked_data_are_there,
+    data_are_there,
     listings_are_whole,
 )
 

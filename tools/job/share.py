@@ -12,6 +12,7 @@ import re
 import tempfile
 import time
 from pathlib import Path, PurePath
+from typing import NoReturn
 
 from lib.comparison import cut, metrics_table
 from lib.errors import UserError
@@ -32,7 +33,9 @@ from tools.job.job import (
 from tools.tracking import notes
 
 PUSHES = 5  # of git, when the branch moves on between fetch and push
+BRANCHES = 9  # results/<tag>, results/<tag>-2, …
 UPLOADS = (0, 5, 15)  # seconds before each try
+TOKEN = os.environ.pop("GIT_TOKEN", "")  # of fetch and push alone: no other child has it
 MOST = 50  # goals and runs that the commit names
 
 
@@ -172,10 +175,10 @@ def mlflow_runs() -> dict[str, str]:
 
 def with_token() -> dict[str, str]:
     """Settings that let one git command use the token."""
-    token, server = os.environ.get("GIT_TOKEN"), os.environ.get("GITHUB_SERVER_URL")
-    if not token or not server:
+    server = os.environ.get("GITHUB_SERVER_URL")
+    if not TOKEN or not server:
         return {}
-    basic = base64.b64encode(f"x-access-token:{token}".encode()).decode()
+    basic = base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
     others = os.environ.get("GIT_CONFIG_COUNT") or "0"  # such as a container's safe.directory
     return {
         "GIT_CONFIG_COUNT": str(int(others) + 1),
@@ -188,9 +191,7 @@ def with_token() -> dict[str, str]:
 def fetch(branch: str) -> str:
     """The branch's newest commit on the server; empty where the branch is gone."""
     ref = f"refs/remotes/origin/{branch}"
-    done = ask_git(
-        *("fetch", "origin", f"+refs/heads/{branch}:{ref}"), folder=ROOT, stdin="", **with_token()
-    )
+    done = ask_git("fetch", "origin", f"+refs/heads/{branch}:{ref}", folder=ROOT, **with_token())
     if done.returncode and "couldn't find remote ref" not in done.stderr:
         raise UserError(
             f"git fetch failed: {last_line(done.stderr)} Data are in S3: re-run this job."
@@ -201,7 +202,7 @@ def fetch(branch: str) -> str:
 def push(commit: str, branch: str) -> str:
     """Push without force; the server's message where it refused."""
     where = f"{commit}:refs/heads/{branch}"
-    done = ask_git("push", "origin", where, folder=ROOT, stdin="", **with_token())
+    done = ask_git("push", "origin", where, folder=ROOT, **with_token())
     print(without_password(done.stderr.strip()), flush=True)
     return last_line(done.stderr) if done.returncode else ""
 
@@ -211,24 +212,25 @@ def keep_aside(
 ) -> None:
     """The results on `results/<tag>`, on the commit that they belong to; else as a patch."""
     commit = commit_on(source, files, message)
-    for suffix in ("", *(f"-{n}" for n in range(2, 10))):
+    tree = git("rev-parse", f"{commit}^{{tree}}")
+    for suffix in ("", *(f"-{n}" for n in range(2, BRANCHES + 1))):
         branch = f"results/{note['name']}{suffix}"
         theirs = fetch(branch)
-        if theirs and git("rev-parse", f"{theirs}^{{tree}}") == git(
-            "rev-parse", f"{commit}^{{tree}}"
-        ):
+        if not theirs:
+            if refused := push(commit, branch):
+                as_patch(commit, f"{why}; {branch} is refused too: {refused}")
             break
-        if theirs:
-            continue  # an earlier run's, with other results
-        if refused := push(commit, branch):
-            as_patch(commit, f"{why}; {branch} is refused too: {refused}")
-        break
+        if git("rev-parse", f"{theirs}^{{tree}}") == tree:
+            commit = theirs
+            break
+    else:  # all of them are of earlier runs, with other results
+        as_patch(commit, f"{why}; {BRANCHES} branches results/{note['name']} exist: delete some")
     add_to_note(shared=branch, results_commit=commit, aside=why)
     print(f"Results are commit {commit[:10]} on {branch}: {why}.")
     summarise(f"> [!NOTE]\n> Results are on `{branch}`, because {why}.\n")
 
 
-def as_patch(commit: str, why: str) -> None:
+def as_patch(commit: str, why: str) -> NoReturn:
     """Print the commit, so that a person can finish; always raises UserError."""
     # As `git am` takes it, whatever the user's settings are.
     form = ("--no-attach", "--no-cover-letter", "--src-prefix=a/", "--dst-prefix=b/")

@@ -9,7 +9,6 @@ one that a run needs is there already, S3 and MLflow are really asked, as prefli
 import configparser
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from lib.repository import ROOT, git_or_nothing
 from lib.text import shown_address
 from tools.environments.environments import Environment
 from tools.environments.locks import folders, verify
+from tools.project import settings
 from tools.project.manifest import differences
 from tools.project.todo import TEMPLATE_ONLY, problems, values
 
@@ -178,26 +178,33 @@ def labels() -> str:
     """What the workflow asks for: only the hosting site knows whether a runner has them."""
     if not (wanted := values().get("runner_labels")):
         raise Problem("not filled in: make todo")
-    return f"a runner must have: {wanted}"
+    return f"a runner must have: {wanted}; one of another user or machine: self-hosted, tests"
 
 
 @check("hooks")
 def hooks() -> str:
     """pre-commit's."""
-    folder = git_or_nothing("rev-parse", "--git-path", "hooks")
-    hook = ROOT / folder / "pre-commit"
+    folder = git_or_nothing("rev-parse", "--git-common-dir")
+    hook = ROOT / folder / "hooks/pre-commit"
     if not folder or not hook.exists() or "pre-commit" not in hook.read_text(errors="replace"):
         raise Advice("not installed: make hooks (they check each commit)")
+    after = hook.with_name("post-checkout")
+    if after.exists() and "pre-commit" in after.read_text(errors="replace"):
+        raise Problem("a checkout runs what its branch says: make hooks")
     return "installed"
 
 
-@check("gh")
-def gh() -> str:
-    """It can set the repository's secrets."""
+@check("hosting site")
+def hosting_site() -> str:
+    """Who may use the secrets there, and which are set, as far as gh may ask."""
     if not shutil.which("gh"):
-        raise Advice("not installed: make settings lists what to set by hand")
-    done = subprocess.run(["gh", "--version"], capture_output=True, check=False)
-    return re.sub(r"\s+", " ", done.stdout.decode("utf-8", "replace").partition("\n")[0])
+        raise Advice("not asked, gh is not installed: make settings lists what to set by hand")
+    try:
+        if lacking := list(settings.missing()):
+            raise Problem("\n".join([*lacking, "make settings SET=yes sets what it can"]))
+    except UserError as error:
+        raise Advice(f"not asked: {error}") from None
+    return "its settings are as make settings lists them"
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ TEMPLATES = (
     ".pre-commit-config.yaml",
     ".yamllint",
     "Makefile",
+    "SECURITY.md",
     "mypy.ini",
     "pytest.ini",
     "ruff.toml",
@@ -43,9 +44,9 @@ def digest(name: str, known: list[Mark]) -> str:
     """The sha256 of a file's text, with the marks put back that stand in it."""
     lines = (ROOT / name).read_bytes().replace(b"\r\n", b"\n").split(b"\n")
     for mark in known:
-        if mark.file == name and (found := mark.found()):
-            number, _ = found
-            lines[number - 1] = mark.line.replace("{}", mark.text).encode()
+        for file, number, _ in mark.found():
+            if file == name:
+                lines[number - 1] = mark.line.replace("{}", mark.text).encode()
     return hashlib.sha256(b"\n".join(lines)).hexdigest()
 
 

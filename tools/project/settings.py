@@ -1,69 +1,270 @@
-"""What the hosting site must know: secrets and variables of the repository, on its settings page.
+"""What the hosting site must know, on its settings page: who may use which secrets, and addresses.
 
-    make settings           lists them
-    make settings SET=yes   sets them with gh; values come from the environment
+    make settings           lists it
+    make settings SET=yes   sets it with gh; values come from the environment
+    make doctor             says what of it is missing there
 
-A secret goes to gh on its standard input: it is in no command line and on no disk.
+Secrets are in environments, each with rules on which tags and branches may use it: a secret of the
+repository would reach the workflows of every branch. A secret goes to gh on its standard input: it
+is in no command line and on no disk.
 """
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
-SECRETS = {
+from lib.errors import UserError
+from tools.project.todo import values
+
+MAIN = ("branch", "main")
+SECRETS = {  # where a value comes from, what it is
     "MINIO_ACCESS_KEY_ID": ("AWS_ACCESS_KEY_ID", "the runs' S3 access key"),
     "MINIO_SECRET_ACCESS_KEY": ("AWS_SECRET_ACCESS_KEY", "and its secret"),
-    "ACCESS_TOKEN": (
-        "ACCESS_TOKEN",
-        "optional: an app's or machine user's, whose pushes start workflows",
-    ),
 }
+LOGIN = {
+    f"MLFLOW_TRACKING_{name}": (f"MLFLOW_TRACKING_{name}", f"optional: MLflow's {what}")
+    for name, what in {"USERNAME": "user", "PASSWORD": "password", "TOKEN": "token"}.items()
+}
+OF_ENVIRONMENT = {"experiments": SECRETS | LOGIN, "releases": SECRETS}
 VARIABLES = {
     "MLFLOW_URL": "optional: another MLflow server than the workflow names",
     "MLFLOW_S3_ENDPOINT_URL": "optional: another S3 server than .dvc/config names",
     "DVC_REMOTE_URL": "optional: another bucket than .dvc/config names",
 }
+TAGS = "refs/tags/runtime-*"
+ADMINS_AND_MAINTAINERS = (5, 2)  # numbers of GitHub's roles
+RULESET = {  # a run's tag may be pushed, removed and pushed again; a release's is for ever
+    "name": "releases",
+    "target": "tag",
+    "enforcement": "active",
+    "conditions": {"ref_name": {"include": [TAGS], "exclude": []}},
+    "rules": [{"type": kind} for kind in ("creation", "update", "deletion")],
+    "bypass_actors": [
+        {"actor_id": role, "actor_type": "RepositoryRole", "bypass_mode": "always"}
+        for role in ADMINS_AND_MAINTAINERS
+    ],
+}
+# Whether pull requests of forks run, and what they get, in a private repository.
+FORKS = "actions/permissions/fork-pr-workflows-private-repos"
+NO_FORKS = {
+    "run_workflows_from_fork_pull_requests": False,
+    "send_write_tokens_to_workflows": False,
+    "send_secrets_and_variables": False,
+    "require_approval_for_fork_pr_workflows": True,
+}
 
 
-def wanted() -> list[tuple[str, str, str, str]]:
-    """Kind, name, where its value comes from, what it is."""
-    return [("secret", name, *about) for name, about in SECRETS.items()] + [
-        ("variable", name, name, what) for name, what in VARIABLES.items()
-    ]
+def rules() -> dict[str, set[tuple[str, str]]]:
+    """Which tags and branches may use each environment; UserError before that can be told."""
+    if not (tag := values().get("run_tag")):
+        raise UserError("What a run's tags begin with is not filled in yet: make todo.")
+    return {"experiments": {("tag", f"{tag}*"), MAIN}, "releases": {("tag", "runtime-*")}}
 
 
-def set_with_gh() -> int:
+# ---- what is there
+
+
+def ask(path: str) -> Any:
+    """What the hosting site answers about this repository; None where it has no such thing."""
+    done = gh("api", f"repos/{{owner}}/{{repo}}/{path}".rstrip("/"))
+    if done.returncode:
+        if "HTTP 404" in done.stderr:
+            return None
+        raise UserError(why(done))
+    return json.loads(done.stdout)
+
+
+def gh(*arguments: str, value: str = "") -> subprocess.CompletedProcess[str]:
+    """The finished command."""
+    command, patience = ["gh", *arguments], {"GH_PROMPT_DISABLED": "1", "NO_COLOR": "1"}
+    try:
+        return subprocess.run(
+            command,
+            input=value,
+            env=os.environ | patience,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=30,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", "no answer within 30 seconds")
+
+
+def why(done: subprocess.CompletedProcess[str]) -> str:
+    """Its reason, in one line."""
+    return " ".join(done.stderr.split()) or "gh gave no reason"
+
+
+def there(path: str, key: str) -> list[Any]:
+    """A list of what there is."""
+    return list((ask(f"{path}?per_page=100") or {}).get(key, []))
+
+
+def names(path: str) -> set[str]:
+    """The names of the secrets there."""
+    return {str(secret["name"]) for secret in there(path, "secrets")}
+
+
+def policies(environment: str) -> set[tuple[str, str]]:
+    """Kind and pattern of each tag and branch that may use an environment."""
+    found = there(f"environments/{environment}/deployment-branch-policies", "branch_policies")
+    return {(policy.get("type", "branch"), policy["name"]) for policy in found}
+
+
+def has_rules(environment: dict[str, Any] | None) -> bool:
+    """Whether an environment is for what its policies name only."""
+    policy = (environment or {}).get("deployment_branch_policy") or {}
+    return bool(policy.get("custom_branch_policies"))
+
+
+def has_ruleset() -> bool:
+    """Whether not everybody may push a release's tag."""
+    known = ask("rulesets?per_page=100") or []
+    ours = [rule for rule in known if rule["name"] == RULESET["name"]]
+    return any(rule["enforcement"] == "active" for rule in ours)
+
+
+def forks_run() -> bool:
+    """Whether a fork's pull request runs before a person says so, as far as can be asked."""
+    try:
+        forks = ask(FORKS) or {}
+    except UserError:  # it is a question about private repositories
+        return False
+    asked = forks.get("require_approval_for_fork_pr_workflows", False)
+    return bool(forks.get("run_workflows_from_fork_pull_requests")) and not asked
+
+
+def missing() -> Iterator[str]:
+    """What the hosting site lacks; UserError where it cannot be asked."""
+    if ask("") is None:
+        raise UserError("gh finds no such repository.")
+    for environment, expected in rules().items():
+        title = f"environment {environment}"
+        found = ask(f"environments/{environment}")
+        if found is None:
+            yield f"{title}: it is not there"
+            continue
+        if not has_rules(found):
+            yield f"{title}: every branch may use its secrets"
+        else:
+            allowed = policies(environment)
+            yield from (f"{title}: no {kind} {n}" for kind, n in sorted(expected - allowed))
+            for kind, name in sorted(allowed - expected):
+                yield f"{title}: {kind} {name} may use its secrets as well: remove it there"
+        for secret in sorted(SECRETS.keys() - names(f"environments/{environment}/secrets")):
+            yield f"{title}: no secret {secret}"
+    for secret in sorted(names("actions/secrets") & {*SECRETS, *LOGIN, "ACCESS_TOKEN"}):
+        yield f"{secret} is a secret of the repository, for every branch: gh secret delete {secret}"
+    if not has_ruleset():
+        yield "tags runtime-*: everybody who may push may push them"
+    if forks_run():
+        yield "pull requests of forks: they run without being asked"
+
+
+# ---- setting it
+
+
+def put(method: str, path: str, content: dict[str, Any], what: str) -> bool:
+    """Tell the hosting site; prints what, and whether it took it."""
+    done = gh(
+        *("api", "--method", method, f"repos/{{owner}}/{{repo}}/{path}", "--input", "-"),
+        value=json.dumps(content),
+    )
+    print(f"{what}: {f'NOT set: {why(done)}' if done.returncode else 'set'}", flush=True)
+    return done.returncode == 0
+
+
+def set_rules() -> int:
+    """Make environments, their rules, and who may push a release's tag: how many failed."""
+    done = []
+    for environment, expected in rules().items():
+        path = f"environments/{environment}"
+        found = ask(path)
+        if not has_rules(found):
+            only = {"protected_branches": False, "custom_branch_policies": True}
+            content = kept(found or {}) | {"deployment_branch_policy": only}
+            done.append(put("PUT", path, content, f"environment {environment}"))
+        for kind, name in sorted(expected - policies(environment)):
+            policy = {"type": kind, "name": name}
+            what = f"environment {environment}, {kind} {name}"
+            done.append(put("POST", f"{path}/deployment-branch-policies", policy, what))
+    if not has_ruleset():
+        done.append(put("POST", "rulesets", RULESET, "ruleset for tags runtime-*"))
+    if forks_run():
+        done.append(put("PUT", FORKS, NO_FORKS, "pull requests of forks"))
+    return done.count(False)
+
+
+def kept(environment: dict[str, Any]) -> dict[str, Any]:
+    """An environment's other protection, which an update would remove."""
+    content: dict[str, Any] = {}
+    for rule in environment.get("protection_rules", []):
+        if rule["type"] == "wait_timer":
+            content["wait_timer"] = rule["wait_timer"]
+        if rule["type"] == "required_reviewers":
+            content["prevent_self_review"] = rule.get("prevent_self_review", False)
+            content["reviewers"] = [
+                {"type": reviewer["type"], "id": reviewer["reviewer"]["id"]}
+                for reviewer in rule["reviewers"]
+            ]
+    return content
+
+
+def wanted() -> Iterator[tuple[str, str, str, str, tuple[str, ...]]]:
+    """Kind, name, where its value comes from, what it is, gh's options on where it goes."""
+    for environment, secrets in OF_ENVIRONMENT.items():
+        for name, about in secrets.items():
+            yield "secret", name, *about, ("--env", environment)
+    for name, what in VARIABLES.items():
+        yield "variable", name, name, what, ()
+
+
+def set_values() -> int:
     """Set those whose value the environment has: how many failed."""
     failed = 0
-    for kind, name, source, _ in wanted():
+    for kind, name, source, _, where in wanted():
+        shown = f"{kind:8} {name}{' in ' + where[1] if where else ''}"
         if not (value := os.environ.get(source, "").strip()):
-            print(f"{kind:8} {name}: {source} is not set here, left as it is")
+            print(f"{shown}: {source} is not set here, left as it is")
             continue
-        done = subprocess.run(
-            ["gh", kind, "set", name], input=os.fsencode(value), capture_output=True, check=False
-        )
+        done = gh(kind, "set", name, *where, value=value)
         failed += done.returncode != 0
-        why = " ".join(done.stderr.decode("utf-8", "replace").split()) or "gh gave no reason"
-        print(f"{kind:8} {name}: {f'NOT set: {why}' if done.returncode else 'set'}")
+        print(f"{shown}: {f'NOT set: {why(done)}' if done.returncode else 'set'}", flush=True)
     return failed
 
 
 def main() -> None:
     """List, or set."""
     if not os.environ.get("SET"):
-        print("On the repository's page: Settings, Secrets and variables, Actions.\n")
-        for kind, name, source, what in wanted():
-            print(f"{kind:8} {name:24} {what}" + (f" (from {source})" if kind == "secret" else ""))
-        print("\nWith gh and these in the environment: make settings SET=yes")
+        print("On the repository's page: Settings.\n")
+        for environment, allowed in rules().items():
+            shown = ", ".join(f"{kind}s {name}" for kind, name in sorted(allowed, reverse=True))
+            print(f"Environments: {environment}, which only {shown} may use. Its secrets:")
+            for name, (source, what) in OF_ENVIRONMENT[environment].items():
+                print(f"  {name:26} {what} (from {source})")
+        print("Secrets and variables, Actions: variables, and no secrets:")
+        for name, what in VARIABLES.items():
+            print(f"  {name:26} {what}")
+        print("Rules: a ruleset for tags runtime-*, which admins and maintainers alone may push.")
+        print("Actions, General: pull requests of forks run once a person says so, or never.")
+        print("\nWith gh and the values in the environment: make settings SET=yes")
         return
     if not shutil.which("gh"):
         sys.exit("gh is missing: install it and `gh auth login`, or use the settings page.")
-    if subprocess.run(["gh", "auth", "status"], capture_output=True, check=False).returncode:
+    if gh("auth", "status").returncode:
         sys.exit("gh is not logged in: `gh auth login`, then again.")
-    if failed := set_with_gh():
+    if failed := set_rules() + set_values():
         sys.exit(f"{failed} could not be set.")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

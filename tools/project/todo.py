@@ -22,7 +22,7 @@ TEMPLATE_ONLY = "copier.yml"  # where it is, this is the template, or a copy mad
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that a project fills in, in one place."""
+    """Something that a project fills in."""
 
     name: str
     what: str
@@ -32,21 +32,22 @@ class Mark:
     pattern: str
     expected: str
     default: str = ""  # what copier proposes
+    also: tuple[str, ...] = ()  # files with further such lines
 
     @property
     def text(self) -> str:
         """The mark as it stands in the template."""
         return f"{OPEN}{self.name}{CLOSE}"
 
-    def found(self) -> tuple[int, str] | None:
-        """The number of its line and the value there; None where there is no such line."""
+    def found(self) -> list[tuple[str, int, str]]:
+        """File, number and value of each line that is such a line, those of `file` first."""
         before, after = self.line.split("{}")
-        file = ROOT / self.file
-        lines = read_lines(file) if file.exists() else []
-        for number, line in enumerate(lines, start=1):
-            if line.startswith(before) and line.rstrip().endswith(after.rstrip()):
-                return number, line.rstrip()[len(before) :].removesuffix(after.rstrip())
-        return None
+        return [
+            (file, number, line.rstrip()[len(before) :].removesuffix(after.rstrip()))
+            for file in (self.file, *self.also)
+            for number, line in enumerate(lines_of(ROOT / file), start=1)
+            if line.startswith(before) and line.rstrip().endswith(after.rstrip())
+        ]
 
     def allows(self, value: str) -> bool:
         """Whether it can be the value."""
@@ -79,7 +80,7 @@ def marks() -> list[Mark]:
 def values() -> dict[str, str]:
     """What is filled in, by the mark's name."""
     found = {mark.name: mark.found() for mark in marks()}
-    return {name: at[1] for name, at in found.items() if at and OPEN not in at[1]}
+    return {name: at[0][2] for name, at in found.items() if at and OPEN not in at[0][2]}
 
 
 def problems() -> list[Problem]:
@@ -93,9 +94,9 @@ def problems() -> list[Problem]:
         for match in text.findall(line)
     ]
     for mark in known.values():
-        at = mark.found()
-        if at and OPEN not in at[1] and not mark.allows(at[1]):
-            left.append(Problem(f"{mark.file}:{at[0]}", mark, at[1]))
+        for file, number, value in mark.found():
+            if OPEN not in value and not mark.allows(value):
+                left.append(Problem(f"{file}:{number}", mark, value))
     return left
 
 

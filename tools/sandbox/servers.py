@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import secrets
 import shutil
 import socket
 import subprocess
@@ -17,11 +18,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from lib.errors import UserError
 from tools.sandbox.processes import Mark, end, ours, start
-from tools.sandbox.state import BUCKET, FOLDER, State
+from tools.sandbox.state import BUCKET, FOLDER, State, write_private
 
 SERVICES = ("s3", "master", "volume", "filer")  # of SeaweedFS, each with a port for gRPC
 S3_PORTS = (*SERVICES, *(f"{service}.grpc" for service in SERVICES), "admin")
@@ -62,16 +64,55 @@ class Server:
 
 
 def s3_server(state: State) -> Server:
-    """SeaweedFS with one bucket; whatever of it is no S3 is off or on a free port."""
+    """SeaweedFS with one bucket; whatever of it is no S3 is off, or wants the keys of `close`."""
     ports = [f"-{name}.port={state.ports[name]}" for name in (*SERVICES, "admin")]
     ports += [f"-{name}.port.grpc={state.ports[f'{name}.grpc']}" for name in SERVICES]
     command = [
         *(executable("weed"), "-logtostderr=true", "mini", "-dir=.", f"-bucket={BUCKET}"),
         *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports),
         *("-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false"),
+        *("-disableHttp", "-s3.allowedOrigins=none"),
         *("-master.telemetry=false", "-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"),
     ]
     return Server("s3", "S3", state.s3, command, s3_keys(state), lambda: bucket_works(state))
+
+
+def close(folder: Path) -> None:
+    """Give SeaweedFS's parts keys for each other, as it reads them where it is started.
+
+    Without, whoever reaches one of its other ports (another user of the machine, and of some a web
+    page) reads, replaces and deletes objects. `weed shell`, started in this folder, has them too.
+    """
+    if (folder / "security.toml").exists():
+        return
+    from cryptography import x509  # what mlflow brings along
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sandbox")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime(2000, 1, 1, tzinfo=UTC))  # clocks are set back, too
+        .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    pem = serialization.Encoding.PEM
+    write_private(folder / "tls.key", key.private_bytes(pem, *private).decode())
+    write_private(folder / "tls.pem", certificate.public_bytes(pem).decode())
+    parts = (*SERVICES, "admin", "worker", "client")
+    lines = [
+        '[grpc]\nca = "tls.pem"',
+        *(f'[grpc.{part}]\ncert = "tls.pem"\nkey = "tls.key"' for part in parts),
+        *(f'[jwt.{w}]\nkey = "{secrets.token_hex(32)}"' for w in ("signing", "signing.read")),
+    ]
+    write_private(folder / "security.toml", "\n".join(lines) + "\n")  # last: the others are there
 
 
 def mlflow_server(state: State) -> Server:
@@ -137,6 +178,8 @@ def start_one(server: Server) -> subprocess.Popen[bytes]:
     """Start a server in place of what is left of it."""
     end(ours(server.part))
     server.folder.mkdir(exist_ok=True)
+    if server.part == "s3":
+        close(server.folder)
     (server.folder / "mini.options").unlink(missing_ok=True)  # SeaweedFS's ports of last time
     print(f"{server.title}: starting …", flush=True)
     # Servers take nothing from the user's shell but where things are.

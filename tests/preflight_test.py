@@ -1,0 +1,108 @@
+"""What preflight says ok to, works: without the sandbox, on a remote that is a folder."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project
+
+pytestmark = pytest.mark.integration
+
+DVC_YAML = """
+stages:
+  quick:
+    cmd: "true"
+    deps: [data/raw/given.csv]
+    metrics:
+      - metrics/quick.json:
+          cache: false
+"""
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Project:
+    """A project whose stage reads a file, which the bucket has; its branch is at the origin."""
+    folder = tmp_path_factory.mktemp("preflight") / "a projëct"
+    folder.mkdir()
+    project = Project(folder)
+    (folder / "dvc.yaml").write_text(DVC_YAML)
+    shutil.rmtree(folder / "metrics")
+    (folder / "dvc.lock").unlink()
+    (folder / ".dvc/config").write_text(
+        "[core]\n    remote = here\n['remote \"here\"']\n    url = ../../bucket\n"
+    )
+    (folder / "data/raw").mkdir(parents=True)
+    (folder / "data/raw/given.csv").write_text("1,2\n")
+    project.dvc("add", "--quiet", "data/raw/given.csv")
+    project.dvc("push", "--quiet")
+    project.commit("A pipeline of its own")
+    project.git("init", "--quiet", "--bare", "--initial-branch", "work", "../origin")
+    project.git("remote", "add", "origin", "../origin")
+    project.git("push", "--quiet", "origin", "work")
+    return project
+
+
+@pytest.fixture
+def project(original, tmp_path) -> Project:
+    """A copy for one test."""
+    for name in ("origin", "bucket"):
+        shutil.copytree(original.folder.parent / name, tmp_path / name)
+    return original.copied(tmp_path / "a projëct")
+
+
+def preflight(project, *, ok, **extra) -> str:
+    """What it says to a job in a new clone of the project, with a cache of its own."""
+    project.commit("Another")
+    project.git("push", "--quiet", "origin", "work")
+    project.git("clone", "--quiet", "../origin", "../clone")
+    clone = Project.at(project.folder.parent / "clone")
+    cache = {"DVC_CACHE_DIR": f"{project.folder.parent}/cache"}
+    command = ("tools/within", ".", "python", "-m", "tools.job.preflight")
+    return clone.run(*command, ok=ok, **({"RUN_REF": "work"} | cache | extra))
+
+
+def test_each_disk_that_a_run_fills_is_asked(project):
+    other = Path("/dev/shm")
+    if not other.exists() or other.stat().st_dev == project.folder.stat().st_dev:
+        pytest.skip("there is one file system only")
+    extra = {"FREE_GIGABYTES": "1e9", "DVC_CACHE_DIR": str(other / "not-there-yet")}
+    said = preflight(project, ok=False, **extra)
+    assert "GB are free where code and results are" in said
+    assert f"GB are free where DVC's cache is ({other}" in said
+
+
+def test_data_that_are_in_the_bucket_are_ok(project):
+    (project.folder / "data/raw/given.csv").unlink()
+    said = preflight(project, ok=True)
+    assert "PROBLEM" not in said
+    assert "what stages need is in git, or in the bucket" in said
+
+
+def test_data_that_are_tracked_nowhere_are_named(project):
+    project.edit("dvc.yaml", "[data/raw/given.csv]", "[data/raw/given.csv, data/raw/mine.csv]")
+    (project.folder / "data/raw/.gitignore").write_text("/given.csv\n/mine.csv\n")
+    (project.folder / "data/raw/mine.csv").write_text("3,4\n")
+    said = preflight(project, ok=False)
+    assert "quick needs data/raw/mine.csv, which neither git nor DVC has: `dvc add`" in said
+    assert said.count("PROBLEM") == 1
+
+
+def test_data_imported_from_a_repository_that_is_gone_are_named(project):
+    imported = {
+        "frozen": True,
+        "deps": [{"path": "a.csv", "repo": {"url": "../nowhere", "rev_lock": "0" * 40}}],
+        "outs": [{"md5": "0" * 32, "size": 3, "hash": "md5", "path": "imported.csv"}],
+    }
+    (project.folder / "imported.csv.dvc").write_text(json.dumps(imported))
+    said = preflight(project, ok=False)
+    assert "imported.csv cannot be fetched from where it was imported" in said
+    assert said.count("PROBLEM") == 1
+
+
+def test_data_that_are_never_pushed_are_named(project):
+    file = project.folder / "data/raw/given.csv.dvc"
+    file.write_text(file.read_text() + "  push: false\n")
+    said = preflight(project, ok=False)
+    assert "Not in the bucket: data/raw/given.csv: " in said

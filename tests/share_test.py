@@ -1,0 +1,129 @@
+"""What the results commit is pushed with, and what it must never say: without the sandbox."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from tests.conftest import Project
+
+pytestmark = pytest.mark.integration
+
+SHARE = ("tools/within", ".", "python", "-m", "tools.job.share")
+DVC_YAML = """
+stages:
+  quick:
+    cmd: "true"
+    metrics:
+      - metrics/quick.json:
+          cache: false
+"""
+REMOTE = "[core]\n    remote = here\n['remote \"here\"']\n    url = ../../bucket\n"
+TAG = "run-example-1"
+TOKEN = "a-token-that-nobody-may-see"
+# Notes of each command whether it has the token, and in which variable.
+GIT = """#!/bin/sh
+env | grep -E '^(GIT_TOKEN|GIT_CONFIG_VALUE_0)=' | sed 's/=.*//' | while read -r name; do
+    echo "$name $*" >> '{log}'
+done
+exec '{git}' "$@"
+"""
+PLANTED = "#!/bin/sh\necho planted >> '{log}'\n"
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory) -> Project:
+    """A project after its run, with an origin that has the branch `work`."""
+    folder = tmp_path_factory.mktemp("share") / "a projëct"
+    folder.mkdir()
+    project = Project(folder)
+    (folder / "dvc.yaml").write_text(DVC_YAML)
+    shutil.rmtree(folder / "metrics")
+    (folder / "dvc.lock").unlink()
+    project.commit("A pipeline of its own")
+    project.git("init", "--quiet", "--bare", "--initial-branch", "work", str(folder / "../origin"))
+    project.git("remote", "add", "origin", "../origin")
+    project.git("push", "--quiet", "origin", "work")
+    (folder / ".dvc/config.local").write_text(REMOTE)
+    (folder / ".dvc/tmp").mkdir(exist_ok=True)
+    (folder / ".dvc/tmp/run.json").write_text(json.dumps({"name": TAG, "branch": "work"}))
+    (folder / "metrics").mkdir()
+    (folder / "metrics/quick.json").write_text('{"validation": {"accuracy": 0.5}}\n')
+    return project
+
+
+@pytest.fixture
+def project(copies, tmp_path) -> Project:
+    """A copy for one test, with an origin of its own."""
+    shutil.copytree(copies.folder / "../origin", tmp_path / "origin")
+    return copies.copied(tmp_path / "a projëct")
+
+
+@pytest.fixture(scope="module")
+def shared(copies, tmp_path_factory):
+    """Results shared with a token: what each of git's commands had of it, what hooks did."""
+    folder = tmp_path_factory.mktemp("token")
+    shutil.copytree(copies.folder / "../origin", folder / "origin")
+    project = copies.copied(folder / "a projëct")
+    real = shutil.which("git", path=project.environment()["PATH"])
+    (folder / "bin").mkdir()
+    (folder / "bin/git").write_text(GIT.format(log=folder / "commands", git=real))
+    hooks = [project.folder / ".git/hooks" / name for name in ("pre-push", "reference-transaction")]
+    for file in (*hooks, folder / "fsmonitor"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(PLANTED.format(log=folder / "planted"))
+    for file in (*hooks, folder / "fsmonitor", folder / "bin/git"):
+        file.chmod(0o755)
+    with (project.folder / ".git/config").open("a") as config:
+        config.write(f'[core]\n\tfsmonitor = "{folder}/fsmonitor"\n')
+    path = f"{folder}/bin{os.pathsep}{project.environment()['PATH']}"
+    settings = {"GIT_TOKEN": TOKEN, "GITHUB_SERVER_URL": "https://example.org"}
+    said = project.run(*SHARE, PATH=path, **settings)
+    assert "Results are commit" in said
+    assert TOKEN not in said
+    return folder
+
+
+def test_a_planted_hook_is_not_run_when_results_are_pushed(shared):
+    assert not (shared / "planted").exists()
+
+
+def test_the_push_token_is_given_to_fetch_and_push_alone(shared):
+    commands = (shared / "commands").read_text().splitlines()
+    assert [line for line in commands if line.startswith("GIT_TOKEN")] == []
+    given = {word for line in commands for word in line.split()} & {"fetch", "push", "rev-parse"}
+    assert given == {"fetch", "push"}
+    assert len(commands) == 2
+
+
+def other_results(project, *branches) -> None:
+    """Put other results on these branches of the origin."""
+    project.git("stash", "--quiet", "--include-untracked")
+    for number, branch in enumerate(branches):
+        (project.folder / "metrics").mkdir(exist_ok=True)
+        (project.folder / "metrics/quick.json").write_text(f"{number}\n")
+        project.commit(f"Other results {number}")
+        project.git("push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
+        project.git("reset", "--quiet", "--hard", "HEAD~1")
+    project.git("stash", "pop", "--quiet")
+
+
+def test_where_nine_branches_have_other_results_they_come_as_a_patch(project):
+    taken = [f"results/{TAG}", *(f"results/{TAG}-{n}" for n in range(2, 10))]
+    other_results(project, "work", *taken)
+    said = project.run(*SHARE, ok=False)
+    assert "Results are commit" not in said
+    assert "The results could not be pushed: work got other results meanwhile; 9 branches" in said
+    assert "+++ b/metrics/quick.json" in said
+
+
+def test_results_that_are_aside_already_are_named_by_the_commit_that_is_there(project):
+    other_results(project, "work")
+    project.git("checkout", "--quiet", "-b", "aside")
+    project.commit("The same results, of an earlier try")
+    project.git("push", "--quiet", "origin", f"HEAD:refs/heads/results/{TAG}")
+    there = project.git("rev-parse", "HEAD").strip()
+    project.git("reset", "--quiet", "--mixed", "HEAD~1")
+    said = project.run(*SHARE)
+    assert f"Results are commit {there[:10]} on results/{TAG}: " in said

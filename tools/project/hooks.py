@@ -1,0 +1,61 @@
+"""Installs the git hooks: pre-commit's, and the one that follows a checkout.
+
+    make hooks
+
+The hook that follows a checkout brings the data of that commit. What it runs is fixed here, when it
+is installed: pre-commit would run what the branch that was just checked out has configured, and
+whoever looks at a branch has not agreed to run its code.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from shlex import quote
+
+from lib.repository import ROOT, git
+
+# Only where a branch or commit was checked out (type 1), not a file, and never amid a rebase. -I:
+# what the work tree or the environment call a module is none here.
+CHECKOUT = """\
+#!/bin/sh
+# Written by `make hooks`: executes nothing of the branch that was checked out.
+[ "${{3-}}" = 1 ] || exit 0
+export PYTHONSAFEPATH=1
+program=$(dirname "$0")/{program}
+python={python}
+unset $(git rev-parse --local-env-vars)
+[ ! -d "$(git rev-parse --git-path rebase-merge)" ] || exit 0
+if [ ! -x "$python" ]; then
+    echo "dvc checkout was not run, its environment is gone: type make hooks again." >&2
+    exit 0
+fi
+exec "$python" -I "$program"
+"""
+PROGRAM = Path(__file__).with_name("checkout.py")
+
+
+def install() -> None:
+    """Install them, in place of what is there."""
+    # By the link that `make setup` keeps up to date, where there is one.
+    link = ROOT / ".venv/bin/python"
+    python = link if link.exists() else Path(sys.executable)
+    done = subprocess.run([str(python), "-m", "pre_commit", "install"], cwd=ROOT, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+    folder = ROOT / git("rev-parse", "--git-common-dir") / "hooks"
+    program = f"post-checkout-{PROGRAM.name}"
+    write(folder / program, PROGRAM.read_text(encoding="utf-8"))
+    write(folder / "post-checkout", CHECKOUT.format(python=quote(sys.executable), program=program))
+    print("dvc checkout installed, to follow each checkout")
+
+
+def write(file: Path, text: str) -> None:
+    """Put an executable file in place of what is there."""
+    new = file.with_name(f".{file.name}.new")
+    new.write_text(text, encoding="utf-8")
+    new.chmod(0o755)
+    new.replace(file)
+
+
+if __name__ == "__main__":
+    install()
