@@ -1,11 +1,16 @@
 """Environments are made once, whole, and by nobody else: `lab/processes/run` and `tools/within`."""
 
 import hashlib
+import io
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
+import tarfile
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -42,13 +47,26 @@ def locked(tmp_path_factory):
 @pytest.fixture
 def project(tmp_path, locked):
     """The scripts of this repository around one small process, called small."""
-    project = copy_project(tmp_path / "a project with spaces, ünï¢ode")
+    return small(tmp_path / "a project with spaces, ünï¢ode", locked)
+
+
+def small(folder, locked):
+    project = copy_project(folder)
     process = project / "lab/processes/small"
     process.mkdir()
     (process / "Pipfile").write_text(PIPFILE)
     (process / "Pipfile.lock").write_text(locked)
     (process / "main.py").write_text(MAIN)
     return project
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, locked):
+    """Where the environment of the small process is made already."""
+    data = tmp_path_factory.mktemp("shared")
+    done = run(small(data / "first", locked), data)
+    assert done.returncode == 0, done.stderr
+    return data
 
 
 FILES = list((ROOT / "tools/environments").iterdir())
@@ -183,7 +201,7 @@ def test_an_install_killed_half_way_is_redone_and_never_used(project, tmp_path):
     wait_for(lambda: list(tmp_path.glob("data/virtualenvs/small-*/bin/python")))
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    [half] = tmp_path.glob("data/virtualenvs/small-*/")
+    [half] = tmp_path.glob("data/virtualenvs/small-*[0-9a-f]/")
     assert not (half / "complete").exists()
     (half / "left-over").touch()
     done = run(project, tmp_path)
@@ -236,6 +254,430 @@ def test_clean_removes_what_no_lock_names_and_says_how_much_it_freed(project, tm
     assert f"removed {old}" in removed.stdout
     assert int(removed.stdout.split()[-3]) > 0, removed.stdout
     assert made(tmp_path) == [new]
+
+
+# ---- .env
+
+
+DOTENV = r"""
+PYTHONPATH=.
+DATABASE_URL=postgresql://h/x?a=1&b=2
+export EXPORTED=yes
+SPACES = around it   # a comment
+HASH=a#b
+SINGLE='it\'s $HOME ${HOME}'
+DOUBLE="a \"quote\", a \ttab, `id` $(id) ${HOME}"
+LINES="one
+two"
+DEFAULT=${NOWHERE:-a default's "text" $(id)}
+KEPT=${FROM_OUTSIDE:-unused}
+EMPTY=${SET_TO_NOTHING:-unused}
+FIRST=${NOWHERE}1
+SECOND=${FIRST}2
+FIRST=again ${FIRST}
+UID=1000
+env=prod
+name.with-dots=1
+DOTTED=${name.with-dots}
+NO_VALUE
+'QUOTED'=name
+UNICODE=ünï¢ode
+DOLLAR=$HOME \$HOME
+NOTHING=
+PATH=/somewhere:${PATH}
+SUBSTITUTED=$(touch executed)`touch executed`
+"""
+SAID = "import json, os, sys; json.dump(dict(os.environ), sys.stdout)"
+
+
+def seen_within(project, data, **extra):
+    """The variables that a command gets in the small process's environment."""
+    (project / "seen.py").write_text(SAID)
+    line = "tools/within lab/processes/small python -I seen.py"
+    done = command(project, data, line, **extra)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+def seen_by_pipenv(project, **extra):
+    """What pipenv makes of the same file, by the function that it calls for `pipenv run`."""
+    read = "from pipenv.vendor.dotenv import load_dotenv; load_dotenv('.env', override=True); "
+    done = command(
+        project, project, f'"$(tools/environments/bootstrap)" -c "{read}{SAID}"', **extra
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        DOTENV.encode(),
+        DOTENV.replace("\n", "\r\n").encode(),
+        b"\xef\xbb\xbf" + DOTENV.encode(),
+        b"",
+    ],
+    ids=["plain", "CRLF", "BOM", "empty"],
+)
+def test_dotenv_has_one_meaning_which_is_pipenvs_and_none_of_it_is_executed(project, shared, text):
+    (project / ".env").write_bytes(text)
+    given = {"FROM_OUTSIDE": "outside 'it'", "SET_TO_NOTHING": "", "name": "kept", "root": "kept"}
+    ours, said = seen_within(project, shared, **given)
+    theirs = seen_by_pipenv(project, **given)
+    assert not (project / "executed").exists()
+    assert said == ""
+    prefix, theirs["PATH"] = ours["PATH"].partition(":")[0] + ":", theirs["PATH"].strip()
+    assert ours.pop("PATH") == prefix + theirs.pop("PATH")
+    assert ours.pop("PYTHONPATH") == str(project)
+    # What differs by nature: the environment itself, and what a shell or pipenv's Python sets.
+    own = {"PYTHONPATH", "VIRTUAL_ENV", "XDG_DATA_HOME", "_", "SHLVL", "PWD", "OLDPWD"}
+    assert {k: v for k, v in ours.items() if k not in own} == {
+        k: v for k, v in theirs.items() if k not in own
+    }
+
+
+def test_dotenv_is_read_again_once_it_has_changed(project, shared):
+    for value in ("one", "two", "one"):
+        (project / ".env").write_text(f"CHANGING={value}\n")
+        assert seen_within(project, shared)[0]["CHANGING"] == value
+
+
+def test_a_line_of_dotenv_that_cannot_be_read_is_told_and_left_out(project, shared):
+    (project / ".env").write_text("A=1\n\nB='open\nC=3\n")
+    for _ in range(2):
+        seen, said = seen_within(project, shared)
+        assert (seen["A"], seen["C"]) == ("1", "3")
+        assert "B" not in seen
+        assert said == ".env, line 3 cannot be read and is left out: is a quote open there?\n"
+
+
+@pytest.mark.parametrize("text", [b"A=1\nB=caf\xe9\n", b"A=1\nB=\0\n", b"A=1\n'a=b'=1\n"])
+def test_a_dotenv_that_nobody_could_set_is_refused_in_a_line(project, shared, text):
+    (project / ".env").write_bytes(text)
+    done = command(project, shared, "tools/within lab/processes/small true")
+    assert done.returncode == 1
+    assert re.fullmatch(r"\.env, line 2: .*\n", done.stderr), done.stderr
+
+
+# ---- surroundings
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a:b", "a;b", "a'b", 'a"b', "a$HOME", "a\\b", "a%b", "a#b", "a=b", "a*[b]", "a\nb", "ä"],
+)
+def test_a_clone_in_any_folder_works_or_is_refused_in_a_line(shared, tmp_path, locked, name):
+    project = small(tmp_path / name, locked)
+    done = run(project, shared)
+    if ":" in name:
+        assert done.returncode == 2
+        [line] = done.stderr.splitlines()
+        assert "has a colon in its name" in line
+        made = command(project, shared, "make environments")
+        assert made.returncode != 0
+        assert "has a colon in its name" in made.stderr, "refused before anything runs"
+    else:
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("six 1.17.0")
+        line = f"tools/within lab/processes/small '{tmp_path}/command=1' two"
+        write_executable(tmp_path / "command=1", '#!/bin/sh\necho "one $1"\n')
+        assert command(project, shared, line).stdout == "one two\n"
+
+
+def test_pythons_and_pips_settings_of_the_user_change_nothing(project, tmp_path, locked):
+    (tmp_path / "pip.conf").write_text("[global]\nuser = true\nrequire-virtualenv = true\n")
+    elsewhere = str(tmp_path / "elsewhere")
+    done = run(
+        project,
+        tmp_path,
+        PYTHONHOME=elsewhere,
+        PYTHONUSERBASE=elsewhere,
+        PYTHONWARNINGS="error",
+        PIP_CONFIG_FILE=str(tmp_path / "pip.conf"),
+        PIP_TARGET=elsewhere,
+        PIP_PREFIX=elsewhere,
+        PIP_USER="1",
+        PIP_CONSTRAINT=elsewhere,
+        LC_ALL="C",
+        PYTHONIOENCODING="ascii",
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("six 1.17.0")
+    assert not Path(elsewhere).exists()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "sh"])
+def test_python_in_make_shell_is_the_environments_whatever_the_shell_reads(
+    project, shared, tmp_path, shell
+):
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    conda = tmp_path / "conda"
+    conda.mkdir()
+    write_executable(conda / "python", "#!/bin/sh\necho conda\n")
+    home = tmp_path / "home"
+    (home / ".config/fish").mkdir(parents=True)
+    for file in (".bashrc", ".zshrc", ".shrc"):
+        (home / file).write_text(f'PATH="{conda}:$PATH" MINE=read\nexport MINE\n')
+    (home / ".config/fish/config.fish").write_text(
+        f'set -gx PATH "{conda}" $PATH; set -gx MINE read\n'
+    )
+    (home / "small").symlink_to(project / "lab/processes/small")
+    done = subprocess.run(
+        [project / "tools/within", project / "lab/processes/small", "sh", "-c", SHELL_LINE],
+        cwd=project,
+        env=environment(
+            shared, HOME=str(home), SHELL=shutil.which(shell), ENV=str(home / ".shrc"), TERM="dumb"
+        ),
+        input="python -c \"import sys, os; print(sys.prefix, os.environ['MINE'])\"\nexit\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    [made] = (shared / "data/virtualenvs").glob("small-*/")
+    assert f"{made} read" in done.stdout, done.stdout + done.stderr
+
+
+SHELL_LINE = "exec tools/environments/shell -i"
+
+
+SPY = """
+import os, pathlib, zipfile
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "spy-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(pathlib.Path(folder, name), "w") as wheel:
+        wheel.writestr("spy.py", f"SEEN = {dict(os.environ)!r}")
+        about = "Metadata-Version: 2.1\\nName: spy\\nVersion: 1.0\\n"
+        wheel.writestr("spy-1.0.dist-info/METADATA", about)
+        about = "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+        wheel.writestr("spy-1.0.dist-info/WHEEL", about)
+        wheel.writestr("spy-1.0.dist-info/RECORD", "")
+    return name
+"""
+
+
+def source_package(folder):
+    """A package that is built when it is installed, and keeps what its build could see."""
+    project = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    information = "Metadata-Version: 2.1\nName: spy\nVersion: 1.0\n"
+    with tarfile.open(folder / "spy-1.0.tar.gz", "w:gz") as archive:
+        for name, text in {
+            "pyproject.toml": project + '[project]\nname = "spy"\nversion = "1.0"\n',
+            "backend.py": SPY,
+            "PKG-INFO": information,
+        }.items():
+            content = text.encode()
+            about = tarfile.TarInfo(f"spy-1.0/{name}")
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+    return folder / "spy-1.0.tar.gz"
+
+
+def lock_by_hand(project, name, **packages):
+    """A process whose lock names these files, by their folder's name and version."""
+    process = project / "lab/processes" / name
+    process.mkdir(exist_ok=True)
+    (process / "Pipfile").write_text(
+        "[packages]\n" + "".join(f'{package} = "*"\n' for package in packages)
+    )
+    hashed = "from pathlib import Path; from tools.environments.locks import pipfile_hash; "
+    hashed += f"print(pipfile_hash(Path('lab/processes/{name}').resolve()))"
+    done = command(project, project, f'"$(tools/environments/bootstrap)" -c "{hashed}"')
+    meta = {"hash": {"sha256": done.stdout.strip()}, "requires": {}, "sources": []}
+    lock = {"_meta": meta, "default": packages, "develop": {}}
+    (process / "Pipfile.lock").write_text(json.dumps(lock))
+    return process
+
+
+def hashed(file, version="==1.0"):
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return {"hashes": [f"sha256:{digest}"], "version": version}
+
+
+def test_what_builds_a_package_sees_no_secret_of_the_caller(project, tmp_path):
+    spy = source_package(tmp_path)
+    process = lock_by_hand(project, "watched", spy=hashed(spy))
+    (process / "main.py").write_text("import spy; print(spy.SEEN)")
+    names = ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_TOKEN", "GIT_TOKEN", "PIP_PASSWORD", "X")
+    secrets = dict.fromkeys(names, "s3cr3t")
+    done = run(project, tmp_path, "watched", PIP_FIND_LINKS=str(tmp_path), **secrets)
+    assert done.returncode == 0, done.stderr
+    assert "PATH" in done.stdout
+    assert "s3cr3t" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("said", "change"),
+    [
+        ("has no hashes", {"hashes": []}),
+        ("has no hashes", {"hashes": None}),
+        ("'md5:0' for a hash", {"hashes": ["md5:0"]}),
+        ("has 'path'", {"path": "./six"}),
+        ("has 'git', 'ref'", {"git": "https://git.example/six", "ref": "main"}),
+        ("has 'file'", {"file": "https://site.example/six-1.17.0-py3-none-any.whl"}),
+        ("has 'index'", {"index": "https://site.example/simple"}),
+        ("has no exact version but '*'", {"version": "*"}),
+        ("has no exact version but None", {"version": None}),
+        ("has no exact version", {"version": "==1.0 --index-url=https://site.example"}),
+        ("has the markers", {"markers": "python_version > '3'\n--index-url=https://site.example"}),
+        ("has the extras", {"extras": ["a]\n"]}),
+    ],
+)
+def test_an_entry_of_a_lock_that_no_hash_holds_is_refused(project, shared, said, change):
+    lock = project / "lab/processes/small/Pipfile.lock"
+    content = json.loads(lock.read_text())
+    content["develop"] = {"other": content["default"]["six"] | change}
+    lock.write_text(json.dumps(content))
+    lines = ['"$(tools/environments/bootstrap)" -m tools.environments verify']
+    if change == {"hashes": []}:
+        lines.append("lab/processes/run small")
+    for line in lines:
+        done = command(project, shared, line)
+        assert done.returncode == 1, done.stdout
+        [found] = done.stderr.splitlines()
+        assert found.startswith("lab/processes/small/Pipfile.lock: 'other' ")
+        assert said in found
+        assert found.endswith(": run `make lock`.")
+
+
+# ---- what an environment holds
+
+
+def test_what_was_planted_in_an_environment_is_not_run_by_a_job_that_holds_secrets(
+    project, shared, tmp_path
+):
+    keyed = {"ENVIRONMENTS_KEY": "of the job", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    found = command(project, shared, "tools/environments/bootstrap").stdout
+    places = [Path(found).parents[1], *(shared / "data/virtualenvs").glob("small-*[0-9a-f]/")]
+    within = tmp_path / "data/virtualenvs"
+    for place, folder in zip(places, (tmp_path / "cache", within), strict=True):
+        shutil.copytree(place, folder / place.name, symlinks=True)
+        sealing = f"python3.11 -I tools/environments/seal.py write '{folder / place.name}'"
+        assert command(project, tmp_path, sealing, **keyed).returncode == 0
+    ran = tmp_path / "ran"
+
+    # What came since is removed.
+    evil = f"import os; os.system('touch \"{ran}\"')\n"
+    for packages in tmp_path.glob("**/site-packages"):
+        (packages / "sitecustomize.py").write_text(evil)
+        (packages / "planted.pth").write_text(evil)
+    dotenv = hashlib.sha256((project / ".env").read_bytes()).hexdigest()[:12]
+    next(within.iterdir()).joinpath(f"variables-{dotenv}").write_text(f'touch "{ran}"\n')
+    done = run(project, tmp_path, **keyed, **NO_NETWORK)
+    assert done.stdout.startswith("six 1.17.0"), done.stderr
+    assert not ran.exists()
+
+    # What is another than was installed is made anew.
+    [python] = within.glob("*/bin/python")
+    python.unlink()
+    write_executable(python, f'#!/bin/sh\ntouch "{ran}"\n')
+    anew = run(project, tmp_path, **keyed)
+    assert anew.stdout == done.stdout, anew.stderr
+    assert not ran.exists()
+    checking = f"python3.11 -I tools/environments/seal.py check '{python.parents[1]}'"
+    assert command(project, tmp_path, checking, **keyed).returncode == 0
+    other = keyed | {"ENVIRONMENTS_KEY": "another"}
+    assert command(project, tmp_path, checking, **other).returncode == 1
+
+
+def wheel(folder, name, version="1.0", requires=()):
+    """A package of one empty module."""
+    module, lines = name.replace("-", "_"), [f"Requires-Dist: {need}" for need in requires]
+    information = f"{module}-{version}.dist-info"
+    file = folder / f"{module}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as archive:
+        for path, text in {
+            f"{module}.py": f'__version__ = "{version}"\n',
+            f"{information}/METADATA": "\n".join(
+                ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *lines, ""]
+            ),
+            f"{information}/WHEEL": "\n".join(
+                ["Wheel-Version: 1.0", "Root-Is-Purelib: true", "Tag: py3-none-any", ""]
+            ),
+            f"{information}/RECORD": "",
+        }.items():
+            archive.writestr(zipfile.ZipInfo(path), text)
+    return file
+
+
+def test_a_python_planted_in_the_bootstraps_place_is_not_run_by_a_job_that_holds_secrets(
+    project, tmp_path
+):
+    file = wheel(tmp_path, "pipenv")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    packages = project / "tools/environments/requirements.txt"
+    packages.write_text(f"pipenv==1.0 --hash=sha256:{digest}\n")
+    given = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PIP_FIND_LINKS": str(tmp_path)}
+    given |= {"ENVIRONMENTS_KEY": "of the job", "PIP_NO_INDEX": "1"}
+    planted = tmp_path / f"cache/bootstrap-{hashlib.sha256(packages.read_bytes()).hexdigest()[:12]}"
+    (planted / "bin").mkdir(parents=True)
+    write_executable(planted / "bin/python", f'#!/bin/sh\ntouch "{tmp_path}/ran"\n')
+    line = '"$(tools/environments/bootstrap)" -c "import pipenv; print(pipenv.__version__)"'
+    done = command(project, tmp_path, line, **given)
+    assert done.stdout == "1.0\n", done.stderr
+    assert not (tmp_path / "ran").exists()
+    again = command(project, tmp_path, line, **given)
+    assert (again.stdout, again.stderr) == ("1.0\n", ""), "what is sealed is used"
+
+
+def test_what_another_user_put_in_an_environments_place_is_not_run(project, shared, tmp_path):
+    if os.geteuid():
+        pytest.skip("only root can give files away")
+    shutil.copytree(shared / "data", tmp_path / "data", symlinks=True)
+    [made] = (tmp_path / "data/virtualenvs").glob("small-*[0-9a-f]/")
+    for path in (made, *made.rglob("*")):
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    done = run(project, tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert "belongs to another user" in line
+    assert "WORKON_HOME" in line
+
+
+def test_the_bootstrap_installs_what_its_hashes_say_and_nothing_else(project, tmp_path):
+    packages = project / "tools/environments/requirements.txt"
+    packages.write_text(f"certifi==2026.10.19.post1 --hash=sha256:{'0' * 64}\n")
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = command(project, tmp_path, "tools/environments/bootstrap", **cache)
+    assert done.returncode == 1
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in done.stderr
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_environment_in_use_is_not_removed(project, tmp_path, shared, locked):
+    shutil.copytree(shared / "data", tmp_path / "data", symlinks=True)
+    [name] = made(tmp_path)
+    held = "exec tools/within lab/processes/small python -c 'print(1, flush=True); input()'"
+    with subprocess.Popen(
+        ["sh", "-c", held],
+        cwd=project,
+        env=environment(tmp_path),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "1\n"
+        lock = project / "lab/processes/small/Pipfile.lock"
+        lock.write_text(locked + "\n")
+        said = command(project, tmp_path, "make clean DAYS=0").stdout
+        assert f"kept {name}: in use by process {process.pid}." in said
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.wait() == 0
+    assert f"removed {name}" in command(project, tmp_path, "make clean DAYS=0").stdout
+    assert list((tmp_path / "data/virtualenvs").iterdir()) == []
+
+
+def test_a_half_made_environment_is_listed_and_removed(project, shared, tmp_path):
+    half = tmp_path / "data/virtualenvs/gone-0123456789ab"
+    half.mkdir(parents=True)
+    half.with_name(f"{half.name}.lock").touch()
+    assert "half made" in command(project, tmp_path, "make list").stdout
+    assert f"removed {half.name}" in command(project, tmp_path, "make clean DAYS=0").stdout
+    assert list(half.parent.iterdir()) == []
 
 
 def test_without_python_3_11_or_git_one_line_says_what_is_missing(project, tmp_path):
