@@ -1,14 +1,18 @@
 """Environments are made once, whole, and by nobody else: `lab/processes/run` and `tools/within`."""
 
 import hashlib
+import http.server
 import io
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tarfile
+import tempfile
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -183,30 +187,33 @@ def test_a_lock_fits_whatever_index_the_site_has(project, tmp_path):
 def test_a_site_whose_index_is_away_is_told_so_in_a_line(project, tmp_path):
     done = run(project, tmp_path, **NO_NETWORK)
     assert done.returncode == 1
-    assert "six==1.17.0" in done.stderr
+    assert "/six/ error sending request" in done.stderr
     assert "pip config list" in done.stderr
     assert "Traceback" not in done.stderr
     assert run(project, tmp_path).returncode == 0, "the next try, with a network, must succeed"
 
 
 def test_an_install_killed_half_way_is_redone_and_never_used(project, tmp_path):
-    first = subprocess.Popen(
-        ["lab/processes/run", "small"],
-        cwd=project,
-        env=environment(tmp_path),
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    wait_for(lambda: list(tmp_path.glob("data/virtualenvs/small-*/bin/python")))
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    [half] = tmp_path.glob("data/virtualenvs/small-*[0-9a-f]/")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        index = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        first = subprocess.Popen(
+            ["lab/processes/run", "small"],
+            cwd=project,
+            env=environment(tmp_path, PIP_INDEX_URL=index, PIP_NO_CACHE_DIR="1"),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for(lambda: list(tmp_path.glob("data/virtualenvs/small-*/bin/python")))
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    [half] = tmp_path.glob("data/virtualenvs/small-*/")
     assert not (half / "complete").exists()
     (half / "left-over").touch()
     done = run(project, tmp_path)
     assert done.returncode == 0, done.stderr
     assert not (half / "left-over").exists()
+    assert not (half / "tmp").exists()
 
 
 def wait_for(condition, seconds=60):
@@ -232,7 +239,7 @@ def test_two_starts_at_once_make_one_environment(project, tmp_path):
     assert [start.returncode for start in starts] == [0, 0, 0], ends
     assert len({out for out, _ in ends}) == 1
     [name] = made(tmp_path)
-    created = (tmp_path / f"data/virtualenvs/{name}.log").read_text().count("Creating a virtualenv")
+    created = (tmp_path / f"data/virtualenvs/{name}.log").read_text().count("uv venv")
     assert created == 1
 
 
@@ -252,7 +259,7 @@ def test_clean_removes_what_no_lock_names_and_says_how_much_it_freed(project, tm
 
     removed = command(project, tmp_path, "make clean DAYS=0")
     assert f"removed {old}" in removed.stdout
-    assert int(removed.stdout.split()[-3]) > 0, removed.stdout
+    assert re.search(r"^\d+ MB freed\.$", removed.stdout, re.MULTILINE)
     assert made(tmp_path) == [new]
 
 
@@ -331,6 +338,7 @@ def test_dotenv_has_one_meaning_which_is_pipenvs_and_none_of_it_is_executed(proj
     assert ours.pop("PYTHONPATH") == str(project)
     # What differs by nature: the environment itself, and what a shell or pipenv's Python sets.
     own = {"PYTHONPATH", "VIRTUAL_ENV", "XDG_DATA_HOME", "_", "SHLVL", "PWD", "OLDPWD"}
+    own |= {"PYTHONDONTWRITEBYTECODE"}
     assert {k: v for k, v in ours.items() if k not in own} == {
         k: v for k, v in theirs.items() if k not in own
     }
@@ -384,27 +392,35 @@ def test_a_clone_in_any_folder_works_or_is_refused_in_a_line(shared, tmp_path, l
         assert command(project, shared, line).stdout == "one two\n"
 
 
-def test_pythons_and_pips_settings_of_the_user_change_nothing(project, tmp_path, locked):
-    (tmp_path / "pip.conf").write_text("[global]\nuser = true\nrequire-virtualenv = true\n")
-    elsewhere = str(tmp_path / "elsewhere")
-    done = run(
-        project,
-        tmp_path,
-        PYTHONHOME=elsewhere,
-        PYTHONUSERBASE=elsewhere,
-        PYTHONWARNINGS="error",
-        PIP_CONFIG_FILE=str(tmp_path / "pip.conf"),
-        PIP_TARGET=elsewhere,
-        PIP_PREFIX=elsewhere,
-        PIP_USER="1",
-        PIP_CONSTRAINT=elsewhere,
-        LC_ALL="C",
-        PYTHONIOENCODING="ascii",
-        XDG_CACHE_HOME=str(tmp_path / "cache"),
-    )
+@pytest.fixture(scope="module")
+def unusual(tmp_path_factory, locked):
+    """What a first start did where the user has set all that could lead Python and pip astray."""
+    data = tmp_path_factory.mktemp("unusual")
+    project = small(data / "project", locked)
+    (data / "pip.conf").write_text("[global]\nuser = true\nrequire-virtualenv = true\n")
+    elsewhere, cache = str(data / "elsewhere"), data / "a cache, ünï¢ode"
+    names = ("PYTHONHOME", "PYTHONUSERBASE", "PIP_TARGET", "PIP_PREFIX", "PIP_CONSTRAINT")
+    settings = dict.fromkeys(names, elsewhere) | {"PIP_CONFIG_FILE": str(data / "pip.conf")}
+    settings |= {"PIP_USER": "1", "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "ascii"}
+    done = run(project, data, XDG_CACHE_HOME=str(cache), LC_ALL="C", **settings)
     assert done.returncode == 0, done.stderr
+    return done, project, cache
+
+
+def test_pythons_and_pips_settings_of_the_user_change_nothing(unusual):
+    done, project, _ = unusual
     assert done.stdout.startswith("six 1.17.0")
-    assert not Path(elsewhere).exists()
+    assert not project.with_name("elsewhere").exists()
+
+
+def test_the_pipenv_of_the_bootstrap_can_be_called_by_hand(unusual):
+    _, project, cache = unusual
+    line = '"$(dirname "$(tools/environments/bootstrap)")/pipenv" --version'
+    done = command(project, project.parent, line, XDG_CACHE_HOME=str(cache))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("pipenv, version")
+    made = [place.name for place in cache.iterdir() if place.name.startswith("bootstrap")]
+    assert len(made) == 1, "what it was made in is still there"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "sh"])
@@ -458,9 +474,10 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 """
 
 
-def source_package(folder):
+def source_package(folder, requires=()):
     """A package that is built when it is installed, and keeps what its build could see."""
-    project = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    project = f"[build-system]\nrequires = {list(requires)}\n"
+    project += 'build-backend = "backend"\nbackend-path = ["."]\n'
     information = "Metadata-Version: 2.1\nName: spy\nVersion: 1.0\n"
     with tarfile.open(folder / "spy-1.0.tar.gz", "w:gz") as archive:
         for name, text in {
@@ -488,6 +505,9 @@ def lock_by_hand(project, name, **packages):
     meta = {"hash": {"sha256": done.stdout.strip()}, "requires": {}, "sources": []}
     lock = {"_meta": meta, "default": packages, "develop": {}}
     (process / "Pipfile.lock").write_text(json.dumps(lock))
+    imports = f"import {', '.join(packages)}\n"
+    shown = ", ".join(f"{package}.__version__" for package in packages)
+    (process / "main.py").write_text(f"{imports}print({shown})\n")
     return process
 
 
@@ -542,20 +562,138 @@ def test_an_entry_of_a_lock_that_no_hash_holds_is_refused(project, shared, said,
         assert found.endswith(": run `make lock`.")
 
 
+# ---- what installs
+
+
+def test_environments_share_the_files_of_their_packages(project, tmp_path):
+    file = wheel(tmp_path, "alone")
+    for name in ("one", "two"):
+        lock_by_hand(project, name, alone=hashed(file))
+        given = {"UV_CACHE_DIR": str(tmp_path / "uv"), **only_from(tmp_path)}
+        done = run(project, tmp_path, name, **given)
+        assert done.stdout == "1.0\n", done.stderr
+    inodes = {path.stat().st_ino for path in tmp_path.glob("data/*/*/lib/*/*/alone.py")}
+    assert len(inodes) == 1
+    said = command(project, tmp_path, "make list", UV_CACHE_DIR=str(tmp_path / "uv")).stdout
+    assert re.search(r"one-\w{12} +\d+ MB of its own +\d+ MB shared", said)
+    assert "MB in uv's cache" in said
+    keyed = run(
+        project,
+        tmp_path / "keyed",
+        "one",
+        **sealed_bootstrap(project, tmp_path, "of the job"),
+        **only_from(tmp_path),
+    )
+    assert keyed.stdout == "1.0\n", keyed.stderr
+    [own] = tmp_path.glob("keyed/data/*/*/lib/*/*/alone.py")
+    assert own.stat().st_nlink == 1, "what a job with secrets runs is shared with nobody"
+
+
+def only_from(folder):
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder)}
+
+
+def sealed_bootstrap(project, tmp_path, key):
+    """A bootstrap that bears the seal already, for what takes its key."""
+    found = command(project, tmp_path, "tools/environments/bootstrap").stdout
+    place = tmp_path / "cache" / Path(found).parents[1].name
+    shutil.copytree(Path(found).parents[1], place, symlinks=True)
+    keyed = {"ENVIRONMENTS_KEY": key, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    sealing = f"python3.11 -I tools/environments/seal.py write '{place}'"
+    assert command(project, tmp_path, sealing, **keyed).returncode == 0
+    return keyed
+
+
+def test_a_file_that_is_not_the_locked_one_is_not_installed(project, tmp_path):
+    file = wheel(tmp_path, "alone")
+    lock_by_hand(project, "one", alone=hashed(file))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("planted.py", "")
+    done = run(project, tmp_path, "one", **only_from(tmp_path), UV_CACHE_DIR=str(tmp_path / "uv"))
+    assert done.returncode == 1
+    assert "Hash mismatch for `alone==1.0`" in done.stderr
+    assert done.stderr.count("\n") == 2, "one line for the start, one for the end"
+
+
+def test_what_builds_a_package_is_checked_by_its_hash_too(project, tmp_path):
+    file = source_package(tmp_path, requires=["alone"])
+    wheel(tmp_path, "alone")
+    lock_by_hand(project, "watched", spy=hashed(file))
+    done = run(project, tmp_path, "watched", **only_from(tmp_path))
+    assert done.returncode == 1
+    assert "alone" in done.stderr
+    assert "hash" in done.stderr.lower()
+    assert done.stderr.count("\n") == 2
+
+
+def test_pips_settings_are_handed_on_and_no_password_of_an_index_is_shown(project, tmp_path):
+    asked = []
+
+    class Index(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.path, self.headers["Authorization"]))
+            self.send_response(200 if self.path != "/simple/six/" else 404)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Index) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"user:s3cr3t@127.0.0.1:{server.server_port}/simple"
+        (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = http://{address}\n")
+        given = {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PIP_NO_CACHE_DIR": "1"}
+        done = run(project, tmp_path, **given)
+        server.shutdown()
+    assert done.returncode == 1
+    assert ("/simple/six/", "Basic dXNlcjpzM2NyM3Q=") in asked
+    logs = "".join(log.read_text() for log in tmp_path.glob("data/*/*.log"))
+    assert "s3cr3t" not in done.stderr + logs
+
+
+def test_a_cache_that_cannot_be_used_costs_a_line_and_no_environment(project, tmp_path, locked):
+    (tmp_path / "file").touch()
+    done = run(project, tmp_path, UV_CACHE_DIR=str(tmp_path / "file/uv"))
+    assert done.stdout.startswith("six 1.17.0"), done.stderr
+    assert [line for line in done.stderr.splitlines() if "cannot be written to" in line]
+    elsewhere = Path("/dev/shm")
+    if elsewhere.is_dir() and elsewhere.stat().st_dev != tmp_path.stat().st_dev:
+        with tempfile.TemporaryDirectory(dir=elsewhere) as cache:
+            (project / "lab/processes/small/Pipfile.lock").write_text(locked + "\n")
+            done = run(project, tmp_path, UV_CACHE_DIR=cache)
+        assert done.stdout.startswith("six 1.17.0"), done.stderr
+        assert [line for line in done.stderr.splitlines() if "is on another file system" in line]
+
+
+def test_pipenv_by_hand_works_beside_it(project, tmp_path):
+    file = wheel(tmp_path, "alone")
+    process = lock_by_hand(project, "one", alone=hashed(file))
+    pipenv = '"$(tools/environments/bootstrap)"'
+    line = f"PATH=$(dirname {pipenv}):$PATH; cd '{process}' && pipenv sync && "
+    line += "pipenv run python -c 'import alone; print(alone.__version__)'"
+    given = {"PIPENV_IGNORE_VIRTUALENVS": "1", "WORKON_HOME": str(tmp_path / "by hand")}
+    done = command(project, tmp_path, line, **only_from(tmp_path), **given)
+    assert done.stdout.splitlines()[-1:] == ["1.0"], done.stdout + done.stderr
+
+
+def test_packages_are_compiled_once_whatever_the_users_setting(project, shared):
+    done = run(project, shared, PYTHONDONTWRITEBYTECODE="1")
+    assert done.returncode == 0, done.stderr
+    assert list(shared.glob("data/virtualenvs/small-*/lib/*/site-packages/__pycache__/six.*.pyc"))
+
+
 # ---- what an environment holds
 
 
 def test_what_was_planted_in_an_environment_is_not_run_by_a_job_that_holds_secrets(
     project, shared, tmp_path
 ):
-    keyed = {"ENVIRONMENTS_KEY": "of the job", "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    found = command(project, shared, "tools/environments/bootstrap").stdout
-    places = [Path(found).parents[1], *(shared / "data/virtualenvs").glob("small-*[0-9a-f]/")]
+    keyed = sealed_bootstrap(project, tmp_path, "of the job")
     within = tmp_path / "data/virtualenvs"
-    for place, folder in zip(places, (tmp_path / "cache", within), strict=True):
-        shutil.copytree(place, folder / place.name, symlinks=True)
-        sealing = f"python3.11 -I tools/environments/seal.py write '{folder / place.name}'"
-        assert command(project, tmp_path, sealing, **keyed).returncode == 0
+    [place] = (shared / "data/virtualenvs").glob("small-*[0-9a-f]/")
+    shutil.copytree(place, within / place.name, symlinks=True)
+    sealing = f"python3.11 -I tools/environments/seal.py write '{within / place.name}'"
+    assert command(project, tmp_path, sealing, **keyed).returncode == 0
     ran = tmp_path / "ran"
 
     # What came since is removed.
@@ -694,12 +832,3 @@ def test_without_python_3_11_or_git_one_line_says_what_is_missing(project, tmp_p
     assert (no_python.returncode, no_python.stderr.count("\n")) == (1, 1)
     assert "Python 3.11 is missing" in no_python.stderr
     assert "apt install" in no_python.stderr
-
-
-def test_the_pipenv_of_the_bootstrap_can_be_called_by_hand(project, tmp_path):
-    home = str(tmp_path / "a cache, ünï¢ode")
-    line = '"$(dirname "$(tools/environments/bootstrap)")/pipenv" --version'
-    done = command(project, tmp_path, line, XDG_CACHE_HOME=home)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("pipenv, version")
-    assert len(list(Path(home).iterdir())) == 1, "what it was made in is still there"

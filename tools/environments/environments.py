@@ -12,11 +12,14 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
@@ -24,8 +27,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeE
 from lib.errors import UserError
 from lib.repository import ROOT
 from tools.environments import seal
+from tools.environments.installer import about_cache, cache_folder, install
 from tools.environments.locks import check_lock, folders, read_lock, relative
-from tools.environments.resolution import pipenv_settings
 
 # A job that holds secrets sets it: then what an environment holds is compared with its seal.
 KEY = os.environ.get("ENVIRONMENTS_KEY", "")
@@ -103,16 +106,22 @@ def make(environments: Sequence[Environment]) -> None:
     missing = [environment for environment in environments if not environment.complete]
     # The largest first: then the cores are busy to the end.
     missing.sort(key=lambda environment: -(environment.folder / "Pipfile.lock").stat().st_size)
+    if missing and not KEY:
+        environments_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+        if said := about_cache(environments_folder()):
+            print(said, file=sys.stderr, flush=True)
     terminal = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bars = Progress(*columns, console=terminal, disable=not terminal.is_terminal)
 
     def make_with_bar(environment: Environment) -> None:
-        task = bars.add_task(environment.label, total=packages(environment))
+        task = bars.add_task(environment.label, total=len(wanted(environment)))
         tasks[task] = environment
         started = time.monotonic()
         if not terminal.is_terminal:
-            terminal.print(f"environment {environment.label}: {packages(environment)} packages …")
+            terminal.print(
+                f"environment {environment.label}: {len(wanted(environment))} packages …"
+            )
         make_one(environment)
         bars.remove_task(task)
         terminal.print(
@@ -134,10 +143,10 @@ def make(environments: Sequence[Environment]) -> None:
         raise UserError("\n".join(problems))
 
 
-def packages(environment: Environment) -> int:
-    """How many packages the lock names."""
+def wanted(environment: Environment) -> dict[str, Any]:
+    """The packages that the lock names for it."""
     named = read_lock(environment.folder)
-    return len(named["default"] | named["develop"] if environment.dev else named["default"])
+    return named["develop"] | named["default"] if environment.dev else dict(named["default"])
 
 
 def installed(environment: Environment) -> int:
@@ -154,11 +163,15 @@ def make_one(environment: Environment) -> None:
             if KEY and path.exists():
                 refuse_if_used(path)
             shutil.rmtree(path, ignore_errors=True)
-            install(environment, handle)
-            path.chmod(0o700)
+            path.mkdir(mode=0o700)
+            install(path, environment.folder, wanted(environment), KEY, handle)
+            shutil.rmtree(path / "tmp", ignore_errors=True)
             if KEY:
+                # Bytecode that comes later is not sealed, and would be written in each job.
+                python = f"{path}/bin/python", "-I", "-m", "compileall", "-q", "-j0"
+                subprocess.run([*python, f"{path}/lib"], capture_output=True, check=False)
                 seal.write(path, KEY)
-            (path / "complete").touch()
+            (path / "complete").write_text("uv\n", encoding="utf-8")
         environment.ready.touch()
 
 
@@ -213,46 +226,6 @@ def of_process(place: Path) -> bytes:
     return text
 
 
-def install(environment: Environment, handle: int) -> None:
-    """Let pipenv install what the lock names, then byte-compile it on all cores."""
-    log, scratch = Path(f"{environment.path}.log"), Path(f"{environment.path}.tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(mode=0o700)
-    with log.open("w") as output:
-        # The lock is handed down: should this process be killed, pipenv goes on holding it, and
-        # nobody touches the folder that it still writes to.
-        own = {"PIPENV_CUSTOM_VENV_NAME": environment.name, "PIP_NO_COMPILE": "1"}
-        own |= {"WORKON_HOME": str(environment.path.parent), "TMPDIR": str(scratch)}
-        done = subprocess.run(
-            [sys.executable, "-m", "pipenv", "sync", *(["--dev"] if environment.dev else [])],
-            cwd=environment.folder,
-            env=pipenv_settings(environment.folder) | own,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            pass_fds=[handle],
-            check=False,
-        )
-    shutil.rmtree(scratch, ignore_errors=True)
-    if done.returncode:
-        raise UserError(
-            f"The environment {environment.name} could not be made: {first_error(log)} "
-            f"(the whole log: {log}). Check the index that pip is set up with "
-            "(`pip config list`) and PIP_FIND_LINKS in .env."
-        )
-    # Its exit code is not asked for: some packages ship files that do not compile.
-    compileall = f"{environment.path}/bin/python", "-I", "-m", "compileall", "-q", "-j0"
-    subprocess.run([*compileall, f"{environment.path}/lib"], capture_output=True, check=False)
-
-
-def first_error(log: Path) -> str:
-    """What pip said went wrong, in a line."""
-    errors = re.findall(
-        r"^.*\bERROR\b.*$", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE
-    )
-    return " ".join(errors[0].split()) if errors else "pipenv failed"
-
-
 # ---- list and clean
 
 
@@ -280,20 +253,39 @@ def named_here() -> set[Path]:
     }
 
 
-def size(path: Path) -> int:
-    """Bytes that removing the folder frees."""
-    return sum(file.lstat().st_blocks * 512 for file in path.rglob("*"))
+def size(path: Path) -> tuple[int, int]:
+    """Bytes that removing the folder frees, and those of files that others share with it."""
+    own, shared, inside = 0, 0, Counter[int]()
+    files = [file.lstat() for file in path.rglob("*")]
+    inside.update(file.st_ino for file in files)
+    for file in files:
+        bytes_here = file.st_blocks * 512 // inside[file.st_ino]
+        if S_ISDIR(file.st_mode) or file.st_nlink == inside[file.st_ino]:
+            own += bytes_here
+        else:
+            shared += bytes_here
+    return own, shared
 
 
 def list_made() -> None:
-    """Print the environments with their size and last use."""
-    here = named_here()
+    """Print the environments with what they take on disk and their last use."""
+    here, disk = named_here(), 0
     for path, used in made().items():
         age = (time.time() - used) / 86400
         mark = "in use here" if path in here else ""
         if not (path / "complete").exists():
             mark = "half made"
-        print(f"{path.name:48} {size(path) / 1e6:8.0f} MB   last used {age:5.1f} days ago   {mark}")
+        own, shared = size(path)
+        disk += own
+        print(
+            f"{path.name:48} {own / 1e6:7.0f} MB of its own {shared / 1e6:7.0f} MB shared   "
+            f"last used {age:5.1f} days ago   {mark}"
+        )
+    cached = sum(size(cache_folder(os.environ)))
+    print(
+        f"{disk / 1e6:.0f} MB of their own on disk, and {cached / 1e6:.0f} MB in uv's cache, which "
+        "holds what they share (`uv cache prune` or removing the folder loses nothing else)."
+    )
 
 
 def clean(days: float) -> None:
@@ -319,9 +311,8 @@ def clean(days: float) -> None:
                         mark.touch()
                     print(f"kept {path.name}: in use by {who}.")
                     continue
-                freed += size(path)
-                for folder in (path, Path(f"{path}.tmp")):
-                    shutil.rmtree(folder, ignore_errors=True)
+                freed += size(path)[0]
+                shutil.rmtree(path, ignore_errors=True)
                 for beside in (f"{path}.log", f"{path}.lock"):
                     Path(beside).unlink(missing_ok=True)
         except BlockingIOError:

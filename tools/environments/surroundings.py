@@ -17,7 +17,8 @@ KEPT |= {"LD_LIBRARY_PATH", "NETRC", "DBUS_SESSION_BUS_ADDRESS"}  # the last for
 KEPT |= {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
 KEPT |= {f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL", "NO")}
 KEPT |= {f"{kind}_proxy" for kind in ("http", "https", "all", "no")}
-KEPT |= {"WORKON_HOME", "PIPENV_CACHE_DIR", "PIPENV_PYPI_MIRROR", "PIPENV_TIMEOUT"}
+KEPT |= {"UV_CACHE_DIR", "SSL_CLIENT_CERT", "WORKON_HOME"}
+KEPT |= {"PIPENV_CACHE_DIR", "PIPENV_PYPI_MIRROR", "PIPENV_TIMEOUT"}
 # Of pip's settings those that say where packages come from.
 KEPT |= {
     f"PIP_{name}"
