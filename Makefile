@@ -126,4 +126,4 @@ clean: ## Remove environments that no lock here names and nobody used for DAYS=1
 	@$(ENVIRONMENTS) clean $(DAYS)
 
 shell: ## A shell in the development environment
-	@exec tools/within --dev . "$${SHELL:-sh}"
+	@exec tools/within --dev . tools/environments/shell

@@ -1,11 +1,20 @@
 """Environments are made once, whole, and by nobody else: `lab/processes/run` and `tools/within`."""
 
 import hashlib
+import http.server
+import io
+import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
+import tarfile
+import tempfile
+import threading
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -42,13 +51,26 @@ def locked(tmp_path_factory):
 @pytest.fixture
 def project(tmp_path, locked):
     """The scripts of this repository around one small process, called small."""
-    project = copy_project(tmp_path / "a project with spaces, ünï¢ode")
+    return small(tmp_path / "a project with spaces, ünï¢ode", locked)
+
+
+def small(folder, locked):
+    project = copy_project(folder)
     process = project / "lab/processes/small"
     process.mkdir()
     (process / "Pipfile").write_text(PIPFILE)
     (process / "Pipfile.lock").write_text(locked)
     (process / "main.py").write_text(MAIN)
     return project
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, locked):
+    """Where the environment of the small process is made already."""
+    data = tmp_path_factory.mktemp("shared")
+    done = run(small(data / "first", locked), data)
+    assert done.returncode == 0, done.stderr
+    return data
 
 
 FILES = list((ROOT / "tools/environments").iterdir())
@@ -165,30 +187,33 @@ def test_a_lock_fits_whatever_index_the_site_has(project, tmp_path):
 def test_a_site_whose_index_is_away_is_told_so_in_a_line(project, tmp_path):
     done = run(project, tmp_path, **NO_NETWORK)
     assert done.returncode == 1
-    assert "six==1.17.0" in done.stderr
+    assert "/six/ error sending request" in done.stderr
     assert "pip config list" in done.stderr
     assert "Traceback" not in done.stderr
     assert run(project, tmp_path).returncode == 0, "the next try, with a network, must succeed"
 
 
 def test_an_install_killed_half_way_is_redone_and_never_used(project, tmp_path):
-    first = subprocess.Popen(
-        ["lab/processes/run", "small"],
-        cwd=project,
-        env=environment(tmp_path),
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    wait_for(lambda: list(tmp_path.glob("data/virtualenvs/small-*/bin/python")))
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        index = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        first = subprocess.Popen(
+            ["lab/processes/run", "small"],
+            cwd=project,
+            env=environment(tmp_path, PIP_INDEX_URL=index, PIP_NO_CACHE_DIR="1"),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for(lambda: list(tmp_path.glob("data/virtualenvs/small-*/bin/python")))
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
     [half] = tmp_path.glob("data/virtualenvs/small-*/")
     assert not (half / "complete").exists()
     (half / "left-over").touch()
     done = run(project, tmp_path)
     assert done.returncode == 0, done.stderr
     assert not (half / "left-over").exists()
+    assert not (half / "tmp").exists()
 
 
 def wait_for(condition, seconds=60):
@@ -214,7 +239,7 @@ def test_two_starts_at_once_make_one_environment(project, tmp_path):
     assert [start.returncode for start in starts] == [0, 0, 0], ends
     assert len({out for out, _ in ends}) == 1
     [name] = made(tmp_path)
-    created = (tmp_path / f"data/virtualenvs/{name}.log").read_text().count("Creating a virtualenv")
+    created = (tmp_path / f"data/virtualenvs/{name}.log").read_text().count("uv venv")
     assert created == 1
 
 
@@ -234,8 +259,563 @@ def test_clean_removes_what_no_lock_names_and_says_how_much_it_freed(project, tm
 
     removed = command(project, tmp_path, "make clean DAYS=0")
     assert f"removed {old}" in removed.stdout
-    assert int(removed.stdout.split()[-3]) > 0, removed.stdout
+    assert re.search(r"^\d+ MB freed\.$", removed.stdout, re.MULTILINE)
     assert made(tmp_path) == [new]
+
+
+# ---- .env
+
+
+DOTENV = r"""
+PYTHONPATH=.
+DATABASE_URL=postgresql://h/x?a=1&b=2
+export EXPORTED=yes
+SPACES = around it   # a comment
+HASH=a#b
+SINGLE='it\'s $HOME ${HOME}'
+DOUBLE="a \"quote\", a \ttab, `id` $(id) ${HOME}"
+LINES="one
+two"
+DEFAULT=${NOWHERE:-a default's "text" $(id)}
+KEPT=${FROM_OUTSIDE:-unused}
+EMPTY=${SET_TO_NOTHING:-unused}
+FIRST=${NOWHERE}1
+SECOND=${FIRST}2
+FIRST=again ${FIRST}
+UID=1000
+env=prod
+name.with-dots=1
+DOTTED=${name.with-dots}
+NO_VALUE
+'QUOTED'=name
+UNICODE=ünï¢ode
+DOLLAR=$HOME \$HOME
+NOTHING=
+PATH=/somewhere:${PATH}
+SUBSTITUTED=$(touch executed)`touch executed`
+"""
+SAID = "import json, os, sys; json.dump(dict(os.environ), sys.stdout)"
+
+
+def seen_within(project, data, **extra):
+    """The variables that a command gets in the small process's environment."""
+    (project / "seen.py").write_text(SAID)
+    line = "tools/within lab/processes/small python -I seen.py"
+    done = command(project, data, line, **extra)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+def seen_by_pipenv(project, **extra):
+    """What pipenv makes of the same file, by the function that it calls for `pipenv run`."""
+    read = "from pipenv.vendor.dotenv import load_dotenv; load_dotenv('.env', override=True); "
+    done = command(
+        project, project, f'"$(tools/environments/bootstrap)" -c "{read}{SAID}"', **extra
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        DOTENV.encode(),
+        DOTENV.replace("\n", "\r\n").encode(),
+        b"\xef\xbb\xbf" + DOTENV.encode(),
+        b"",
+    ],
+    ids=["plain", "CRLF", "BOM", "empty"],
+)
+def test_dotenv_has_one_meaning_which_is_pipenvs_and_none_of_it_is_executed(project, shared, text):
+    (project / ".env").write_bytes(text)
+    given = {"FROM_OUTSIDE": "outside 'it'", "SET_TO_NOTHING": "", "name": "kept", "root": "kept"}
+    ours, said = seen_within(project, shared, **given)
+    theirs = seen_by_pipenv(project, **given)
+    assert not (project / "executed").exists()
+    assert said == ""
+    prefix, theirs["PATH"] = ours["PATH"].partition(":")[0] + ":", theirs["PATH"].strip()
+    assert ours.pop("PATH") == prefix + theirs.pop("PATH")
+    assert ours.pop("PYTHONPATH") == str(project)
+    # What differs by nature: the environment itself, and what a shell or pipenv's Python sets.
+    own = {"PYTHONPATH", "VIRTUAL_ENV", "XDG_DATA_HOME", "_", "SHLVL", "PWD", "OLDPWD"}
+    own |= {"PYTHONDONTWRITEBYTECODE"}
+    assert {k: v for k, v in ours.items() if k not in own} == {
+        k: v for k, v in theirs.items() if k not in own
+    }
+
+
+def test_dotenv_is_read_again_once_it_has_changed(project, shared):
+    for value in ("one", "two", "one"):
+        (project / ".env").write_text(f"CHANGING={value}\n")
+        assert seen_within(project, shared)[0]["CHANGING"] == value
+
+
+def test_a_line_of_dotenv_that_cannot_be_read_is_told_and_left_out(project, shared):
+    (project / ".env").write_text("A=1\n\nB='open\nC=3\n")
+    for _ in range(2):
+        seen, said = seen_within(project, shared)
+        assert (seen["A"], seen["C"]) == ("1", "3")
+        assert "B" not in seen
+        assert said == ".env, line 3 cannot be read and is left out: is a quote open there?\n"
+
+
+@pytest.mark.parametrize("text", [b"A=1\nB=caf\xe9\n", b"A=1\nB=\0\n", b"A=1\n'a=b'=1\n"])
+def test_a_dotenv_that_nobody_could_set_is_refused_in_a_line(project, shared, text):
+    (project / ".env").write_bytes(text)
+    done = command(project, shared, "tools/within lab/processes/small true")
+    assert done.returncode == 1
+    assert re.fullmatch(r"\.env, line 2: .*\n", done.stderr), done.stderr
+
+
+# ---- surroundings
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a:b", "a;b", "a'b", 'a"b', "a$HOME", "a\\b", "a%b", "a#b", "a=b", "a*[b]", "a\nb", "ä"],
+)
+def test_a_clone_in_any_folder_works_or_is_refused_in_a_line(shared, tmp_path, locked, name):
+    project = small(tmp_path / name, locked)
+    done = run(project, shared)
+    if ":" in name:
+        assert done.returncode == 2
+        [line] = done.stderr.splitlines()
+        assert "has a colon in its name" in line
+        made = command(project, shared, "make environments")
+        assert made.returncode != 0
+        assert "has a colon in its name" in made.stderr, "refused before anything runs"
+    else:
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("six 1.17.0")
+        line = f"tools/within lab/processes/small '{tmp_path}/command=1' two"
+        write_executable(tmp_path / "command=1", '#!/bin/sh\necho "one $1"\n')
+        assert command(project, shared, line).stdout == "one two\n"
+
+
+@pytest.fixture(scope="module")
+def unusual(tmp_path_factory, locked):
+    """What a first start did where the user has set all that could lead Python and pip astray."""
+    data = tmp_path_factory.mktemp("unusual")
+    project = small(data / "project", locked)
+    (data / "pip.conf").write_text("[global]\nuser = true\nrequire-virtualenv = true\n")
+    elsewhere, cache = str(data / "elsewhere"), data / "a cache, ünï¢ode"
+    names = ("PYTHONHOME", "PYTHONUSERBASE", "PIP_TARGET", "PIP_PREFIX", "PIP_CONSTRAINT")
+    settings = dict.fromkeys(names, elsewhere) | {"PIP_CONFIG_FILE": str(data / "pip.conf")}
+    settings |= {"PIP_USER": "1", "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "ascii"}
+    done = run(project, data, XDG_CACHE_HOME=str(cache), LC_ALL="C", **settings)
+    assert done.returncode == 0, done.stderr
+    return done, project, cache
+
+
+def test_pythons_and_pips_settings_of_the_user_change_nothing(unusual):
+    done, project, _ = unusual
+    assert done.stdout.startswith("six 1.17.0")
+    assert not project.with_name("elsewhere").exists()
+
+
+def test_the_pipenv_of_the_bootstrap_can_be_called_by_hand(unusual):
+    _, project, cache = unusual
+    line = '"$(dirname "$(tools/environments/bootstrap)")/pipenv" --version'
+    done = command(project, project.parent, line, XDG_CACHE_HOME=str(cache))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("pipenv, version")
+    made = [place.name for place in cache.iterdir() if place.name.startswith("bootstrap")]
+    assert len(made) == 1, "what it was made in is still there"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "sh"])
+def test_python_in_make_shell_is_the_environments_whatever_the_shell_reads(
+    project, shared, tmp_path, shell
+):
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    conda = tmp_path / "conda"
+    conda.mkdir()
+    write_executable(conda / "python", "#!/bin/sh\necho conda\n")
+    home = tmp_path / "home"
+    (home / ".config/fish").mkdir(parents=True)
+    for file in (".bashrc", ".zshrc", ".shrc"):
+        (home / file).write_text(f'PATH="{conda}:$PATH" MINE=read\nexport MINE\n')
+    (home / ".config/fish/config.fish").write_text(
+        f'set -gx PATH "{conda}" $PATH; set -gx MINE read\n'
+    )
+    (home / "small").symlink_to(project / "lab/processes/small")
+    done = subprocess.run(
+        [project / "tools/within", project / "lab/processes/small", "sh", "-c", SHELL_LINE],
+        cwd=project,
+        env=environment(
+            shared, HOME=str(home), SHELL=shutil.which(shell), ENV=str(home / ".shrc"), TERM="dumb"
+        ),
+        input="python -c \"import sys, os; print(sys.prefix, os.environ['MINE'])\"\nexit\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    [made] = (shared / "data/virtualenvs").glob("small-*/")
+    assert f"{made} read" in done.stdout, done.stdout + done.stderr
+
+
+SHELL_LINE = "exec tools/environments/shell -i"
+
+
+SPY = """
+import os, pathlib, zipfile
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "spy-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(pathlib.Path(folder, name), "w") as wheel:
+        wheel.writestr("spy.py", f"SEEN = {dict(os.environ)!r}")
+        about = "Metadata-Version: 2.1\\nName: spy\\nVersion: 1.0\\n"
+        wheel.writestr("spy-1.0.dist-info/METADATA", about)
+        about = "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+        wheel.writestr("spy-1.0.dist-info/WHEEL", about)
+        wheel.writestr("spy-1.0.dist-info/RECORD", "")
+    return name
+"""
+
+
+def source_package(folder, requires=()):
+    """A package that is built when it is installed, and keeps what its build could see."""
+    project = f"[build-system]\nrequires = {list(requires)}\n"
+    project += 'build-backend = "backend"\nbackend-path = ["."]\n'
+    information = "Metadata-Version: 2.1\nName: spy\nVersion: 1.0\n"
+    with tarfile.open(folder / "spy-1.0.tar.gz", "w:gz") as archive:
+        for name, text in {
+            "pyproject.toml": project + '[project]\nname = "spy"\nversion = "1.0"\n',
+            "backend.py": SPY,
+            "PKG-INFO": information,
+        }.items():
+            content = text.encode()
+            about = tarfile.TarInfo(f"spy-1.0/{name}")
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+    return folder / "spy-1.0.tar.gz"
+
+
+def lock_by_hand(project, name, **packages):
+    """A process whose lock names these files, by their folder's name and version."""
+    process = project / "lab/processes" / name
+    process.mkdir(exist_ok=True)
+    (process / "Pipfile").write_text(
+        "[packages]\n" + "".join(f'{package} = "*"\n' for package in packages)
+    )
+    hashed = "from pathlib import Path; from tools.environments.locks import pipfile_hash; "
+    hashed += f"print(pipfile_hash(Path('lab/processes/{name}').resolve()))"
+    done = command(project, project, f'"$(tools/environments/bootstrap)" -c "{hashed}"')
+    meta = {"hash": {"sha256": done.stdout.strip()}, "requires": {}, "sources": []}
+    lock = {"_meta": meta, "default": packages, "develop": {}}
+    (process / "Pipfile.lock").write_text(json.dumps(lock))
+    imports = f"import {', '.join(packages)}\n"
+    shown = ", ".join(f"{package}.__version__" for package in packages)
+    (process / "main.py").write_text(f"{imports}print({shown})\n")
+    return process
+
+
+def hashed(file, version="==1.0"):
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return {"hashes": [f"sha256:{digest}"], "version": version}
+
+
+def test_what_builds_a_package_sees_no_secret_of_the_caller(project, tmp_path):
+    spy = source_package(tmp_path)
+    process = lock_by_hand(project, "watched", spy=hashed(spy))
+    (process / "main.py").write_text("import spy; print(spy.SEEN)")
+    names = ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_TOKEN", "GIT_TOKEN", "PIP_PASSWORD", "X")
+    secrets = dict.fromkeys(names, "s3cr3t")
+    done = run(project, tmp_path, "watched", PIP_FIND_LINKS=str(tmp_path), **secrets)
+    assert done.returncode == 0, done.stderr
+    assert "PATH" in done.stdout
+    assert "s3cr3t" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("said", "change"),
+    [
+        ("has no hashes", {"hashes": []}),
+        ("has no hashes", {"hashes": None}),
+        ("'md5:0' for a hash", {"hashes": ["md5:0"]}),
+        ("has 'path'", {"path": "./six"}),
+        ("has 'git', 'ref'", {"git": "https://git.example/six", "ref": "main"}),
+        ("has 'file'", {"file": "https://site.example/six-1.17.0-py3-none-any.whl"}),
+        ("has 'index'", {"index": "https://site.example/simple"}),
+        ("has no exact version but '*'", {"version": "*"}),
+        ("has no exact version but None", {"version": None}),
+        ("has no exact version", {"version": "==1.0 --index-url=https://site.example"}),
+        ("has the markers", {"markers": "python_version > '3'\n--index-url=https://site.example"}),
+        ("has the extras", {"extras": ["a]\n"]}),
+    ],
+)
+def test_an_entry_of_a_lock_that_no_hash_holds_is_refused(project, shared, said, change):
+    lock = project / "lab/processes/small/Pipfile.lock"
+    content = json.loads(lock.read_text())
+    content["develop"] = {"other": content["default"]["six"] | change}
+    lock.write_text(json.dumps(content))
+    lines = ['"$(tools/environments/bootstrap)" -m tools.environments verify']
+    if change == {"hashes": []}:
+        lines.append("lab/processes/run small")
+    for line in lines:
+        done = command(project, shared, line)
+        assert done.returncode == 1, done.stdout
+        [found] = done.stderr.splitlines()
+        assert found.startswith("lab/processes/small/Pipfile.lock: 'other' ")
+        assert said in found
+        assert found.endswith(": run `make lock`.")
+
+
+# ---- what installs
+
+
+def test_environments_share_the_files_of_their_packages(project, tmp_path):
+    file = wheel(tmp_path, "alone")
+    for name in ("one", "two"):
+        lock_by_hand(project, name, alone=hashed(file))
+        given = {"UV_CACHE_DIR": str(tmp_path / "uv"), **only_from(tmp_path)}
+        done = run(project, tmp_path, name, **given)
+        assert done.stdout == "1.0\n", done.stderr
+    inodes = {path.stat().st_ino for path in tmp_path.glob("data/*/*/lib/*/*/alone.py")}
+    assert len(inodes) == 1
+    said = command(project, tmp_path, "make list", UV_CACHE_DIR=str(tmp_path / "uv")).stdout
+    assert re.search(r"one-\w{12} +\d+ MB of its own +\d+ MB shared", said)
+    assert "MB in uv's cache" in said
+    keyed = run(
+        project,
+        tmp_path / "keyed",
+        "one",
+        **sealed_bootstrap(project, tmp_path, "of the job"),
+        **only_from(tmp_path),
+    )
+    assert keyed.stdout == "1.0\n", keyed.stderr
+    [own] = tmp_path.glob("keyed/data/*/*/lib/*/*/alone.py")
+    assert own.stat().st_nlink == 1, "what a job with secrets runs is shared with nobody"
+
+
+def only_from(folder):
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder)}
+
+
+def sealed_bootstrap(project, tmp_path, key):
+    """A bootstrap that bears the seal already, for what takes its key."""
+    found = command(project, tmp_path, "tools/environments/bootstrap").stdout
+    place = tmp_path / "cache" / Path(found).parents[1].name
+    shutil.copytree(Path(found).parents[1], place, symlinks=True)
+    keyed = {"ENVIRONMENTS_KEY": key, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    sealing = f"python3.11 -I tools/environments/seal.py write '{place}'"
+    assert command(project, tmp_path, sealing, **keyed).returncode == 0
+    return keyed
+
+
+def test_a_file_that_is_not_the_locked_one_is_not_installed(project, tmp_path):
+    file = wheel(tmp_path, "alone")
+    lock_by_hand(project, "one", alone=hashed(file))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("planted.py", "")
+    done = run(project, tmp_path, "one", **only_from(tmp_path), UV_CACHE_DIR=str(tmp_path / "uv"))
+    assert done.returncode == 1
+    assert "Hash mismatch for `alone==1.0`" in done.stderr
+    assert done.stderr.count("\n") == 2, "one line for the start, one for the end"
+
+
+def test_what_builds_a_package_is_checked_by_its_hash_too(project, tmp_path):
+    file = source_package(tmp_path, requires=["alone"])
+    wheel(tmp_path, "alone")
+    lock_by_hand(project, "watched", spy=hashed(file))
+    done = run(project, tmp_path, "watched", **only_from(tmp_path))
+    assert done.returncode == 1
+    assert "alone" in done.stderr
+    assert "hash" in done.stderr.lower()
+    assert done.stderr.count("\n") == 2
+
+
+def test_pips_settings_are_handed_on_and_no_password_of_an_index_is_shown(project, tmp_path):
+    asked = []
+
+    class Index(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.path, self.headers["Authorization"]))
+            self.send_response(200 if self.path != "/simple/six/" else 404)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Index) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"user:s3cr3t@127.0.0.1:{server.server_port}/simple"
+        (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = http://{address}\n")
+        given = {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PIP_NO_CACHE_DIR": "1"}
+        done = run(project, tmp_path, **given)
+        server.shutdown()
+    assert done.returncode == 1
+    assert ("/simple/six/", "Basic dXNlcjpzM2NyM3Q=") in asked
+    logs = "".join(log.read_text() for log in tmp_path.glob("data/*/*.log"))
+    assert "s3cr3t" not in done.stderr + logs
+
+
+def test_a_cache_that_cannot_be_used_costs_a_line_and_no_environment(project, tmp_path, locked):
+    (tmp_path / "file").touch()
+    done = run(project, tmp_path, UV_CACHE_DIR=str(tmp_path / "file/uv"))
+    assert done.stdout.startswith("six 1.17.0"), done.stderr
+    assert [line for line in done.stderr.splitlines() if "cannot be written to" in line]
+    elsewhere = Path("/dev/shm")
+    if elsewhere.is_dir() and elsewhere.stat().st_dev != tmp_path.stat().st_dev:
+        with tempfile.TemporaryDirectory(dir=elsewhere) as cache:
+            (project / "lab/processes/small/Pipfile.lock").write_text(locked + "\n")
+            done = run(project, tmp_path, UV_CACHE_DIR=cache)
+        assert done.stdout.startswith("six 1.17.0"), done.stderr
+        assert [line for line in done.stderr.splitlines() if "is on another file system" in line]
+
+
+def test_pipenv_by_hand_works_beside_it(project, tmp_path):
+    file = wheel(tmp_path, "alone")
+    process = lock_by_hand(project, "one", alone=hashed(file))
+    pipenv = '"$(tools/environments/bootstrap)"'
+    line = f"PATH=$(dirname {pipenv}):$PATH; cd '{process}' && pipenv sync && "
+    line += "pipenv run python -c 'import alone; print(alone.__version__)'"
+    given = {"PIPENV_IGNORE_VIRTUALENVS": "1", "WORKON_HOME": str(tmp_path / "by hand")}
+    done = command(project, tmp_path, line, **only_from(tmp_path), **given)
+    assert done.stdout.splitlines()[-1:] == ["1.0"], done.stdout + done.stderr
+
+
+def test_packages_are_compiled_once_whatever_the_users_setting(project, shared):
+    done = run(project, shared, PYTHONDONTWRITEBYTECODE="1")
+    assert done.returncode == 0, done.stderr
+    assert list(shared.glob("data/virtualenvs/small-*/lib/*/site-packages/__pycache__/six.*.pyc"))
+
+
+# ---- what an environment holds
+
+
+def test_what_was_planted_in_an_environment_is_not_run_by_a_job_that_holds_secrets(
+    project, shared, tmp_path
+):
+    keyed = sealed_bootstrap(project, tmp_path, "of the job")
+    within = tmp_path / "data/virtualenvs"
+    [place] = (shared / "data/virtualenvs").glob("small-*[0-9a-f]/")
+    shutil.copytree(place, within / place.name, symlinks=True)
+    sealing = f"python3.11 -I tools/environments/seal.py write '{within / place.name}'"
+    assert command(project, tmp_path, sealing, **keyed).returncode == 0
+    ran = tmp_path / "ran"
+
+    # What came since is removed.
+    evil = f"import os; os.system('touch \"{ran}\"')\n"
+    for packages in tmp_path.glob("**/site-packages"):
+        (packages / "sitecustomize.py").write_text(evil)
+        (packages / "planted.pth").write_text(evil)
+    dotenv = hashlib.sha256((project / ".env").read_bytes()).hexdigest()[:12]
+    next(within.iterdir()).joinpath(f"variables-{dotenv}").write_text(f'touch "{ran}"\n')
+    done = run(project, tmp_path, **keyed, **NO_NETWORK)
+    assert done.stdout.startswith("six 1.17.0"), done.stderr
+    assert not ran.exists()
+
+    # What is another than was installed is made anew.
+    [python] = within.glob("*/bin/python")
+    python.unlink()
+    write_executable(python, f'#!/bin/sh\ntouch "{ran}"\n')
+    anew = run(project, tmp_path, **keyed)
+    assert anew.stdout == done.stdout, anew.stderr
+    assert not ran.exists()
+    checking = f"python3.11 -I tools/environments/seal.py check '{python.parents[1]}'"
+    assert command(project, tmp_path, checking, **keyed).returncode == 0
+    other = keyed | {"ENVIRONMENTS_KEY": "another"}
+    assert command(project, tmp_path, checking, **other).returncode == 1
+
+
+def wheel(folder, name, version="1.0", requires=()):
+    """A package of one empty module."""
+    module, lines = name.replace("-", "_"), [f"Requires-Dist: {need}" for need in requires]
+    information = f"{module}-{version}.dist-info"
+    file = folder / f"{module}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as archive:
+        for path, text in {
+            f"{module}.py": f'__version__ = "{version}"\n',
+            f"{information}/METADATA": "\n".join(
+                ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *lines, ""]
+            ),
+            f"{information}/WHEEL": "\n".join(
+                ["Wheel-Version: 1.0", "Root-Is-Purelib: true", "Tag: py3-none-any", ""]
+            ),
+            f"{information}/RECORD": "",
+        }.items():
+            archive.writestr(zipfile.ZipInfo(path), text)
+    return file
+
+
+def test_a_python_planted_in_the_bootstraps_place_is_not_run_by_a_job_that_holds_secrets(
+    project, tmp_path
+):
+    file = wheel(tmp_path, "pipenv")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    packages = project / "tools/environments/requirements.txt"
+    packages.write_text(f"pipenv==1.0 --hash=sha256:{digest}\n")
+    given = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PIP_FIND_LINKS": str(tmp_path)}
+    given |= {"ENVIRONMENTS_KEY": "of the job", "PIP_NO_INDEX": "1"}
+    planted = tmp_path / f"cache/bootstrap-{hashlib.sha256(packages.read_bytes()).hexdigest()[:12]}"
+    (planted / "bin").mkdir(parents=True)
+    write_executable(planted / "bin/python", f'#!/bin/sh\ntouch "{tmp_path}/ran"\n')
+    line = '"$(tools/environments/bootstrap)" -c "import pipenv; print(pipenv.__version__)"'
+    done = command(project, tmp_path, line, **given)
+    assert done.stdout == "1.0\n", done.stderr
+    assert not (tmp_path / "ran").exists()
+    again = command(project, tmp_path, line, **given)
+    assert (again.stdout, again.stderr) == ("1.0\n", ""), "what is sealed is used"
+
+
+def test_what_another_user_put_in_an_environments_place_is_not_run(project, shared, tmp_path):
+    if os.geteuid():
+        pytest.skip("only root can give files away")
+    shutil.copytree(shared / "data", tmp_path / "data", symlinks=True)
+    [made] = (tmp_path / "data/virtualenvs").glob("small-*[0-9a-f]/")
+    for path in (made, *made.rglob("*")):
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    done = run(project, tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert "belongs to another user" in line
+    assert "WORKON_HOME" in line
+
+
+def test_the_bootstrap_installs_what_its_hashes_say_and_nothing_else(project, tmp_path):
+    packages = project / "tools/environments/requirements.txt"
+    packages.write_text(f"certifi==2026.10.19.post1 --hash=sha256:{'0' * 64}\n")
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = command(project, tmp_path, "tools/environments/bootstrap", **cache)
+    assert done.returncode == 1
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in done.stderr
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_environment_in_use_is_not_removed(project, tmp_path, shared, locked):
+    shutil.copytree(shared / "data", tmp_path / "data", symlinks=True)
+    [name] = made(tmp_path)
+    held = "exec tools/within lab/processes/small python -c 'print(1, flush=True); input()'"
+    with subprocess.Popen(
+        ["sh", "-c", held],
+        cwd=project,
+        env=environment(tmp_path),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "1\n"
+        lock = project / "lab/processes/small/Pipfile.lock"
+        lock.write_text(locked + "\n")
+        said = command(project, tmp_path, "make clean DAYS=0").stdout
+        assert f"kept {name}: in use by process {process.pid}." in said
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.wait() == 0
+    assert f"removed {name}" in command(project, tmp_path, "make clean DAYS=0").stdout
+    assert list((tmp_path / "data/virtualenvs").iterdir()) == []
+
+
+def test_a_half_made_environment_is_listed_and_removed(project, shared, tmp_path):
+    half = tmp_path / "data/virtualenvs/gone-0123456789ab"
+    half.mkdir(parents=True)
+    half.with_name(f"{half.name}.lock").touch()
+    assert "half made" in command(project, tmp_path, "make list").stdout
+    assert f"removed {half.name}" in command(project, tmp_path, "make clean DAYS=0").stdout
+    assert list(half.parent.iterdir()) == []
 
 
 def test_without_python_3_11_or_git_one_line_says_what_is_missing(project, tmp_path):
@@ -252,12 +832,3 @@ def test_without_python_3_11_or_git_one_line_says_what_is_missing(project, tmp_p
     assert (no_python.returncode, no_python.stderr.count("\n")) == (1, 1)
     assert "Python 3.11 is missing" in no_python.stderr
     assert "apt install" in no_python.stderr
-
-
-def test_the_pipenv_of_the_bootstrap_can_be_called_by_hand(project, tmp_path):
-    home = str(tmp_path / "a cache, ünï¢ode")
-    line = '"$(dirname "$(tools/environments/bootstrap)")/pipenv" --version'
-    done = command(project, tmp_path, line, XDG_CACHE_HOME=home)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("pipenv, version")
-    assert len(list(Path(home).iterdir())) == 1, "what it was made in is still there"

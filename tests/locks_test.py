@@ -239,6 +239,28 @@ def test_a_pipfile_that_names_an_index_is_refused(locks):
     assert locks.texts() == before
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        '{path = "./six"}',
+        '{path = "./six", editable = true}',
+        '{git = "https://git.example/six.git", ref = "main"}',
+        '{file = "https://site.example/six-1.17.0-py3-none-any.whl"}',
+        '{version = "*", index = "site"}',
+    ],
+)
+def test_a_package_from_elsewhere_than_the_index_is_refused_in_a_line(locks, entry):
+    locks.write("two", six="*")
+    file = locks.file("two").with_name("Pipfile")
+    file.write_text(file.read_text().replace('six = "*"', f"six = {entry}"))
+    before = locks.texts()
+    done = locks.run('"$(tools/environments/bootstrap)" -m tools.environments lock')
+    [line] = done.stderr.splitlines()
+    assert line.startswith("lab/processes/two/Pipfile: six comes from a ")
+    assert "only a release on your pip's index has hashes" in line
+    assert locks.texts() == before
+
+
 def test_nothing_is_left_in_the_temporary_folder_nor_running(locks, tmp_path):
     temporary = tmp_path / "temporary"
     temporary.mkdir()

@@ -4,7 +4,8 @@
     lock [--upgrade] [FOLDER...]   resolve what does not fit its Pipfile
     verify                         every lock fits its Pipfile, and all agree
     list                           what there is on this machine
-    clean [DAYS]                   remove those that no lock here names
+    clean [DAYS]                   remove those that no lock here names and nobody uses
+    variables FILE                 what .env says, for tools/within, which keeps it in the file
 
 These are the commands of `python -m tools.environments`. It runs on the interpreter that
 `bootstrap` prints, which has pipenv and rich; `tools/within` calls it for what is missing.
@@ -18,6 +19,7 @@ from lib.errors import UserError
 from tools.environments.environments import Environment, clean, list_made, make
 from tools.environments.locks import folders, verify
 from tools.environments.resolution import lock
+from tools.environments.variables import script
 
 
 def main() -> None:
@@ -33,6 +35,7 @@ def main() -> None:
     commands.add_parser("verify")
     commands.add_parser("list")
     commands.add_parser("clean").add_argument("days", nargs="?", type=float, default=1.0)
+    commands.add_parser("variables").add_argument("file", type=Path)
     given = parser.parse_args()
 
     if given.command == "make":
@@ -43,6 +46,8 @@ def main() -> None:
         verify()
     elif given.command == "list":
         list_made()
+    elif given.command == "variables":
+        sys.stdout.buffer.write(script(given.file).encode())
     else:
         clean(given.days)
 

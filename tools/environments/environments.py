@@ -12,18 +12,26 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
 
 from lib.errors import UserError
 from lib.repository import ROOT
+from tools.environments import seal
+from tools.environments.installer import about_cache, cache_folder, install
 from tools.environments.locks import check_lock, folders, read_lock, relative
-from tools.environments.resolution import pipenv_settings
+
+# A job that holds secrets sets it: then what an environment holds is compared with its seal.
+KEY = os.environ.get("ENVIRONMENTS_KEY", "")
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,20 @@ class Environment:
     @property
     def complete(self) -> bool:
         """Whether it may be used."""
-        return self.ready.exists() and (self.path / "bin" / "python").exists()
+        return self.ready.exists() and self.whole
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that its lock names is in it; UserError where it is another user's."""
+        if not ((self.path / "complete").exists() and (self.path / "bin" / "python").exists()):
+            return False
+        for place in (self.path, self.path / "complete"):
+            if place.stat().st_uid != os.geteuid():
+                raise UserError(
+                    f"{place} belongs to another user, who may have put anything there: remove "
+                    "it, or set WORKON_HOME to a folder of your own."
+                )
+        return not KEY or seal.sealed(self.path, KEY)
 
 
 def environments_folder() -> Path:
@@ -85,16 +106,22 @@ def make(environments: Sequence[Environment]) -> None:
     missing = [environment for environment in environments if not environment.complete]
     # The largest first: then the cores are busy to the end.
     missing.sort(key=lambda environment: -(environment.folder / "Pipfile.lock").stat().st_size)
+    if missing and not KEY:
+        environments_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+        if said := about_cache(environments_folder()):
+            print(said, file=sys.stderr, flush=True)
     terminal = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bars = Progress(*columns, console=terminal, disable=not terminal.is_terminal)
 
     def make_with_bar(environment: Environment) -> None:
-        task = bars.add_task(environment.label, total=packages(environment))
+        task = bars.add_task(environment.label, total=len(wanted(environment)))
         tasks[task] = environment
         started = time.monotonic()
         if not terminal.is_terminal:
-            terminal.print(f"environment {environment.label}: {packages(environment)} packages …")
+            terminal.print(
+                f"environment {environment.label}: {len(wanted(environment))} packages …"
+            )
         make_one(environment)
         bars.remove_task(task)
         terminal.print(
@@ -116,10 +143,10 @@ def make(environments: Sequence[Environment]) -> None:
         raise UserError("\n".join(problems))
 
 
-def packages(environment: Environment) -> int:
-    """How many packages the lock names."""
+def wanted(environment: Environment) -> dict[str, Any]:
+    """The packages that the lock names for it."""
     named = read_lock(environment.folder)
-    return len(named["default"] | named["develop"] if environment.dev else named["default"])
+    return named["develop"] | named["default"] if environment.dev else dict(named["default"])
 
 
 def installed(environment: Environment) -> int:
@@ -130,58 +157,89 @@ def installed(environment: Environment) -> int:
 def make_one(environment: Environment) -> None:
     """Make one environment, alone: whoever comes meanwhile waits and finds it complete."""
     path = environment.path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with Path(f"{path}.lock").open("w") as alone:
-        fcntl.flock(alone, fcntl.LOCK_EX)
-        if not ((path / "complete").exists() and (path / "bin" / "python").exists()):
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with alone(path) as handle:
+        if not environment.whole:
+            if KEY and path.exists():
+                refuse_if_used(path)
             shutil.rmtree(path, ignore_errors=True)
-            install(environment, alone.fileno())
-            (path / "complete").touch()
+            path.mkdir(mode=0o700)
+            install(path, environment.folder, wanted(environment), KEY, handle)
+            shutil.rmtree(path / "tmp", ignore_errors=True)
+            if KEY:
+                # Bytecode that comes later is not sealed, and would be written in each job.
+                python = f"{path}/bin/python", "-I", "-m", "compileall", "-q", "-j0"
+                subprocess.run([*python, f"{path}/lib"], capture_output=True, check=False)
+                seal.write(path, KEY)
+            (path / "complete").write_text("uv\n", encoding="utf-8")
         environment.ready.touch()
 
 
-def install(environment: Environment, handle: int) -> None:
-    """Let pipenv install what the lock names, then byte-compile it on all cores."""
-    log = Path(f"{environment.path}.log")
-    with log.open("w") as output:
-        # The lock is handed down: should this process be killed, pipenv goes on holding it, and
-        # nobody touches the folder that it still writes to.
-        own = {"PIPENV_CUSTOM_VENV_NAME": environment.name, "PIP_NO_COMPILE": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", "pipenv", "sync", *(["--dev"] if environment.dev else [])],
-            cwd=environment.folder,
-            env=os.environ | pipenv_settings(environment.folder) | own,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            pass_fds=[handle],
-            check=False,
-        )
-    if done.returncode:
-        raise UserError(
-            f"The environment {environment.name} could not be made: {first_error(log)} "
-            f"(the whole log: {log}). Check the index that pip is set up with "
-            "(`pip config list`) and PIP_FIND_LINKS in .env."
-        )
-    # Its exit code is not asked for: some packages ship files that do not compile.
-    compileall = f"{environment.path}/bin/python", "-m", "compileall", "-q", "-j0"
-    subprocess.run([*compileall, f"{environment.path}/lib"], capture_output=True, check=False)
+@contextmanager
+def alone(path: Path, *, waiting: bool = True) -> Iterator[int]:
+    """Nobody else makes or removes this environment meanwhile; the file that is locked.
+
+    BlockingIOError where somebody does, and this is not to wait.
+    """
+    while True:
+        with Path(f"{path}.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX if waiting else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                same = os.path.samestat(os.fstat(file.fileno()), Path(file.name).stat())
+            except FileNotFoundError:
+                same = False
+            if same:  # and not one that `make clean` has removed meanwhile
+                yield file.fileno()
+                return
 
 
-def first_error(log: Path) -> str:
-    """What pip said went wrong, in a line."""
-    errors = re.findall(r"^.*\bERROR\b.*$", log.read_text(), re.MULTILINE)
-    return " ".join(errors[0].split()) if errors else "pipenv failed"
+def refuse_if_used(path: Path) -> None:
+    """Raise UserError where a process runs in the environment."""
+    if found := users(path):
+        raise UserError(f"{path.name} is to be replaced and in use by {found}: end that first.")
+
+
+def users(path: Path) -> str:
+    """The processes that run in an environment, in words; an empty string where there is none.
+
+    They have it in their variables or their command, or a library of it in their memory.
+    """
+    name = re.compile(re.escape(os.fsencode(path)) + rb"(?![\w.-])")
+    if Path("/proc/self/environ").exists():
+        told = {place.name: of_process(place) for place in Path("/proc").glob("[0-9]*")}
+    else:  # macOS
+        listed = subprocess.run(
+            ["ps", "-axEww", "-o", "pid=,command="], capture_output=True, check=False
+        )
+        told = {line.split()[0].decode(): line for line in listed.stdout.splitlines() if line}
+    found = [number for number, text in told.items() if name.search(text)]
+    others = sorted(map(int, set(found) - {str(os.getpid())}))
+    return f"process {', '.join(map(str, others))}" if others else ""
+
+
+def of_process(place: Path) -> bytes:
+    """What tells where a process runs; nothing of one that has ended, or is another user's."""
+    text = b""
+    for name in ("environ", "cmdline", "maps"):
+        with suppress(OSError):
+            text += (place / name).read_bytes() + b"\n"
+    return text
 
 
 # ---- list and clean
 
 
 def made() -> dict[Path, float]:
-    """The environments that this module made on this machine, with the time of their last use."""
+    """The environments that this module made on this machine, with the time of their last use.
+
+    Those that are half made as well: their lock is there.
+    """
+    places = environments_folder().glob("*.lock")
+    found = {Path(str(place).removesuffix(".lock")): place for place in sorted(places)}
     return {
-        mark.parent: max(ready.stat().st_mtime for ready in mark.parent.glob("[rc]*"))
-        for mark in sorted(environments_folder().glob("*/complete"))
+        path: max(mark.stat().st_mtime for mark in (lock, *path.glob("ready-*")))
+        for path, lock in found.items()
+        if re.fullmatch(r".+-[0-9a-f]{12}", path.name)
     }
 
 
@@ -195,22 +253,43 @@ def named_here() -> set[Path]:
     }
 
 
-def size(path: Path) -> int:
-    """Bytes that removing the folder frees."""
-    return sum(file.lstat().st_blocks * 512 for file in path.rglob("*"))
+def size(path: Path) -> tuple[int, int]:
+    """Bytes that removing the folder frees, and those of files that others share with it."""
+    own, shared, inside = 0, 0, Counter[int]()
+    files = [file.lstat() for file in path.rglob("*")]
+    inside.update(file.st_ino for file in files)
+    for file in files:
+        bytes_here = file.st_blocks * 512 // inside[file.st_ino]
+        if S_ISDIR(file.st_mode) or file.st_nlink == inside[file.st_ino]:
+            own += bytes_here
+        else:
+            shared += bytes_here
+    return own, shared
 
 
 def list_made() -> None:
-    """Print the environments with their size and last use."""
-    here = named_here()
+    """Print the environments with what they take on disk and their last use."""
+    here, disk = named_here(), 0
     for path, used in made().items():
         age = (time.time() - used) / 86400
         mark = "in use here" if path in here else ""
-        print(f"{path.name:48} {size(path) / 1e6:8.0f} MB   last used {age:5.1f} days ago   {mark}")
+        if not (path / "complete").exists():
+            mark = "half made"
+        own, shared = size(path)
+        disk += own
+        print(
+            f"{path.name:48} {own / 1e6:7.0f} MB of its own {shared / 1e6:7.0f} MB shared   "
+            f"last used {age:5.1f} days ago   {mark}"
+        )
+    cached = sum(size(cache_folder(os.environ)))
+    print(
+        f"{disk / 1e6:.0f} MB of their own on disk, and {cached / 1e6:.0f} MB in uv's cache, which "
+        "holds what they share (`uv cache prune` or removing the folder loses nothing else)."
+    )
 
 
 def clean(days: float) -> None:
-    """Remove what no lock of this clone names and nobody has used for so many days."""
+    """Remove what no lock of this clone names, nobody used for so many days, and nobody uses."""
     here, freed = named_here(), 0
     for path, used in made().items():
         if path in here:
@@ -222,10 +301,22 @@ def clean(days: float) -> None:
                 "perhaps (`make clean DAYS=0` removes it)."
             )
             continue
-        freed += size(path)
-        (path / "complete").unlink()  # first: what is half removed is not used
-        shutil.rmtree(path)
-        for beside in (Path(f"{path}.lock"), Path(f"{path}.log")):
-            beside.unlink(missing_ok=True)
+        try:
+            with alone(path, waiting=False):
+                marks = list(path.glob("ready-*"))
+                for mark in marks:  # first: who starts now waits, and makes it anew
+                    mark.unlink()
+                if who := users(path):
+                    for mark in marks:
+                        mark.touch()
+                    print(f"kept {path.name}: in use by {who}.")
+                    continue
+                freed += size(path)[0]
+                shutil.rmtree(path, ignore_errors=True)
+                for beside in (f"{path}.log", f"{path}.lock"):
+                    Path(beside).unlink(missing_ok=True)
+        except BlockingIOError:
+            print(f"kept {path.name}: it is being made.")
+            continue
         print(f"removed {path.name}")
     print(f"{freed / 1e6:.0f} MB freed.")

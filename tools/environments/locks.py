@@ -9,16 +9,25 @@ import json
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipenv.patched.pip._vendor.packaging.markers import InvalidMarker, Marker
 from pipenv.vendor import plette
 
 from lib.errors import UserError
 from lib.repository import ROOT
 
+NAME = re.compile("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+EXACT = re.compile(r"==[A-Za-z0-9_.+!-]+")
+HASH = re.compile("sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
 SETTINGS = ("pipenv", "requires", "scripts", "source", "build-system")  # no packages in these
+
+# Where a Pipfile may say that a package is. Such code has no hash, and clones whose locks are equal
+# share an environment: one would import what the other's folder holds.
+PLACES = ("path", "file", "git", "hg", "svn", "bzr", "editable", "index")
+ELSEWHERE = "only a release on your pip's index has hashes; put code of your own into lib/"
 
 Lock = Mapping[str, Any]
 Locks = Mapping[Path, Lock]  # by the folder
@@ -55,7 +64,7 @@ def read_pipfile(folder: Path) -> dict[str, Any]:
     """What the folder's Pipfile says; UserError where it cannot be read or names an index."""
     file = folder / "Pipfile"
     try:
-        pipfile = tomllib.loads(file.read_text())
+        pipfile = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{relative(file)} is missing: write it.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -69,6 +78,8 @@ def read_pipfile(folder: Path) -> dict[str, Any]:
         for name, entry in packages.items() if isinstance(packages, dict) else [(table, packages)]:
             if not isinstance(entry, str | dict):
                 raise UserError(f'{relative(file)}: {name} = {entry!r} must be text, such as "*".')
+            if place := next((key for key in PLACES if key in entry and entry != key), ""):
+                raise UserError(f"{relative(file)}: {name} comes from a {place}: {ELSEWHERE}.")
     return pipfile
 
 
@@ -80,7 +91,7 @@ def pipfile_hash(folder: Path) -> str:
     """
     read_pipfile(folder)
     try:
-        with (folder / "Pipfile").open() as file:
+        with (folder / "Pipfile").open(encoding="utf-8") as file:
             return str(plette.Pipfile.load(file).get_hash().value)
     except Exception as error:  # the vendored TOML parser's and plette's own, of many classes
         message = " ".join(str(error).split())
@@ -111,7 +122,7 @@ def read_lock(folder: Path) -> dict[str, Any]:
     """What the folder's Pipfile.lock says, or UserError."""
     file = folder / "Pipfile.lock"
     try:
-        lock: dict[str, Any] = json.loads(file.read_text())
+        lock: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         lock["_meta"]["hash"]["sha256"], lock["_meta"]["sources"]
         lock["default"] | lock["develop"]
     except FileNotFoundError:
@@ -141,6 +152,34 @@ def check_lock(folder: Path) -> None:
         raise UserError(f"{file} no longer fits its Pipfile: run `make lock`.")
     if lock["_meta"]["sources"]:
         raise UserError(f"{file} names an index: run `make lock`.")
+    for name, entry in entries(lock).items():
+        for problem in unsafe(name, entry):
+            raise UserError(f"{file}: {name!r} {problem}: run `make lock`.")
+
+
+def unsafe(name: str, entry: Any) -> Iterator[str]:
+    """Why an installer must not get an entry.
+
+    It would take one without hashes, or from anywhere, and reads each as a line of requirements.
+    """
+    if not NAME.fullmatch(name) or not isinstance(entry, dict):
+        yield "is no package"
+        return
+    if unknown := entry.keys() - {"hashes", "version", "markers", "extras"}:
+        yield f"has {', '.join(map(repr, sorted(unknown)))}, and only a release has hashes"
+    if not EXACT.fullmatch(str(entry.get("version"))):
+        yield f"has no exact version but {entry.get('version')!r}"
+    hashes, extras = entry.get("hashes") or [], entry.get("extras", [])
+    if not hashes:
+        yield "has no hashes"
+    if odd := [value for value in hashes if not HASH.fullmatch(str(value))]:
+        yield f"has {odd[0]!r} for a hash"
+    if not isinstance(extras, list) or not all(NAME.fullmatch(str(extra)) for extra in extras):
+        yield f"has the extras {extras!r}"
+    try:
+        Marker(entry.get("markers", "python_version > '3'"))
+    except (InvalidMarker, TypeError):
+        yield f"has the markers {entry['markers']!r}"
 
 
 # ---- all locks

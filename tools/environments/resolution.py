@@ -23,7 +23,6 @@ from pipenv.patched.pip._vendor.packaging.specifiers import InvalidSpecifier, Sp
 from pipenv.vendor import tomlkit
 
 from lib.errors import UserError
-from lib.repository import ROOT
 from tools.environments.locks import (
     Lock,
     Locks,
@@ -44,6 +43,8 @@ from tools.environments.locks import (
     verify,
     versions,
 )
+from tools.environments.surroundings import for_installers
+from tools.environments.variables import values
 
 SECTIONS = {"packages": "default", "dev-packages": "develop"}  # a lock's names for these groups
 
@@ -84,7 +85,7 @@ def lock(places: Sequence[Path], upgrade: bool = False) -> None:
         settled[folder] = new
     for folder, line in zip(chosen, reports, strict=True):
         text = json.dumps(settled[folder], indent=4, sort_keys=True) + "\n"
-        (folder / "Pipfile.lock").write_text(text)
+        (folder / "Pipfile.lock").write_text(text, encoding="utf-8")
         say(line)
     verify()
 
@@ -244,12 +245,14 @@ def resolve_group(
     """What pipenv makes of one group of packages; RefusedError where there is no solution."""
     parts = {"packages": kept, "wanted": table}
     settings = {name: pipfile[name] for name in ("pipenv", "requires") if name in pipfile}
-    (scratch / "Pipfile").write_text(tomlkit.dumps(parts | settings))
+    (scratch / "Pipfile").write_text(tomlkit.dumps(parts | settings), encoding="utf-8")
     (scratch / "Pipfile.lock").unlink(missing_ok=True)
     output = run_pipenv(scratch, "lock", "--categories", "wanted")
     if not (scratch / "Pipfile.lock").exists():
         raise RefusedError(reason(output))
-    found: dict[str, Any] = json.loads((scratch / "Pipfile.lock").read_text())["wanted"]
+    found: dict[str, Any] = json.loads((scratch / "Pipfile.lock").read_text(encoding="utf-8"))[
+        "wanted"
+    ]
     for entry in found.values():
         entry.pop("index", None)
     return found
@@ -298,7 +301,7 @@ def run_pipenv(scratch: Path, *arguments: str) -> str:
     with subprocess.Popen(
         [sys.executable, "-m", "pipenv", *arguments],
         cwd=scratch,
-        env=os.environ | pipenv_settings(scratch) | own,
+        env=pipenv_settings(scratch) | own,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -314,10 +317,13 @@ def run_pipenv(scratch: Path, *arguments: str) -> str:
 
 
 def pipenv_settings(folder: Path) -> dict[str, str]:
-    """The variables with which pipenv sees a folder's Pipfile, wherever it is called from."""
-    return {
+    """The variables with which pipenv sees a folder's Pipfile, wherever it is called from.
+
+    What `.env` says is among them: pipenv would resolve it with the few that are left here.
+    """
+    return for_installers(os.environ | values()) | {
         "PIPENV_DEFAULT_PYTHON_VERSION": os.path.realpath(sys.executable),
-        "PIPENV_DOTENV_LOCATION": str(ROOT / ".env"),
+        "PIPENV_DONT_LOAD_ENV": "1",
         "PIPENV_IGNORE_VIRTUALENVS": "1",
         "PIPENV_NOSPIN": "1",
         "PIPENV_PIPFILE": str(folder / "Pipfile"),

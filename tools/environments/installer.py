@@ -1,0 +1,198 @@
+"""What a lock names, installed by uv: every file checked by its hash, linked from uv's cache.
+
+uv reads none of pip's settings, so they are handed on as the machine has them: where packages come
+from, certificates, proxies. It has a copy of each file once, and environments share it, as far as
+the file system can.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipenv.patched.pip._internal.configuration import Configuration
+from virtualenv.seed.wheels.embed import get_embed_wheel
+
+from lib.errors import UserError
+from tools.environments.surroundings import for_installers
+from tools.environments.variables import values
+
+UV = Path(sys.prefix) / "bin" / "uv"
+BUILD_TOOLS = Path(__file__).with_name("requirements.txt")
+VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+Settings = Mapping[str, str]  # pip's, by their names there
+
+
+def install(path: Path, folder: Path, packages: Mapping[str, Any], key: str, handle: int) -> None:
+    """Make an environment with these packages of a lock; UserError with the reason in a line.
+
+    Args:
+        path: of the environment, an empty folder.
+        folder: that of the Pipfile: relative addresses are seen from there, as pip sees them.
+        packages: by name, what the lock has of each.
+        key: where one is given, the environment shares no file with others, and takes none from
+            a cache that others may write to.
+        handle: of the lock file. It is handed down: should this process be killed, uv goes on
+            holding it, and nobody touches the folder that it still writes to.
+    """
+    wanted = path / "requirements.txt"
+    wanted.write_text("\n".join(map(requirement, packages, packages.values())), encoding="utf-8")
+    variables = for_installers(os.environ | values())
+    settings = pip_settings(variables)
+    carried = get_embed_wheel("pip", VERSION)  # what a person may call in the environment
+    pip = [carried.path] if carried else []
+    install = ("pip", "install", "--python", path / "bin" / "python", "--no-deps", "--quiet")
+    kept = ("--no-cache", "--link-mode=copy") if key else cache(settings, variables)
+    commands: tuple[tuple[str | Path, ...], ...] = (
+        ("venv", "--quiet", "--allow-existing", "--python", os.path.realpath(sys.executable), path),
+        *((*install, "--offline", wheel) for wheel in pip),
+        (
+            *(*install, "--require-hashes", "--requirement", wanted),
+            *("--build-constraints", BUILD_TOOLS, "--require-build-hashes"),
+            *(("--no-sources", "--no-index") if on(settings, "no-index") else ("--no-sources",)),
+        ),
+    )
+    log = Path(f"{path}.log")
+    log.write_text("", encoding="utf-8")
+    for command in commands:
+        with log.open("a", encoding="utf-8") as output:
+            output.write(f"uv {shlex.join(map(str, command))}\n")
+            output.flush()
+            done = subprocess.run(
+                [UV, "--no-config", "--no-python-downloads", *command, *kept],
+                cwd=folder,
+                env=variables | for_uv(settings, variables) | {"TMPDIR": str(scratch(path))},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=[handle],
+                check=False,
+            )
+        if done.returncode:
+            raise UserError(
+                f"The environment {path.name} could not be made: {reason(log)} (the whole log: "
+                f"{log}). Check the index that pip is set up with (`pip config list`) and "
+                "PIP_FIND_LINKS in .env."
+            )
+
+
+def requirement(name: str, entry: Mapping[str, Any]) -> str:
+    """A package of a lock as a line of requirements."""
+    extras = f"[{','.join(entry['extras'])}]" if entry.get("extras") else ""
+    markers = f" ; {entry['markers']}" if entry.get("markers") else ""
+    hashes = "".join(f" --hash={value}" for value in entry["hashes"])
+    return f"{name}{extras}{entry['version']}{markers}{hashes}"
+
+
+def scratch(path: Path) -> Path:
+    """Where what is left behind goes when the environment is made again."""
+    folder = path / "tmp"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def reason(log: Path) -> str:
+    """What uv said went wrong, in a line."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    error = text.rpartition("error: ")[2].partition("\nhint")[0]
+    return " ".join(error.replace("cause: ", "").split()) or "uv ended without a message"
+
+
+# ---- pip's settings
+
+
+def pip_settings(variables: Settings) -> dict[str, str]:
+    """What pip's files and these variables say, the later ones over the earlier."""
+    configuration = Configuration(isolated=False)
+    configuration.load()
+    files = [found for name, found in configuration.items() if name != ":env:"]
+    settings = {}
+    for section in ("global", "install"):
+        for found in files:
+            for option, value in found.items():
+                if option.startswith(f"{section}.") and value:
+                    settings[option.partition(".")[2]] = value
+    for name, value in variables.items():
+        if name.startswith("PIP_") and value:
+            settings[name.removeprefix("PIP_").lower().replace("_", "-")] = value
+    return settings
+
+
+def on(settings: Settings, name: str) -> bool:
+    """Whether a setting that is yes or no is yes."""
+    return settings.get(name, "").lower() in ("1", "y", "yes", "t", "true", "on")
+
+
+def for_uv(settings: Settings, variables: Settings) -> dict[str, str]:
+    """The same in uv's variables: an address may hold a password, which no command line shows."""
+    found = {"UV_SYSTEM_CERTS": "1", "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
+    found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip has it; hashes keep it safe
+    if not on(settings, "no-index"):
+        found["UV_DEFAULT_INDEX"] = settings.get("index-url", "")
+        found["UV_INDEX"] = " ".join(settings.get("extra-index-url", "").split())
+    found["UV_FIND_LINKS"] = ",".join(settings.get("find-links", "").split())
+    found["UV_INSECURE_HOST"] = " ".join(settings.get("trusted-host", "").split())
+    if settings.get("keyring-provider") in ("subprocess", "import"):
+        found["UV_KEYRING_PROVIDER"] = "subprocess"
+    bundle = settings.get("cert") or next(
+        (
+            variables[name]
+            for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+            if variables.get(name)
+        ),
+        "",
+    )
+    if bundle and Path(bundle).is_dir():
+        found["SSL_CERT_DIR"] = bundle
+    elif bundle:
+        found["SSL_CERT_FILE"] = bundle
+    if certificate := settings.get("client-cert"):
+        found["SSL_CLIENT_CERT"] = certificate
+    if proxy := settings.get("proxy"):
+        found |= {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy}
+    if seconds := settings.get("timeout") or settings.get("default-timeout"):
+        found["UV_HTTP_TIMEOUT"] = str(round(float(seconds)))
+    if retries := settings.get("retries"):
+        found["UV_HTTP_RETRIES"] = retries
+    return {name: value for name, value in found.items() if value}
+
+
+# ---- uv's cache
+
+
+def cache_folder(variables: Settings) -> Path:
+    """Where uv keeps what it has fetched."""
+    caches = variables.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(variables.get("UV_CACHE_DIR") or Path(caches) / "uv")
+
+
+def usable(folder: Path) -> bool:
+    """Whether this folder, which may not be there yet, can be written to."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def cache(settings: Settings, variables: Settings) -> tuple[str, ...]:
+    """The option for uv's cache: none where pip is to have none, or where it cannot be written."""
+    if on(settings, "no-cache-dir") or not usable(cache_folder(variables)):
+        return ("--no-cache",)
+    return ("--link-mode=hardlink",)
+
+
+def about_cache(environments: Path) -> str:
+    """Why environments will share no files, in a line; an empty string where they will."""
+    folder = cache_folder(os.environ)
+    if not usable(folder):
+        return f"uv's cache, {folder}, cannot be written to: packages are fetched and kept anew."
+    place = next(p for p in (folder, *folder.parents) if p.exists())
+    if place.stat().st_dev != environments.stat().st_dev:
+        return (
+            f"uv's cache, {folder}, is on another file system than {environments}: packages are "
+            "copied. UV_CACHE_DIR can name a folder on the same one."
+        )
+    return ""

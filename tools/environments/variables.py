@@ -1,0 +1,112 @@
+"""The variables in `.env`, read as data: by python-dotenv, as pipenv reads them.
+
+Nothing in the file is executed, and it means the same to `pipenv run`, to `tools/within` and to
+what makes environments. `tools/within` has no Python yet, and is to start in milliseconds: it gets
+the file's meaning as a few words of shell, kept under the file's hash in the environment.
+"""
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+
+from pipenv.vendor.dotenv.main import resolve_variables
+from pipenv.vendor.dotenv.parser import parse_stream
+from pipenv.vendor.dotenv.variables import Literal, parse_variables
+
+from lib.errors import UserError
+from lib.repository import ROOT
+
+FILE = ROOT / ".env"
+IDENTIFIER = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+BY_WITHIN = ("PYTHONPATH", "VIRTUAL_ENV")  # tools/within sets them itself
+
+
+def values() -> dict[str, str]:
+    """The value of each variable that `.env` sets, here and now."""
+    resolved = resolve_variables(bindings(), override=True)
+    return {name: value for name, value in resolved.items() if value is not None}
+
+
+def script(file: Path) -> str:
+    """The same for `tools/within`, kept in the file: it puts NAME=VALUE before the command.
+
+    Everything stands in quotes but references to the environment's variables.
+    """
+    text = "\n".join(words()) + "\n"
+    try:
+        new = file.with_name(f"{file.name}.{os.getpid()}")
+        new.write_text(text, encoding="utf-8")
+        new.replace(file)
+    except OSError:  # a read-only environment, a full disk: then it is computed each time
+        pass
+    return text
+
+
+def bindings() -> Iterator[tuple[str, str | None]]:
+    """Names with their values, uninterpolated, in the file's order."""
+    for line, name, value in statements():
+        if name is None:
+            print(unreadable(line), file=sys.stderr)
+        else:
+            yield name, value
+
+
+def statements() -> Iterator[tuple[int, str | None, str | None]]:
+    """Line, name and value of each statement; the name of one that cannot be read is None."""
+    content = FILE.read_bytes() if FILE.is_file() else b""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(f".env, line {line}: it is not UTF-8: save the file as UTF-8.") from None
+    for found in parse_stream(StringIO(text, newline=None)):
+        said = found.original.string
+        blank = len(re.findall(r"\r\n|\n|\r", said[: len(said) - len(said.lstrip())]))
+        line = found.original.line + blank
+        if found.error:
+            yield line, None, None
+        elif found.key is not None:
+            if "\0" in f"{found.key}{found.value}" or "=" in found.key:
+                raise UserError(f".env, line {line}: {found.key!r} cannot be set: remove it.")
+            yield line, found.key, found.value
+
+
+def unreadable(line: int) -> str:
+    """What is said of a statement that python-dotenv cannot read; pipenv leaves it out as well."""
+    return f".env, line {line} cannot be read and is left out: is a quote open there?"
+
+
+def words() -> Iterator[str]:
+    """The lines of the script."""
+    known: dict[str, str] = {}  # each name with its value in the shell's words
+    mentioned: set[str] = set()  # without a value: not set, and empty where it is referred to
+    defaults = 0
+    for line, name, value in statements():
+        if name is None:
+            yield f"echo {shlex.quote(unreadable(line))} >&2"
+            continue
+        parts = []
+        for atom in parse_variables(value or ""):
+            if isinstance(atom, Literal):
+                parts.append(shlex.quote(atom.value))
+            elif atom.name in known:
+                parts.append(known[atom.name])
+            elif IDENTIFIER.fullmatch(atom.name):
+                defaults += 1
+                yield f"_default{defaults}={shlex.quote(atom.default or '')}"
+                parts.append(f'"${{{atom.name}-$_default{defaults}}}"')
+            else:  # no shell can have such a variable
+                parts.append(shlex.quote(atom.default or ""))
+        known[name] = "".join(parts)
+        (mentioned.add if value is None else mentioned.discard)(name)
+    set_here = {name: text for name, text in known.items() if name not in mentioned}
+    path = set_here.pop("PATH", None)
+    pairs = [f"{shlex.quote(n)}={text}" for n, text in set_here.items() if n not in BY_WITHIN]
+    if pairs:
+        yield f'set -- {" ".join(pairs)} "$@"'
+    if path is not None:
+        yield f"PATH={path}"
