@@ -294,12 +294,12 @@ def test_a_milestone_rests_on_committed_results(project):
     assert "Traceback" not in said
 
 
-# ---- the README
+# ---- the chapter on data
 
 
-def test_the_snippets_in_the_readme_run(two_runs):
-    text = (ROOT / "README.md").read_text()
-    (section,) = re.findall(r"### Comparing versions\n(.*?)\n## ", text, re.DOTALL)
+def test_the_snippets_in_the_chapter_on_data_run(two_runs):
+    text = (ROOT / "lab/processes/DATA.md").read_text()
+    section = text.partition("\n## Comparing versions\n")[2].partition("\n## ")[0]
     snippets = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     assert len(snippets) == 3
     said = [

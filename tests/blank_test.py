@@ -151,8 +151,8 @@ def test_an_existing_process_is_never_overwritten(blanked):
 
 def readmes_code():
     """What the README says to write and to type for the wines, in its order."""
-    readme = (ROOT / "README.md").read_text()
-    section = readme.partition("### A pipeline of your own\n")[2].partition("\n## ")[0]
+    chapter = (ROOT / "lab/processes/README.md").read_text()
+    section = chapter.partition("\n## A pipeline of your own\n")[2].partition("\n## ")[0]
     found = re.findall(r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     commands = [text for kind, text in found if kind == "bash"]
     python = [text for kind, text in found if kind == "python"]

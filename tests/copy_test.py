@@ -113,22 +113,36 @@ def test_a_copy_has_nothing_of_the_templates_own_and_its_links_lead_somewhere(te
     assert [name for name in files if name.startswith(OWN) or "TODO" in name] == []
     assert ".gitattributes" not in files
     assert "lab/processes/stages_test.py" in files
-    broken = [
-        f"{name}: {link}"
-        for name in files
-        if name.endswith(".md")
-        for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text_of(project, name))
-        if not ((project.folder / name).parent / link).exists()
-    ]
-    assert broken == []
-    headings = {
-        re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-")
-        for line in text_of(project, "README.md").splitlines()
-        if line.startswith("#")
-    }
-    anchors = re.findall(r"\]\(#([^)]+)\)", text_of(project, "README.md"))
-    assert [anchor for anchor in anchors if anchor not in headings] == []
+    assert broken_links(project.folder, files) == []
     assert "bench" not in project.make("help")
+
+
+def test_the_links_of_the_templates_own_pages_lead_somewhere():
+    listed = Project.at(ROOT).git("ls-files", "--cached", "--others", "--exclude-standard")
+    assert broken_links(ROOT, listed.splitlines()) == []
+
+
+def broken_links(root, files):
+    """The links in Markdown files that lead to no file, or to no heading of one."""
+    pages = {name: (root / name).read_text() for name in files if name.endswith(".md")}
+    links = [
+        (name, *link.partition("#")[::2])
+        for name, text in pages.items()
+        for link in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", text)
+    ]
+    return [
+        f"{name}: {path}#{anchor}"
+        for name, path, anchor in links
+        if not (target := (root / name).parent / path if path else root / name).exists()
+        or (anchor and anchor not in anchors(target.read_text()))
+    ]
+
+
+def anchors(text):
+    """What a page's headings are called in links, as hosting sites make it."""
+    code = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", code.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
 
 
 def text_of(project, name):

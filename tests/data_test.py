@@ -109,9 +109,9 @@ def md5(text):
 
 
 def commands_on_local_datasets(facts):
-    """Everything that the README says to type, with the sandbox's names in the places."""
-    readme = (ROOT / "README.md").read_text()
-    section = readme.partition("\n### Local datasets\n")[2].partition("\n### ")[0]
+    """Everything that the chapter on data says to type, with the sandbox's names in the places."""
+    chapter = (ROOT / "lab/processes/DATA.md").read_text()
+    section = chapter.partition("\n## Local datasets\n")[2].partition("\n## ")[0]
     commands = "".join(re.findall(r"^```bash\n(.*?)^```$", section, re.MULTILINE | re.DOTALL))
     places = {
         "https://<host>": facts["s3"],

@@ -17,7 +17,8 @@ from lib.pipeline import read_pipeline
 from lib.repository import ROOT, GitError, git
 
 KEPT_SECTIONS = Project.model_fields  # of params.yaml
-KEPT_IN_PROCESSES = {"run", "stages_test.py", "README.md", "__pycache__"}
+CHAPTERS = {"README.md", "DATA.md", "PIPELINE.md", "TESTING.md"}
+KEPT_IN_PROCESSES = {"run", "stages_test.py", "__pycache__", *CHAPTERS}
 
 PIPELINE = """\
 # The pipeline: what each stage reads (deps, params) and writes (outs, metrics). DVC runs a stage
