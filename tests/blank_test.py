@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tests.conftest import ROOT, Project
+from tests.copy_test import broken_links
 from tests.rehearsal import Sandbox
 
 pytestmark = pytest.mark.integration
@@ -48,10 +49,16 @@ def test_a_blank_project_runs_and_its_tests_pass(blanked):
 EXAMPLE = "prepare_data|train_dnn|standard_classif|export_models|densenet|breast|malignant"
 
 
-def test_no_word_of_the_example_is_left_in_code_configuration_or_workflows(blanked):
-    prose = (":!*.md", ":!lib", ":!CHANGELOG.md", ":!CONTRIBUTING.md")
+def test_no_word_of_the_example_is_left_but_in_the_templates_pages(blanked):
+    pages = (":!tools/*.md", ":!.github/*.md", ":!README.md", ":!CHANGELOG.md", ":!CONTRIBUTING.md")
     # git grep ends with 1 where it finds nothing.
-    assert blanked.run("git", "grep", "-nE", EXAMPLE, "--", ".", *prose, ok=False) == ""
+    found = blanked.run("git", "grep", "-nE", EXAMPLE, "--", ".", *pages, ":!lib/*.py", ok=False)
+    assert found == ""
+
+
+def test_no_link_of_a_page_leads_to_what_is_gone(blanked):
+    files = blanked.git("ls-files", "--", "*.md", ":!tests").splitlines()
+    assert broken_links(blanked.folder, files) == []
 
 
 def test_what_is_left_of_params_and_gitignore_is_as_it_was(blanked):

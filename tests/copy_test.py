@@ -18,6 +18,7 @@ pytestmark = pytest.mark.integration
 
 ANSWERS = {
     "name": "wine-cellar",
+    "purpose": "Finds out: which wine is \"größer\", and {why}; in one line that is rather long",
     "contact": "@org/wine",
     "bucket": "wine.data",
     "s3_endpoint": "https://s3.example.org:9000",
@@ -104,6 +105,20 @@ def test_copier_and_filling_in_by_hand_give_the_same_tree(template, tmp_path):
         head = project.git("rev-parse", "HEAD")
         assert "Nothing was left to do" in project.make("start")
         assert project.git("rev-parse", "HEAD") == head
+
+
+def test_a_copy_has_a_readme_of_its_own_and_none_of_the_templates(template, tmp_path):
+    project = copied(template, tmp_path / "copy")
+    lines = text_of(project, "README.md").splitlines()
+    assert lines[:5] == [
+        "# wine-cellar",
+        "",
+        f"**Purpose:** {ANSWERS['purpose']}",
+        "",
+        "**Questions:** @org/wine",
+    ]
+    assert "make run" in "\n".join(lines[:30])
+    assert "template" not in "\n".join(lines[:30])
 
 
 def test_a_copy_has_nothing_of_the_templates_own_and_its_links_lead_somewhere(template, tmp_path):
@@ -326,7 +341,7 @@ def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_pa
     folder.mkdir()
     template = Project(folder)
     template.edit("Makefile", "results: ## Show the results", "results: ## Display the results")
-    template.edit("README.md", "## Two commands", "## A command or two")
+    template.edit("PROJECT.md", "## Two commands", "## A command or two")
     template.edit("lib/progress.py", "import logging", "# Older.\nimport logging")
     (folder / "lib/metrics_test.py").unlink()
     template.commit("An older version")
@@ -334,7 +349,7 @@ def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_pa
     project = copied(template, tmp_path / "project")
     project.make("start")
 
-    project.edit("README.md", "# A project template for machine learning", "# The wine cellar")
+    project.edit("README.md", "# wine-cellar", "# The wine cellar")
     project.edit("params.yaml", "lr: 0.001", "lr: 0.005")
     module = "lab/processes/train_dnn_pytorch/densenet.py"
     (project.folder / module).write_text(text_of(project, module) + "# Ours.\n")
@@ -342,7 +357,7 @@ def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_pa
     project.edit("Makefile", "results: ## Display the results", "results: ## Show our results")
     project.commit("Our own")
 
-    for name in ("Makefile", "README.md", "lib/progress.py", "lib/metrics_test.py"):
+    for name in ("Makefile", "PROJECT.md", "lib/progress.py", "lib/metrics_test.py"):
         shutil.copy(ROOT / name, folder / name)
     template.commit("The present version")
     template.git("tag", "v0.2.0")
@@ -388,7 +403,7 @@ def updated(tmp_path_factory):
     project.make("blank")
     project.commit("Without the example")
     project.make("process", "NAME=train_wine")
-    project.edit("README.md", "# A project template for machine learning", "# The wine cellar")
+    project.edit("README.md", "# wine-cellar", "# The wine cellar")
     project.edit("params.yaml", "factor: 2.0", "factor: 3.0")
     project.edit("dvc.yaml", "desc: What train_wine computes, in a line.", "desc: Our own.")
     workflow = ".github/workflows/experiments.yml"
@@ -403,7 +418,7 @@ def updated(tmp_path_factory):
     project.commit("Our own")
     before = tree(project)
 
-    template.edit("README.md", "# A project template for machine learning", "# A better template")
+    template.edit("PROJECT.md", "## Two commands", "## A better text")
     template.edit("params.yaml", "lr: 0.001", "lr: 0.002")
     template.edit("lab/processes/train_dnn_pytorch/densenet.py", "import", "# New.\nimport")
     for name in (

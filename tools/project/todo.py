@@ -18,6 +18,7 @@ from lib.repository import ROOT, ask_git
 
 OPEN, CLOSE = "TODO" + "(", ")"  # in one piece it would be a mark itself
 TEMPLATE_ONLY = "copier.yml"  # where it is, this is the template, or a copy made by hand
+README, ITS_TEXT = "README.md", "PROJECT.md"  # a project's page, and what copier makes it of
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Mark:
     default: str = ""  # what copier proposes
 
     @property
+    def place(self) -> str:
+        """The file that it stands in: of a project's page, its text until `make start` fills it in."""
+        return ITS_TEXT if self.file == README and (ROOT / ITS_TEXT).exists() else self.file
+
+    @property
     def text(self) -> str:
         """The mark as it stands in the template."""
         return f"{OPEN}{self.name}{CLOSE}"
@@ -41,7 +47,7 @@ class Mark:
     def found(self) -> tuple[int, str] | None:
         """The number of its line and the value there; None where there is no such line."""
         before, after = self.line.split("{}")
-        file = ROOT / self.file
+        file = ROOT / self.place
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         for number, line in enumerate(lines, start=1):
             if line.startswith(before) and line.rstrip().endswith(after.rstrip()):
@@ -91,11 +97,12 @@ def problems() -> list[Problem]:
         for name in files()
         for number, line in enumerate(lines_of(ROOT / name), start=1)
         for match in text.findall(line)
+        if name != ITS_TEXT or known[match].place == name  # `make start` fills the others in there
     ]
     for mark in known.values():
         at = mark.found()
         if at and OPEN not in at[1] and not mark.allows(at[1]):
-            left.append(Problem(f"{mark.file}:{at[0]}", mark, at[1]))
+            left.append(Problem(f"{mark.place}:{at[0]}", mark, at[1]))
     return left
 
 
