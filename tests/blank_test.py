@@ -1,4 +1,4 @@
-"""The example goes, the house stays; then a pipeline of one's own, as the README tells it."""
+"""The example goes, the house stays; then a pipeline of one's own, as the pages tell it."""
 
 import json
 import re
@@ -157,10 +157,9 @@ def test_an_existing_process_is_never_overwritten(blanked):
 
 
 def readmes_code():
-    """What the README says to write and to type for the wines, in its order."""
-    chapter = (ROOT / "lab/processes/README.md").read_text()
-    section = chapter.partition("\n## A pipeline of your own\n")[2].partition("\n## ")[0]
-    found = re.findall(r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    """What the page on wines says to write and to type, in its order."""
+    page = (ROOT / "lab/processes/WINE.md").read_text()
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     commands = [text for kind, text in found if kind == "bash"]
     python = [text for kind, text in found if kind == "python"]
     return commands, python
@@ -213,3 +212,18 @@ def test_the_readmes_own_pipeline_comes_to_results_by_tag(blanked):
         assert "train_wine.test.accuracy: 0.9722 -> 0.9888" in message
     finally:
         sandbox.down()
+
+
+def test_the_goal_in_the_chapter_on_goals_is_judged(blanked):
+    chapter = (ROOT / "goals/README.md").read_text()
+    found = re.findall(r"^```(?:python|yaml)\n(.*?)^```$", chapter, re.MULTILINE | re.DOTALL)
+    names = ("goals/results_test.py", "goals/conftest.py", "params.yaml", "goals/params.py")
+    for name, text in zip(names, found, strict=True):
+        with (blanked.folder / name).open("a") as file:
+            file.write(text)
+    said = blanked.run("make", "goals")
+    assert "Accuracy on the test split" in said
+    assert "1 of 1 goals met" in said
+    blanked.run("tools/within", "--dev", ".", "ruff", "check", "goals")
+    blanked.run("tools/within", "--dev", ".", "ruff", "format", "--check", "goals")
+    blanked.run("tools/within", ".", "python", "-m", "lib.params")

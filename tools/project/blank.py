@@ -17,7 +17,7 @@ from lib.pipeline import read_pipeline
 from lib.repository import ROOT, GitError, git
 
 KEPT_SECTIONS = Project.model_fields  # of params.yaml
-CHAPTERS = {"README.md", "DATA.md", "PIPELINE.md", "TESTING.md"}
+CHAPTERS = {"README.md", "DATA.md", "PIPELINE.md", "TESTING.md", "WINE.md"}
 KEPT_IN_PROCESSES = {"run", "stages_test.py", "__pycache__", *CHAPTERS}
 
 PIPELINE = """\
