@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 
 ANSWERS = {
     "name": "wine-cellar",
-    "purpose": "Finds out: which wine is \"größer\", and {why}; in one line that is rather long",
+    "purpose": 'Finds out: which wine is "größer", and {why}; in one line that is rather long',
     "contact": "@org/wine",
     "bucket": "wine.data",
     "s3_endpoint": "https://s3.example.org:9000",

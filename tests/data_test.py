@@ -1,4 +1,4 @@
-"""Adding data, both ways that the chapter on data names, on the platform that `make sandbox` starts.
+"""Adding data, both ways that its chapter names, on the platform that `make sandbox` starts.
 
 A local dataset goes the way of that chapter's own commands. An external database is an SQLite file
 that is no part of the repository; where it is, a job learns from the repository's settings.

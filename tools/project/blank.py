@@ -1,8 +1,8 @@
 """Takes the example out of a project: `make blank`.
 
 Files and folders are removed, the example's sections and lines go from params.yaml and .gitignore,
-what the team's pages say of it goes, and dvc.yaml has no stages any more. git must have all of it: what goes can be brought back with
-`git checkout <commit> -- <path>`.
+what the team's pages say of it goes, and dvc.yaml has no stages any more. git must have all of it:
+what goes can be brought back with `git checkout <commit> -- <path>`.
 """
 
 import re

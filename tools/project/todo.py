@@ -36,7 +36,7 @@ class Mark:
 
     @property
     def place(self) -> str:
-        """The file that it stands in: of a project's page, its text until `make start` fills it in."""
+        """The file that it is in now: README.md's are in its text until `make start`."""
         return ITS_TEXT if self.file == README and (ROOT / ITS_TEXT).exists() else self.file
 
     @property
