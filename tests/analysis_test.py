@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from lib.params import read_yaml
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.integration
@@ -317,6 +318,14 @@ def test_the_snippets_on_the_examples_page_run(two_runs):
     assert re.search(r"decided otherwise: \d+ of 569", said)
 
 
+def test_the_question_to_mlflow_in_its_chapter_is_answered(two_runs):
+    text = (ROOT / "tools/tracking/README.md").read_text()
+    snippet = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    said = run_snippets(two_runs, snippet)
+    assert "train_dnn_pytorch" in said
+    assert "prepare_data" in said
+
+
 def run_snippets(project, *snippets):
     """What Python prints, with names of the example in the places that a reader fills in."""
     code = "\n".join(snippets)
@@ -324,6 +333,7 @@ def run_snippets(project, *snippets):
         ("<tag, branch or commit>", "before"),
         ("<file>", "breast_cancer"),
         ("<process>", "train_dnn_pytorch"),
+        ("<experiment in params.yaml>", read_yaml(ROOT / "params.yaml")["experiment"]),
     ):
         code = code.replace(place, name)
     return project.run("tools/within", "--dev", ".", "python", "-c", code)
