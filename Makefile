@@ -1,9 +1,19 @@
-# Every habit in one word; `make` alone lists them.
+# Every habit in one word; `make` alone lists them in groups.
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
 export PYTHONUTF8 := 1
 export PYTHONIOENCODING := utf-8:replace
-.PHONY: help todo start doctor credentials settings blank process environments setup run results goals compare notebooks milestone test check hooks lock ui runtime-check runtime rehearse serve relog sandbox sandbox-status sandbox-down list clean shell
+
+# Every target, by what it is for.
+GROUPS := Every_day A_new_project_or_clone A_pipeline_of_your_own Reports Trying_a_run_by_tag_here Production Upkeep
+Every_day := run test results goals compare ui shell
+A_new_project_or_clone := doctor todo start credentials settings setup hooks
+A_pipeline_of_your_own := process blank lock
+Reports := notebooks milestone
+Trying_a_run_by_tag_here := sandbox sandbox-status sandbox-down
+Production := runtime rehearse serve runtime-check
+Upkeep := check relog environments list clean
+.PHONY: help $(foreach group,$(GROUPS),$($(group)))
 
 # The arguments of targets. Assigned here, only make's command line can give them, and not an
 # environment that happens to have one of these names (WSL exports NAME).
@@ -20,8 +30,8 @@ GOALS = $(dir $(wildcard goals/Pipfile))
 ENVIRONMENTS = python=$$(tools/environments/bootstrap) && PYTHONPATH=. "$$python" -m tools.environments
 
 help: ## List what there is to make
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target does; do \
-		printf '  make %-14s %s\n' "$$target" "$$does"; done
+	@$(foreach group,$(GROUPS),printf '\n%s\n' '$(subst _, ,$(group))';$(foreach target,$($(group)), \
+		printf '  make %-14s  %s\n' $(target) "$$(sed -n 's/^$(target):.*## //p' $(MAKEFILE_LIST))";))
 
 todo: ## List what a project must say about itself and has not yet
 	@$(PROJECT).todo

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from lib.params import read_yaml
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.integration
@@ -320,25 +321,45 @@ def test_a_milestone_rests_on_committed_results(project):
     assert "Traceback" not in said
 
 
-# ---- the README
+# ---- the chapter on data
 
 
-def test_the_snippets_in_the_readme_run(two_runs):
-    text = (ROOT / "README.md").read_text()
-    (section,) = re.findall(r"### Comparing versions\n(.*?)\n## ", text, re.DOTALL)
+def test_the_snippets_in_the_chapter_on_data_run(two_runs):
+    text = (ROOT / "lab/processes/DATA.md").read_text()
+    section = text.partition("\n## Comparing versions\n")[2].partition("\n## ")[0]
     snippets = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    assert len(snippets) == 3
-    said = [
-        two_runs.run(
-            "tools/within",
-            "--dev",
-            ".",
-            "python",
-            "-c",
-            snippet.replace("<tag, branch or commit>", "before"),
-        )
-        for snippet in snippets
-    ]
-    assert "mean area" in said[0]
-    assert said[1].startswith("0.001\n")
-    assert re.search(r"decided otherwise: \d+ of 569", said[2])
+    assert len(snippets) == 2
+    frames, values = (run_snippets(two_runs, snippet) for snippet in snippets)
+    assert "mean area" in frames
+    assert "'lr': 0.001" in values
+    assert "'accuracy': 0." in values
+
+
+def test_the_snippets_on_the_examples_page_run(two_runs):
+    text = (ROOT / "lab/processes/EXAMPLE.md").read_text()
+    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(snippets) == 4
+    said = run_snippets(two_runs, *snippets)
+    assert "['benign', 'malignant']" in said
+    assert re.search(r"decided otherwise: \d+ of 569", said)
+
+
+def test_the_question_to_mlflow_in_its_chapter_is_answered(two_runs):
+    text = (ROOT / "tools/tracking/README.md").read_text()
+    snippet = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    said = run_snippets(two_runs, snippet)
+    assert "train_dnn_pytorch" in said
+    assert "prepare_data" in said
+
+
+def run_snippets(project, *snippets):
+    """What Python prints, with names of the example in the places that a reader fills in."""
+    code = "\n".join(snippets)
+    for place, name in (
+        ("<tag, branch or commit>", "before"),
+        ("<file>", "breast_cancer"),
+        ("<process>", "train_dnn_pytorch"),
+        ("<experiment in params.yaml>", read_yaml(ROOT / "params.yaml")["experiment"]),
+    ):
+        code = code.replace(place, name)
+    return project.run("tools/within", "--dev", ".", "python", "-c", code)

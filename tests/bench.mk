@@ -1,3 +1,4 @@
+Upkeep += bench
 .PHONY: bench
-bench: setup ## Measure the speeds that the README states
+bench: setup ## Measure the speeds that tests/README.md states
 	@tools/within --dev . python -m tests.bench

@@ -1,4 +1,4 @@
-"""The speeds that the README states, each beside what it is held against, in one run.
+"""The speeds that tests/README.md states, each beside what it is held against, in one run.
 
     tools/within --dev . python -m tests.bench [--quick] [--repeat N] [--only NAME...] [--json FILE]
 

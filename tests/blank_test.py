@@ -1,4 +1,4 @@
-"""The example goes, the house stays; then a pipeline of one's own, as the README tells it."""
+"""The example goes, the house stays; then a pipeline of one's own, as the pages tell it."""
 
 import json
 import re
@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tests.conftest import ROOT, Project
+from tests.copy_test import broken_links
 from tests.rehearsal import Sandbox
 
 pytestmark = pytest.mark.integration
@@ -48,10 +49,17 @@ def test_a_blank_project_runs_and_its_tests_pass(blanked):
 EXAMPLE = "prepare_data|train_dnn|standard_classif|export_models|densenet|breast|malignant"
 
 
-def test_no_word_of_the_example_is_left_in_code_configuration_or_workflows(blanked):
-    prose = (":!*.md", ":!lib", ":!CHANGELOG.md", ":!CONTRIBUTING.md")
+def test_no_word_of_the_example_is_left_but_in_the_templates_pages(blanked):
+    pages = (":!tools/*.md", ":!.github/*.md", ":!README.md", ":!CHANGELOG.md", ":!CONTRIBUTING.md")
     # git grep ends with 1 where it finds nothing.
-    assert blanked.run("git", "grep", "-nE", EXAMPLE, "--", ".", *prose, ok=False) == ""
+    found = blanked.run("git", "grep", "-nE", EXAMPLE, "--", ".", *pages, ":!lib/*.py", ok=False)
+    assert found == ""
+
+
+def test_no_link_of_a_page_leads_to_what_is_gone(blanked):
+    files = blanked.git("ls-files", "--", "*.md").splitlines()
+    files = [name for name in files if name not in ("README.md", "CONTRIBUTING.md")]  # no project's
+    assert broken_links(blanked.folder, files) == []
 
 
 def test_what_is_left_of_params_and_gitignore_is_as_it_was(blanked):
@@ -150,10 +158,9 @@ def test_an_existing_process_is_never_overwritten(blanked):
 
 
 def readmes_code():
-    """What the README says to write and to type for the wines, in its order."""
-    readme = (ROOT / "README.md").read_text()
-    section = readme.partition("### A pipeline of your own\n")[2].partition("\n## ")[0]
-    found = re.findall(r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    """What the page on wines says to write and to type, in its order."""
+    page = (ROOT / "lab/processes/WINE.md").read_text()
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     commands = [text for kind, text in found if kind == "bash"]
     python = [text for kind, text in found if kind == "python"]
     return commands, python
@@ -206,3 +213,18 @@ def test_the_readmes_own_pipeline_comes_to_results_by_tag(blanked):
         assert "train_wine.test.accuracy: 0.9722 -> 0.9888" in message
     finally:
         sandbox.down()
+
+
+def test_the_goal_in_the_chapter_on_goals_is_judged(blanked):
+    chapter = (ROOT / "goals/README.md").read_text()
+    found = re.findall(r"^```(?:python|yaml)\n(.*?)^```$", chapter, re.MULTILINE | re.DOTALL)
+    names = ("goals/results_test.py", "goals/conftest.py", "params.yaml", "goals/params.py")
+    for name, text in zip(names, found, strict=True):
+        with (blanked.folder / name).open("a") as file:
+            file.write(text)
+    said = blanked.run("make", "goals")
+    assert "Accuracy on the test split" in said
+    assert "1 of 1 goals met" in said
+    blanked.run("tools/within", "--dev", ".", "ruff", "check", "goals")
+    blanked.run("tools/within", "--dev", ".", "ruff", "format", "--check", "goals")
+    blanked.run("tools/within", ".", "python", "-m", "lib.params")

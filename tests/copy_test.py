@@ -21,6 +21,7 @@ pytestmark = pytest.mark.integration
 
 ANSWERS = {
     "name": "wine-cellar",
+    "purpose": 'Finds out: which wine is "größer", and {why}; in one line that is rather long',
     "contact": "@org/wine",
     "bucket": "wine.data",
     "s3_endpoint": "https://s3.example.org:9000",
@@ -109,6 +110,20 @@ def test_copier_and_filling_in_by_hand_give_the_same_tree(template, tmp_path):
         assert project.git("rev-parse", "HEAD") == head
 
 
+def test_a_copy_has_a_readme_of_its_own_and_none_of_the_templates(template, tmp_path):
+    project = copied(template, tmp_path / "copy")
+    lines = text_of(project, "README.md").splitlines()
+    assert lines[:5] == [
+        "# wine-cellar",
+        "",
+        f"**Purpose:** {ANSWERS['purpose']}",
+        "",
+        "**Questions:** @org/wine",
+    ]
+    assert "make run" in "\n".join(lines[:30])
+    assert "template" not in "\n".join(lines[:30])
+
+
 def test_a_copy_has_nothing_of_the_templates_own_and_its_links_lead_somewhere(template, tmp_path):
     project = copied(template, tmp_path / "copy")
     project.make("start")
@@ -116,22 +131,36 @@ def test_a_copy_has_nothing_of_the_templates_own_and_its_links_lead_somewhere(te
     assert [name for name in files if name.startswith(OWN) or "TODO" in name] == []
     assert ".gitattributes" not in files
     assert "lab/processes/stages_test.py" in files
-    broken = [
-        f"{name}: {link}"
-        for name in files
-        if name.endswith(".md")
-        for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text_of(project, name))
-        if not ((project.folder / name).parent / link).exists()
-    ]
-    assert broken == []
-    headings = {
-        re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-")
-        for line in text_of(project, "README.md").splitlines()
-        if line.startswith("#")
-    }
-    anchors = re.findall(r"\]\(#([^)]+)\)", text_of(project, "README.md"))
-    assert [anchor for anchor in anchors if anchor not in headings] == []
+    assert broken_links(project.folder, files) == []
     assert "bench" not in project.make("help")
+
+
+def test_the_links_of_the_templates_own_pages_lead_somewhere():
+    listed = Project.at(ROOT).git("ls-files", "--cached", "--others", "--exclude-standard")
+    assert broken_links(ROOT, listed.splitlines()) == []
+
+
+def broken_links(root, files):
+    """The links in Markdown files that lead to no file, or to no heading of one."""
+    pages = {name: (root / name).read_text() for name in files if name.endswith(".md")}
+    links = [
+        (name, *link.partition("#")[::2])
+        for name, text in pages.items()
+        for link in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", text)
+    ]
+    return [
+        f"{name}: {path}#{anchor}"
+        for name, path, anchor in links
+        if not (target := (root / name).parent / path if path else root / name).exists()
+        or (anchor and anchor not in anchors(target.read_text()))
+    ]
+
+
+def anchors(text):
+    """What a page's headings are called in links, as hosting sites make it."""
+    code = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", code.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
 
 
 def text_of(project, name):
@@ -430,7 +459,7 @@ def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_pa
     folder.mkdir()
     template = Project(folder)
     template.edit("Makefile", "results: ## Show the results", "results: ## Display the results")
-    template.edit("README.md", "## Two commands", "## A command or two")
+    template.edit("PROJECT.md", "## Two commands", "## A command or two")
     template.edit("lib/progress.py", "import logging", "# Older.\nimport logging")
     (folder / "lib/metrics_test.py").unlink()
     template.commit("An older version")
@@ -438,7 +467,7 @@ def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_pa
     project = copied(template, tmp_path / "project")
     project.make("start")
 
-    project.edit("README.md", "# A project template for machine learning", "# The wine cellar")
+    project.edit("README.md", "# wine-cellar", "# The wine cellar")
     project.edit("params.yaml", "lr: 0.001", "lr: 0.005")
     module = "lab/processes/train_dnn_pytorch/densenet.py"
     (project.folder / module).write_text(text_of(project, module) + "# Ours.\n")
@@ -446,7 +475,7 @@ def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_pa
     project.edit("Makefile", "results: ## Display the results", "results: ## Show our results")
     project.commit("Our own")
 
-    for name in ("Makefile", "README.md", "lib/progress.py", "lib/metrics_test.py"):
+    for name in ("Makefile", "PROJECT.md", "lib/progress.py", "lib/metrics_test.py"):
         shutil.copy(ROOT / name, folder / name)
     template.commit("The present version")
     template.git("tag", "v0.2.0")
@@ -492,7 +521,7 @@ def updated(tmp_path_factory):
     project.make("blank")
     project.commit("Without the example")
     project.make("process", "NAME=train_wine")
-    project.edit("README.md", "# A project template for machine learning", "# The wine cellar")
+    project.edit("README.md", "# wine-cellar", "# The wine cellar")
     project.edit("params.yaml", "factor: 2.0", "factor: 3.0")
     project.edit("dvc.yaml", "desc: What train_wine computes, in a line.", "desc: Our own.")
     workflow = ".github/workflows/experiments.yml"
@@ -507,7 +536,7 @@ def updated(tmp_path_factory):
     project.commit("Our own")
     before = tree(project)
 
-    template.edit("README.md", "# A project template for machine learning", "# A better template")
+    template.edit("PROJECT.md", "## Two commands", "## A better text")
     template.edit("params.yaml", "lr: 0.001", "lr: 0.002")
     template.edit("lab/processes/train_dnn_pytorch/densenet.py", "import", "# New.\nimport")
     for name in (

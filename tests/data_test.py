@@ -1,6 +1,6 @@
-"""Adding data, both ways that the README names, on the platform that `make sandbox` starts.
+"""Adding data, both ways that its chapter names, on the platform that `make sandbox` starts.
 
-A local dataset goes the way of the README's own commands. An external database is an SQLite file
+A local dataset goes the way of that chapter's own commands. An external database is an SQLite file
 that is no part of the repository; where it is, a job learns from the repository's settings.
 """
 
@@ -109,9 +109,9 @@ def md5(text):
 
 
 def commands_on_local_datasets(facts):
-    """Everything that the README says to type, with the sandbox's names in the places."""
-    readme = (ROOT / "README.md").read_text()
-    section = readme.partition("\n### Local datasets\n")[2].partition("\n### ")[0]
+    """Everything that the chapter on data says to type, with the sandbox's names in the places."""
+    chapter = (ROOT / "lab/processes/DATA.md").read_text()
+    section = chapter.partition("\n## Local datasets\n")[2].partition("\n## ")[0]
     commands = "".join(re.findall(r"^```bash\n(.*?)^```$", section, re.MULTILINE | re.DOTALL))
     places = {
         "https://<host>": facts["s3"],
@@ -215,7 +215,7 @@ def test_a_changed_row_of_a_database_makes_a_new_version_and_nothing_makes_none(
     pipeline(
         sandbox, QUERY_STAGE + COUNT_STAGE.format(data="patients.csv"), count=COUNT, query=QUERY
     )
-    # As the README says: a secret in the repository's settings, handed on by the workflow.
+    # As the chapter says: a secret in the repository's settings, handed on by the workflow.
     sandbox.project.edit(
         ".github/workflows/experiments.yml",
         "    env:\n      RUN_REF:",

@@ -1,4 +1,6 @@
-"""What make takes its arguments from."""
+"""What make takes its arguments from, and what it lists."""
+
+import re
 
 import pytest
 
@@ -34,3 +36,17 @@ def test_an_argument_counts_on_the_command_line_and_not_in_the_environment(targe
     given = [f"{name}=given-{name}" for name in TARGETS[target]]
     commands = project.run("make", "--dry-run", target, *given, **elsewhere)
     assert all(f"given-{name}" in commands for name in TARGETS[target]), commands
+
+
+def test_make_alone_lists_every_target_once_in_groups_run_and_test_first():
+    listed = Project.at(ROOT).run("make")
+    groups = [group.splitlines() for group in listed.strip().split("\n\n")]
+    assert len(groups) > 3
+    assert all(not title.startswith(" ") for title, *_ in groups)
+    lines = [re.fullmatch(r"  make (\S+) +(\S.*)", line) for _, *rest in groups for line in rest]
+    targets = [line[1] for line in lines if line]
+    assert len(targets) == len(lines), "each with what it does, in a line"
+    assert targets[:2] == ["run", "test"]
+    files = [ROOT / "Makefile", *(ROOT / "tests").glob("*.mk")]
+    documented = re.findall(r"(?m)^([a-z-]+):.*## ", "".join(file.read_text() for file in files))
+    assert sorted(targets) == sorted(set(documented) - {"help"})

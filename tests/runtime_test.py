@@ -194,6 +194,16 @@ def test_the_example_answers_as_its_model_does_in_python(trained):
     assert re.search(r"=+ 10 passed in ", said), said
 
 
+def test_the_snippet_on_the_page_about_production_asks_the_runtime(trained):
+    if not list((trained.folder / "build").glob("cancer-*.krt")):
+        trained.run("make", "runtime", "VERSION=v1")
+    (snippet,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "runtimes/README.md").read_text(), re.DOTALL
+    )
+    said = trained.run("tools/within", "tools/krt", "python", "-c", snippet)
+    assert "probabilities" in said
+
+
 def test_a_second_runtime_is_added_by_copying_a_folder_and_can_do_what_the_engine_can(project):
     add_echo(project)
     assert "say which runtime, with NAME=" in project.run("make", "runtime", ok=False)

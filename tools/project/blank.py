@@ -1,8 +1,8 @@
 """Takes the example out of a project: `make blank`.
 
 Files and folders are removed, the example's sections and lines go from params.yaml and .gitignore,
-and dvc.yaml has no stages any more. git must have all of it: what goes can be brought back with
-`git checkout <commit> -- <path>`.
+what the team's pages say of it goes, and dvc.yaml has no stages any more. git must have all of it:
+what goes can be brought back with `git checkout <commit> -- <path>`.
 """
 
 import re
@@ -18,7 +18,8 @@ from lib.pipeline import read_pipeline
 from lib.repository import ROOT, GitError, git, uncommitted
 
 KEPT_SECTIONS = Project.model_fields  # of params.yaml
-KEPT_IN_PROCESSES = {"run", "stages_test.py", "README.md", "__pycache__"}
+CHAPTERS = {"README.md", "DATA.md", "PIPELINE.md", "TESTING.md", "WINE.md"}
+KEPT_IN_PROCESSES = {"run", "stages_test.py", "__pycache__", *CHAPTERS}
 
 PIPELINE = """\
 # The pipeline: what each stage reads (deps, params) and writes (outs, metrics). DVC runs a stage
@@ -52,6 +53,19 @@ def without_lines(text: str, gone: Container[str]) -> str:
     return "".join(line for line in text.splitlines(True) if line.rstrip("\r\n") not in gone)
 
 
+def without_passages(text: str) -> str:
+    """A page without what stands between <!-- example --> and <!-- /example -->."""
+    passage = r"(?ms)^<!-- example -->$.*?^<!-- /example -->$\n*"
+    return re.sub(passage, "", text).rstrip("\n") + "\n"
+
+
+def pages() -> list[Path]:
+    """The team's pages in Markdown that speak of the example."""
+    patterns = ("*.md", "lab/**/*.md", "goals/*.md", "lib/*.md", "runtimes/*.md")
+    found = [path for pattern in patterns for path in ROOT.glob(pattern)]
+    return [path for path in found if "<!-- example -->" in path.read_text(encoding="utf-8")]
+
+
 def blank() -> list[str]:
     """Take the example out; the names of what was removed.
 
@@ -60,13 +74,14 @@ def blank() -> list[str]:
     """
     outs = [out for stage in read_pipeline().stages for out in stage.outs]
     files = example_files()
+    of_it = [page for page in pages() if page not in files]
     pipeline, params, ignored = (ROOT / name for name in ("dvc.yaml", "params.yaml", ".gitignore"))
-    check_that_git_has([*files, pipeline, params, ignored])
+    check_that_git_has([*files, pipeline, params, ignored, *of_it])
     texts = {
         pipeline: PIPELINE,
         params: without_sections(read_text(params), KEPT_SECTIONS),
         ignored: without_lines(read_text(ignored), {f"/{out}" for out in outs}),
-    }
+    } | {page: without_passages(read_text(page)) for page in of_it}
     for file, text in texts.items():
         file.write_text(text, encoding="utf-8")
     for path in (*files, *(ROOT / out for out in outs)):

@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from lib.repository import ROOT, ask_git
-from tools.project.todo import OPEN, TEMPLATE_ONLY, problems, values
+from tools.project.todo import CLOSE, ITS_TEXT, OPEN, README, TEMPLATE_ONLY, problems, values
 
 ANSWERS = ".copier-answers.yml"
 
@@ -26,6 +26,7 @@ def start(template: str) -> list[str]:
     copier = ROOT / TEMPLATE_ONLY
     if copier.exists():
         done += remember(template)
+        done += write_page()
         done += remove(template_files(copier))
     if git("rev-parse", "--git-dir").returncode:
         run("init", "--quiet", "--initial-branch", "main")
@@ -67,6 +68,17 @@ def remember(template: str) -> list[str]:
     text = yaml.safe_dump(answers, indent=4, allow_unicode=True, sort_keys=True)
     (ROOT / ANSWERS).write_text(f"{comment}\n{text}", encoding="utf-8")
     return [f"{ANSWERS}: updates come from {template}"]
+
+
+def write_page() -> list[str]:
+    """Write the project's own README, in place of the template's."""
+    if not (ROOT / ITS_TEXT).exists():
+        return []
+    page = (ROOT / ITS_TEXT).read_text(encoding="utf-8")
+    for name, value in values().items():
+        page = page.replace(f"{OPEN}{name}{CLOSE}", value)
+    (ROOT / README).write_text(page, encoding="utf-8")
+    return [f"{README}: the project's own"]
 
 
 def remove(files: list[Path]) -> list[str]:

@@ -18,6 +18,7 @@ from lib.repository import ROOT, GitError, git_names
 
 OPEN, CLOSE = "TODO" + "(", ")"  # in one piece it would be a mark itself
 TEMPLATE_ONLY = "copier.yml"  # where it is, this is the template, or a copy made by hand
+README, ITS_TEXT = "README.md", "PROJECT.md"  # a project's page, and what copier makes it of
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Mark:
     also: tuple[str, ...] = ()  # files with further such lines
 
     @property
+    def place(self) -> str:
+        """The file that it is in now: README.md's are in its text until `make start`."""
+        return ITS_TEXT if self.file == README and (ROOT / ITS_TEXT).exists() else self.file
+
+    @property
     def text(self) -> str:
         """The mark as it stands in the template."""
         return f"{OPEN}{self.name}{CLOSE}"
@@ -44,7 +50,7 @@ class Mark:
         before, after = self.line.split("{}")
         return [
             (file, number, line.rstrip()[len(before) :].removesuffix(after.rstrip()))
-            for file in (self.file, *self.also)
+            for file in (self.place, *self.also)
             for number, line in enumerate(lines_of(ROOT / file), start=1)
             if line.startswith(before) and line.rstrip().endswith(after.rstrip())
         ]
@@ -92,6 +98,7 @@ def problems() -> list[Problem]:
         for name in files()
         for number, line in enumerate(lines_of(ROOT / name), start=1)
         for match in text.findall(line)
+        if name != ITS_TEXT or known[match].place == name  # `make start` fills the others in there
     ]
     for mark in known.values():
         for file, number, value in mark.found():
