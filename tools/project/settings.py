@@ -29,7 +29,13 @@ LOGIN = {
     f"MLFLOW_TRACKING_{name}": (f"MLFLOW_TRACKING_{name}", f"optional: MLflow's {what}")
     for name, what in {"USERNAME": "user", "PASSWORD": "password", "TOKEN": "token"}.items()
 }
-OF_ENVIRONMENT = {"experiments": SECRETS | LOGIN, "releases": SECRETS}
+SEAL = {
+    "ENVIRONMENTS_KEY": (
+        "ENVIRONMENTS_KEY",
+        "optional: long random text, with which runs use only environments that are as installed",
+    )
+}
+OF_ENVIRONMENT = {"experiments": SECRETS | LOGIN | SEAL, "releases": SECRETS | SEAL}
 VARIABLES = {
     "MLFLOW_URL": "optional: another MLflow server than the workflow names",
     "MLFLOW_S3_ENDPOINT_URL": "optional: another S3 server than .dvc/config names",
