@@ -217,7 +217,7 @@ KEPT |= {"PYTHON", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_
 KEPT |= {"LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"}
 KEPT |= {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"}
 KEPT |= {"AWS_CA_BUNDLE", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"}
-KEPT_PREFIXES = ("LC_", "XDG_", "PIP_")
+KEPT_PREFIXES = ("LC_", "XDG_", "PIP_", "UV_")
 
 
 def environment() -> dict[str, str]:
