@@ -78,7 +78,8 @@ FILES = list((ROOT / "tools/environments").iterdir())
 
 def copy_project(folder):
     environments = [f"tools/environments/{file.name}" for file in FILES if file.is_file()]
-    scripts = ["lib/errors.py", "lib/repository.py", "tools/within", "tools/run"]
+    scripts = [f"lib/{name}.py" for name in ("errors", "repository", "text")]
+    scripts += ["tools/within", "tools/run"]
     for script in (*environments, *scripts, "lab/processes/run", ".env", "Makefile"):
         (folder / script).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / script, folder / script)
@@ -338,7 +339,8 @@ def test_dotenv_has_one_meaning_which_is_pipenvs_and_none_of_it_is_executed(proj
     assert ours.pop("PYTHONPATH") == str(project)
     # What differs by nature: the environment itself, and what a shell or pipenv's Python sets.
     own = {"PYTHONPATH", "VIRTUAL_ENV", "XDG_DATA_HOME", "_", "SHLVL", "PWD", "OLDPWD"}
-    own |= {"PYTHONDONTWRITEBYTECODE"}
+    own |= {"PYTHONDONTWRITEBYTECODE", "PYTHONUTF8", "PYTHONIOENCODING", "no_proxy", "NO_PROXY"}
+    own |= {"SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"}
     assert {k: v for k, v in ours.items() if k not in own} == {
         k: v for k, v in theirs.items() if k not in own
     }

@@ -60,10 +60,8 @@ def test_afterwards_git_is_clean_and_only_the_query_wants_to_run(finished):
 
 def test_a_second_run_only_asks_for_the_data_and_says_nothing_differs(project):
     before = locked(project)
-    started = time.monotonic()
     said = project.run("make", "run")
     assert stages_run(said) == ["prepare_data"]
-    assert time.monotonic() - started < 20
     assert locked(project) == before
     assert project.git("status", "--porcelain") == ""
     assert "differ" not in said
