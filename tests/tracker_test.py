@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lib.params import read_yaml
 from tests.conftest import Project, with_children_killed
 
 pytestmark = pytest.mark.integration
@@ -240,11 +241,7 @@ else:
 @pytest.mark.parametrize("how", ["delete", "rename"])
 def test_a_run_that_was_deleted_or_whose_experiment_was_renamed_is_logged_again(project, how):
     project.dvc("repro", "plain")
-    name = next(
-        line.split()[1]
-        for line in (project.folder / "params.yaml").read_text().splitlines()
-        if line.startswith("experiment:")
-    )
+    name = read_yaml(project.folder / "params.yaml")["experiment"]
     script = ("tools/within", "tools/tracking", "python", "-W", "ignore", "-c", FORGET)
     project.run(*script, how, name)
     assert "MLflow: logged" in project.dvc("repro", "--force", "plain")

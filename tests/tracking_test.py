@@ -205,13 +205,7 @@ def test_what_a_server_missed_is_logged_when_it_is_back_and_only_once(
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     project.edit("params.yaml", "epochs: 120", "epochs: 3")
-    for name in (
-        "prepare_data",
-        "train_standard_classifiers",
-        "train_dnn_pytorch",
-        "export_models",
-    ):
-        project.run("lab/processes/run", name, MLFLOW_URL=address)
+    project.dvc("repro", MLFLOW_URL=address)
     assert "MLflow" in project.run("make", "relog", ok=False, MLFLOW_URL=address)
     with mlflow_server(tmp_path, port, environment):
         assert project.run("make", "relog", MLFLOW_URL=address).count("MLflow: logged") == 4
