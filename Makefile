@@ -54,8 +54,8 @@ blank: ## Take the example out of a project (git must have it)
 process: ## Add a process to the pipeline (NAME=train_model AFTER=prepare_wine)
 	@tools/within --dev . python -m tools.project.process "$(NAME)" "$(AFTER)"
 
-environments: ## Make the environments that a run needs
-	@$(ENVIRONMENTS) make . tools/tracking $(PROCESSES) $(GOALS)
+environments: ## Make the environments that a run needs (FOLDERS=…: those of these, too)
+	@$(ENVIRONMENTS) make . tools/tracking $(PROCESSES) $(GOALS) $(FOLDERS)
 
 setup: environments ## Make every environment, and .venv for the editor
 	@$(ENVIRONMENTS) make --dev .

@@ -94,7 +94,7 @@ def write_csv(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> None:
 def read_csv(path: Path | str) -> list[dict[str, str]]:
     """The rows of a CSV file, every value as it is written there."""
     try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV in UTF-8: {error}.") from None

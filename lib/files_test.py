@@ -68,6 +68,11 @@ def test_a_csv_gives_back_every_digit(tmp_path):
     assert rows[0]["name"] == 'ä,"b"'
 
 
+def test_a_csv_that_a_spreadsheet_has_saved_has_the_names_of_its_columns(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfa,b\r\n1,2\r\n")
+    assert read_columns(tmp_path / "a.csv", ["a", "b"]) == [[1.0, 2.0]]
+
+
 def test_json_refuses_what_json_cannot_say_and_keeps_the_old_file(tmp_path):
     write_json(tmp_path / "a.json", {"b": 1})
     with pytest.raises(ValueError, match="JSON"):

@@ -23,10 +23,8 @@ def locked(path: Path | str, root: Path | str = "") -> Path:
         return file
     for stage in (read_yaml(lock, aliases=True).get("stages") or {}).values():
         for out in stage.get("outs", []):
-            if (
-                Path(path).is_relative_to(out["path"])
-                and md5(Path(root, out["path"])) == out["md5"]
-            ):
+            inside = Path(path).is_relative_to(out["path"])
+            if inside and md5(Path(root, out["path"])) == out["md5"]:
                 return file
     raise UserError(
         f"{path} is not what {LOCK} names, and to load it would run its code: `make run` writes "
@@ -37,14 +35,12 @@ def locked(path: Path | str, root: Path | str = "") -> Path:
 def md5(out: Path) -> str:
     """As DVC notes it: of a file its own, of a folder that of its listing."""
     if not out.is_dir():
-        return of(out.read_bytes()) if out.is_file() else ""
-    files = sorted((file.relative_to(out).as_posix(), file) for file in out.rglob("*"))
-    listing = [
-        {"md5": of(file.read_bytes()), "relpath": name} for name, file in files if file.is_file()
-    ]
-    return of(json.dumps(listing, sort_keys=True).encode()) + ".dir"
+        return digest(out.read_bytes()) if out.is_file() else ""
+    files = sorted((f.relative_to(out).as_posix(), f) for f in out.rglob("*") if f.is_file())
+    listing = [{"md5": digest(file.read_bytes()), "relpath": name} for name, file in files]
+    return digest(json.dumps(listing, sort_keys=True).encode()) + ".dir"
 
 
-def of(content: bytes) -> str:
-    """The checksum of bytes."""
+def digest(content: bytes) -> str:
+    """The md5 of bytes."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()

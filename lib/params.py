@@ -116,11 +116,22 @@ def parse_yaml(text: str, *, aliases: bool = False) -> Any:
         return YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
         # The last four are what dates that are none and tags (!!int '', !!bool maybe) end in.
-        mark = getattr(error, "problem_mark", None)
-        line_of_it = f"line {mark.line + 1}: " if mark else ""
-        why = printable(getattr(error, "problem", None) or " ".join(str(error).split()))
+        why = line_of(error) or f" ({' '.join(str(error).split())})"
         marks = " A merge left marks in it." if "\n<<<<<<< " in f"\n{text}" else ""
-        raise YamlTextError(f"is not YAML ({line_of_it}{why}).{marks}") from None
+        raise YamlTextError(f"is not YAML{printable(why)}.{marks}") from None
+
+
+def line_of(error: BaseException) -> str:
+    """What a YAML parser could not read, with its line, in brackets; empty of another error.
+
+    DVC keeps the parser's own error in what it raises instead.
+    """
+    found: Any = getattr(error, "exc", error)
+    while found:
+        if mark := getattr(found, "problem_mark", None):
+            return f" (line {mark.line + 1}: {found.problem})"
+        found = found.__cause__
+    return ""
 
 
 def check_params(content: Any, model: type[Model], source: str = FILE) -> Model:
@@ -153,6 +164,7 @@ def describe(problem: Any, model: type[BaseModel]) -> str:
 
 def printable(text: str) -> str:
     """Text whose control characters are shown by their codes: a terminal obeys them."""
+    # Not lib.text.one_line: every stage depends on what this file imports.
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -239,9 +251,10 @@ def model_in(file: Path) -> type[BaseModel]:
     except AttributeError:
         raise ParamsError(f"{file} has no class Params: write what the process reads.") from None
     except Exception as error:  # whatever a file may raise while it is imported
-        may = " It may import lib.params and pydantic alone." * isinstance(error, ImportError)
-        shown = traceback_from(error, file)
-        raise ParamsError(f"{file} cannot be imported.{may}\n{shown}") from None
+        message = f"{file} cannot be imported."
+        if isinstance(error, ImportError):
+            message += " It may import lib.params and pydantic alone."
+        raise ParamsError(f"{message}\n{traceback_from(error, file)}") from None
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise ParamsError(f"{file}: Params must be a class derived from Section.")
     return model

@@ -18,7 +18,7 @@ from dvc.repo import Repo
 from dvc.stage import Stage as DvcStage
 
 from lib.errors import UserError
-from lib.params import FILE, YamlTextError, parse_yaml
+from lib.params import FILE, YamlTextError, line_of, parse_yaml
 from lib.repository import ROOT, files_at
 
 MAIN = "dvc.yaml"
@@ -127,16 +127,6 @@ def open_repo(revision: str = "", root: Path = ROOT) -> Iterator[Repo]:
         # The last three are DVC's own, where a section of dvc.yaml has another form.
         why = " ".join(str(error).split())
         raise UserError(f"DVC cannot read the pipeline: {why}{line_of(error)}") from None
-
-
-def line_of(error: BaseException) -> str:
-    """The line that a YAML parser could not read, in brackets; DVC has it in what it re-raises."""
-    found: Any = getattr(error, "exc", error)
-    while found:
-        if mark := getattr(found, "problem_mark", None):
-            return f" (line {mark.line + 1}: {found.problem})"
-        found = found.__cause__
-    return ""
 
 
 def refuse_aliases(revision: str, root: Path) -> None:

@@ -18,18 +18,16 @@ OF_A_HOOK = """GIT_DIR GIT_WORK_TREE GIT_COMMON_DIR GIT_INDEX_FILE GIT_OBJECT_DI
 OF_A_USER = "GIT_EXTERNAL_DIFF GIT_DIFF_OPTS GIT_GLOB_PATHSPECS GIT_ICASE_PATHSPECS"
 # Messages are looked into, so they are in English; a path is a path, whatever characters it has.
 OURS = {"LC_ALL": "C.UTF-8", "LANGUAGE": "", "GIT_LITERAL_PATHSPECS": "1"}
-# A user's settings change what git prints. These are as they are where nobody has set them.
-SETTINGS = """color.ui=false column.ui=never core.quotePath=false i18n.commitEncoding=UTF-8
+# A user's settings change what git prints, and these are as they are where nobody has set them. No
+# program is run that a clone, a commit or a branch has brought along.
+SETTINGS = f"""core.hooksPath={os.devnull} core.fsmonitor=false
+    color.ui=false column.ui=never core.quotePath=false i18n.commitEncoding=UTF-8
     i18n.logOutputEncoding=UTF-8 log.follow=false log.showSignature=false push.followTags=false
     push.gpgSign=false status.relativePaths=false status.renames=false
     status.showUntrackedFiles=normal submodule.recurse=false trailer.separators=:"""
 
 AT_ONCE = 500  # paths in one command line
 BYTES = ("utf-8", "surrogateescape")  # how Python holds names of any bytes
-
-
-# Whatever a clone, a commit or a branch has brought along, no program of its is run by ours.
-NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}", "-c", "core.fsmonitor=false")
 
 
 class GitError(UserError):
@@ -87,7 +85,7 @@ def run_git(
     inherited = {name: value for name, value in os.environ.items() if name not in unset}
     try:
         return subprocess.run(
-            ["git", *NO_HOOKS, *settings, *arguments],
+            ["git", *settings, *arguments],
             cwd=folder,
             env=inherited | OURS | variables,
             input=stdin.encode(*BYTES),

@@ -5,13 +5,16 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +103,18 @@ class Project:
     def dvc(self, *arguments: str, ok: bool = True, **extra: str) -> str:
         return self.run("tools/within", ".", "dvc", *arguments, ok=ok, **extra)
 
+    def give_pipeline(self, dvc_yaml: str) -> None:
+        """Another pipeline, in place of the example's and its results."""
+        (self.folder / "dvc.yaml").write_text(dvc_yaml)
+        (self.folder / "dvc.lock").unlink()
+        shutil.rmtree(self.folder / "metrics")
+
+    def publish(self) -> None:
+        """A bare origin beside it, which has its branch."""
+        self.git("init", "--quiet", "--bare", "--initial-branch", "work", "../origin")
+        self.git("remote", "add", "origin", "../origin")
+        self.git("push", "--quiet", "origin", "work")
+
     def mypy(self) -> None:
         """Types hold. What `make check` found out of packages is taken over: a minute's work."""
         known = ROOT / ".mypy_cache"
@@ -158,6 +173,49 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def server_that(
+    handle: Callable[[BaseHTTPRequestHandler], None], certificate: Path | None = None
+) -> Iterator[str]:
+    """The address of a server on a free port that gives each request to `handle`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            handle(self)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def answer(status: int, text: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    """For `server_that`: the same answer to each request."""
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        request.rfile.read(int(request.headers.get("Content-Length", 0)))
+        body = text.encode()
+        request.send_response(status)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    return handle
 
 
 @contextmanager

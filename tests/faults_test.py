@@ -5,17 +5,14 @@ full or locked.
 """
 
 import base64
-import contextlib
 import os
 import signal
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import with_children_killed
+from tests.conftest import answer, server_that, with_children_killed
 from tests.rehearsal import rehearsing, results_of
 
 pytestmark = pytest.mark.integration
@@ -28,36 +25,17 @@ def sandbox(tmp_path_factory):
         yield sandbox
 
 
-class Keyed(BaseHTTPRequestHandler):
-    """An MLflow that wants a login."""
-
-    def do_GET(self):
-        known = base64.b64encode(b"a-user:a-pass-word").decode()
-        self.send_response(200 if self.headers["Authorization"] == f"Basic {known}" else 401)
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, *_):
-        """Say nothing."""
-
-
-@contextlib.contextmanager
-def serving(handler):
-    """The address of a server."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+def asking_for_a_login(request):
+    """As an MLflow that wants one."""
+    known = base64.b64encode(b"a-user:a-pass-word").decode()
+    answer(200 if request.headers["Authorization"] == f"Basic {known}" else 401, "{}")(request)
 
 
 def test_secrets_reach_what_needs_them_and_one_that_a_process_prints_is_masked(sandbox):
     sandbox.change()
     login = {"MLFLOW_TRACKING_USERNAME": "a-user", "MLFLOW_TRACKING_PASSWORD": "a-pass-word"}
     with (
-        serving(Keyed) as address,
+        server_that(asking_for_a_login) as address,
         sandbox.settings("variables", MLFLOW_URL=address),
         sandbox.settings("secrets", **login),
     ):
@@ -251,19 +229,6 @@ def test_a_killed_job_is_run_again_and_ends_well(sandbox):
     results_of(sandbox, tag)
 
 
-class Broken(BaseHTTPRequestHandler):
-    """A server that answers everything with 503."""
-
-    def answer(self):
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.send_error(503)
-
-    do_GET = do_POST = answer
-
-    def log_message(self, *_):
-        """Say nothing."""
-
-
 def away(sandbox):
     """MLflow is not there when the run starts."""
     sandbox.kill("mlflow")
@@ -287,7 +252,10 @@ def hanging(sandbox):
 
 def broken(sandbox):
     """What answers in MLflow's place has an error of its own."""
-    with serving(Broken) as address, sandbox.settings("variables", MLFLOW_URL=address):
+    with (
+        server_that(answer(503, "Service Unavailable")) as address,
+        sandbox.settings("variables", MLFLOW_URL=address),
+    ):
         return sandbox.tag()
 
 

@@ -10,6 +10,7 @@ pytestmark = pytest.mark.integration
 
 TARGETS = {
     "start": ["TEMPLATE"],
+    "environments": ["FOLDERS"],
     "settings": ["SET"],
     "process": ["NAME", "AFTER"],
     "run": ["PIPELINE"],

@@ -27,9 +27,7 @@ def original(tmp_path_factory) -> Project:
     folder = tmp_path_factory.mktemp("preflight") / "a projëct"
     folder.mkdir()
     project = Project(folder)
-    (folder / "dvc.yaml").write_text(DVC_YAML)
-    shutil.rmtree(folder / "metrics")
-    (folder / "dvc.lock").unlink()
+    project.give_pipeline(DVC_YAML)
     (folder / ".dvc/config").write_text(
         "[core]\n    remote = here\n['remote \"here\"']\n    url = ../../bucket\n"
     )
@@ -38,9 +36,7 @@ def original(tmp_path_factory) -> Project:
     project.dvc("add", "--quiet", "data/raw/given.csv")
     project.dvc("push", "--quiet")
     project.commit("A pipeline of its own")
-    project.git("init", "--quiet", "--bare", "--initial-branch", "work", "../origin")
-    project.git("remote", "add", "origin", "../origin")
-    project.git("push", "--quiet", "origin", "work")
+    project.publish()
     return project
 
 

@@ -7,7 +7,6 @@ tag to the results, and what goes wrong on it.
 import contextlib
 import json
 import os
-import shutil
 import signal
 import threading
 import time
@@ -220,12 +219,9 @@ def rehearsing(
     process.mkdir()
     (process / "main").write_text(MAIN.format(hold=sandbox.hold))
     (process / "main").chmod(0o755)
-    (folder / "dvc.yaml").write_text(dvc_yaml)
+    sandbox.project.give_pipeline(dvc_yaml)
     rules = (folder / ".gitignore").read_text()
     (folder / ".gitignore").write_text("\n".join([rules, *ignored, "/hold*", ""]))
-    sandbox.git("rm", "-rq", "--cached", "dvc.lock", "metrics")
-    (folder / "dvc.lock").unlink()
-    shutil.rmtree(folder / "metrics")
     sandbox.project.commit("A pipeline of its own")
     sandbox.base = sandbox.git("rev-parse", "HEAD")
     try:

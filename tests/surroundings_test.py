@@ -6,16 +6,12 @@ git's settings, bytes that are no text, odd names, locales, proxies; stages that
 import json
 import os
 import re
-import ssl
 import subprocess
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, with_children_killed
+from tests.conftest import Project, answer, server_that, with_children_killed
 from tools.job.experiment import failure
 
 pytestmark = pytest.mark.integration
@@ -41,14 +37,12 @@ def counted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("surroundings") / "a projëct"
     folder.mkdir()
     project = Project(folder)
-    for file in (*folder.glob("metrics/*"), folder / "dvc.lock"):
-        file.unlink()
+    project.give_pipeline(PIPELINE)
     (folder / "lab/processes/count").mkdir()
     main = folder / "lab/processes/count/main"
     main.write_text(COUNT)
     main.chmod(0o755)
-    (folder / "dvc.yaml").write_text(PIPELINE)
-    (folder / "metrics").mkdir(exist_ok=True)
+    (folder / "metrics").mkdir()
     (folder / "metrics/count.json").write_text('{"rows": 2}\n')
     remote = "[core]\n    remote = here\n['remote \"here\"']\n    url = ../remote\n"
     (folder / ".dvc/config.local").write_text(remote)
@@ -323,33 +317,7 @@ def test_a_page_holds_no_more_than_the_hosting_site_takes(project, tmp_path):
 # ---- proxies, certificates, folders
 
 
-class Answers(BaseHTTPRequestHandler):
-    """What MLflow answers, in as far as it is looked at."""
-
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, *_):
-        """Say nothing."""
-
-
-@contextmanager
-def answering(certificate=None):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    if certificate:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever).start()
-    try:
-        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
+MLFLOW = answer(200, "{}")  # as far as it is looked at
 ASK = """
 import os, requests
 from tools.job.job import ask_mlflow
@@ -365,7 +333,7 @@ def ask(project, **variables):
 @pytest.mark.parametrize("names", ["http_proxy https_proxy", "HTTP_PROXY", "ALL_PROXY all_proxy"])
 def test_what_is_on_this_machine_is_asked_directly_whatever_proxy_is_set(project, names):
     proxies = dict.fromkeys(names.split(), "http://127.0.0.1:9")
-    with answering() as url:
+    with server_that(MLFLOW) as url:
         assert ask(project, MLFLOW_URL=url, no_proxy="", NO_PROXY="a.b", **proxies).startswith(
             "{} {}"
         )
@@ -390,7 +358,7 @@ def test_every_client_trusts_whom_the_users_settings_trust(project, tmp_path, na
     subprocess.run(make, check=True, capture_output=True)
     both = tmp_path / "both.pem"
     both.write_bytes(Path(f"{file}.key").read_bytes() + file.read_bytes())
-    with answering(both) as url:
+    with server_that(MLFLOW, both) as url:
         said = ask(project, MLFLOW_URL=url, **(dict.fromkeys(TRUST, "") | {name: str(file)}))
     assert said.startswith("{} {}")
     assert f"boto3 trusts {file}" in said

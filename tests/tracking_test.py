@@ -1,19 +1,17 @@
 """An MLflow server may be away, slow, unwilling or old: results are complete, and logged later."""
 
 import base64
-import http.server
 import json
 import re
 import socket
 import subprocess
-import threading
 import time
 from contextlib import contextmanager
 
 import pytest
 
 from lib.params import read_yaml
-from tests.conftest import ROOT, Project, free_port, mlflow_server
+from tests.conftest import ROOT, Project, answer, free_port, mlflow_server, server_that
 
 pytestmark = pytest.mark.integration
 
@@ -35,40 +33,6 @@ def prepared(project):
 def untouched(tmp_path_factory):
     """A project that no test changes."""
     return Project(tmp_path_factory.mktemp("untouched"))
-
-
-@contextmanager
-def server_that(handle):
-    """A server on a free port that gives each connection or request to `handle`."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            handle(self)
-
-        do_POST = do_GET
-
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def answer(status, text):
-    def handle(request):
-        body = text.encode()
-        request.send_response(status)
-        request.send_header("Content-Length", str(len(body)))
-        request.end_headers()
-        request.wfile.write(body)
-
-    return handle
 
 
 def results(project):

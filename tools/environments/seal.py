@@ -4,7 +4,7 @@
     ENVIRONMENTS_KEY=... python -I tools/environments/seal.py write FOLDER
 
 A seal lists every file with its mode and its sha256, and is signed with a key that only such jobs
-have. Who has not got the key can change the folder, but not the seal. What came since (bytecode of
+have. Whoever lacks the key can change the folder, but not the seal. What came since (bytecode of
 what was imported, a planted file) is removed; what was changed or is missing breaks the seal. Files
 are read again only where inodes, sizes or times are no longer those of the last time: the change
 time is the system's to set. `bootstrap` calls this before there is any environment: the standard

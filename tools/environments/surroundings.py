@@ -3,7 +3,7 @@
     python -I tools/environments/surroundings.py COMMAND [ARGUMENT...]
 
 Installers run code of others (a package that is built, a plugin of pip's), so they get no secret of
-the caller's (AWS_*, MLFLOW_*, tokens); and nothing of his that changes which Python is meant or
+the caller's (AWS_*, MLFLOW_*, tokens); and nothing that changes which Python is meant or
 where packages go (PYTHON*, PIP_TARGET, PIP_USER). What remains says where things are. `bootstrap`
 calls this before there is any environment: the standard library is all it has.
 """

@@ -83,7 +83,7 @@ def add(found: Contents, entry: Entry) -> None:
 
 
 def bad_name(name: str) -> str:
-    """Why an entry cannot be called so; nothing where it can."""
+    """Why an entry cannot be called so; empty if it can."""
     parts = name.split("/")
     if name.startswith("/") or re.match(r"[A-Za-z]:", name):
         return "is absolute: names are relative to the archive's root."

@@ -86,7 +86,7 @@ def merge(file: Path, settings: dict[str, str], keep: bool) -> None:
 
 
 def read_settings(file: Path) -> dict[str, str]:
-    """A file of settings; nothing where it is missing or broken."""
+    """A file of settings; empty if it is missing or broken."""
     try:
         settings = json.loads(file.read_text())
         return {str(name): str(value) for name, value in settings.items()}

@@ -27,6 +27,7 @@ from ruamel.yaml.error import YAMLError
 
 from lib.errors import UserError
 from lib.repository import ROOT, ask_git, git, git_names
+from lib.text import one_line
 from tools.sandbox.origin import (
     FIND_LINKS,
     SECRETS,
@@ -45,8 +46,6 @@ UNFILLED = "TODO" + "(run_tag)"  # in one piece it would be a mark itself
 NO_COMMIT = "0" * 40
 OF_A_JOB = "SANDBOX_ORIGIN"  # set in jobs: what they push starts nothing, as with GitHub's token
 CHECKOUT, SHELL = Path(__file__).parent / "checkout", Path(__file__).parent / "shell"
-
-NO_HOOKS = ("-c", "core.hooksPath=/dev/null")  # those that a user has for all repositories
 
 SIMPLE = re.compile(r"[A-Za-z0-9/._-]+")
 LINKS = Path("/tmp")
@@ -72,7 +71,7 @@ class Event:
     def label(self) -> str:
         """The ref as people say it."""
         asked = self.payload.get("inputs", {}).get("ref")
-        return printable(str(asked or re.sub("^refs/[a-z]+/", "", self.ref)))
+        return one_line(str(asked or re.sub("^refs/[a-z]+/", "", self.ref)))
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def listed(said: Any) -> list[str]:
 
 
 def tag_patterns(content: dict[str, Any]) -> list[str]:
-    """`on.push.tags` of a workflow; nothing where it does not say."""
+    """`on.push.tags` of a workflow; empty if it has none."""
     patterns = listed(on_push(content).get("tags"))
     return [pattern.replace(UNFILLED, default_run_tag()) for pattern in patterns]
 
@@ -188,7 +187,7 @@ def told(entry: str) -> list[str]:
     said = parsed(entry)
     if said.get("command") == "summary":  # kept beside the log
         return []
-    text, step = said.get("msg", ""), one_line(said.get("step", ""))
+    text, step = said.get("msg", ""), first_line(said.get("step", ""))
     if NOISE.search(text) or said.get("stage") in ("Pre", "Post") or "stepid" in said:
         return []
     if said.get("raw_output"):
@@ -218,7 +217,7 @@ def parsed(entry: str) -> dict[str, Any]:
     return said if isinstance(said, dict) else {"msg": entry.rstrip("\n")}
 
 
-def one_line(text: str) -> str:
+def first_line(text: str) -> str:
     """The first line: a step without a name is called after its whole script."""
     return text.strip().partition("\n")[0]
 
@@ -275,7 +274,7 @@ def run_job(event: Event, workflow: Workflow) -> bool:
     source = folder / "source"
     quiet = ("--quiet", "--no-checkout", "--shared", "--template=")
     git("clone", *quiet, str(ORIGIN), str(source), folder=folder)
-    git(*NO_HOOKS, "checkout", "--quiet", "--detach", event.commit, folder=source)
+    git("checkout", "--quiet", "--detach", event.commit, folder=source)
     with (
         simple_path(folder) as simple,
         subprocess.Popen(
@@ -418,7 +417,7 @@ def received(lines: Sequence[str]) -> None:
         try:
             (run_tag if ref.startswith("refs/tags/") else run_branch)(old, new, ref)
         except UserError as error:
-            say(f"sandbox: {printable(ref)}: no run: {error}")
+            say(f"sandbox: {one_line(ref)}: no run: {error}")
 
 
 def run_tag(old: str, new: str, ref: str) -> None:
@@ -500,11 +499,6 @@ def about_repository() -> dict[str, Any]:
     branch, (owner, name) = head.removeprefix("refs/heads/"), repository().split("/")
     about = {"full_name": repository(), "name": name, "owner": {"login": owner}, "private": True}
     return {"repository": about | {"default_branch": branch}, "sender": {"login": "sandbox"}}
-
-
-def printable(text: str) -> str:
-    """A name as a terminal may get it."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def main() -> None:

@@ -114,7 +114,7 @@ def provenance(tracked: Tracked) -> dict[str, str]:
 
 
 def dirty(paths: Sequence[str]) -> str:
-    """`true` where one of these paths differs from the commit; nothing where git cannot tell."""
+    """`true` if one of these paths differs from the commit; empty if git cannot tell."""
     try:
         return str(bool(uncommitted(paths))).lower()
     except GitError:

@@ -36,7 +36,7 @@ async def default_handler(ctx, data):
 
 
 def problem(features):
-    """What is wrong with the features; nothing where they are as the model needs them."""
+    """What is wrong with the features; empty if they are as the model needs them."""
     known = MODEL["features"]
     missing = [name for name in known if name not in features]
     if missing:
