@@ -8,6 +8,8 @@ its reference take turns (A B A B …), and the medians are compared. Measured a
     pipeline  every stage anew, environments in place, against one plain script (bench_script.py)
     repro     `dvc repro` with nothing changed, against `dvc status`
     epoch     a training epoch on 200,000 rows, against bare slicing and the per-row DataLoader
+    checks    DVC with listings checked, against DVC; a command in an environment that is compared
+              with its seal (ENVIRONMENTS_KEY), against one that is not
     start     `lab/processes/run NAME` to the first line of main.py, against python main.py
     runtime   a prediction through the rehearsed runtime, against onnxruntime called directly
     setup     the environments of `make run`, against `pip install` of the same packages into one
@@ -205,6 +207,37 @@ def measure_repro(scratch: Path, turns: int) -> list[Comparison]:
     return [Comparison("dvc repro, nothing changed", "dvc status", repro, status, 3, True)]
 
 
+# ---- checks
+
+
+def measure_checks(scratch: Path, turns: int) -> list[Comparison]:
+    """What is checked before it is used: folders' listings, and in jobs with a key environments."""
+    project = copy_project(scratch / "checks")
+    project.dvc("repro")
+    guarded = ("tools/within", ".", "python", "-m", "tools.job.guarded_dvc", "status")
+    process = ("tools/within", f"{PROCESSES}/prepare_data", "true")
+
+    def start(key: str) -> str:
+        # In folders of its own: there, what is not sealed is made anew.
+        cache, environments = str(scratch / "cache"), str(scratch / "environments")
+        return project.run(
+            *process, XDG_CACHE_HOME=cache, WORKON_HOME=environments, ENVIRONMENTS_KEY=key
+        )
+
+    start("of the bench")
+    competitors: dict[str, Callable[[], object]] = {
+        "guarded dvc status": lambda: project.run(*guarded),
+        "dvc status": lambda: project.dvc("status"),
+        "with a key": lambda: start("of the bench"),
+        "without": lambda: start(""),
+    }
+    checked, plain, with_key, without = take_turns(competitors, turns).values()
+    return [
+        Comparison("dvc status, listings checked", "dvc status", checked, plain, 0.5, True),
+        Comparison("start, environment compared", "not compared", with_key, without, 2, True),
+    ]
+
+
 # ---- epoch
 
 
@@ -395,6 +428,7 @@ def pinned_packages(folder: Path) -> list[str]:
 MEASUREMENTS: dict[str, Callable[[Path, int], list[Comparison]]] = {
     "pipeline": measure_pipeline,
     "repro": measure_repro,
+    "checks": measure_checks,
     "epoch": measure_epoch,
     "start": measure_start,
     "runtime": measure_runtime,

@@ -22,13 +22,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NAME = "seal"
-MARKS = (NAME, "complete", "ready-")  # what comes beside the packages; nothing runs it
+VARIABLES = "variables-"  # what tools/within keeps of .env, and runs: it is made anew each time
+MARKS = (NAME, "complete", "ready-", VARIABLES)  # what comes beside the packages
 
 Entries = dict[str, list[object]]  # by the path: type and mode, then digest or target
 
 
 def sealed(folder: Path, key: str) -> bool:
     """Whether a folder holds what it held when it was sealed with this key; extras are removed."""
+    for kept in folder.glob(f"{VARIABLES}*"):
+        remove(kept)
     try:
         with (folder / NAME).open(encoding="utf-8") as file:
             signature, glance, digest = file.readline().split()
@@ -53,9 +56,7 @@ def sealed(folder: Path, key: str) -> bool:
 
 
 def write(folder: Path, key: str, found: Entries | None = None) -> None:
-    """Seal what the folder holds, but for what tools/within keeps there of .env."""
-    for kept in folder.glob("variables-*"):
-        kept.unlink()
+    """Seal what the folder holds."""
     text = json.dumps(entries(folder) if found is None else found)
     glance, digest = at_a_glance(folder), hashlib.sha256(text.encode()).hexdigest()
     new = folder / f"{NAME}.new"
