@@ -1,11 +1,11 @@
 # Every habit in one word; `make` alone lists them.
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help todo start doctor credentials settings blank process environments setup run results goals compare notebooks milestone test check hooks lock ui runtime-check runtime rehearse serve relog sandbox sandbox-status sandbox-down list clean shell
+.PHONY: help todo start doctor credentials settings blank process rename-process remove-process environments setup run results goals compare notebooks milestone test check hooks lock ui runtime-check runtime rehearse serve relog sandbox sandbox-status sandbox-down list clean shell
 
 # The arguments of targets. Assigned here, only make's command line can give them, and not an
 # environment that happens to have one of these names (WSL exports NAME).
-$(foreach argument,A AFTER ANYWAY B FILE FOLDERS NAME SET STAGES TEMPLATE UPGRADE VERSION,$(eval $(argument) :=))
+$(foreach argument,A AFTER ANYWAY B FILE FOLDERS FROM KIND NAME SET STAGES TARGET TASK TEMPLATE TO UPGRADE VERSION,$(eval $(argument) :=))
 DAYS := 1
 PIPELINE := dvc.yaml
 PORT := 5000
@@ -39,8 +39,14 @@ settings: ## List, or set with gh (SET=yes), the secrets and variables of the ho
 blank: ## Take the example out of a project (git must have it)
 	@tools/within --dev . python -m tools.project.blank
 
-process: ## Add a process to the pipeline (NAME=train_model AFTER=prepare_wine)
-	@tools/within --dev . python -m tools.project.process "$(NAME)" "$(AFTER)"
+process: ## Add a process (NAME=train_prices AFTER=prepare_houses KIND=empty|table|sklearn|torch TASK=regression|classes|binary TARGET=price)
+	@tools/within --dev . python -m tools.project.process "$(NAME)" "$(AFTER)" "$(KIND)" "$(TASK)" "$(TARGET)"
+
+rename-process: ## Give a process another name; no stage runs again (FROM=train_model TO=train_prices)
+	@tools/within --dev . python -m tools.project.rename "$(FROM)" "$(TO)"
+
+remove-process: ## Take a process out, with its stage, section, outs and metrics (NAME=train_model)
+	@tools/within --dev . python -m tools.project.remove "$(NAME)"
 
 environments: ## Make the environments that a run needs
 	@$(ENVIRONMENTS) make . tools/tracking $(PROCESSES) $(GOALS)

@@ -13,7 +13,7 @@ import pytest
 
 from lib.errors import UserError
 from lib.files import write_json
-from lib.numbers import shown_alike, shown_number
+from lib.numbers import shown_number
 from lib.repository import ROOT
 
 GOALS = ROOT / "goals"
@@ -37,9 +37,9 @@ def reached(request: pytest.FixtureRequest) -> Callable[..., None]:
         sign, threshold = ("≥", at_least) if at_least is not None else ("≤", at_most)
         assert threshold is not None, "a goal has a threshold: at_least=… or at_most=…"
         space = " " if unit[:1].isalpha() else ""
-        pairs = zip(found, shown_alike(list(found.values())), strict=True)
-        shown = ", ".join(f"{what} {value}{space}{unit}".strip() for what, value in pairs)
-        goal = f"{sign} {shown_number(threshold)}{space}{unit}"
+        unit = f"{space}{unit}"
+        shown = ", ".join(f"{k} {shown_number(v)}{unit}".strip() for k, v in found.items())
+        goal = f"{sign} {shown_number(threshold)}{unit}"
         request.node.stash[REACHED] = {"goal": goal, "reached": shown}
         met = (v >= threshold if sign == "≥" else v <= threshold for v in found.values())
         if not all(met):
