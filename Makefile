@@ -8,7 +8,7 @@ export PYTHONIOENCODING := utf-8:replace
 GROUPS := Every_day A_new_project_or_clone A_pipeline_of_your_own Reports Trying_a_run_by_tag_here Production Upkeep
 Every_day := run test results goals compare ui shell
 A_new_project_or_clone := doctor todo start credentials settings setup hooks
-A_pipeline_of_your_own := process blank lock
+A_pipeline_of_your_own := process rename-process remove-process blank lock
 Reports := notebooks milestone
 Trying_a_run_by_tag_here := sandbox sandbox-status sandbox-down
 Production := runtime rehearse serve runtime-check
@@ -17,7 +17,7 @@ Upkeep := check relog environments list clean
 
 # The arguments of targets. Assigned here, only make's command line can give them, and not an
 # environment that happens to have one of these names (WSL exports NAME).
-$(foreach argument,A AFTER ALLOW ANYWAY B FILE FOLDERS NAME SET STAGES TEMPLATE UPGRADE VERSION,$(eval $(argument) :=))
+$(foreach argument,A AFTER ALLOW ANYWAY B FILE FOLDERS FROM KIND NAME SET STAGES TARGET TASK TEMPLATE TO UPGRADE VERSION,$(eval $(argument) :=))
 DAYS := 1
 PIPELINE := dvc.yaml
 PORT := 5000
@@ -51,8 +51,14 @@ settings: ## List, or set with gh (SET=yes), the secrets and variables of the ho
 blank: ## Take the example out of a project (git must have it)
 	@tools/within --dev . python -m tools.project.blank
 
-process: ## Add a process to the pipeline (NAME=train_model AFTER=prepare_wine)
-	@tools/within --dev . python -m tools.project.process "$(NAME)" "$(AFTER)"
+process: ## Add a process (NAME=train_prices AFTER=prepare_houses KIND=empty|table|sklearn|torch TASK=regression|classes|binary TARGET=price)
+	@tools/within --dev . python -m tools.project.process "$(NAME)" "$(AFTER)" "$(KIND)" "$(TASK)" "$(TARGET)"
+
+rename-process: ## Give a process another name; no stage runs again (FROM=train_model TO=train_prices)
+	@tools/within --dev . python -m tools.project.rename "$(FROM)" "$(TO)"
+
+remove-process: ## Take a process out, with its stage, section, outs and metrics (NAME=train_model)
+	@tools/within --dev . python -m tools.project.remove "$(NAME)"
 
 environments: ## Make the environments that a run needs (FOLDERS=…: those of these, too)
 	@$(ENVIRONMENTS) make . tools/tracking $(PROCESSES) $(GOALS) $(FOLDERS)

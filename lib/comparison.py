@@ -5,12 +5,13 @@ the same tables, the same values and the same judgement of a metric, which are m
 a header and rows of text; `markdown` writes one.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
+from lib.better import better_when
+from lib.numbers import is_number, numeric, shown_alike, shown_change, shown_number
 from lib.pipeline import Out
 from lib.revisions import Revision, changed_rows, changes, flat_metrics, names_of
 from lib.text import cell, one_line
@@ -20,22 +21,6 @@ Table = tuple[Sequence[str], Sequence[tuple[str, ...]]]
 LONGEST = 50  # rows of a list that a person reads
 WIDEST = 12  # measures side by side
 COUNTED = 2_000_000_000  # bytes of a table whose rows are compared
-
-# What the words of a metric's name tell; of other names nobody knows whether more is better.
-LOWER = """loss losses logloss crossentropy brier error errors deviation deviance rmse rmsle mae mse
-    msle mape smape wape nll perplexity hinge wer cer fid eer fpr fnr false misclassification
-    bouldin"""
-HIGHER = """accuracy acc auc auroc auprc rocauc ap map precision recall sensitivity specificity f1
-    f2 fbeta r2 d2 explained ndcg mrr dice iou jaccard kappa mcc matthews bleu rouge psnr ssim
-    silhouette likelihood skill tpr tnr"""
-NOT_QUALITY = """count n num number support size rows samples epoch epochs step steps iteration
-    iterations index threshold weight std stddev stderr drop gap difference diff delta"""
-LOWER_WORDS, HIGHER_WORDS, NEUTRAL_WORDS = (
-    frozenset(words.split()) for words in (LOWER, HIGHER, NOT_QUALITY)
-)
-GENERIC_WORDS = frozenset(
-    {"score", "scores"}
-)  # higher, unless another word says lower: brier_score
 MODEL_KEYS = ("model", "classifier", "regressor", "estimator")
 
 
@@ -43,69 +28,27 @@ MODEL_KEYS = ("model", "classifier", "regressor", "estimator")
 
 
 def shown(value: Any) -> str:
-    """A value as a person reads it: at least four significant digits, and no long text."""
+    """A value as a person reads it: numbers as lib/numbers.py writes them, and no long text."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float):
-        return shown_float(value)
+    if isinstance(value, int | float):
+        return shown_number(value)
     if isinstance(value, list | tuple):
         return shown_list(value)
     text = one_line(str(value))
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-def shown_float(value: float) -> str:
-    """Four significant digits, and never fewer than stand before the point."""
-    size = abs(value)
-    if 1000 <= size < 100_000:
-        return f"{value:.1f}".removesuffix(".0")
-    return f"{value:.0f}" if 100_000 <= size < 1e16 else f"{value:.4g}"
-
-
 def shown_list(values: Sequence[Any]) -> str:
     """The first few of them, and how many there are."""
     few = values if len(values) <= 6 else values[:3]
-    texts = [f"[{len(v)} in all]" if isinstance(v, list | tuple) else shown(v) for v in few]
-    return f"[{', '.join(texts)}{f', … {len(values)} in all' if len(few) < len(values) else ''}]"
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a value can be subtracted: a finite number, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    texts = [f"[{len(v):,} in all]" if isinstance(v, list | tuple) else shown(v) for v in few]
+    return f"[{', '.join(texts)}{f', … {len(values):,} in all' if len(few) < len(values) else ''}]"
 
 
 # ---- whether a metric is better
-
-
-def better_when(key: str) -> int:
-    """1 where more of a metric is better, -1 where less is, 0 where its name does not tell.
-
-    The last part of the key that has letters tells: `precision` of `test.precision@0.5`. A name
-    whose words say both is not judged, nor is a count, a threshold or a deviation of a metric.
-    """
-    parts = [part for part in key.split(".") if re.search("[a-zA-Z]", part)]
-    words = words_of(parts[-1]) if parts else []
-    lower, higher = LOWER_WORDS & set(words), HIGHER_WORDS & set(words)
-    if NEUTRAL_WORDS & set(words) or (lower and higher):
-        return 0
-    found = -1 if lower else 1 if higher or GENERIC_WORDS & set(words) else 0
-    return -found if is_negated(words) else found
-
-
-def words_of(name: str) -> list[str]:
-    """The words of a name in any style: `log_loss`, `logLoss`, `Log-Loss`, `R2`, `ROC AUC`."""
-    name = re.sub("cross[_ -]?entropy", "crossentropy", name, flags=re.IGNORECASE)
-    parts = re.findall(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+", name)
-    return [part.lower() for part in parts]
-
-
-def is_negated(words: Sequence[str]) -> bool:
-    """Whether it is a loss with its sign turned, as scikit-learn's, or a likelihood's negative."""
-    if "likelihood" in words:
-        return bool({"neg", "negative"} & set(words))
-    return "neg" in words and bool(LOWER_WORDS & set(words[words.index("neg") :]))
 
 
 def judged(key: str, by: float) -> str:
@@ -155,11 +98,6 @@ def measures_of(content: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[str, 
         yield "", own
 
 
-def numeric(value: Any) -> bool:
-    """Whether a value is a number, finite or not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def model_names(files: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
     """What each file's model is called: as the file says, if no other says the same, or as it."""
     own = {
@@ -177,23 +115,16 @@ def results_table(revision: Revision) -> Table:
     measures = list(dict.fromkeys(name for row in found for name in row.values))
     if not any(row.split for row in found) or len(measures) > WIDEST:
         return ("metric", "value"), [(key, shown(v)) for key, v in revision.metrics.items()]
-    columns = [column([row.values.get(name, "") for row in found]) for name in measures]
+    columns = [texts_of([row.values.get(name, "") for row in found]) for name in measures]
     cells = zip(*columns, strict=True)
     rows = [(row.split or "–", row.model, *texts) for row, texts in zip(found, cells, strict=True)]
     return ("split", "model", *measures), rows
 
 
-def column(values: Sequence[Any]) -> list[str]:
-    """The values of one measure as shown, with as many decimals (up to four) for each."""
-    texts = [shown(value) for value in values]
-    decimals = [len(text.partition(".")[2]) for text in texts if "e" not in text]
-    wanted = min(max(decimals, default=0), 4)
-    return [
-        f"{value:.{wanted}f}"
-        if is_number(value) and "e" not in text and len(text.partition(".")[2]) < wanted
-        else text
-        for value, text in zip(values, texts, strict=True)
-    ]
+def texts_of(values: Sequence[Any]) -> list[str]:
+    """The values of one measure as shown, the numbers with as many decimals each."""
+    numbers = iter(shown_alike([value for value in values if numeric(value)]))
+    return [next(numbers) if numeric(value) else shown(value) for value in values]
 
 
 def best_model(found: Sequence[Measured]) -> tuple[str, str, str] | None:
@@ -237,7 +168,7 @@ def metric_changes(old: Revision, new: Revision) -> list[tuple[str, Any, Any]]:
 def metrics_table(old: Revision, new: Revision, *, scalars_only: bool = False) -> Table:
     """Every metric that differs, by how much, and whether that is better; lists too, or not."""
     rows = [
-        (key, shown(before), shown(after), change(key, before, after))
+        (key, *texts_of([before, after]), change(key, before, after))
         for key, before, after in metric_changes(old, new)
         if not (scalars_only and (isinstance(before, list) or isinstance(after, list)))
     ]
@@ -248,15 +179,19 @@ def change(key: str, before: Any, after: Any) -> str:
     """By how much a number differs, and whether that is better; empty for all else."""
     if not (is_number(before) and is_number(after)):
         return ""
-    by = after - before
-    text = f"{'+' if by > 0 else ''}{shown(by)}"
-    return text if shown(before) == shown(after) else text + judged(key, by)
+    text = shown_change(before, after)
+    return text if shown(before) == shown(after) else text + judged(key, after - before)
 
 
 def params_table(old: Revision, new: Revision) -> Table:
-    """Every parameter that differs."""
-    rows = [(key, shown(a), shown(b)) for key, a, b in changes(old.params, new.params)]
+    """Every parameter that differs, as params.yaml has it: a number may be a seed or a year."""
+    rows = [(key, written(a), written(b)) for key, a, b in changes(old.params, new.params)]
     return ("parameter", "before", "after"), rows
+
+
+def written(value: Any) -> str:
+    """A parameter as it is written."""
+    return repr(value) if numeric(value) else shown(value)
 
 
 def data_table(old: Revision, new: Revision) -> Table:

@@ -1,19 +1,28 @@
 """What the models of this project are measured by, in one place and by one name each."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import (
     accuracy_score,
     brier_score_loss,
     log_loss,
+    mean_absolute_error,
+    precision_recall_fscore_support,
     precision_score,
+    r2_score,
     recall_score,
     roc_auc_score,
+    root_mean_squared_error,
 )
+
+from lib.errors import UserError
 
 
 def classification_metrics(y: ArrayLike, probability: ArrayLike) -> dict[str, float]:
-    """Measures of a binary classifier; the positive class is 1 (malignant), decided from 0.5 up.
+    """Measures of a binary classifier; the positive class is 1, decided from 0.5 up.
 
     Args:
         y: (n,) true labels, 0 or 1; both must occur.
@@ -34,3 +43,66 @@ def classification_metrics(y: ArrayLike, probability: ArrayLike) -> dict[str, fl
         "brier_score": brier_score_loss(y, probability),
     }
     return {name: float(value) for name, value in measures.items()}
+
+
+def multiclass_metrics(
+    y: ArrayLike, probability: ArrayLike, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Measures of a classifier of several classes, all classes counting alike, and of each class.
+
+    Args:
+        y: (n,) true classes, from 0 to k - 1.
+        probability: (n, k) probability of each class.
+        class_names: the k names.
+
+    Returns:
+        accuracy, f1_macro, precision_macro, recall_macro, roc_auc_macro (one versus rest, over the
+        classes that occur; None where only one does), log_loss, and `by_class`: for each name its
+        precision, recall, f1 and support (0 where it does not occur).
+    """
+    y, probability = np.asarray(y), np.asarray(probability, dtype=np.float64)
+    codes, predicted = range(len(class_names)), probability.argmax(axis=1)
+    by_class = precision_recall_fscore_support(y, predicted, labels=codes, zero_division=0)
+    precision, recall, f1, _ = (values.mean() for values in by_class)
+    occurring = [code for code in codes if 0 < np.sum(y == code) < len(y)]
+    areas = [roc_auc_score(y == code, probability[:, code]) for code in occurring]
+    return {
+        "accuracy": float(accuracy_score(y, predicted)),
+        "f1_macro": float(f1),
+        "precision_macro": float(precision),
+        "recall_macro": float(recall),
+        "roc_auc_macro": float(np.mean(areas)) if areas else None,
+        "log_loss": float(log_loss(y, probability, labels=codes)),
+        "by_class": {
+            str(name): {
+                "precision": float(p),
+                "recall": float(r),
+                "f1": float(f),
+                "support": int(n),
+            }
+            for name, p, r, f, n in zip(class_names, *by_class, strict=True)
+        },
+    }
+
+
+def regression_metrics(y: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+    """Measures of predicted numbers, (n,) or (n, m): rmse and mae in the unit of y, and r2."""
+    return {
+        "rmse": float(root_mean_squared_error(y, predicted)),
+        "mae": float(mean_absolute_error(y, predicted)),
+        "r2": float(r2_score(y, predicted)),
+    }
+
+
+def class_codes(labels: ArrayLike, classes: ArrayLike) -> NDArray[np.int64]:
+    """(n,) the place of each label among `classes`: text or numbers as codes from 0.
+
+    Raises:
+        UserError: a label is none of these.
+    """
+    codes = {label: code for code, label in enumerate(np.asarray(classes).tolist())}
+    found = np.asarray(labels).tolist()
+    if unknown := [label for label in found if label not in codes]:
+        known = ", ".join(map(str, codes))
+        raise UserError(f"The class {unknown[0]!r} is not known: there are {known}.")
+    return np.array([codes[label] for label in found], dtype=np.int64)

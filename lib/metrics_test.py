@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from lib.metrics import classification_metrics
+from lib.errors import UserError
+from lib.metrics import (
+    class_codes,
+    classification_metrics,
+    multiclass_metrics,
+    regression_metrics,
+)
 
 pytestmark = pytest.mark.unittest
 
@@ -40,3 +46,52 @@ def test_a_model_that_never_says_positive_has_precision_zero_and_no_warning():
 def test_certainty_gives_finite_numbers():
     found = classification_metrics([0, 1], [1.0, 0.0])
     assert all(np.isfinite(value) for value in found.values())
+
+
+NAMES = ("cat", "dog", "hen")
+
+
+def test_those_of_several_classes_agree_with_their_definitions():
+    rng = np.random.default_rng(0)
+    y, p = rng.integers(0, 3, 120), rng.dirichlet(np.ones(3), 120)
+    found = multiclass_metrics(y, p, NAMES)
+    predicted = p.argmax(axis=1)
+    recalls = [np.mean(predicted[y == c] == c) for c in range(3)]
+    precisions = [np.mean(y[predicted == c] == c) for c in range(3)]
+    f1 = [2 * a * b / (a + b) for a, b in zip(precisions, recalls, strict=True)]
+    areas = [np.mean(p[y == c, c][:, None] > p[y != c, c][None, :]) for c in range(3)]
+    assert found["accuracy"] == pytest.approx(np.mean(predicted == y))
+    assert found["f1_macro"] == pytest.approx(np.mean(f1))
+    assert found["precision_macro"] == pytest.approx(np.mean(precisions))
+    assert found["recall_macro"] == pytest.approx(np.mean(recalls))
+    assert found["roc_auc_macro"] == pytest.approx(np.mean(areas))
+    assert found["log_loss"] == pytest.approx(-np.mean(np.log(p[np.arange(len(y)), y])))
+    assert found["by_class"]["hen"] == pytest.approx(
+        {"precision": precisions[2], "recall": recalls[2], "f1": f1[2], "support": np.sum(y == 2)}
+    )
+
+
+def test_a_class_that_does_not_occur_costs_no_other_its_measures():
+    probability = [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.7, 0.2, 0.1]]
+    found = multiclass_metrics([0, 1, 0], probability, NAMES)
+    assert (found["accuracy"], found["roc_auc_macro"]) == (1, 1)
+    assert found["by_class"]["hen"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
+    assert multiclass_metrics([0], probability[:1], NAMES)["roc_auc_macro"] is None
+
+
+def test_those_of_numbers_agree_with_their_definitions():
+    y, found = np.array([1.0, 2.0, 6.0]), np.array([1.0, 4.0, 5.0])
+    assert regression_metrics(y, found) == pytest.approx(
+        {"rmse": np.sqrt(5 / 3), "mae": 1.0, "r2": 1 - 5 / 14}
+    )
+
+
+@pytest.mark.parametrize("classes", [("a", "b", "c"), (3, 5, 7), (False, True)])
+def test_labels_of_any_kind_become_codes(classes):
+    labels = np.array([classes[1], classes[0], classes[1]])
+    assert class_codes(labels, classes).tolist() == [1, 0, 1]
+
+
+def test_an_unknown_label_is_named():
+    with pytest.raises(UserError, match="The class 'd' is not known: there are a, b"):
+        class_codes(["a", "d"], ["a", "b"])

@@ -29,6 +29,8 @@ def draw(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
     axes = figure.subplots()
     if plot.template.startswith("bar"):
         draw_bars(axes, plot, tables)
+    elif plot.template == "scatter":
+        draw_points(axes, plot, tables)
     else:
         draw_lines(axes, plot, tables)
     axes.set_title(plot.title, fontsize=11)
@@ -57,6 +59,16 @@ def draw_lines(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
     for label, style in zip(tables, revision_styles(tables), strict=True):
         axes.plot([], [], color="#444444", label=label, **style)
     axes.set(xlabel=plot.x.replace("_", " "), ylabel=", ".join(plot.y).replace("_", " "))
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+
+
+def draw_points(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
+    """A point for each row, the newer revision's above the older one's."""
+    (name,) = plot.y
+    for (label, rows), colour in zip(tables.items(), (OLD, NEW)[-len(tables) :], strict=True):
+        x, y = numbers(rows, plot.x), numbers(rows, name)
+        axes.plot(x, y, ".", color=colour, alpha=0.4, markeredgewidth=0, label=label)
+    axes.set(xlabel=plot.x.replace("_", " "), ylabel=name.replace("_", " "))
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
 
 

@@ -1,13 +1,15 @@
-"""PyTorch for binary classification: loaders, a resumable training loop, a saved predictor.
+"""PyTorch for any task: loaders, a resumable training loop, a saved predictor.
 
-Called by the processes that train networks; it knows none of them. Three things are notable:
+Called by the processes that train networks; it knows none of them. Four things are notable:
 
 - Loaders hand whole batches. A DataLoader's usual way, row by row and then collated, takes as long
   as the training itself; here a sampler yields one tensor of row numbers per batch.
 - Training is reproducible to the bit, and continues from its checkpoint after a kill as if it had
   never stopped.
-- `TorchClassifier` is a trained network behind scikit-learn's interface. Its pickle has the same
-  bytes each time and needs this module, torch and scikit-learn to load: no process's code, no GPU.
+- The loop is given its loss and its metrics, and keeps the best epoch by any of these.
+- `TorchClassifier` and `TorchRegressor` are trained networks behind scikit-learn's interface. Their
+  pickles have the same bytes each time and need this module, torch and scikit-learn to load: no
+  process's code, no GPU.
 """
 
 import copy
@@ -17,27 +19,30 @@ import logging
 import math
 import random
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import expit
-from sklearn.base import BaseEstimator, ClassifierMixin
+from scipy.special import expit, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.metrics import f1_score, r2_score
 from sklearn.utils import check_array
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from lib.better import better_when
 from lib.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 Loader = DataLoader[tuple[Tensor, ...]]
-Labels = npt.NDArray[np.integer[Any]]
+Targets = npt.NDArray[np.number[Any]]
+Metric = Callable[[Tensor, Tensor], float]
 
 
 class NonFiniteLossError(UserError, ValueError):
@@ -46,16 +51,18 @@ class NonFiniteLossError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch, counted from 1: mean binary cross-entropies in nats, accuracies in [0, 1].
+    """One epoch, counted from 1, and its measures: `train_loss`, `validation_loss` and so on.
 
     Training figures are taken while the weights move, validation figures after they have.
     """
 
     epoch: int
-    train_loss: float
-    train_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
+    measures: Mapping[str, float]
+
+    @property
+    def row(self) -> dict[str, float]:
+        """All of it on one level, the epoch first: a row of a table."""
+        return {"epoch": self.epoch, **self.measures}
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,43 @@ class History:
     def best(self) -> EpochRecord:
         """The record of the epoch that was kept."""
         return self.records[self.best_epoch - 1]
+
+
+# ---- what a training is measured by
+
+
+def accuracy(outputs: Tensor, y: Tensor) -> float:
+    """Share of rows whose class is right: (n,) logits of class 1, or (n, k) logits of k classes."""
+    found = outputs > 0 if outputs.ndim == 1 else outputs.argmax(dim=1)
+    return (found == y).sum().item() / len(y)
+
+
+def macro_f1(outputs: Tensor, y: Tensor) -> float:
+    """The mean of all classes' F1 scores, from (n, k) logits."""
+    classes = range(outputs.shape[1])
+    found = outputs.argmax(dim=1).cpu()
+    return float(f1_score(y.cpu(), found, labels=classes, average="macro", zero_division=0))
+
+
+def rmse(outputs: Tensor, y: Tensor) -> float:
+    """Root of the mean squared error."""
+    return (outputs - y).square().mean().sqrt().item()
+
+
+def r2(outputs: Tensor, y: Tensor) -> float:
+    """Share of the variance that is explained; 0 for a model that always says the mean."""
+    return float(r2_score(y.cpu(), outputs.cpu()))
+
+
+def balanced_weights(y: Targets) -> Tensor:
+    """(k,) float32 weights for a loss to which all classes count alike, the rare ones as well.
+
+    `nn.CrossEntropyLoss(weight=balanced_weights(y))`; of two classes, the weight of the second in
+    that of the first is the `pos_weight` of `nn.BCEWithLogitsLoss`.
+    """
+    return torch.tensor(
+        compute_class_weight("balanced", classes=np.unique(y), y=np.asarray(y)), dtype=torch.float32
+    )
 
 
 def choose_device() -> torch.device:
@@ -123,7 +167,7 @@ class BatchIndices(Sampler[Tensor]):
 
 
 def create_dataloader(
-    X: npt.NDArray[np.float32], y: Labels, batch_size: int, shuffle: bool, seed: int
+    X: npt.NDArray[np.float32], y: Targets, batch_size: int, shuffle: bool, seed: int
 ) -> Loader:
     """A DataLoader over (X, y) that hands whole batches, in an order that depends on `seed` alone.
 
@@ -131,7 +175,7 @@ def create_dataloader(
 
     Args:
         X: (n, d) float32.
-        y: (n,) labels 0 and 1; batches keep their type.
+        y: (n,) classes from 0, or (n,) or (n, m) numbers; batches keep their type.
         batch_size: rows per batch, at least 1; a rest of one row joins the batch before it.
         shuffle: a new order each epoch.
         seed: of the shuffling.
@@ -170,6 +214,9 @@ def train(
     loader_train: Loader,
     loader_validation: Loader,
     *,
+    loss: nn.Module,
+    metrics: Mapping[str, Metric],
+    best_by: Sequence[str] = ("validation_loss",),
     lr: float,
     epochs: int,
     patience: int | None,
@@ -180,15 +227,22 @@ def train(
 ) -> History:
     """The history of training `network` in place; the best epoch's weights are left in it.
 
-    The best epoch has the highest validation accuracy; of equals, the lowest validation loss, then
-    the earliest. With a checkpoint file of the same network, data and parameters, training goes on
-    from there and ends with the same bits as if it had not been interrupted; a file that is damaged
-    or belongs to another training is reported and not used. The caller removes the file when it has
-    saved the result.
+    The best epoch is the best by the first measure of `best_by`; of equals, by the next; then the
+    earliest. Whether larger is better, a measure's name tells (lib/better.py).
+
+    With a checkpoint file of the same network, data and parameters, training goes on from there and
+    ends with the same bits as if it had not been interrupted; a file that is damaged or belongs to
+    another training is reported and not used. The caller removes the file when it has saved the
+    result.
 
     Args:
-        network: (b, d) to (b, 1) or (b,) logits; is moved to `device`.
-        loader_train, loader_validation: batches of (X, y), y in {0, 1}.
+        network: (b, d) to (b, 1), (b,) or (b, k); is moved to `device`.
+        loader_train, loader_validation: batches of (X, y).
+        loss: of outputs and y, the mean over rows; a single column of outputs comes as (b,), and y
+            as float32, or as int64 where it is a class and there are several columns.
+        metrics: of all outputs and y of an epoch; `accuracy` here is called `train_accuracy` and
+            `validation_accuracy` in the records, which have `train_loss` and `validation_loss` too.
+        best_by: names in the records.
         lr: Adam's learning rate.
         epochs: how many at most, at least 1.
         patience: stops after so many epochs without a better one; None never does.
@@ -197,25 +251,28 @@ def train(
         on_epoch: is called with each epoch trained, not with those that the checkpoint holds.
 
     Raises:
-        ValueError: epochs, checkpoint_every or patience is below 1.
+        ValueError: epochs, checkpoint_every or patience is below 1, or a name in best_by is none
+            of the records', or does not tell whether larger is better.
         NonFiniteLossError: a loss became NaN or infinite.
     """
     _check_at_least_one(epochs=epochs, checkpoint_every=checkpoint_every, patience=patience)
+    _check_best_by(best_by, metrics)
     network.to(device)
+    loss.to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=True)
-    training = _Training(network, optimizer, loader_train.generator)
+    training = _Training(network, optimizer, loader_train.generator, best_by)
     origin = ""
     if checkpoint:
-        origin = _fingerprint(
-            network, (loader_train, loader_validation), (lr, patience, device.type)
-        )
+        computed = {k: getattr(m, "__qualname__", type(m).__name__) for k, m in metrics.items()}
+        values = (lr, patience, device.type, _description(loss), computed, tuple(best_by))
+        origin = _fingerprint((network, loss), (loader_train, loader_validation), values)
         training.resume(checkpoint, origin, epochs)
     while len(training.records) < epochs and not training.is_stalled(patience):
-        record = EpochRecord(
-            len(training.records) + 1,
-            *_run_epoch(network, loader_train, device, optimizer),
-            *_run_epoch(network, loader_validation, device),
-        )
+        train_measures = _run_epoch(network, loader_train, device, loss, metrics, optimizer)
+        validation_measures = _run_epoch(network, loader_validation, device, loss, metrics)
+        measures = {f"train_{name}": value for name, value in train_measures.items()}
+        measures |= {f"validation_{name}": value for name, value in validation_measures.items()}
+        record = EpochRecord(len(training.records) + 1, measures)
         _check_finite(record, lr)
         training.add(record)
         if on_epoch:
@@ -230,27 +287,51 @@ def _run_epoch(
     network: nn.Module,
     loader: Loader,
     device: torch.device,
+    loss_function: nn.Module,
+    metrics: Mapping[str, Metric],
     optimizer: torch.optim.Optimizer | None = None,
-) -> tuple[float, float]:
-    """Mean loss and accuracy over the loader's rows; with an optimizer, trains on them."""
+) -> dict[str, float]:
+    """Mean loss, and the metrics, over the loader's rows; with an optimizer, trains on them."""
     network.train(optimizer is not None)
     n_rows = 0
     loss_sum = torch.zeros((), device=device)
-    n_correct = torch.zeros((), device=device, dtype=torch.int64)
+    all_outputs, all_y = [], []
     with torch.set_grad_enabled(optimizer is not None):
-        for X, labels in loader:
-            y = labels.to(device, torch.float32, non_blocking=True)
-            logits = network(X.to(device, non_blocking=True)).flatten()
-            loss = binary_cross_entropy_with_logits(logits, y)
+        for X, targets in loader:
+            outputs = _without_single_column(network(X.to(device, non_blocking=True)))
+            several_classes = outputs.ndim == 2 and targets.ndim == 1
+            kind = torch.int64 if several_classes else torch.float32
+            y = _without_single_column(targets.to(device, kind, non_blocking=True))
+            loss = loss_function(outputs, y)
             if optimizer:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
             n_rows += len(y)
             loss_sum += loss.detach() * len(y)
-            n_correct += ((logits.detach() > 0) == (y > 0)).sum()
-    # Sums stay on the device until here: reading one makes the CPU wait for the GPU.
-    return loss_sum.item() / n_rows, n_correct.item() / n_rows
+            all_outputs.append(outputs.detach())
+            all_y.append(y)
+    # All stays on the device until here: reading a value makes the CPU wait for the GPU.
+    outputs, y = torch.cat(all_outputs), torch.cat(all_y)
+    measures = {name: float(metric(outputs, y)) for name, metric in metrics.items()}
+    return {"loss": loss_sum.item() / n_rows, **measures}
+
+
+def _without_single_column(outputs: Tensor) -> Tensor:
+    """(b, 1) as (b,); all else as it is."""
+    return outputs.flatten() if outputs.shape[1:] == (1,) else outputs
+
+
+def _check_best_by(best_by: Sequence[str], metrics: Mapping[str, Metric]) -> None:
+    known = [f"{split}_{name}" for split in ("train", "validation") for name in ("loss", *metrics)]
+    for name in best_by:
+        if name not in known:
+            raise ValueError(f"best_by is {name!r}: expected one of {', '.join(known)}")
+        if not better_when(name):
+            raise ValueError(
+                f"best_by is {name!r}, which does not tell whether larger is better: give the "
+                "metric a name that ends in _score or _error"
+            )
 
 
 def _check_at_least_one(**values: int | None) -> None:
@@ -261,7 +342,7 @@ def _check_at_least_one(**values: int | None) -> None:
 
 def _check_finite(record: EpochRecord, lr: float) -> None:
     for name in ("train_loss", "validation_loss"):
-        value = getattr(record, name)
+        value = record.measures[name]
         if not math.isfinite(value):
             raise NonFiniteLossError(
                 f"epoch {record.epoch}: {name} is {value} with lr {lr:g}, expected a finite number;"
@@ -277,7 +358,9 @@ class _Training:
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator | None,
+        best_by: Sequence[str],
     ) -> None:
+        self.best_by = best_by
         self.network = network
         self.optimizer = optimizer
         self.generator = generator
@@ -288,9 +371,14 @@ class _Training:
     def add(self, record: EpochRecord) -> None:
         """Takes an epoch into the history and, if it is the best so far, its weights too."""
         self.records.append(record)
-        if not self.best_state or _rank(record) > _rank(self.records[self.best_epoch - 1]):
+        if not self.best_state or self.rank(record) > self.rank(self.records[self.best_epoch - 1]):
             self.best_epoch = record.epoch
             self.best_state = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+
+    def rank(self, record: EpochRecord) -> list[float]:
+        """What grows as an epoch gets better; a measure that is not a number ranks lowest."""
+        values = [record.measures[name] * better_when(name) for name in self.best_by]
+        return [-math.inf if math.isnan(value) else value for value in values]
 
     def is_stalled(self, patience: int | None) -> bool:
         """Whether `patience` epochs have gone by since the best one."""
@@ -301,7 +389,7 @@ class _Training:
         state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "records": [asdict(record) for record in self.records],
+            "records": [dict(record.measures) for record in self.records],
             "best_epoch": self.best_epoch,
             "best_state": self.best_state,
             "random": _random_states(self.network, self.generator),
@@ -320,15 +408,11 @@ class _Training:
             return
         self.network.load_state_dict(saved["network"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.records = [EpochRecord(**record) for record in saved["records"]]
+        self.records = [EpochRecord(n, row) for n, row in enumerate(saved["records"], start=1)]
         self.best_epoch = saved["best_epoch"]
         self.best_state = saved["best_state"]
         _set_random_states(self.network, self.generator, saved["random"])
         logger.info("Training continues after epoch %s, from %s", len(self.records), path)
-
-
-def _rank(record: EpochRecord) -> tuple[float, float]:
-    return record.validation_accuracy, -record.validation_loss
 
 
 def _unfinished(path: Path) -> Path:
@@ -359,7 +443,15 @@ def _seal(origin: str, data: bytes) -> bytes:
     return hashlib.sha256(origin.encode() + data).digest()
 
 
-def _fingerprint(network: nn.Module, loaders: tuple[Loader, ...], values: tuple[Any, ...]) -> str:
+def _description(loss: nn.Module) -> tuple[Any, ...]:
+    """What a loss is made of, beside its tensors: its printed form does not have its settings."""
+    plain = {k: v for k, v in vars(loss).items() if isinstance(v, str | int | float | None)}
+    return type(loss).__module__, repr(loss), sorted(plain.items())
+
+
+def _fingerprint(
+    modules: tuple[nn.Module, ...], loaders: tuple[Loader, ...], values: tuple[Any, ...]
+) -> str:
     """Hash of what decides a training's result; data outside a TensorDataset count by length only.
 
     Reading all data once costs a few hundredths of an epoch; a checkpoint of other data costs more.
@@ -370,8 +462,8 @@ def _fingerprint(network: nn.Module, loaders: tuple[Loader, ...], values: tuple[
     shuffled = [getattr(loader.sampler, "generator", None) is not None for loader in loaders]
     # Sums are split over the threads: another number of them gives other last bits.
     arithmetic = (torch.__version__, torch.get_num_threads())
-    digest = hashlib.sha256(repr((arithmetic, network, values, batches, shuffled)).encode())
-    tensors = list(network.state_dict().values())
+    digest = hashlib.sha256(repr((arithmetic, modules, values, batches, shuffled)).encode())
+    tensors = [tensor for module in modules for tensor in module.state_dict().values()]
     for loader in loaders:
         tensors += getattr(loader.dataset, "tensors", ())
         if loader.generator:
@@ -403,21 +495,23 @@ def _set_random_states(
         generator.set_state(states["loader"])
 
 
-def predict_logits(
+# ---- prediction
+
+
+def predict_outputs(
     network: nn.Module, X: npt.NDArray[np.float32], batch_size: int, device: torch.device
 ) -> npt.NDArray[np.float32]:
-    """(n,) float32 logits of class 1 for X (n, d), which may be memory-mapped.
+    """What a network says of X (n, d), which may be memory-mapped: (n,) float32, or (n, k).
 
-    The network is moved to `device` and left in evaluation mode.
+    A single column comes as (n,). The network is moved to `device` and left in evaluation mode.
     """
     network.to(device).eval()
-    logits = np.empty(len(X), dtype=np.float32)
+    parts = []
     with torch.inference_mode():
         for start in range(0, len(X), batch_size):
-            rows = slice(start, start + batch_size)
-            batch = torch.from_numpy(np.array(X[rows], dtype=np.float32)).to(device)
-            logits[rows] = network(batch).flatten().cpu().numpy()
-    return logits
+            batch = torch.from_numpy(np.array(X[start : start + batch_size], dtype=np.float32))
+            parts.append(_without_single_column(network(batch.to(device))).cpu().numpy())
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
 
 
 def predict_probability(
@@ -426,64 +520,51 @@ def predict_probability(
     batch_size: int = 4096,
     device: torch.device | None = None,
 ) -> npt.NDArray[np.float64]:
-    """(n,) float64 probabilities of class 1: float32 logits, sigmoid in float64.
+    """float64 probabilities from float32 logits: (n,) of class 1, or (n, k) of k classes.
 
     On the CPU unless told otherwise.
     """
-    logits = predict_logits(network, X, batch_size, device or torch.device("cpu"))
-    return np.asarray(expit(logits.astype(np.float64)))
+    logits = predict_outputs(network, X, batch_size, device or torch.device("cpu"))
+    logits = logits.astype(np.float64)
+    return np.asarray(expit(logits) if logits.ndim == 1 else softmax(logits, axis=1))
 
 
-class TorchClassifier(ClassifierMixin, BaseEstimator):
-    """A trained binary network behind scikit-learn's interface: the last step of a Pipeline.
+class _Trained(BaseEstimator):
+    """What both predictors share: a network that is trained already, its input and its pickle.
 
-    Wraps `network`, (b, d) float32 to (b, 1) logits of class 1, its first layer an nn.Linear.
-    It is fitted from the beginning; `fit` refuses, and `clone` copies the weights. It predicts on
-    the CPU unless told otherwise, wherever the network was trained. Pickled, the weights travel as
-    numpy arrays beside the network without weights: the same network gives the same bytes in every
-    interpreter, where torch's own pickle holds memory addresses. The network's layers must be
-    importable where it is loaded, so it is best made of torch's own.
+    Wraps `network`, whose first layer is an nn.Linear. It is fitted from the beginning; `fit`
+    refuses, and `clone` copies the weights. It predicts on the CPU unless told otherwise, wherever
+    the network was trained. Pickled, the weights travel as numpy arrays beside the network without
+    weights: the same network gives the same bytes in every interpreter, where torch's own pickle
+    holds memory addresses. The network's layers must be importable where it is loaded, so it is
+    best made of torch's own.
     """
 
-    def __init__(self, network: nn.Module, device: str = "cpu", batch_size: int = 4096) -> None:
-        self.network = network
-        self.device = device
-        self.batch_size = batch_size
-
-    @property
-    def classes_(self) -> npt.NDArray[np.int64]:
-        """The labels, in the order of `predict_proba`'s columns."""
-        return np.array([0, 1])
+    network: nn.Module
+    device: str
+    batch_size: int
 
     @property
     def n_features_in_(self) -> int:
         """The number of columns that X must have."""
         return next(m for m in self.network.modules() if isinstance(m, nn.Linear)).in_features
 
-    def fit(self, X: Any, y: Any) -> "TorchClassifier":
+    def fit(self, X: Any, y: Any) -> "_Trained":
         """Always raises NotImplementedError: the network is trained before it comes here."""
         raise NotImplementedError(
-            "TorchClassifier holds a network that is trained already; train with lib.pytorch.train"
+            f"{type(self).__name__} holds a network that is trained already; train with "
+            "lib.pytorch.train"
         )
 
-    def decision_function(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """(n,) float32 logits of class 1; ValueError unless X is (n, n_features_in_) and finite."""
+    def _outputs(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """What the network says; ValueError unless X is (n, n_features_in_) and finite."""
         rows = check_array(X, dtype=np.float32)
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"X has {rows.shape[1]} columns, expected the {self.n_features_in_} features that "
                 "the network was trained on"
             )
-        return predict_logits(self.network, rows, self.batch_size, torch.device(self.device))
-
-    def predict_proba(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """(n, 2) float64 probabilities of class 0 and 1: float32 logits, sigmoid in float64."""
-        logits = self.decision_function(X).astype(np.float64)
-        return np.column_stack([expit(-logits), expit(logits)])
-
-    def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """(n,) the likelier class, 0 or 1."""
-        return self.classes_[(self.decision_function(X) > 0).astype(np.int64)]
+        return predict_outputs(self.network, rows, self.batch_size, torch.device(self.device))
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -500,6 +581,83 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         self.network.to_empty(device="cpu")
         for name, tensor in _tensors(self.network):
             tensor.copy_(torch.from_numpy(np.array(weights[name])))
+
+
+class TorchClassifier(ClassifierMixin, _Trained):
+    """A trained network of two or more classes behind scikit-learn's interface.
+
+    The network gives (b, 1) logits of the second class, or (b, k) logits of all. `classes` are the
+    labels in the network's order, text or numbers; None is 0 and 1.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: str = "cpu",
+        batch_size: int = 4096,
+        classes: Sequence[Any] | None = None,
+    ) -> None:
+        self.network = network
+        self.device = device
+        self.batch_size = batch_size
+        self.classes = classes
+
+    @property
+    def classes_(self) -> npt.NDArray[Any]:
+        """The labels, in the order of `predict_proba`'s columns."""
+        return np.array([0, 1] if self.classes is None else self.classes)
+
+    def decision_function(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """float32 logits: (n,) of the second class, or (n, k); ValueError for another width."""
+        return self._outputs(X)
+
+    def predict_proba(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """(n, k) float64 probabilities of each class: float32 logits, all else in float64."""
+        logits = self.decision_function(X).astype(np.float64)
+        if logits.ndim == 1:
+            return np.column_stack([expit(-logits), expit(logits)])
+        return np.asarray(softmax(logits, axis=1))
+
+    def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
+        """(n,) the likeliest class."""
+        logits = self.decision_function(X)
+        found = (logits > 0).astype(np.int64) if logits.ndim == 1 else logits.argmax(axis=1)
+        return self.classes_[found]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if state["classes"] is None:  # as in pickles from before there were others than 0 and 1
+            del state["classes"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({"classes": None} | state)
+
+
+class TorchRegressor(RegressorMixin, _Trained):
+    """A trained network that predicts numbers, behind scikit-learn's interface.
+
+    The network gives (b, 1) or (b, m) standardised numbers: `mean` and `scale` are what they were
+    standardised by, so that what is predicted has the unit of the data.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: str = "cpu",
+        batch_size: int = 4096,
+        mean: float = 0.0,
+        scale: float = 1.0,
+    ) -> None:
+        self.network = network
+        self.device = device
+        self.batch_size = batch_size
+        self.mean = mean
+        self.scale = scale
+
+    def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """(n,) or (n, m) float64, in the unit of the data."""
+        return self._outputs(X).astype(np.float64) * self.scale + self.mean
 
 
 def _tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,34 @@ from lib.pytorch import (
     EpochRecord,
     History,
     Loader,
+    Metric,
     NonFiniteLossError,
     TorchClassifier,
+    TorchRegressor,
+    accuracy,
+    balanced_weights,
     choose_device,
     create_dataloader,
-    predict_logits,
+    macro_f1,
+    predict_outputs,
     predict_probability,
+    r2,
+    rmse,
     seed_everything,
     train,
 )
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """On networks as small as these, threads cost a hundred times what they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.uint8]
@@ -54,6 +71,9 @@ def make_network() -> nn.Sequential:
     )
 
 
+ACCURACY_THEN_LOSS = ("validation_accuracy", "validation_loss")
+
+
 def run(
     X: Floats | None = None,
     *,
@@ -61,6 +81,8 @@ def run(
     batch_size: int = 16,
     epochs: int = 12,
     patience: int | None = None,
+    loss: nn.Module | None = None,
+    best_by: Sequence[str] = ACCURACY_THEN_LOSS,
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> tuple[nn.Sequential, History]:
@@ -72,6 +94,9 @@ def run(
         network,
         create_dataloader(X, y, batch_size, shuffle=True, seed=1),
         create_dataloader(X[:40], y[:40], batch_size, shuffle=False, seed=1),
+        loss=loss or nn.BCEWithLogitsLoss(),
+        metrics={"accuracy": accuracy},
+        best_by=best_by,
         lr=lr,
         epochs=epochs,
         patience=patience,
@@ -90,7 +115,12 @@ def start_python(
     return subprocess.Popen(
         [sys.executable, "-W", "error::UserWarning", "-c", code, *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": hash_seed},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "PYTHONHASHSEED": hash_seed,
+            "OMP_NUM_THREADS": "1",  # as here
+        },
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -228,7 +258,10 @@ class Scripted(nn.Module):
 
 
 def train_scripted(
-    logits_by_epoch: list[list[float]], patience: int | None = None
+    logits_by_epoch: list[list[float]],
+    patience: int | None = None,
+    best_by: Sequence[str] = ACCURACY_THEN_LOSS,
+    **metrics: Metric,
 ) -> tuple[Scripted, History]:
     """Four validation rows of class 1: a positive logit is right, a larger one has a lower loss."""
     network = Scripted(logits_by_epoch)
@@ -237,7 +270,17 @@ def train_scripted(
         for _ in range(2)
     ]
     epochs = len(logits_by_epoch)
-    history = train(network, *loaders, lr=0.1, epochs=epochs, patience=patience, device=CPU)
+    history = train(
+        network,
+        *loaders,
+        loss=nn.BCEWithLogitsLoss(),
+        metrics={"accuracy": accuracy, **metrics},
+        best_by=best_by,
+        lr=0.1,
+        epochs=epochs,
+        patience=patience,
+        device=CPU,
+    )
     return network, history
 
 
@@ -279,8 +322,8 @@ def test_training_stops_after_patience_epochs_without_a_better_one(
 def test_records_hold_mean_loss_and_accuracy_over_rows() -> None:
     _, history = train_scripted([[RIGHT, RIGHT, RIGHT, WRONG]])
     expected = np.mean(np.log1p(np.exp([-1.0, -1.0, -1.0, 1.0])))
-    assert history.best.validation_accuracy == 0.75
-    assert history.best.validation_loss == pytest.approx(expected, rel=1e-6)
+    assert history.best.measures["validation_accuracy"] == 0.75
+    assert history.best.measures["validation_loss"] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.unittest
@@ -320,6 +363,131 @@ def test_training_refuses_values_below_one(arguments: dict[str, Any]) -> None:
         run(**arguments)
 
 
+# Other tasks
+
+
+def train_on(
+    X: Floats, y: npt.NDArray[Any], n_outputs: int, **arguments: Any
+) -> tuple[nn.Sequential, History]:
+    seed_everything(0)
+    network = nn.Sequential(nn.Linear(X.shape[1], 8), nn.ReLU(), nn.Linear(8, n_outputs))
+    loaders = [create_dataloader(X, y, 16, shuffle=shuffle, seed=1) for shuffle in (True, False)]
+    history = train(network, *loaders, lr=0.02, epochs=15, patience=None, device=CPU, **arguments)
+    return network, history
+
+
+@pytest.mark.unittest
+def test_numbers_are_learnt_and_predicted_in_their_own_unit() -> None:
+    X, _ = make_data()
+    y = 38_000 + 5_000 * X[:, 0].astype(np.float64)
+    mean, scale = y.mean(), y.std()
+    standardised = ((y - mean) / scale).astype(np.float32)
+    network, history = train_on(
+        X,
+        standardised,
+        1,
+        loss=nn.MSELoss(),
+        metrics={"rmse": rmse, "r2": r2},
+        best_by=["validation_r2"],
+    )
+    values = [record.measures["validation_r2"] for record in history.records]
+    assert history.best_epoch == 1 + int(np.argmax(values))
+    predictor = TorchRegressor(network, mean=mean, scale=scale)
+    assert predictor.score(X, y) == pytest.approx(max(values), rel=1e-4)
+    assert max(values) > 0.95
+    error = np.sqrt(np.mean((predictor.predict(X) - y) ** 2))
+    assert error == pytest.approx(history.best.measures["validation_rmse"] * scale, rel=1e-4)
+
+
+@pytest.mark.unittest
+def test_several_numbers_are_learnt_at_once() -> None:
+    X, _ = make_data()
+    network, history = train_on(X, X[:, :2], 2, loss=nn.MSELoss(), metrics={"rmse": rmse})
+    assert TorchRegressor(network).predict(X).shape == (97, 2)
+    assert history.best.measures["validation_rmse"] < history.records[0].measures["validation_rmse"]
+
+
+@pytest.mark.unittest
+def test_several_classes_are_learnt_and_predicted_by_their_names(tmp_path: Path) -> None:
+    X, _ = make_data()
+    codes = np.digitize(X[:, 0], [-0.5, 0.5])
+    network, history = train_on(
+        X,
+        codes,
+        3,
+        loss=nn.CrossEntropyLoss(weight=balanced_weights(codes)),
+        metrics={"accuracy": accuracy, "macro_f1": macro_f1},
+        best_by=["validation_macro_f1", "validation_loss"],
+    )
+    predictor = TorchClassifier(network, classes=("low", "middle", "high"))
+    joblib.dump(predictor, tmp_path / "predictor.joblib")
+    loaded = joblib.load(tmp_path / "predictor.joblib")
+    names = np.array(["low", "middle", "high"])[codes]
+    assert loaded.score(X, names) == pytest.approx(history.best.measures["validation_accuracy"])
+    assert loaded.score(X, names) > 0.85
+    probabilities = loaded.predict_proba(X)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    assert np.array_equal(predict_probability(network, X), probabilities)
+    assert np.array_equal(loaded.predict(X), loaded.classes_[probabilities.argmax(axis=1)])
+
+
+@pytest.mark.unittest
+def test_the_metrics_agree_with_their_definitions() -> None:
+    logits = torch.tensor([[2.0, 1, 0], [0, 1, 2], [0, 3, 1], [1, 0, 0]])
+    y = torch.tensor([0, 1, 1, 0])
+    assert accuracy(logits, y) == 0.75
+    assert macro_f1(logits, y) == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert accuracy(torch.tensor([1.0, -1.0]), torch.tensor([1.0, 1.0])) == 0.5
+    found, wanted = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 5.0])
+    assert rmse(found, wanted) == pytest.approx(np.sqrt(4 / 3))
+    assert r2(found, wanted) == pytest.approx(1 - 4 / (26 / 3))
+
+
+@pytest.mark.unittest
+def test_balanced_weights_let_every_class_count_alike() -> None:
+    y = np.array([0] * 6 + [1] * 3 + [2])
+    weights = balanced_weights(y).numpy()
+    assert (weights * np.bincount(y)).tolist() == pytest.approx([10 / 3] * 3)
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize(
+    ("best_by", "best"),
+    [
+        pytest.param("validation_loss", 3, id="smaller is better"),
+        pytest.param("validation_true_score", 1, id="larger is better"),
+        pytest.param("validation_sure_error", 4, id="smaller is better, not a number is worst"),
+    ],
+)
+def test_the_best_epoch_is_the_best_by_any_measure(best_by: str, best: int) -> None:
+    def true_score(outputs: Tensor, _: Tensor) -> float:
+        return -outputs.max().item()
+
+    def sure_error(outputs: Tensor, _: Tensor) -> float:
+        return outputs.mean().item() if outputs.min() < 0 else float("nan")
+
+    table = [[RIGHT] * 4, [RIGHT, WRONG] * 2, [SURE] * 4, [WRONG, WRONG, WRONG, SURE]]
+    _, history = train_scripted(
+        table, None, [best_by], true_score=true_score, sure_error=sure_error
+    )
+    assert history.best_epoch == best
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize(
+    ("best_by", "message"),
+    [
+        ("validation_f1", "expected one of train_loss, train_accuracy, train_xyz, validation_loss"),
+        ("validation_xyz", "does not tell whether larger is better"),
+    ],
+)
+def test_a_measure_that_says_nothing_of_the_best_epoch_is_refused(
+    best_by: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train_scripted([[RIGHT] * 4], None, [best_by], xyz=accuracy)
+
+
 # Checkpoint
 
 
@@ -338,6 +506,17 @@ def interrupt_at(epoch: int) -> Callable[[EpochRecord], None]:
 def run_interrupted(checkpoint: Path, epoch: int = 7) -> None:
     with pytest.raises(InterruptionError):
         run(checkpoint=checkpoint, on_epoch=interrupt_at(epoch))
+
+
+class Smoothed(nn.Module):
+    """A loss with a setting that its printed form does not show."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(outputs, y * (1 - self.by))
 
 
 @pytest.mark.unittest
@@ -407,7 +586,9 @@ def test_a_damaged_checkpoint_is_reported_and_training_starts_afresh(
 
 
 @pytest.mark.unittest
-@pytest.mark.parametrize("change", ["lr", "batch_size", "patience", "data", "epochs"])
+@pytest.mark.parametrize(
+    "change", ["lr", "batch_size", "patience", "data", "epochs", "best_by", "weights", "smoothing"]
+)
 def test_a_checkpoint_of_another_training_is_reported_and_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, change: str
 ) -> None:
@@ -421,6 +602,9 @@ def test_a_checkpoint_of_another_training_is_reported_and_not_used(
         "patience": {"patience": 11},
         "data": {"X": X},
         "epochs": {"epochs": 5},
+        "best_by": {"best_by": ["validation_loss"]},
+        "weights": {"loss": nn.BCEWithLogitsLoss(pos_weight=torch.tensor(2.0))},
+        "smoothing": {"loss": Smoothed(0.1)},
     }
     network, history = run(checkpoint=checkpoint, **changed[change])
     expected_network, expected_history = run(**changed[change])
@@ -483,11 +667,11 @@ def test_logits_do_not_depend_on_batch_size_or_memory_mapping(tmp_path: Path) ->
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     network = run()[0]
-    whole = predict_logits(network, X, 97, CPU)
+    whole = predict_outputs(network, X, 97, CPU)
     assert whole.shape == (97,)
     assert whole.dtype == np.float32
     np.testing.assert_allclose(
-        predict_logits(network, mapped, 10, CPU), whole, rtol=1e-5, atol=1e-6
+        predict_outputs(network, mapped, 10, CPU), whole, rtol=1e-5, atol=1e-6
     )
 
 
@@ -497,8 +681,9 @@ def test_predicting_uses_the_running_statistics_and_leaves_the_network_as_it_was
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network.train()
     X, _ = make_data()
-    alone = predict_logits(network, X[:1], 1, CPU)
-    np.testing.assert_allclose(alone, predict_logits(network, X, 97, CPU)[:1], rtol=1e-5, atol=1e-6)
+    alone = predict_outputs(network, X[:1], 1, CPU)
+    whole = predict_outputs(network, X, 97, CPU)
+    np.testing.assert_allclose(alone, whole[:1], rtol=1e-5, atol=1e-6)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 

@@ -19,28 +19,38 @@ ARRAYS = ("X_train", "X_val", "X_test", "y_train", "y_val", "y_test")
 
 @dataclass(frozen=True)
 class Splits:
-    """Features and labels of three disjoint sets of rows.
+    """Features and targets of three disjoint sets of rows.
 
-    X_*: (n, d) float32, standardised; y_*: (n,) int64, 1 for the positive class (malignant).
+    X_*: (n, d) float32, standardised. y_*: (n,) int64 classes, the numbers of their names in
+    `class_names` (of two, 1 is the positive one); or floats to predict, and no class names.
     Iterating gives the six arrays in the order of `ARRAYS`.
     """
 
     X_train: NDArray[np.float32]
     X_val: NDArray[np.float32]
     X_test: NDArray[np.float32]
-    y_train: NDArray[np.int64]
-    y_val: NDArray[np.int64]
-    y_test: NDArray[np.int64]
+    y_train: NDArray[Any]
+    y_val: NDArray[Any]
+    y_test: NDArray[Any]
     feature_names: tuple[str, ...]
-    class_names: tuple[str, str]
+    class_names: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Any]:
         return (getattr(self, name) for name in ARRAYS)
 
 
 def save_data_splits(splits: Splits, dir_processed: Path | str) -> None:
-    """Write one `.npy` for each array, and `names.json`."""
+    """Write one `.npy` for each array, and `names.json`.
+
+    Raises:
+        UserError: an array holds text, which is no number to learn from.
+    """
     for name, array in zip(ARRAYS, splits, strict=True):
+        if np.asarray(array).dtype.kind not in "biuf":
+            raise UserError(
+                f"{name} holds {np.asarray(array).dtype}, not numbers: of classes with names, save "
+                "their codes (lib.metrics.class_codes) and give the names as class_names."
+            )
         np.save(Path(dir_processed) / f"{name}.npy", array)
     names = {"features": splits.feature_names, "classes": splits.class_names}
     write_json(Path(dir_processed) / "names.json", names)

@@ -26,6 +26,21 @@ def test_what_is_loaded_is_what_was_saved(splits, tmp_path):
     assert (loaded.feature_names, loaded.class_names) == (("a", "b", "c"), ("no", "yes"))
 
 
+def test_numbers_to_predict_need_no_class_names(splits, tmp_path):
+    prices = [y * 1000.5 for y in (splits.y_train, splits.y_val, splits.y_test)]
+    save_data_splits(Splits(*list(splits)[:3], *prices, splits.feature_names), tmp_path)
+    loaded = load_data_splits(tmp_path)
+    assert np.array_equal(loaded.y_train, prices[0])
+    assert loaded.class_names == ()
+
+
+@pytest.mark.parametrize("kind", [str, object])
+def test_classes_with_names_are_saved_by_their_codes(splits, tmp_path, kind):
+    texts = [np.array(["cat", "dog"], dtype=kind)] * 3
+    with pytest.raises(UserError, match=r"y_train holds .*: of classes with names, save their"):
+        save_data_splits(Splits(*list(splits)[:3], *texts, splits.feature_names), tmp_path)
+
+
 def test_arrays_are_memory_mapped_and_read_only(splits, tmp_path):
     save_data_splits(splits, tmp_path)
     for array in load_data_splits(tmp_path, as_type="array"):

@@ -31,7 +31,8 @@ def plot_confusion_matrix(
     """
     counts = confusion_matrix(y, predicted, labels=range(len(labels)))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = Figure(figsize=(4.8, 4.2), layout="constrained")
+    room = 0.6 * max(len(labels) - 3, 0)  # inches
+    figure = Figure(figsize=(4.8 + room, 4.2 + room), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
@@ -48,14 +49,16 @@ def plot_confusion_matrix(
 def plot_training_history(
     history: Mapping[str, Sequence[float]], best_epoch: int | None = None
 ) -> Figure:
-    """Loss and accuracy by epoch, training and validation.
+    """Each measure by epoch, training and validation.
 
     Args:
-        history: columns epoch, train_loss, validation_loss, train_accuracy, validation_accuracy.
+        history: columns epoch, and train_NAME and validation_NAME for each measure.
         best_epoch: marked with a line, where there is one.
     """
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    measures = [name.removeprefix("train_") for name in history if name.startswith("train_")]
+    figure = Figure(figsize=(4.5 * len(measures), 3.6), layout="constrained")
+    grid = figure.subplots(1, len(measures), squeeze=False)[0]
+    for axes, measure in zip(grid, measures, strict=True):
         for split, colour in zip(("train", "validation"), COLOURS, strict=False):
             axes.plot(history["epoch"], history[f"{split}_{measure}"], color=colour, label=split)
         if best_epoch is not None:
@@ -68,20 +71,23 @@ def plot_training_history(
 
 @without_formulas
 def plot_roc_curves(
-    probabilities: Mapping[str, ArrayLike], y: ArrayLike, title: str = ""
+    probabilities: Mapping[str, ArrayLike],
+    y: ArrayLike | Mapping[str, ArrayLike],
+    title: str = "",
 ) -> Figure:
-    """The ROC curves of several models over the same rows, the best area first in the legend.
+    """The ROC curves of several models or classes, the best area first in the legend.
 
     Args:
-        probabilities: for each model's name, (n,) probability of class 1.
-        y: (n,) true labels, 0 or 1.
+        probabilities: for each name, (n,) probability of class 1.
+        y: (n,) true labels, 0 or 1; or these for each name, as `one_versus_rest` has them.
         title: what the rows are.
     """
-    areas = {name: float(roc_auc_score(y, p)) for name, p in probabilities.items()}
+    truth = y if isinstance(y, Mapping) else dict.fromkeys(probabilities, y)
+    areas = {name: float(roc_auc_score(truth[name], p)) for name, p in probabilities.items()}
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     axes = figure.subplots()
     for index, name in enumerate(sorted(areas, key=lambda name: -areas[name])):
-        false_positive, true_positive = roc(y, probabilities[name])
+        false_positive, true_positive = roc(truth[name], probabilities[name])
         label = f"{name} ({areas[name]:.3f})"
         colour = COLOURS[index % len(COLOURS)]
         axes.plot(false_positive, true_positive, color=colour, label=label, alpha=0.85)
@@ -93,13 +99,59 @@ def plot_roc_curves(
     return figure
 
 
-def roc_rows(probabilities: Mapping[str, ArrayLike], y: ArrayLike) -> list[dict[str, str | float]]:
-    """The same curves as rows for a CSV file, which `dvc plots` draws: a row for each bend."""
+def one_versus_rest(
+    probability: ArrayLike, y: ArrayLike, class_names: Sequence[str]
+) -> tuple[dict[str, ArrayLike], dict[str, ArrayLike]]:
+    """What draws a ROC curve for each class: its (n,) probability, and whether a row is of it.
+
+    Args:
+        probability: (n, k) probability of each class.
+        y: (n,) true classes, from 0 to k - 1; a class that no row or every row has gets no curve.
+        class_names: the k names.
+    """
+    truth = {name: np.asarray(y) == code for code, name in enumerate(class_names)}
+    columns = dict(zip(class_names, np.asarray(probability).T, strict=True))
+    drawn = [name for name, own in truth.items() if own.any() and not own.all()]
+    return {name: columns[name] for name in drawn}, {name: truth[name] for name in drawn}
+
+
+def plot_predicted(y: ArrayLike, predicted: ArrayLike, title: str = "") -> Figure:
+    """Predicted numbers against the true ones, both (n,); on the line both are the same."""
+    y, predicted = np.asarray(y), np.asarray(predicted)
+    figure = Figure(figsize=(5.2, 5.0), layout="constrained")
+    axes = figure.subplots()
+    alpha = float(np.clip(200 / max(len(y), 1), 0.05, 0.6))
+    axes.plot(y, predicted, ".", color=COLOURS[0], alpha=alpha, markeredgewidth=0)
+    ends = [min(y.min(), predicted.min()), max(y.max(), predicted.max())]
+    axes.plot(ends, ends, color="grey", linestyle=":")
+    axes.set(xlabel="true", ylabel="predicted", title=title)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def roc_rows(
+    probabilities: Mapping[str, ArrayLike], y: ArrayLike | Mapping[str, ArrayLike]
+) -> list[dict[str, str | float]]:
+    """The ROC curves as rows for a CSV file, which `dvc plots` draws: a row for each bend."""
+    truth = y if isinstance(y, Mapping) else dict.fromkeys(probabilities, y)
     return [
         {"model": name, "false_positive_rate": float(x), "true_positive_rate": float(t)}
         for name, probability in probabilities.items()
-        for x, t in zip(*roc(y, probability), strict=True)
+        for x, t in zip(*roc(truth[name], probability), strict=True)
     ]
+
+
+def predicted_rows(y: ArrayLike, predicted: ArrayLike, most: int = 2000) -> list[dict[str, float]]:
+    """Pairs of true and predicted numbers for a CSV file, which `dvc plots` draws; evenly chosen.
+
+    Args:
+        y: (n,) true numbers.
+        predicted: (n,) what was predicted.
+        most: how many pairs at most: more make a picture slow and no clearer.
+    """
+    y, predicted = np.asarray(y), np.asarray(predicted)
+    chosen = np.unique(np.linspace(0, len(y) - 1, min(most, len(y))).astype(int))
+    return [{"actual": float(y[n]), "predicted": float(predicted[n])} for n in chosen]
 
 
 def confusion_rows(

@@ -6,9 +6,12 @@ from matplotlib.text import Text
 
 from lib.viz import (
     confusion_rows,
+    one_versus_rest,
     plot_confusion_matrix,
+    plot_predicted,
     plot_roc_curves,
     plot_training_history,
+    predicted_rows,
     roc_rows,
     save_figure,
 )
@@ -27,18 +30,18 @@ HISTORY = {
 
 
 def test_a_confusion_matrix_shows_each_count_and_its_share_of_the_true_class():
-    [axes] = plot_confusion_matrix(Y, PREDICTED, ("benign", "malignant")).axes
+    [axes] = plot_confusion_matrix(Y, PREDICTED, ("no", "yes")).axes
     assert [text.get_text() for text in axes.texts] == [
         "2\n66.7%",
         "1\n33.3%",
         "0\n0.0%",
         "2\n100.0%",
     ]
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["benign", "malignant"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["no", "yes"]
 
 
 def test_a_class_that_does_not_occur_has_a_row_all_the_same():
-    [axes] = plot_confusion_matrix([0, 0], [0, 0], ("benign", "malignant")).axes
+    [axes] = plot_confusion_matrix([0, 0], [0, 0], ("no", "yes")).axes
     assert len(axes.texts) == 4
 
 
@@ -62,12 +65,55 @@ def test_roc_curves_of_several_models_are_in_one_picture_the_best_first():
     assert labels == ["right (1.000)", "coin (0.500)"]
 
 
+def test_a_history_of_any_measures_has_a_panel_for_each():
+    history = {"epoch": [1], "train_loss": [2.0], "validation_loss": [3.0]}
+    [loss] = plot_training_history(history).axes
+    assert list(loss.lines[1].get_ydata()) == [3.0]
+    names = [f"{split}_{m}" for m in ("loss", "rmse", "r2") for split in ("train", "validation")]
+    panels = plot_training_history({"epoch": [1], **{name: [0.5] for name in names}}).axes
+    assert [axes.get_title() for axes in panels] == ["loss", "rmse", "r2"]
+
+
+def test_each_of_several_classes_has_a_curve_against_the_rest_if_it_occurs():
+    probability = [[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1]]
+    curves, truth = one_versus_rest(probability, [0, 1, 1], ("cat", "dog", "hen"))
+    [axes] = plot_roc_curves(curves, truth).axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["cat (1.000)", "dog (1.000)"]
+    assert {row["model"] for row in roc_rows(curves, truth)} == {"cat", "dog"}
+
+
+def test_a_confusion_matrix_of_many_classes_has_room_for_them():
+    few, many = (
+        plot_confusion_matrix([0], [0], [str(n) for n in range(k)]).get_size_inches()
+        for k in (2, 10)
+    )
+    assert many[0] > few[0] + 3
+
+
+def test_predicted_numbers_lie_against_the_true_ones():
+    [axes] = plot_predicted([1.0, 5.0], [2.0, 4.0]).axes
+    points, line = axes.lines
+    assert list(points.get_xdata()) == [1, 5]
+    assert list(points.get_ydata()) == [2, 4]
+    assert list(line.get_xdata()) == list(line.get_ydata()) == [1, 5]
+
+
+def test_of_many_predicted_numbers_some_stand_for_all():
+    numbers = np.arange(20_000.0)
+    rows = predicted_rows(numbers, numbers + 1)
+    assert len(rows) == 2000
+    assert rows[0] == {"actual": 0, "predicted": 1}
+    assert rows[-1] == {"actual": 19_999, "predicted": 20_000}
+    assert predicted_rows([1.0], [2.0]) == [{"actual": 1, "predicted": 2}]
+
+
 def test_rows_for_dvc_hold_the_same_curves_and_cases():
     rows = roc_rows({"right": [0.1, 0.2, 0.3, 0.8, 0.9]}, Y)
     assert {row["model"] for row in rows} == {"right"}
     assert (rows[0]["false_positive_rate"], rows[-1]["true_positive_rate"]) == (0, 1)
-    cases = confusion_rows(Y, PREDICTED, ("benign", "malignant"))
-    assert cases[2] == {"actual": "benign", "predicted": "malignant"}
+    cases = confusion_rows(Y, PREDICTED, ("no", "yes"))
+    assert cases[2] == {"actual": "no", "predicted": "yes"}
 
 
 def test_the_same_figure_is_written_as_the_same_bytes(tmp_path):

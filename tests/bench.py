@@ -322,12 +322,14 @@ def train_per_row(X: "Tensor", y: "Tensor", hidden: list[int]) -> None:
     from torch.utils.data import DataLoader, TensorDataset
 
     from lab.processes.train_dnn_pytorch.densenet import create_densenet
-    from lib.pytorch import train
+    from lib.pytorch import accuracy, train
 
     train(
         create_densenet(FEATURES, hidden),
         DataLoader(TensorDataset(X, y), batch_size=BATCH_SIZE, shuffle=True),
         DataLoader(TensorDataset(X[:8], y[:8]), batch_size=BATCH_SIZE),
+        loss=torch.nn.BCEWithLogitsLoss(),
+        metrics={"accuracy": accuracy},
         lr=LR,
         epochs=1,
         patience=None,

@@ -143,7 +143,7 @@ def test_a_new_process_runs_and_its_test_passes_at_once(blanked):
     blanked.run("make", "process", "NAME=prepare_wine")
     blanked.run("make", "process", "NAME=train_wine", "AFTER=prepare_wine")
     said = blanked.run("make", "run")
-    assert re.search(r"train_wine\.mean +│ 12", said), "both scale by two"
+    assert re.search(r"train_wine\.mean +│ 54", said), "twice the 27 bytes that it read"
     assert " passed" in pytest_in(blanked, "lab", "lib/params_test.py")
     blanked.run("tools/within", "--dev", ".", "ruff", "check", ".")
     blanked.run("tools/within", "--dev", ".", "ruff", "format", "--check", ".")

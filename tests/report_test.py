@@ -124,23 +124,23 @@ class Cells(HTMLParser):
 def test_the_terminal_shows_the_results_of_any_task(houses):
     said = results(houses)
     assert re.search(r"split +┃ model +┃ rmse +┃ r2", said)
-    assert re.search(r"validation │ linear │ 38125 +│ 0.81", said)
+    assert re.search(r"validation │ linear │ 38,125 │ 0.81", said)
     assert "These results differ" not in said
 
 
 def test_an_rmse_that_falls_is_better_in_the_text_and_on_the_page(houses):
     said, page = compare(houses, "--from", "HEAD~1", "--to", "HEAD")
-    assert re.search(r"linear.validation.rmse \| 38181.2 \| 38125 +\| -56.2 better", said)
-    assert re.search(r"\| validation \| linear \| 38125 \| 0.81", said), "the table of results"
-    assert Cells(page).marked == {"better": ["-56.2 better"]}
+    assert re.search(r"linear.validation.rmse \| 38,181.20 \| 38,125.00 \| -56.20 better", said)
+    assert re.search(r"\| validation \| linear \| 38,125 \| 0.81", said), "the table of results"
+    assert Cells(page).marked == {"better": ["-56.20 better"]}
 
 
 def test_an_rmse_that_falls_is_better_on_the_page_of_a_run(project):
     write_metrics(project, linear=HOUSES["linear"] | {"validation": {"rmse": 38000.0, "r2": 0.9}})
     page = run_page(project)
-    assert "| `linear.validation.rmse` | 38125 | 38000 | -125 better |" in page
-    assert "| `linear.validation.r2` | 0.81 | 0.9 | +0.09 better |" in page
-    assert "| validation | linear | 38000 | 0.90 |" in page
+    assert "| `linear.validation.rmse` | 38,125 | 38,000 | -125 better |" in page
+    assert "| `linear.validation.r2` | 0.81 | 0.90 | +0.09 better |" in page
+    assert "| validation | linear | 38,000 | 0.90 |" in page
 
 
 def test_a_milestone_names_the_best_model_by_what_is_measured(project):
@@ -157,7 +157,7 @@ def test_a_milestone_names_the_best_model_by_what_is_measured(project):
     (file,) = (project.folder / "lab/docs").glob("????-??-??-prices.md")
     text = file.read_text()
     assert "**Best model:** linear, by rmse on the validation split." in text
-    assert re.search(r"\| validation \| linear \| 38125 \| 0.81", text)
+    assert re.search(r"\| validation \| linear \| 38,125 \| 0.81", text)
 
 
 # ---- metrics as users write them

@@ -283,6 +283,24 @@ def test_up_again_changes_nothing(sandbox):
     assert sandbox.facts() == before
 
 
+def test_added_data_reach_the_bucket_and_a_second_clone_by_what_is_printed(sandbox, tmp_path):
+    said = sandbox("up")
+    assert "  dvc push " in said
+    (clone,) = (line.partition("#")[0] for line in said.splitlines() if "git clone" in line)
+    (sandbox.project.folder / "boats.csv").write_text("length\n3\n")
+    sandbox.project.dvc("add", "boats.csv")
+    sandbox.project.dvc("push", "boats.csv")
+    second = tmp_path / "second"
+    sandbox.project.run("sh", "-ec", clone.replace("FOLDER", str(second)))
+    assert (second / ".dvc/config.local").stat().st_mode & 0o777 == 0o600
+    (second / "boats.csv.dvc").write_text((sandbox.project.folder / "boats.csv.dvc").read_text())
+    Project.at(second).dvc("pull", "boats.csv")
+    assert (second / "boats.csv").read_text() == "length\n3\n"
+    for name in ("boats.csv", "boats.csv.dvc"):
+        (sandbox.project.folder / name).unlink()
+    sandbox.project.git("checkout", "--quiet", ".")
+
+
 @pytest.mark.parametrize("part", ["s3", "all"])
 def test_what_was_killed_comes_back_with_its_data(sandbox, part):
     before = sandbox.facts()

@@ -40,9 +40,9 @@ def relative(path: Path) -> Path:
 
 def folders() -> list[Path]:
     """Every folder of this project that has a Pipfile, the root first."""
-    skeleton = ROOT / "tools/project/skeleton"  # of a process that is still to be added
-    rooms = ("lab/processes/*", "*", "runtimes/*", "tools/*")
-    places = [ROOT, *(place for room in rooms for place in sorted(ROOT.glob(room))), skeleton]
+    # The last are those of processes that are still to be added.
+    rooms = ("lab/processes/*", "*", "runtimes/*", "tools/*", "tools/project/skeleton/*")
+    places = [ROOT, *(place for room in rooms for place in sorted(ROOT.glob(room)))]
     return [folder for folder in places if (folder / "Pipfile").is_file()]
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from lib.errors import UserError
 from lib.files import write_json
+from lib.numbers import shown_number
 from lib.repository import ROOT
 
 GOALS = ROOT / "goals"
@@ -38,11 +39,14 @@ def reached(request: pytest.FixtureRequest) -> Callable[..., None]:
     ) -> None:
         sign, threshold = ("≥", at_least) if at_least is not None else ("≤", at_most)
         assert threshold is not None, "a goal has a threshold: at_least=… or at_most=…"
-        shown = ", ".join(f"{what} {value:.4g}{unit}".strip() for what, value in found.items())
-        request.node.stash[REACHED] = {"goal": f"{sign} {threshold:.4g}{unit}", "reached": shown}
+        space = " " if unit[:1].isalpha() else ""
+        unit = f"{space}{unit}"
+        shown = ", ".join(f"{k} {shown_number(v)}{unit}".strip() for k, v in found.items())
+        goal = f"{sign} {shown_number(threshold)}{unit}"
+        request.node.stash[REACHED] = {"goal": goal, "reached": shown}
         met = (v >= threshold if sign == "≥" else v <= threshold for v in found.values())
         if not all(met):
-            pytest.fail(f"reached {shown}; the goal is {sign} {threshold:.4g}{unit}", pytrace=False)
+            pytest.fail(f"reached {shown}; the goal is {goal}", pytrace=False)
 
     return compare
 

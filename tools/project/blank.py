@@ -43,9 +43,14 @@ def without_sections(text: str, kept: Container[str]) -> str:
     """params.yaml without its other sections, and without the comments directly above these."""
     for name in re.findall(r"(?m)^(\w+):", text):
         if name not in kept:
-            section = rf"(?m)^(?:#.*\n)*{name}:.*\n(?:(?:[ \t].*)?\n)*"
-            text = re.sub(section, "", text.rstrip("\n") + "\n", count=1)
+            text = without_section(text, name)
     return text.rstrip("\n") + "\n"
+
+
+def without_section(text: str, name: str) -> str:
+    """params.yaml without one section, and without the comments directly above it."""
+    section = rf"(?m)^(?:#.*\n)*{name}:.*\n(?:(?:[ \t].*)?\n)*"
+    return re.sub(section, "", text.rstrip("\n") + "\n", count=1).rstrip("\n") + "\n"
 
 
 def without_lines(text: str, gone: Container[str]) -> str:

@@ -1,9 +1,11 @@
-"""Adds a process to the pipeline: `make process NAME=train_model AFTER=prepare_wine`.
+"""Adds a process to the pipeline: `make process NAME=train_prices AFTER=prepare_houses KIND=…`.
 
 It is a folder, filled in from `skeleton/`, and what is appended to three files: a section to
-params.yaml, a stage to dvc.yaml, its out to .gitignore. All of it is there at the end, or nothing.
+params.yaml, a stage to dvc.yaml, its outs to .gitignore. All of it is there at the end, or nothing.
+What its stage reads is AFTER: another stage, or a file such as a dataset that was added.
 """
 
+import csv
 import keyword
 import os
 import re
@@ -11,12 +13,13 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import grimp
-from jinja2 import Template
+from jinja2 import Environment, FileSystemLoader
 
 from lib.errors import UserError
 from lib.params import read_yaml
@@ -24,34 +27,57 @@ from lib.pipeline import MAIN, Stage, read_pipeline
 from lib.repository import BYTES, ROOT
 
 SKELETON = Path(__file__).parent / "skeleton"
+# Each kind's folders in the skeleton.
+KINDS = {
+    "empty": ("empty",),
+    "table": ("table",),
+    "sklearn": ("training", "sklearn"),
+    "torch": ("training", "torch"),
+}
+TRAININGS = ("sklearn", "torch")
+TASKS = ("regression", "classes", "binary")
 # Names of modules and folders here, and of what the skeleton's params.py imports.
 TAKEN = {"conftest", "goals", "lab", "lib", "log", "main", "params", "positive", "run", "section"}
 TAKEN |= {"tests", "tools"}
 
-SECTION = """
-{name}:
-  factor: 2.0  # what each value is multiplied by
-"""
 
-STAGE = """\
-{name}:
-  desc: What {name} computes, in a line.
-  cmd: lab/processes/run {name}
-  params:
-    - {name}
-  deps:
-{deps}
-  outs:
-    - artifacts/{name}
-  metrics:
-    - metrics/{name}.json:
-        cache: false
-"""
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for, as typed."""
+
+    name: str
+    after: str = ""
+    kind: str = ""
+    task: str = ""
+    target: str = ""
 
 
-def check_names(name: str, after: str) -> None:
+# ---- what may be asked for
+
+
+def check(wanted: Wanted) -> None:
     """Raise UserError where no such process can be added."""
-    stages = {stage.name: stage for stage in read_pipeline().stages if stage.file == MAIN}
+    check_name(wanted.name)
+    if wanted.kind not in KINDS:
+        raise UserError(f"KIND is {wanted.kind!r}: it must be {' or '.join(KINDS)}.")
+    if wanted.kind not in TRAININGS:
+        for what, value in (("TASK", wanted.task), ("TARGET", wanted.target)):
+            if value:
+                raise UserError(f"{what} is for KIND=sklearn and KIND=torch: leave it out here.")
+    elif wanted.task not in TASKS:
+        raise UserError(
+            f"TASK is {wanted.task!r}: a training predicts numbers (TASK=regression), several "
+            "classes (classes) or one of two (binary)."
+        )
+    elif not wanted.after:
+        raise UserError(
+            f"KIND={wanted.kind} learns from a table: say AFTER=, the stage that writes it or its "
+            "file. `make process NAME=… KIND=table` adds a stage that does."
+        )
+
+
+def check_name(name: str) -> None:
+    """Raise UserError where a process cannot have this name."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or len(name) > 40:
         raise UserError(
             f"NAME is {name!r}: it must be lower-case words with underscores, as in train_model, "
@@ -62,48 +88,135 @@ def check_names(name: str, after: str) -> None:
     if (ROOT / "lab/processes" / name).exists():
         raise UserError(f"lab/processes/{name} exists already: choose another name.")
     for file, names in (
-        (MAIN, {stage.partition("@")[0] for stage in stages}),
+        (MAIN, {stage.partition("@")[0] for stage in stages()}),
         ("params.yaml", read_yaml(ROOT / "params.yaml")),
     ):
         if name in names:
             raise UserError(f"{name} is a name in {file} already: choose another.")
-    if after:
-        check_predecessor(after, stages)
 
 
-def check_predecessor(after: str, stages: dict[str, Stage]) -> None:
-    """Raise UserError where the skeleton cannot read what this stage writes."""
-    if after not in stages:
-        known = ", ".join(stages) or "there is none yet"
-        raise UserError(f"AFTER is {after!r}: it must be a stage of dvc.yaml ({known}).")
-    outs = stages[after].outs
-    if f"artifacts/{after}" not in outs:
+def stages() -> dict[str, Stage]:
+    """The stages of dvc.yaml, by their names."""
+    return {stage.name: stage for stage in read_pipeline().stages if stage.file == MAIN}
+
+
+# ---- what it reads
+
+
+def inputs(wanted: Wanted) -> list[str]:
+    """The paths that the stage depends on: what AFTER writes, or is.
+
+    Raises:
+        UserError: AFTER is neither a stage nor a file; or a table is wanted, and it has none.
+    """
+    after, known = wanted.after, stages()
+    if not after:
+        return []
+    if after in known:
+        outs = list(known[after].outs) or list(known[after].metrics)
+        return outs if wanted.kind == "empty" else [table_among(after, outs)]
+    file = Path(after)
+    inside = not file.is_absolute() and ".." not in file.parts
+    if inside and ((ROOT / file).exists() or (ROOT / f"{file}.dvc").exists()):
+        if wanted.kind != "empty" and file.suffix != ".csv":
+            raise UserError(f"AFTER is {after!r}: KIND={wanted.kind} reads a table, a .csv file.")
+        return [file.as_posix()]
+    names = ", ".join(known) or "there is none yet"
+    raise UserError(
+        f"AFTER is {after!r}: it must be a stage of dvc.yaml ({names}), or a file of this project."
+    )
+
+
+def table_among(after: str, outs: Sequence[str]) -> str:
+    """The one table among a stage's outs: a file that dvc.yaml names, or one on disk below them."""
+    tables = [out for out in outs if out.endswith(".csv")]
+    if not tables:
+        on_disk = [file for out in outs for file in sorted((ROOT / out).rglob("*.csv"))]
+        tables = [file.relative_to(ROOT).as_posix() for file in on_disk]
+    if len(tables) == 1:
+        return tables[0]
+    if tables:
         raise UserError(
-            f"{after} does not write artifacts/{after}, which the new process would read: leave "
-            f"AFTER out, read what {after} writes ({', '.join(outs)}), and add it to deps."
+            f"{after} writes several tables ({', '.join(tables)}): say which, as AFTER={tables[0]}."
         )
+    raise UserError(
+        f"{after} has written no table, a .csv file: `make run` first if it is to write one, or "
+        "KIND=empty, which reads anything."
+    )
+
+
+def column_to_predict(wanted: Wanted, table: str) -> str:
+    """TARGET, or the table's last column; empty where neither is known yet.
+
+    Raises:
+        UserError: the table is there, and has no such column.
+    """
+    file = ROOT / table
+    if not file.is_file():
+        return wanted.target
+    with file.open(encoding="utf-8", errors="replace", newline="") as opened:
+        header = [name for name in next(csv.reader(opened), []) if name != "split"]
+    if wanted.target and wanted.target not in header:
+        raise UserError(
+            f"TARGET is {wanted.target!r}: {table} has the columns {', '.join(header)}."
+        )
+    return wanted.target or (header[-1] if header else "")
 
 
 # ---- what is written
 
 
-def write_folder(name: str, after: str) -> None:
-    """The process's own files, from the skeleton."""
+def rendered(wanted: Wanted) -> dict[str, str]:
+    """The text of each file of the skeleton, by its name there, without `.jinja`."""
+    read = inputs(wanted)
+    table = read[0] if wanted.kind in ("table", *TRAININGS) and read else ""
+    target = column_to_predict(wanted, table) if wanted.kind in TRAININGS else ""
+    words = {
+        "name": wanted.name,
+        "title": wanted.name.replace("_", " "),
+        "type": wanted.name.title().replace("_", ""),
+        "after": wanted.after,
+        "inputs": read,
+        "kind": wanted.kind,
+        "task": wanted.task,
+        "table": table,
+        "target": quoted(target),
+    }
+    environment = Environment(
+        loader=FileSystemLoader(SKELETON), keep_trailing_newline=True, autoescape=False
+    )
+    found = {}
+    for folder in KINDS[wanted.kind]:
+        for file in sorted((SKELETON / folder).iterdir()):
+            if file.suffix == ".jinja" and file.name[0] != "_":
+                template = environment.get_template(f"{folder}/{file.name}")
+                found[file.name.removesuffix(".jinja")] = template.render(words)
+            elif file.name[0] != "_":
+                found[file.name] = file.read_text("utf-8")
+    return found
+
+
+def quoted(text: str) -> str:
+    """A name as YAML has it: in quotes where it is more than a word."""
+    plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", text) and text.lower() not in YAML_WORDS
+    return text if not text or plain else "'" + text.replace("'", "''") + "'"
+
+
+YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+
+
+def write_folder(name: str, files: dict[str, str]) -> None:
+    """The process's own files."""
     folder = ROOT / "lab/processes" / name
     folder.mkdir()
-    words = {"name": name, "after": after, "type": name.title().replace("_", "")}
-    for file in SKELETON.iterdir():
-        text = file.read_text("utf-8")
-        if file.suffix == ".jinja":
-            text = Template(text, keep_trailing_newline=True).render(words)
-        target = folder / file.name.removesuffix(".jinja").replace("NAME", name)
-        target.write_text(text, encoding="utf-8")
+    for file, text in files.items():
+        (folder / file.replace("NAME", name)).write_text(text, encoding="utf-8")
     # The order of imports, and where a line breaks, depend on the name.
     for command in (["check", "--fix", "--select", "I"], ["format"]):
         subprocess.run(["ruff", *command, "--quiet", str(folder)], cwd=ROOT, check=True)
 
 
-def stage_text(name: str, after: str) -> str:
+def stage_text(name: str, read: Sequence[str], written: str) -> str:
     """The stage, with the lock and every file of this repository that its main.py imports."""
     main = f"lab.processes.{name}.main"
     try:
@@ -114,9 +227,24 @@ def stage_text(name: str, after: str) -> str:
         raise UserError(f"{place}: not Python ({text}). A merge left marks in it?") from None
     modules = {main} | graph.find_upstream_modules(main)
     files = [file for m in modules if (ROOT / (file := m.replace(".", "/") + ".py")).is_file()]
-    deps = [f"artifacts/{after}"] if after else []
-    deps += sorted([f"lab/processes/{name}/Pipfile.lock", *files])
-    return STAGE.format(name=name, deps="\n".join(f"    - {dep}" for dep in deps))
+    deps = [*read, *sorted([f"lab/processes/{name}/Pipfile.lock", *files])]
+    sections = [f"    - {section}" for section in sections_of(name)]
+    lines = [
+        f"{name}:",
+        f"  desc: What {name} computes, in a line.",
+        f"  cmd: lab/processes/run {name}",
+        "  params:",
+        *sections,
+        "  deps:",
+        *(f"    - {dep}" for dep in deps),
+    ]
+    return "\n".join(lines) + "\n" + textwrap.indent(written, "  ")
+
+
+def sections_of(name: str) -> list[str]:
+    """The sections of params.yaml that the process's params.py has in its last class."""
+    text = (ROOT / "lab/processes" / name / "params.py").read_text("utf-8")
+    return re.findall(r"(?m)^    (\w+): ", text.rpartition("class Params(")[2])
 
 
 def with_stage(text: str, stage: str) -> str:
@@ -167,30 +295,35 @@ def append(file: Path, text: str) -> None:
     file.write_bytes(content + newline + text.encode())
 
 
-def add(name: str, after: str) -> None:
+def add(wanted: Wanted) -> None:
     """Write it all.
 
     Raises:
-        UserError: dvc.yaml is written so that no stage can be added; nothing was written.
+        UserError: it cannot read what AFTER writes, or dvc.yaml is written so that no stage can be
+            added; nothing was written.
     """
+    name, read, files = wanted.name, inputs(wanted), rendered(wanted)
+    section, outs = files.pop("params.yaml"), files.pop("dvc.yaml")
     params, pipeline, ignored = (ROOT / file for file in ("params.yaml", MAIN, ".gitignore"))
     with all_or_nothing([params, pipeline, ignored], ROOT / "lab/processes" / name):
-        write_folder(name, after)
-        append(params, SECTION.format(name=name))
-        text = with_stage(pipeline.read_bytes().decode(*BYTES), stage_text(name, after))
+        write_folder(name, files)
+        append(params, f"\n{name}:\n{section}")
+        text = with_stage(pipeline.read_bytes().decode(*BYTES), stage_text(name, read, outs))
         pipeline.write_bytes(text.encode(*BYTES))
-        text = with_ignored(ignored.read_bytes().decode(*BYTES), f"/artifacts/{name}")
+        line = f"/data/{name}.csv" if wanted.kind == "table" else f"/artifacts/{name}"
+        text = with_ignored(ignored.read_bytes().decode(*BYTES), line)
         ignored.write_bytes(text.encode(*BYTES))
-        if name not in {stage.name for stage in read_pipeline().stages}:
+        if name not in stages():
             raise UserError("dvc.yaml is not written stage below stage: add this one by hand.")
 
 
 def main() -> None:
     """Add it, and print where to go on."""
-    name, after = (*sys.argv[1:], "", "")[:2]
+    name, after, kind, task, target = (*sys.argv[1:], *[""] * 5)[:5]
+    wanted = Wanted(name, after, kind or "empty", task, target)
     try:
-        check_names(name, after)
-        add(name, after)
+        check(wanted)
+        add(wanted)
     except UserError as error:
         sys.exit(f"{error}\nNothing was written.")
     except KeyboardInterrupt:

@@ -123,7 +123,7 @@ def report(name: str, date: str, now: Revision, file: Path) -> str:
 def best_sentence(best: tuple[str, str, str] | None) -> str:
     """Which model is best, and by what."""
     if best is None:
-        return "–"
+        return "not told: no metric's name says whether more of it is better."
     model, measure, split = (cell(text) for text in best)
     return f"{model}, by {measure}{f' on the {split} split' if split else ''}."
 

@@ -35,6 +35,7 @@ NEXT = """\
 
 The sandbox is up. A run by tag:
 
+  dvc push                    # data that you added, which a job gets from the bucket
   git push sandbox {branch}
   git tag {tag}
   git push sandbox {tag}      # the run, live
@@ -42,6 +43,7 @@ The sandbox is up. A run by tag:
 Its results, afterwards:
 
   git pull sandbox {branch} && dvc pull    # dvc as in `make shell`
+  git clone {origin} FOLDER && cp .dvc/config.local FOLDER/.dvc/    # a second clone, with its keys
   MLflow   {mlflow}
 
 Once more: `git push sandbox :TAG`, then push the tag again. What a run printed: {jobs}
@@ -71,6 +73,7 @@ def up(artifacts: str) -> None:
             tag=f"{run_tag_prefix().rstrip('-')}-v0.0.1",
             mlflow=state.mlflow,
             s3=state.s3,
+            origin=shown(ORIGIN),
             jobs=shown(JOBS),
         )
     )

@@ -103,4 +103,4 @@ def test_it_learns_to_tell_malignant_from_benign_and_predicts_from_raw_features(
     )
     accuracy = create_predictor(scaler, trained.network).score(raw_val, y_val)
     assert accuracy >= 0.95
-    assert accuracy == pytest.approx(trained.history.best.validation_accuracy)
+    assert accuracy == pytest.approx(trained.history.best.measures["validation_accuracy"])

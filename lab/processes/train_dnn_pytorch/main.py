@@ -1,7 +1,6 @@
 """Trains the densely connected network, keeps its best epoch, and shows how it came to it."""
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +40,9 @@ def train(params: Params) -> None:
     with progress("epochs", settings.epochs, every=20) as advance:
 
         def on_epoch(record: EpochRecord) -> None:
-            append_to_curve(asdict(record))
-            message = f"loss {record.train_loss:.4f}, accuracy {record.validation_accuracy:.4f}"
-            advance(message, record.epoch)
+            append_to_curve(record.row)
+            loss, found = (record.measures[key] for key in ("train_loss", "validation_accuracy"))
+            advance(f"loss {loss:.4f}, accuracy {found:.4f}", record.epoch)
 
         trained = train_densenet(
             splits,
@@ -66,7 +65,7 @@ def train(params: Params) -> None:
 
 def draw(folder: Path, splits: Splits, trained: TrainedDensenet) -> dict[str, Any]:
     """Write the history and the confusion matrix of the validation split; return the metrics."""
-    records = [asdict(record) for record in trained.history.records]
+    records = [record.row for record in trained.history.records]
     write_csv(folder / "training_history.csv", records)
     columns = {name: [record[name] for record in records] for name in records[0]}
     history = plot_training_history(columns, trained.history.best_epoch)

@@ -1,0 +1,49 @@
+"""Whether a metric is better when it is larger: one rule, for training, comparison and reports."""
+
+import re
+from collections.abc import Sequence
+
+# What the words of a metric's name tell; of other names nobody knows whether more is better.
+LOWER = """loss losses logloss crossentropy brier error errors deviation deviance rmse rmsle mae mse
+    msle mape smape wape rmspe nll perplexity hinge wer cer fid eer fpr fnr false
+    misclassification bouldin"""
+HIGHER = """accuracy acc auc auroc auprc rocauc ap map precision recall sensitivity specificity f1
+    f2 fbeta r2 d2 explained ndcg mrr dice iou jaccard kappa mcc matthews bleu rouge psnr ssim
+    silhouette likelihood skill tpr tnr gini lift"""
+NOT_QUALITY = """count n num number support size rows samples epoch epochs step steps iteration
+    iterations index threshold weight std stddev stderr drop gap difference diff delta"""
+LOWER_WORDS, HIGHER_WORDS, NEUTRAL_WORDS = (
+    frozenset(words.split()) for words in (LOWER, HIGHER, NOT_QUALITY)
+)
+GENERIC_WORDS = frozenset(
+    {"score", "scores"}
+)  # higher, unless another word says lower: brier_score
+
+
+def better_when(key: str) -> int:
+    """1 where more of a metric is better, -1 where less is, 0 where its name does not tell.
+
+    The last part of the key that has letters tells: `precision` of `test.precision@0.5`. A name
+    whose words say both is not judged, nor is a count, a threshold or a deviation of a metric.
+    """
+    parts = [part for part in key.split(".") if re.search("[a-zA-Z]", part)]
+    words = words_of(parts[-1]) if parts else []
+    lower, higher = LOWER_WORDS & set(words), HIGHER_WORDS & set(words)
+    if NEUTRAL_WORDS & set(words) or (lower and higher):
+        return 0
+    found = -1 if lower else 1 if higher or GENERIC_WORDS & set(words) else 0
+    return -found if is_negated(words) else found
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a name in any style: `log_loss`, `logLoss`, `Log-Loss`, `R2`, `ROC AUC`."""
+    name = re.sub("cross[_ -]?entropy", "crossentropy", name, flags=re.IGNORECASE)
+    parts = re.findall(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+", name)
+    return [part.lower() for part in parts]
+
+
+def is_negated(words: Sequence[str]) -> bool:
+    """Whether it is a loss with its sign turned, as scikit-learn's, or a likelihood's negative."""
+    if "likelihood" in words:
+        return bool({"neg", "negative"} & set(words))
+    return "neg" in words and bool(LOWER_WORDS & set(words[words.index("neg") :]))

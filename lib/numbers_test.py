@@ -1,0 +1,56 @@
+"""Numbers read as people write them, whatever their size."""
+
+import pytest
+
+from lib.numbers import shown_alike, shown_change, shown_number
+
+pytestmark = pytest.mark.unittest
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (38124.9, "38,124.90"),
+        (38125.0, "38,125"),
+        (-1234.5, "-1,234.50"),
+        (60000, "60,000"),
+        (1234567.8, "1,234,568"),
+        (1e300, "1e+300"),
+        (10**400, "1.000e+400"),
+        (0.97674418, "0.9767"),
+        (12.3456, "12.35"),
+        (0.00012346, "0.0001235"),
+        (1.23456e-09, "1.235e-09"),
+        (0.0, "0"),
+        (1.0, "1"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+    ],
+)
+def test_a_number_reads_in_one_way(value, text):
+    assert shown_number(value) == text
+
+
+def test_numbers_below_each_other_have_as_many_decimals():
+    assert shown_alike([38181.2, 38125.0]) == ["38,181.20", "38,125.00"]
+    assert shown_alike([0.97674, 1.0, float("nan")]) == ["0.9767", "1.0000", "nan"]
+    assert shown_alike([0.0151271, 0.0097667]) == ["0.015127", "0.009767"]
+    assert shown_alike([1e-9, 0.5]) == ["1e-09", "0.5"]
+    assert shown_alike([]) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [
+        (38181.2, 38125.0, "-56.20"),
+        (0.97674, 0.98115, "+0.0044"),
+        (0.97670001, 0.97670002, "+1e-08"),
+        (0.5, 0.6, "+0.1"),
+        (5, 7, "+2"),
+        (0, 20000, "+20,000"),
+        (1e-9, 3e-9, "+2e-09"),
+        (0.5, 0.5, "+0.0"),
+    ],
+)
+def test_a_change_has_the_decimals_of_its_numbers(before, after, text):
+    assert shown_change(before, after) == text

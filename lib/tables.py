@@ -1,0 +1,134 @@
+"""Tables of rows to learn from: read, given a split each, and taken apart into X and y.
+
+A table is a CSV file whose column `split` says train, validation or test of each row.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
+
+from lib.errors import UserError
+
+SPLIT = "split"
+SPLITS = ("train", "validation", "test")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one split: what to learn from, and what to predict."""
+
+    X: pd.DataFrame
+    y: pd.Series
+
+
+def read_table(path: Path | str) -> pd.DataFrame:
+    """The table in a CSV file.
+
+    Raises:
+        UserError: the file is missing, or holds no table with rows.
+    """
+    try:
+        frame = pd.read_csv(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: `make run`, or `dvc pull {path}`.") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a table in CSV: {' '.join(str(error).split())}") from None
+    if frame.empty:
+        raise UserError(f"{path} has no rows: expected a line of names, then a line for each row.")
+    return frame
+
+
+def with_splits(
+    frame: pd.DataFrame,
+    *,
+    random_seed: int,
+    test_size: float = 0.15,
+    validation_size: float = 0.2,
+    stratify: str | None = None,
+) -> pd.DataFrame:
+    """The table with a column `split`; one that has it already is returned as it is.
+
+    Args:
+        frame: one row for each that is to be in one split.
+        random_seed: of the drawing.
+        test_size: share of all rows.
+        validation_size: share of the rows that are left.
+        stratify: the column of classes whose shares are to be the same in all splits.
+
+    Raises:
+        UserError: there are too few rows, or too few of a class, for three splits.
+    """
+    if SPLIT in frame:
+        return frame
+    classes = None if stratify is None else column(frame, stratify)
+    names = np.full(len(frame), SPLITS[0], dtype=object)
+    rows = np.arange(len(frame))
+    try:
+        for name, share in (("test", test_size), ("validation", validation_size)):
+            of = None if classes is None else classes.iloc[rows]
+            rows, chosen = train_test_split(
+                rows, test_size=share, stratify=of, random_state=random_seed
+            )
+            names[chosen] = name
+    except ValueError as error:
+        raise UserError(f"{len(frame)} rows are too few to split: {error}") from None
+    return frame.assign(**{SPLIT: names})
+
+
+def rows_by_split(
+    frame: pd.DataFrame, target: str | None, random_seed: int
+) -> tuple[Rows, Rows, Rows]:
+    """The rows for training, validation and test; those whose target is missing are left out.
+
+    Args:
+        frame: a table; where it has no column `split`, the rows are split here.
+        target: the column to predict; None is the last one.
+        random_seed: of that splitting.
+
+    Raises:
+        UserError: there is no such column, or no row of one of the splits.
+    """
+    target = target or [name for name in frame if name != SPLIT][-1]
+    known = column(frame, target).notna()
+    if not known.all():
+        logger.info("%d rows without %s are left out", (~known).sum(), target)
+    frame = with_splits(frame[known], random_seed=random_seed)
+    parts = [frame[frame[SPLIT] == name].drop(columns=SPLIT) for name in SPLITS]
+    for name, part in zip(SPLITS, parts, strict=True):
+        if part.empty:
+            raise UserError(f"No row is for {name}: the column {SPLIT!r} must say {name} of some.")
+    train, validation, test = (Rows(part.drop(columns=target), part[target]) for part in parts)
+    return train, validation, test
+
+
+def column(frame: pd.DataFrame, name: str) -> pd.Series:
+    """One column; UserError where there is none of this name."""
+    if name not in frame:
+        raise UserError(f"The table has no column {name!r}: it has {', '.join(map(str, frame))}.")
+    return frame[name]
+
+
+def check_numbers(y: pd.Series) -> None:
+    """UserError unless a column to predict holds numbers."""
+    if y.dtype.kind not in "iuf":
+        raise UserError(
+            f"Column {y.name!r} holds {y.dtype} ({y.iloc[0]!r}): a regression predicts numbers. "
+            "Name another target, or train a classifier."
+        )
+
+
+def check_classes(y: pd.Series, most: int = 100) -> None:
+    """UserError unless a column to predict holds two classes or more, up to `most`."""
+    found = y.nunique()
+    if not 2 <= found <= most:
+        wanted = "two" if most == 2 else f"2 to {most}"
+        raise UserError(
+            f"Column {y.name!r} has {found:,} different values in training: {wanted} classes are "
+            "expected. Name another target, or choose another task."
+        )

@@ -1,0 +1,79 @@
+"""Tables are read, split and taken apart; what is wrong with one is told in a line."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.errors import UserError
+from lib.tables import check_classes, check_numbers, read_table, rows_by_split, with_splits
+
+pytestmark = pytest.mark.unittest
+
+
+@pytest.fixture
+def frame():
+    kinds = np.array(["a", "b"])[np.arange(200) % 4 // 3]
+    return pd.DataFrame({"size": np.arange(200.0), "kind": kinds, "price": np.arange(200) * 2.5})
+
+
+def test_a_table_comes_back_from_its_file(frame, tmp_path):
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "table.csv"), frame, check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "table.csv is missing: `make run`"),
+        (b"", "table.csv is not a table in CSV"),
+        (b"a,b\n", "table.csv has no rows"),
+        (b"a\n\xff\xfe\n", "table.csv is not a table in CSV"),
+        (b'a\n"1', "table.csv is not a table in CSV"),
+    ],
+)
+def test_a_file_that_is_no_table_is_told_by_its_name(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "table.csv").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_table(tmp_path / "table.csv")
+
+
+def test_each_row_is_in_one_split_and_the_seed_decides_in_which(frame):
+    first, again, other = (with_splits(frame, random_seed=seed) for seed in (1, 1, 2))
+    assert first["split"].value_counts().to_dict() == {"train": 136, "validation": 34, "test": 30}
+    assert first["split"].equals(again["split"])
+    assert not first["split"].equals(other["split"])
+    assert with_splits(first, random_seed=5) is first
+
+
+def test_classes_have_the_same_share_in_each_split(frame):
+    split = with_splits(frame, random_seed=0, stratify="kind")
+    shares = split.groupby("split")["kind"].apply(lambda kind: (kind == "b").mean())
+    assert shares.to_numpy() == pytest.approx(0.25, abs=0.02)
+
+
+def test_too_few_rows_are_told(frame):
+    with pytest.raises(UserError, match="2 rows are too few to split"):
+        with_splits(frame[:2], random_seed=0)
+
+
+def test_what_is_predicted_is_the_named_column_or_the_last(frame):
+    frame.loc[3, "price"] = np.nan
+    train, validation, test = rows_by_split(frame, None, 0)
+    assert train.y.name == "price"
+    assert len(train.y) + len(validation.y) + len(test.y) == 199, "one row has no price"
+    assert list(test.X) == ["size", "kind"]
+    assert rows_by_split(with_splits(frame, random_seed=0), "kind", 0)[0].y.name == "kind"
+
+
+def test_a_column_that_cannot_be_predicted_is_told(frame):
+    with pytest.raises(UserError, match="no column 'age': it has size, kind, price"):
+        rows_by_split(frame, "age", 0)
+    with pytest.raises(UserError, match="No row is for validation"):
+        rows_by_split(frame.assign(split="train"), "price", 0)
+    with pytest.raises(UserError, match=r"'kind' holds .*: a regression predicts numbers"):
+        check_numbers(frame["kind"])
+    with pytest.raises(UserError, match=r"'price' has 200 different values .*: two classes"):
+        check_classes(frame["price"], 2)
+    check_numbers(frame["price"])
+    check_classes(frame["kind"], 2)

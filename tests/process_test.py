@@ -1,0 +1,242 @@
+"""Processes of every kind are added, run, renamed and removed; nothing of them is left behind."""
+
+import json
+import re
+
+import pytest
+
+from tests.conftest import ROOT, Project
+
+pytestmark = pytest.mark.integration
+
+# NAME, AFTER, KIND, TASK, TARGET
+WANTED = (
+    ("prepare_houses", "", "table", "", ""),
+    ("train_price", "prepare_houses", "sklearn", "regression", ""),
+    ("train_grade", "prepare_houses", "sklearn", "classes", "grade"),
+    ("train_sold", "prepare_houses", "sklearn", "binary", "sold"),
+    ("net_price", "prepare_houses", "torch", "regression", "price"),
+    ("net_grade", "prepare_houses", "torch", "classes", "grade"),
+    ("net_sold", "prepare_houses", "torch", "binary", "sold"),
+    ("count_files", "train_price", "empty", "", ""),
+)
+NAMES = [name for name, *_ in WANTED]
+ADD = (
+    "import json, sys\n"
+    "from tools.project.process import Wanted, add, check\n"
+    "for name, after, kind, task, target in json.loads(sys.argv[1]):\n"
+    "    check(Wanted(name, after, kind, task, target))\n"
+    "    add(Wanted(name, after, kind, task, target))\n"
+)
+# In the development environment, which has what all of them need: none is made for each.
+RUN = (
+    "import runpy, sys\n"
+    "for name in sys.argv[1:]:\n"
+    "    runpy.run_path(f'lab/processes/{name}/main.py', run_name='__main__')\n"
+)
+
+
+MACHINERY = (":!tools", ":!Makefile", ":!README.md")  # where names are examples
+REMOVE = (
+    "import subprocess, sys\n"
+    "from tools.project.remove import remove\n"
+    "for name in sys.argv[1:]:\n"
+    "    remove(name)\n"
+    "    subprocess.run(['git', 'commit', '-qam', 'Without', '--no-verify'], check=True)\n"
+)
+
+
+def python(project, code, *arguments, ok=True):
+    """What a few lines of Python print in the project's development environment."""
+    command = ("tools/within", "--dev", ".", "python", "-c", code, *arguments)
+    return project.run(*command, ok=ok, PYTHONPATH=".", OMP_NUM_THREADS="1")
+
+
+@pytest.fixture(scope="module")
+def houses(tmp_path_factory):
+    """A project of processes of all kinds and tasks, run and committed."""
+    folder = tmp_path_factory.mktemp("process") / "a projëct"
+    folder.mkdir()
+    project = Project(folder)
+    project.run("git", "rm", "-rq", "tests")  # as in a project
+    project.commit("A project")
+    project.run("make", "blank")
+    project.commit("Blank")
+    python(project, ADD, json.dumps(WANTED))
+    python(project, RUN, *NAMES)
+    project.dvc("commit", "--force", "--quiet")
+    project.commit("Processes")
+    return project
+
+
+@pytest.fixture
+def project(houses, tmp_path):
+    """A copy for one test."""
+    return houses.copied(tmp_path / "a copy")
+
+
+def metrics(project, name):
+    return json.loads((project.folder / f"metrics/{name}.json").read_text())
+
+
+def added(project, *arguments, ok=True):
+    return project.run("make", "process", *arguments, ok=ok)
+
+
+# ---- added
+
+
+@pytest.mark.parametrize(
+    ("name", "measure"),
+    [
+        ("train_price", "r2"),
+        ("net_price", "r2"),
+        ("train_grade", "f1_macro"),
+        ("net_grade", "f1_macro"),
+        ("train_sold", "roc_auc"),
+        ("net_sold", "roc_auc"),
+    ],
+)
+def test_each_training_learns_what_it_is_to_predict(houses, name, measure):
+    found = metrics(houses, name)
+    assert found["validation"][measure] > 0.8
+    assert found["test"][measure] > 0.8
+
+
+def test_an_empty_process_reads_whatever_the_one_before_writes(houses):
+    assert metrics(houses, "count_files")["rows"] == 2, "train_price's model and its picture"
+
+
+def test_their_stages_and_tests_hold_at_once(houses):
+    check = ("tools/within", "--dev", ".", "python", "-m", "pytest", "-q", "lab")
+    assert " passed" in houses.run(*check, OMP_NUM_THREADS="1")
+    houses.run("tools/within", "--dev", ".", "ruff", "check", ".")
+    houses.run("tools/within", "--dev", ".", "ruff", "format", "--check", ".")
+    cache = str(ROOT / ".mypy_cache")  # of types that are the same there
+    houses.run("tools/within", "--dev", ".", "mypy", MYPY_CACHE_DIR=cache)
+
+
+def test_their_results_are_shown_with_their_plots(houses):
+    said = houses.run("tools/within", ".", "python", "-m", "tools.report.results")
+    assert re.search(r"train_price\.validation\.rmse +│ \d\d?,\d{3}\.\d\d", said)
+    command = ("tools/within", "--dev", ".", "python", "-m", "tools.report.compare")
+    assert "Missing" not in houses.run(*command, "--from", "HEAD", "--to", "")
+    page = (houses.folder / "build/compare.html").read_text()
+    assert page.count("<img") == 10
+
+
+def test_a_dataset_can_be_what_a_process_reads_before_there_is_a_bucket(project):
+    (project.folder / "data/raw").mkdir()
+    rows = "".join(f"{n},{'ab'[n % 2]},{n * 2}\n" for n in range(50))
+    (project.folder / "data/raw/boats.csv").write_text("length,kind,weight in t\n" + rows)
+    project.dvc("add", "data/raw/boats.csv")
+    added(project, "NAME=prepare_boats", "KIND=table", "AFTER=data/raw/boats.csv")
+    python(project, RUN, "prepare_boats")
+    assert metrics(project, "prepare_boats")["rows"]["train"] == 33
+    added(project, "NAME=train_boats", "KIND=sklearn", "TASK=regression", "AFTER=prepare_boats")
+    text = (project.folder / "params.yaml").read_text()
+    assert "target: 'weight in t'  # the column to predict" in text
+    python(project, RUN, "train_boats")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["KIND=forest"], "KIND is 'forest': it must be empty or table or sklearn or torch"),
+        (["KIND=sklearn", "AFTER=prepare_houses"], "TASK is '': a training predicts numbers"),
+        (["KIND=torch", "TASK=binary"], "KIND=torch learns from a table: say AFTER="),
+        (["KIND=table", "TASK=binary"], "TASK is for KIND=sklearn and KIND=torch"),
+        (["KIND=table", "AFTER=train_price"], "train_price has written no table"),
+        (["AFTER=data/none.csv"], "it must be a stage of dvc.yaml"),
+        (["AFTER=../elsewhere.csv"], "it must be a stage of dvc.yaml"),
+        (["KIND=table", "AFTER=README.md"], "KIND=table reads a table, a .csv file"),
+        (
+            ["KIND=sklearn", "TASK=binary", "AFTER=prepare_houses", "TARGET=age"],
+            "TARGET is 'age': data/prepare_houses.csv has the columns size, district, grade",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line_and_nothing_is_written(houses, arguments, why):
+    said = added(houses, "NAME=another", *arguments, ok=False)
+    assert why in said
+    assert "Nothing was written" in said
+    assert "Traceback" not in said
+    assert houses.git("status", "--porcelain") == ""
+
+
+def test_a_target_that_does_not_fit_the_task_is_told_in_a_line(project):
+    project.edit("params.yaml", "  target: grade", "  target: price")
+    said = python(project, RUN, "train_grade", ok=False)
+    assert "Column 'price' has 272 different values in training: 2 to 100 classes" in said
+    assert "Traceback" not in said
+
+
+# ---- renamed
+
+
+def test_a_process_is_renamed_and_no_stage_runs_again(project):
+    project.run("make", "rename-process", "FROM=train_price", "TO=predict_price")
+    assert project.dvc("status").strip() == "Data and pipelines are up to date."
+    assert project.git("grep", "-l", "predict_price").count("\n") == 5
+    assert project.run("git", "grep", "-lw", "train_price", "--", ".", *MACHINERY, ok=False) == ""
+    left = [p for p in project.folder.rglob("*train_price*") if ".git" not in p.parts]
+    assert [p for p in left if ".dvc" not in p.parts and "__pycache__" not in p.parts] == []
+    project.commit("Renamed")
+    check = ("tools/within", "--dev", ".", "python", "-m", "pytest", "-q", "lab", "-k")
+    assert " passed" in project.run(*check, "predict_price or stages_test")
+
+
+def test_one_that_others_read_is_renamed_with_all_that_reads_it(project):
+    goal = project.folder / "goals/more_test.py"
+    goal.write_text('"""Goals."""\n\nSTAGES = ("prepare_houses",)\n')
+    project.commit("A goal")
+    project.run("make", "rename-process", "FROM=prepare_houses", "TO=clean_houses")
+    assert '("clean_houses",)' in goal.read_text(), "or the goal would no longer apply"
+    assert project.dvc("status").strip() == "Data and pipelines are up to date."
+    assert (project.folder / "data/clean_houses.csv").exists()
+    python(project, RUN, "train_price")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("nothing", "new", "FROM is 'nothing': it must be a process"),
+        ("../lab", "new", "it must be a process"),
+        ("net_sold", "net_price", "lab/processes/net_price exists already"),
+        ("net_sold", "Net", "TO is 'Net': it must be lower-case words"),
+    ],
+)
+def test_a_rename_that_cannot_be_is_refused(houses, old, new, why):
+    said = houses.run("make", "rename-process", f"FROM={old}", f"TO={new}", ok=False)
+    assert why in said
+    assert "Nothing was renamed" in said
+    assert houses.git("status", "--porcelain") == ""
+
+
+# ---- removed
+
+
+def test_a_process_that_is_removed_leaves_nothing_behind(project):
+    project.run("make", "remove-process", "NAME=count_files")
+    project.commit("Without count_files")
+    python(project, REMOVE, *reversed(NAMES[:-1]))
+    for name in NAMES:
+        found = project.run("git", "grep", "-lw", name, "--", ".", *MACHINERY, ok=False)
+        assert found == ""
+    blank = project.git("rev-parse", ":/Blank").strip()
+    for file in ("params.yaml", ".gitignore", "dvc.yaml"):
+        assert project.git("show", f"HEAD:{file}") == project.git("show", f"{blank}:{file}")
+    assert [*project.folder.glob("metrics/*"), *project.folder.glob("artifacts/*")] == []
+    assert [*project.folder.glob("data/*"), *project.folder.glob("lab/processes/*/")] == []
+
+
+def test_what_others_read_or_what_is_not_committed_is_not_removed(project):
+    said = project.run("make", "remove-process", "NAME=prepare_houses", ok=False)
+    assert "train_price reads data/prepare_houses.csv, which prepare_houses writes" in said
+    assert "Nothing was removed" in said
+    project.edit("params.yaml", "hidden: [64, 32]", "hidden: [64, 64]")
+    said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
+    assert "Not committed: params.yaml" in said
+    assert "NAME is 'nothing': it must be a process (" in project.run(
+        "make", "remove-process", "NAME=nothing", ok=False
+    )

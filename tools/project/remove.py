@@ -1,0 +1,192 @@
+"""Takes a process out of the pipeline: `make remove-process NAME=train_model`.
+
+Its folder goes, its section in params.yaml, its stage with its plots and models in dvc.yaml and
+dvc.lock, its outs and metrics, and their lines in .gitignore. git must have all of it: what goes
+can be brought back with `git checkout HEAD -- <path>`.
+"""
+
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from lib.errors import UserError
+from lib.params import read_yaml
+from lib.pipeline import MAIN, Pipeline, Stage, read_pipeline
+from lib.repository import ROOT, ask_git, git
+from tools.project.blank import without_lines, without_section
+from tools.tracking import notes
+
+EDITED = ("params.yaml", MAIN, "dvc.lock", ".gitignore")
+
+
+def remove(name: str) -> list[str]:
+    """Take it out; the files that still speak of it.
+
+    Raises:
+        UserError: there is no such process, others depend on it, or git does not have all of it;
+            nothing is changed.
+    """
+    folder = ROOT / "lab/processes" / name
+    pipeline = read_pipeline()
+    own = stages_of(name, pipeline)
+    if not re.fullmatch(r"\w+", name) or not (folder.is_dir() or own):
+        known = ", ".join(sorted(file.parent.name for file in ROOT.glob("lab/processes/*/main*")))
+        raise UserError(f"NAME is {name!r}: it must be a process ({known or 'there is none'}).")
+    written = [path for stage in own for path in (*stage.outs, *stage.metrics, *stage.plots)]
+    refuse_if_needed(name, own, written, pipeline)
+    refuse_uncommitted([f"lab/processes/{name}", *EDITED, *written])
+    for file in (MAIN, "dvc.lock"):
+        if (ROOT / file).exists():
+            text = (ROOT / file).read_text("utf-8")
+            (ROOT / file).write_text(without_stages(text, own, written), encoding="utf-8")
+    params, ignored = ROOT / "params.yaml", ROOT / ".gitignore"
+    if name in read_yaml(params) and not read_by_others(name, pipeline):
+        params.write_text(without_section(params.read_text("utf-8"), name), encoding="utf-8")
+    lines = {f"/{path}" for path in written} | {f"/artifacts/{name}", f"/data/{name}.csv"}
+    ignored.write_text(without_lines(ignored.read_text("utf-8"), lines), encoding="utf-8")
+    for path in (folder, *(ROOT / path for path in written), ROOT / f"artifacts/{name}"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    for note in (*ROOT.glob(f".checkpoints/{name}.*"), *(notes.file_of(s.address) for s in own)):
+        note.unlink(missing_ok=True)
+    return still_named(name, written)
+
+
+def stages_of(name: str, pipeline: Pipeline) -> list[Stage]:
+    """The stages that start a process: one, or several by `matrix`."""
+    command = re.compile(rf"lab/processes/run {re.escape(name)}(?!\w)")
+    return [s for s in pipeline.stages if command.search(" && ".join(s.commands))]
+
+
+def refuse_if_needed(name: str, own: list[Stage], written: list[str], pipeline: Pipeline) -> None:
+    """UserError where another stage reads what it writes, or a file imports its code."""
+    for stage in pipeline.stages:
+        read = [d for d in stage.deps for out in written if f"{d}/".startswith(f"{out}/")]
+        inside = [d for d in stage.deps for out in written if f"{out}/".startswith(f"{d}/")]
+        if stage not in own and (found := read or inside):
+            raise UserError(f"{stage.name} reads {found[0]}, which {name} writes: change it first.")
+    importing = ask_git("grep", "-lE", rf"lab[./]processes[./]{name}\b", "--", "*.py", "*.ipynb")
+    outside = [f for f in importing.stdout.split() if not f.startswith(f"lab/processes/{name}/")]
+    if outside := [file for file in outside if not file.startswith(("tools/", "tests/"))]:
+        raise UserError(f"{outside[0]} imports {name}: change it first.")
+
+
+def read_by_others(name: str, pipeline: Pipeline) -> bool:
+    """Whether another process reads its section of params.yaml."""
+    own = stages_of(name, pipeline)
+    keys = {key for stage in pipeline.stages if stage not in own for key in stage.params}
+    return any(key.partition(".")[0] == name for key in keys)
+
+
+def refuse_uncommitted(paths: Iterable[str]) -> None:
+    """UserError where git would lose something."""
+    names = sorted(set(paths))
+    listed = git("status", "--porcelain", "-z", "--untracked-files=all", "--", *names)
+    if changed := [entry[3:] for entry in listed.split("\0") if entry]:
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise UserError(
+            f"Not committed: {', '.join(changed[:5])}{more}. Commit or discard it first."
+        )
+
+
+# ---- dvc.yaml and dvc.lock, all else in them to the byte
+
+
+def without_stages(text: str, own: list[Stage], written: list[str]) -> str:
+    """The text without these stages, and without plots and models of what they write."""
+    content = YAML().load(text)
+    names = {stage.name.partition("@")[0] for stage in own}
+    names |= {stage.name for stage in own}  # in dvc.lock each item of a matrix has its own
+    cuts = [content["stages"].lc.key(name) for name in content.get("stages") or {} if name in names]
+    cuts += entries_that_name(content, written)
+    lines = text.splitlines(keepends=True)
+    for number, indent in sorted(cuts, reverse=True):
+        cut(lines, number, indent)
+    return with_empty_keys_mended("".join(lines))
+
+
+def entries_that_name(content: Any, written: list[str]) -> Iterator[tuple[int, int]]:
+    """Line and indent of each top-level plot, model and metric of what is written."""
+
+    def is_written(found: Any) -> bool:
+        return any(f"{found}/".startswith(f"{path}/") for path in written)
+
+    for name, model in (content.get("artifacts") or {}).items():
+        if is_written(model.get("path")):
+            yield content["artifacts"].lc.key(name)
+    for section in ("plots", "metrics"):
+        entries: Any = content.get(section) or []
+        if not isinstance(entries, list):
+            continue
+        for n, entry in enumerate(entries):
+            if any(map(is_written, paths_of(entry))):
+                line, column = entries.lc.item(n)  # type: ignore[attr-defined]  # ruamel's
+                yield line, column - 2
+
+
+def paths_of(entry: Any) -> list[str]:
+    """The files that a top-level plot or metric names."""
+    if isinstance(entry, str):
+        return [entry]
+    files = [(definition or {}).get("y") for definition in entry.values()]
+    return [*entry, *(path for y in files if isinstance(y, dict) for path in y)]
+
+
+def cut(lines: list[str], number: int, indent: int) -> None:
+    """Remove the block that begins on a line, with the comments directly above it."""
+    end = number + 1
+    while end < len(lines) and (not lines[end].strip() or indent_of(lines[end]) > indent):
+        end += 1
+    while end > number + 1 and not lines[end - 1].strip() and end == len(lines):
+        end -= 1
+    start = number
+    while (
+        start
+        and lines[start - 1].lstrip().startswith("#")
+        and indent_of(lines[start - 1]) == indent
+    ):
+        start -= 1
+    del lines[start:end]
+
+
+def indent_of(line: str) -> int:
+    """How many spaces a line begins with."""
+    return len(line) - len(line.lstrip(" "))
+
+
+def with_empty_keys_mended(text: str) -> str:
+    """Top-level keys whose last entry went: `stages: {}`, and no line for the others."""
+    text = re.sub(r"(?m)^stages:[ \t]*\n(?=\s*(?:^\S|\Z))", "stages: {}\n\n", text)
+    text = re.sub(
+        r"(?m)(?:^#.*\n)*^(?:plots|artifacts|metrics):[ \t]*\n(?=\s*(?:^\S|\Z))", "", text
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
+
+
+def still_named(name: str, written: list[str]) -> list[str]:
+    """The files of the project that still speak of it."""
+    words = "|".join(map(re.escape, {name, *written}))
+    found = ask_git("grep", "-lwE", words, "--", ".", ":!tools", ":!tests", ":!CHANGELOG.md")
+    return found.stdout.split()
+
+
+def main() -> None:
+    """Remove it, and print where it is still named."""
+    name = (*sys.argv[1:], "")[0]
+    try:
+        left = remove(name)
+    except UserError as error:
+        sys.exit(f"{error}\nNothing was removed.")
+    print(f"Removed: {name}, with its stage, section, outs and metrics. `git diff` shows it.")
+    if left:
+        print(f"Still named in: {', '.join(left)}")
+
+
+if __name__ == "__main__":
+    main()
