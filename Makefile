@@ -19,6 +19,7 @@ Upkeep := check relog environments list clean
 # environment that happens to have one of these names (WSL exports NAME).
 $(foreach argument,A AFTER ALLOW ANYWAY B FILE FOLDERS FROM KIND NAME SET STAGES TARGET TASK TEMPLATE TO UPGRADE VERSION,$(eval $(argument) :=))
 DAYS := 1
+JOBS := 1
 PIPELINE := dvc.yaml
 PORT := 5000
 WORKERS := 3
@@ -67,10 +68,10 @@ setup: environments ## Make every environment, and .venv for the editor
 	@$(ENVIRONMENTS) make --dev .
 	@tools/within --dev . sh -c 'ln -sfn "$$VIRTUAL_ENV" .venv && echo "Interpreter: $$VIRTUAL_ENV/bin/python (.venv)"'
 
-run: environments ## Run the pipeline and show its results (PIPELINE=folder/dvc.yaml runs another)
+run: environments ## Run the pipeline and show its results (JOBS=2: stages side by side; PIPELINE=folder/dvc.yaml: another)
 	@tools/within . python -m lib.params
 	@grep -q '^stages: {}' $(PIPELINE) && echo 'There is no stage yet: make process NAME=…' || \
-		tools/within . python -m tools.job.guarded_dvc repro $(PIPELINE)
+		tools/within . python -m tools.job.$(if $(filter 1,$(JOBS)),guarded_dvc repro,side_by_side "$(JOBS)") $(PIPELINE)
 	@tools/within . python -m tools.report.results
 	@tools/within . python -m tools.tracking.check
 

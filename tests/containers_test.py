@@ -1,7 +1,7 @@
 """The image that the project builds, and a process that runs in one.
 
-`make test-containers` installs what these need and runs them: debootstrap, buildah, podman and runc,
-from Debian's packages. The base is made here, so that no registry is asked.
+`make test-containers` installs what these need, and runs them: debootstrap, buildah, podman and
+runc, from Debian's packages. The base is made here, so that no registry is asked.
 """
 
 import os
@@ -58,7 +58,7 @@ def containers(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """This machine's settings of pip, and the folders that they name, as options for a container."""
+    """This machine's settings of pip, and the folders that they name, as a container's options."""
     file = tmp_path_factory.mktemp("site") / "pip.conf"
     listed = run("python3", "-m", "pip", "config", "list")
     lines = [line.partition("=")[::2] for line in listed.splitlines() if line.startswith("global.")]

@@ -3,16 +3,18 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from shlex import quote
 
 from lib.errors import UserError
-from lib.repository import ROOT, git
+from lib.pipeline import MAIN
+from lib.repository import git
 from tools.job.job import add_to_note, main, s3_endpoint
+from tools.job.side_by_side import number_of, reproduce, run_dvc
 
 STARTED = re.compile(r"Running stage '(.+)':")
 SKIPPED = re.compile(r"Stage '(.+)' didn't change, skipping")
@@ -25,51 +27,73 @@ LINES_WITHOUT_ERROR = 6  # that DVC prints, at most, where it says that a file i
 MOST_OF_A_REASON = 500  # characters
 
 
-def experiment() -> None:
-    """Run `dvc repro --pull`; UserError with stage, cause and what to type where one fails."""
-    stages: dict[str, dict[str, object]] = {}
-    current, started, warnings = "", 0.0, []
-    lines: deque[str] = deque(maxlen=KEPT)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tools.job.guarded_dvc", "repro", "--pull"],
-        cwd=ROOT,
-        env=os.environ | {"MLFLOW_S3_ENDPOINT_URL": s3_endpoint()},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        now = time.monotonic()
-        begins = any(p.search(line) for p in (STARTED, SKIPPED, PULLED, CACHED))
-        if begins and current:
-            stages[current]["seconds"] = now - started
-            current = ""
+@dataclass
+class Watch:
+    """What the lines that a DVC prints tell of its stages."""
+
+    stages: dict[str, dict[str, object]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
+    current: str = ""
+    started: float = 0.0
+
+    def read(self, line: str) -> None:
+        """Take the next line."""
+        if any(pattern.search(line) for pattern in (STARTED, SKIPPED, PULLED, CACHED)):
+            self.end()
         if match := STARTED.search(line):
-            current, started = match[1], now
-            stages[current] = {"state": "ran"}
+            self.current, self.started = match[1], time.monotonic()
+            self.stages[self.current] = {"state": "ran"}
         elif match := SKIPPED.search(line) or PULLED.search(line):
-            stages[match[1]] = {"state": "unchanged"}
+            self.stages[match[1]] = {"state": "unchanged"}
         elif match := CACHED.search(line):
-            stages[match[1]] = {"state": "from the cache"}
+            self.stages[match[1]] = {"state": "from the cache"}
         elif line.startswith("WARNING: MLflow"):
-            warnings.append(line.strip())
+            self.warnings.append(line.strip())
         if line.strip():
-            lines.append(line.strip())
-    if current:
-        stages[current]["seconds"] = time.monotonic() - started
-    code = process.wait()
-    message = ""
-    if code:
-        where, why = failure(list(lines), current, code)
+            self.lines.append(line.strip())
+
+    def end(self) -> None:
+        """Take the time of the stage that has run."""
+        if self.current:
+            self.stages[self.current]["seconds"] = time.monotonic() - self.started
+            self.current = ""
+
+
+def experiment() -> None:
+    """Run `dvc repro --pull`; UserError with stage, cause and what to type where one fails.
+
+    Where JOBS is set, that many stages that do not depend on each other run at once.
+    """
+    os.environ["MLFLOW_S3_ENDPOINT_URL"] = s3_endpoint()
+    jobs = number_of(os.environ.get("JOBS") or "1")
+    watches: dict[str, Watch] = {}
+    failed: dict[str, int] = {}
+
+    def show(stage: str, line: str) -> None:
+        print(f"{stage} | {line}" if stage and line else line, flush=True)
+        watches.setdefault(stage, Watch()).read(line)
+
+    if jobs > 1:
+        failed, _ = reproduce(jobs, [MAIN], ["--pull"], show)
+    elif code := run_dvc(["repro", "--pull"], partial(show, "")):
+        failed[""] = code
+    told_of = []
+    for name, code in failed.items():
+        watch = watches.setdefault(name, Watch())
+        where, why = failure(list(watch.lines), watch.current or name, code)
         if where:
-            stages.setdefault(where, {})["state"] = "failed"
-        message = told(where, why)
-    add_to_note(stages=stages, warnings=warnings, failed=bool(code))
-    if code:
-        raise UserError(message)
+            watch.stages.setdefault(where, {})["state"] = "failed"
+        told_of.append(told(where, why))
+    for watch in watches.values():
+        watch.end()
+    add_to_note(
+        stages={name: entry for watch in watches.values() for name, entry in watch.stages.items()},
+        warnings=[line for watch in watches.values() for line in watch.warnings],
+        failed=bool(failed),
+    )
+    if failed:
+        raise UserError("\n".join(told_of))
 
 
 def told(stage: str, why: str) -> str:

@@ -40,6 +40,7 @@ VARIABLES = {
     "MLFLOW_URL": "optional: another MLflow server than the workflow names",
     "MLFLOW_S3_ENDPOINT_URL": "optional: another S3 server than .dvc/config names",
     "DVC_REMOTE_URL": "optional: another bucket than .dvc/config names",
+    "JOBS": "optional: how many stages may run at once",
 }
 TAGS = "refs/tags/runtime-*"
 ADMINS_AND_MAINTAINERS = (5, 2)  # numbers of GitHub's roles

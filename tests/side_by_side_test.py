@@ -1,0 +1,132 @@
+"""Stages that do not depend on each other, run at once: `make run JOBS=2`, and JOBS in a run."""
+
+import json
+
+import pytest
+
+from lib.params import read_yaml
+from tests.conftest import Project
+
+EXPERIMENT = ("tools/within", ".", "python", "-m", "tools.job.experiment")
+# Each waits until the other has begun: one after the other, the first would wait in vain.
+MEET = "touch begun-{0}; for i in $(seq 300); do [ ! -e begun-{1} ] || break; sleep 0.1; done; "
+MEET += "[ -e begun-{1} ] && echo {0} > {0}.txt"
+# What cannot be had twice.
+ALONE = "mkdir busy && sleep 0.5 && rmdir busy && echo {0} > {0}.txt"
+
+
+def stage(name, cmd, *deps, **more):
+    return {name: {"cmd": cmd, "deps": list(deps), "outs": [f"{name}.txt"]} | more}
+
+
+DIAMOND = (
+    stage("top", "cat rows.csv > top.txt", "rows.csv")
+    | stage("left", MEET.format("left", "right"), "top.txt")
+    | stage("right", MEET.format("right", "left"), "top.txt")
+    | stage("end", "cat left.txt right.txt > end.txt", "left.txt", "right.txt")
+)
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    """A project whose pipeline has no process, with data that were added to it."""
+    folder = tmp_path_factory.mktemp("side by side") / "a projëct"
+    folder.mkdir()
+    project = Project(folder)
+    project.give_pipeline("stages: {}\n")
+    (folder / "rows.csv").write_text("a\n1\n")
+    project.dvc("add", "rows.csv")
+    project.commit("rows")
+    return project
+
+
+@pytest.fixture
+def project(empty, tmp_path):
+    return empty.copied(tmp_path / "copy")
+
+
+def give(project, stages):
+    (project.folder / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+
+
+def side_by_side(project, jobs="2", ok=True):
+    command = ("tools/within", ".", "python", "-m", "tools.job.side_by_side")
+    return project.run(*command, jobs, "dvc.yaml", ok=ok)
+
+
+def test_independent_stages_run_at_once_and_leave_the_same_lock_as_one_by_one(project, tmp_path):
+    give(project, DIAMOND)
+    alone = project.copied(tmp_path / "alone")
+    for name in ("left", "right"):
+        (alone.folder / f"begun-{name}").touch()
+    alone.dvc("repro")
+    said = side_by_side(project)
+    assert "left | Running stage 'left':" in said
+    lock = (project.folder / "dvc.lock").read_bytes()
+    assert lock == (alone.folder / "dvc.lock").read_bytes()
+    again = side_by_side(project)
+    assert "Running" not in again
+    assert again.count("didn't change, skipping") == 4
+    assert (project.folder / "dvc.lock").read_bytes() == lock
+
+
+def test_stages_of_one_pool_do_not_meet(project):
+    pool = {"meta": {"pool": "gpu"}}
+    give(project, {k: v for n in "abc" for k, v in stage(n, ALONE.format(n), **pool).items()})
+    side_by_side(project, jobs="3")
+    assert list(read_yaml(project.folder / "dvc.lock")["stages"]) == ["a", "b", "c"]
+
+
+def test_a_failure_lets_the_others_finish_and_is_told_once(project):
+    stages = stage("early", "echo no such column | tee ../failed; false") | stage(
+        "after", "echo after > after.txt", "early.txt"
+    )
+    late = "while [ ! -e ../failed ]; do sleep 0.1; done; sleep 1; echo late > late.txt"
+    give(project, stages | stage("late", late))
+    said = side_by_side(project, ok=False)
+    assert (project.folder / "late.txt").read_text() == "late\n"
+    assert not (project.folder / "after.txt").exists()
+    assert said.splitlines()[-1] == (
+        "ERROR: failed: early (the cause is above). Left out, for they need it: after. All others "
+        "are done: mend it and run again, they are not run twice."
+    )
+    assert said.count("failed to reproduce") == 1
+    assert "Traceback" not in said
+    give(project, stages | stage("early", "echo early > early.txt") | stage("late", late))
+    said = side_by_side(project)
+    assert "Stage 'late' didn't change, skipping" in said
+    assert (project.folder / "after.txt").exists()
+
+
+@pytest.mark.parametrize("jobs", ["0", "two", "-1", "", "1.5"])
+def test_a_number_of_jobs_that_is_none_is_told(project, jobs):
+    said = side_by_side(project, jobs, ok=False)
+    assert f"ERROR: JOBS is {jobs!r}: it must be how many stages may run at once" in said
+
+
+def test_a_pipeline_that_cannot_be_read_is_told(project):
+    (project.folder / "dvc.yaml").write_text("stages:\n  count: [\n")
+    said = side_by_side(project, ok=False)
+    assert "ERROR: DVC cannot read the pipeline: unable to read: 'dvc.yaml'" in said
+    assert "(line 3: " in said
+    assert "Traceback" not in said
+
+
+def test_a_run_by_tag_has_them_at_once_too(project):
+    remote = "[core]\n    remote = here\n['remote \"here\"']\n    url = ../remote\n"
+    (project.folder / ".dvc/config.local").write_text(remote)
+    give(project, DIAMOND)
+    project.run(*EXPERIMENT, JOBS="2")
+    note = json.loads((project.folder / ".dvc/tmp/run.json").read_text())
+    states = {name: each["state"] for name, each in note["stages"].items() if "csv" not in name}
+    assert states == dict.fromkeys(DIAMOND, "ran")
+    assert all(each["seconds"] > 0 for each in note["stages"].values() if "seconds" in each)
+    broken = {"left": "echo no such column; exit 3", "right": "echo no such row; exit 4"}
+    give(project, DIAMOND | {k: v for n, c in broken.items() for k, v in stage(n, c).items()})
+    page = project.folder / "page.md"
+    project.run(*EXPERIMENT, ok=False, JOBS="2", GITHUB_STEP_SUMMARY=str(page))
+    told = page.read_text()
+    assert "Stage left failed: no such column (exit code 3)" in told
+    assert "Stage right failed: no such row (exit code 4)" in told
+    note = json.loads((project.folder / ".dvc/tmp/run.json").read_text())
+    assert note["stages"]["left"]["state"] == note["stages"]["right"]["state"] == "failed"
