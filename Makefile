@@ -6,7 +6,7 @@ export PYTHONIOENCODING := utf-8:replace
 
 # Every target, by what it is for.
 GROUPS := Every_day A_new_project_or_clone A_pipeline_of_your_own Reports Trying_a_run_by_tag_here Production Upkeep
-Every_day := run test results goals compare ui shell
+Every_day := run test train results goals compare ui shell
 A_new_project_or_clone := doctor todo start credentials settings setup hooks
 A_pipeline_of_your_own := process rename-process remove-process blank lock
 Reports := notebooks milestone
@@ -74,6 +74,10 @@ run: environments ## Run the pipeline and show its results (JOBS=2: stages side 
 		tools/within . python -m tools.job.$(if $(filter 1,$(JOBS)),guarded_dvc repro,side_by_side "$(JOBS)") $(PIPELINE)
 	@tools/within . python -m tools.report.results
 	@tools/within . python -m tools.tracking.check
+
+train: environments ## Train on several workers, which params.yaml then says (WORKERS=2 NAME=stage)
+	@tools/within . python -m tools.job.train "$(if $(filter command,$(firstword $(origin WORKERS))),$(WORKERS))" "$(NAME)"
+	@tools/within . python -m tools.report.results
 
 results: ## Show the results on disk, and how they differ from those committed
 	@tools/within . python -m tools.report.results

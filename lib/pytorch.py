@@ -1,12 +1,13 @@
 """PyTorch for any task: loaders, a resumable training loop, a saved predictor.
 
-Called by the processes that train networks; it knows none of them. Four things are notable:
+Called by the processes that train networks; it knows none of them. Five things are notable:
 
 - Loaders hand whole batches. A DataLoader's usual way, row by row and then collated, takes as long
   as the training itself; here a sampler yields one tensor of row numbers per batch.
 - Training is reproducible to the bit, and continues from its checkpoint after a kill as if it had
   never stopped.
 - The loop is given its loss and its metrics, and keeps the best epoch by any of these.
+- Where several workers train (lib/distributed.py), each has its share of every batch.
 - `TorchClassifier` and `TorchRegressor` are trained networks behind scikit-learn's interface. Their
   pickles have the same bytes each time and need this module, torch and scikit-learn to load: no
   process's code, no GPU.
@@ -17,12 +18,14 @@ import hashlib
 import io
 import logging
 import math
+import os
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +38,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from lib import distributed
 from lib.better import better_when
 from lib.errors import UserError
 
@@ -43,6 +47,7 @@ logger = logging.getLogger(__name__)
 Loader = DataLoader[tuple[Tensor, ...]]
 Targets = npt.NDArray[np.number[Any]]
 Metric = Callable[[Tensor, Tensor], float]
+Precision = Literal["float32", "bfloat16"]
 
 
 class NonFiniteLossError(UserError, ValueError):
@@ -116,10 +121,21 @@ def balanced_weights(y: Targets) -> Tensor:
 
 
 def choose_device() -> torch.device:
-    """The fastest device of this machine: cuda, else mps, else cpu."""
+    """The fastest device of this machine: cuda, else mps, else cpu.
+
+    Of several graphics cards the one with the most free memory, among those that
+    CUDA_VISIBLE_DEVICES names; where torchrun has started several workers, each has its own.
+    """
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        cards = range(torch.cuda.device_count())
+        own = os.environ.get("LOCAL_RANK")
+        return torch.device("cuda", int(own) if own else max(cards, key=free_memory))
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def free_memory(card: int) -> int:
+    """Bytes that a graphics card has left."""
+    return torch.cuda.mem_get_info(card)[0]
 
 
 def seed_everything(seed: int) -> None:
@@ -141,7 +157,7 @@ class BatchIndices(Sampler[Tensor]):
 
     Shuffles anew each epoch with `generator`, in the order of torch's RandomSampler; without one,
     the rows come in their own order. A rest of one row joins the batch before it, because batch
-    norm cannot train on a single row.
+    norm cannot train on a single row. Of several workers, each gets its share of every batch.
     """
 
     def __init__(self, n_rows: int, batch_size: int, generator: torch.Generator | None) -> None:
@@ -149,8 +165,8 @@ class BatchIndices(Sampler[Tensor]):
         self.n_rows = n_rows
         self.sizes = [batch_size] * (n_rows // batch_size)
         rest = n_rows % batch_size
-        if rest == 1 and self.sizes:
-            self.sizes[-1] += 1
+        if 0 < rest < max(2, distributed.world_size()) and self.sizes:
+            self.sizes[-1] += rest
         elif rest:
             self.sizes.append(rest)
 
@@ -158,6 +174,11 @@ class BatchIndices(Sampler[Tensor]):
         return len(self.sizes)
 
     def __iter__(self) -> Iterator[Tensor]:
+        for batch in self.batches():
+            yield batch.tensor_split(distributed.world_size())[distributed.rank()]
+
+    def batches(self) -> Iterator[Tensor]:
+        """The rows of each batch, all workers' together."""
         if self.generator is None:
             yield from torch.arange(self.n_rows).split(self.sizes)
             return
@@ -181,14 +202,16 @@ def create_dataloader(
         seed: of the shuffling.
 
     Raises:
-        ValueError: X and y differ in length or are empty, or batch_size is below 1.
+        ValueError: X and y differ in length or are empty, or batch_size is below 1, or below the
+            number of workers.
     """
     if len(X) != len(y) or len(X) == 0:
         raise ValueError(
             f"X has {len(X)} rows and y {len(y)}: expected the same number, at least 1"
         )
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: expected at least 1")
+    if batch_size < distributed.world_size():
+        expected = distributed.world_size()
+        raise ValueError(f"batch_size is {batch_size}: expected at least {expected}")
     generator = torch.Generator().manual_seed(seed)
     dataset = TensorDataset(_share_memory(X), _share_memory(y))
     sampler = BatchIndices(len(X), batch_size, generator if shuffle else None)
@@ -221,6 +244,8 @@ def train(
     epochs: int,
     patience: int | None,
     device: torch.device,
+    precision: Precision = "float32",
+    accumulate: int = 1,
     checkpoint: Path | None = None,
     checkpoint_every: int = 10,
     on_epoch: Callable[[EpochRecord], None] | None = None,
@@ -247,37 +272,47 @@ def train(
         epochs: how many at most, at least 1.
         patience: stops after so many epochs without a better one; None never does.
         device: where to train.
+        precision: bfloat16 computes in that where torch's autocast does; weights stay float32.
+        accumulate: batches whose gradients make one step; the last step takes what is left.
         checkpoint: the file to write every `checkpoint_every` epochs, and to continue from.
-        on_epoch: is called with each epoch trained, not with those that the checkpoint holds.
+        on_epoch: is called with each epoch trained, not with those that the checkpoint holds. Of
+            several workers, only the first calls it and writes the checkpoint.
 
     Raises:
-        ValueError: epochs, checkpoint_every or patience is below 1, or a name in best_by is none
-            of the records', or does not tell whether larger is better.
+        ValueError: epochs, checkpoint_every, accumulate or patience is below 1, or a name in
+            best_by is none of the records', or does not tell whether larger is better.
         NonFiniteLossError: a loss became NaN or infinite.
     """
-    _check_at_least_one(epochs=epochs, checkpoint_every=checkpoint_every, patience=patience)
+    _check_at_least_one(
+        epochs=epochs, checkpoint_every=checkpoint_every, accumulate=accumulate, patience=patience
+    )
     _check_best_by(best_by, metrics)
-    network.to(device)
     loss.to(device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=True)
-    training = _Training(network, optimizer, loader_train.generator, best_by)
+    shared = distributed.shared(network.to(device), device)
+    optimizer = torch.optim.Adam(shared.parameters(), lr=lr, fused=True)
+    training = _Training(distributed.own(shared), optimizer, loader_train.generator, best_by)
+    run_epoch = partial(_run_epoch, shared, loss=loss, metrics=metrics, precision=precision)
     origin = ""
     if checkpoint:
         computed = {k: getattr(m, "__qualname__", type(m).__name__) for k, m in metrics.items()}
-        values = (lr, patience, device.type, _description(loss), computed, tuple(best_by))
+        workers = distributed.world_size()
+        by = (computed, tuple(best_by))
+        values = (lr, patience, device.type, precision, accumulate, workers, _description(loss), by)
         origin = _fingerprint((network, loss), (loader_train, loader_validation), values)
         training.resume(checkpoint, origin, epochs)
     while len(training.records) < epochs and not training.is_stalled(patience):
-        train_measures = _run_epoch(network, loader_train, device, loss, metrics, optimizer)
-        validation_measures = _run_epoch(network, loader_validation, device, loss, metrics)
+        if generator := loader_train.generator:
+            distributed.seed_epoch(generator.initial_seed(), len(training.records))
+        train_measures = run_epoch(loader_train, device, optimizer=optimizer, accumulate=accumulate)
+        validation_measures = run_epoch(loader_validation, device)
         measures = {f"train_{name}": value for name, value in train_measures.items()}
         measures |= {f"validation_{name}": value for name, value in validation_measures.items()}
         record = EpochRecord(len(training.records) + 1, measures)
         _check_finite(record, lr)
         training.add(record)
-        if on_epoch:
+        if on_epoch and distributed.is_first():
             on_epoch(record)
-        if checkpoint and record.epoch % checkpoint_every == 0:
+        if checkpoint and distributed.is_first() and record.epoch % checkpoint_every == 0:
             training.save(checkpoint, origin)
     network.load_state_dict(training.best_state)
     return History(training.records, training.best_epoch)
@@ -287,34 +322,40 @@ def _run_epoch(
     network: nn.Module,
     loader: Loader,
     device: torch.device,
-    loss_function: nn.Module,
+    *,
+    loss: nn.Module,
     metrics: Mapping[str, Metric],
+    precision: Precision,
     optimizer: torch.optim.Optimizer | None = None,
+    accumulate: int = 1,
 ) -> dict[str, float]:
     """Mean loss, and the metrics, over the loader's rows; with an optimizer, trains on them."""
     network.train(optimizer is not None)
-    n_rows = 0
     loss_sum = torch.zeros((), device=device)
     all_outputs, all_y = [], []
+    rounded = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     with torch.set_grad_enabled(optimizer is not None):
-        for X, targets in loader:
-            outputs = _without_single_column(network(X.to(device, non_blocking=True)))
+        for n, (X, targets) in enumerate(loader):
+            with rounded:
+                outputs = _without_single_column(network(X.to(device, non_blocking=True))).float()
             several_classes = outputs.ndim == 2 and targets.ndim == 1
             kind = torch.int64 if several_classes else torch.float32
             y = _without_single_column(targets.to(device, kind, non_blocking=True))
-            loss = loss_function(outputs, y)
+            mean = loss(outputs, y)
             if optimizer:
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            n_rows += len(y)
-            loss_sum += loss.detach() * len(y)
+                of_step = min(accumulate, len(loader) - n // accumulate * accumulate)
+                if n % accumulate == 0:
+                    optimizer.zero_grad()
+                (mean * distributed.share_of_mean(y) / of_step).backward()
+                if n % accumulate == of_step - 1:
+                    optimizer.step()
+            loss_sum += mean.detach() * len(y)
             all_outputs.append(outputs.detach())
             all_y.append(y)
     # All stays on the device until here: reading a value makes the CPU wait for the GPU.
-    outputs, y = torch.cat(all_outputs), torch.cat(all_y)
+    outputs, y = (distributed.gathered(torch.cat(parts)) for parts in (all_outputs, all_y))
     measures = {name: float(metric(outputs, y)) for name, metric in metrics.items()}
-    return {"loss": loss_sum.item() / n_rows, **measures}
+    return {"loss": distributed.summed(loss_sum).item() / len(y), **measures}
 
 
 def _without_single_column(outputs: Tensor) -> Tensor:

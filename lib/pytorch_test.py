@@ -807,14 +807,23 @@ def test_interpreters_dump_the_same_bytes_and_load_the_same_probabilities(tmp_pa
 
 @pytest.mark.unittest
 @pytest.mark.parametrize(
-    ("cuda", "mps", "expected"),
-    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+    ("cuda", "mps", "own", "expected"),
+    [
+        (True, True, "", "cuda:1"),
+        (True, True, "2", "cuda:2"),
+        (False, True, "", "mps"),
+        (False, False, "1", "cpu"),
+    ],
 )
 def test_the_fastest_device_there_is_is_chosen(
-    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, expected: str
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, own: str, expected: str
 ) -> None:
+    free = [2, 7, 5]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda card: (free[card], 8))
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setenv("LOCAL_RANK", own)
     assert choose_device() == torch.device(expected)
 
 

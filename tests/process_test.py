@@ -36,7 +36,7 @@ RUN = (
 )
 
 
-MACHINERY = (":!tools", ":!Makefile", ":!README.md")  # where names are examples
+MACHINERY = (":!tools", ":!Makefile", ":!*.md")  # where names are examples
 REMOVE = (
     "import subprocess, sys\n"
     "from tools.project.remove import remove\n"

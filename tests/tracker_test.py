@@ -3,6 +3,7 @@
 The processes here are a few lines of shell: the tracker knows a stage by its files alone.
 """
 
+import csv
 import json
 import os
 import signal
@@ -214,6 +215,27 @@ def test_experiments_in_temporary_clones_log_into_the_repositorys_own_store(proj
     }
     assert "plain" in {run["tags"]["stage"] for run in logged(project)}
     assert runs["warm"]["files"], "its artifacts outlive the temporary clone"
+
+
+def test_an_experiment_is_shown_compared_brought_back_and_given_a_branch(project):
+    plain = read_yaml(project.folder / "dvc.yaml")["stages"]["plain"]
+    (project.folder / "dvc.yaml").write_text(json.dumps({"stages": {"plain": plain}}))
+    project.commit("One stage")
+    for name, seed in (("warm", "7"), ("cold", "8")):
+        project.dvc("exp", "run", "--name", name, "--set-param", f"random_seed={seed}", "plain")
+    shown = [*csv.DictReader(project.dvc("exp", "show", "--csv").splitlines())]
+    seeds = {row["Experiment"]: row["random_seed"] for row in shown if row["Experiment"]}
+    assert seeds["warm"] == "7"
+    assert seeds["cold"] == "8"
+    found = json.loads(project.dvc("exp", "diff", "warm", "cold", "--json").splitlines()[-1])
+    assert found["params"]["params.yaml"]["random_seed"] == {"old": 7, "new": 8, "diff": 1}
+    project.dvc("exp", "apply", "warm")
+    assert read_yaml(project.folder / "params.yaml")["random_seed"] == 7
+    assert project.dvc("status", "plain").strip() == "Data and pipelines are up to date."
+    project.dvc("exp", "branch", "cold", "colder")
+    assert "random_seed: 8" in project.git("show", "colder:params.yaml")
+    names = {run["tags"].get("dvc.experiment") for run in logged(project)}
+    assert {"warm", "cold"} <= names
 
 
 # ---- what is there stays logged once

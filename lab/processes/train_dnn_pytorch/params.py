@@ -1,6 +1,6 @@
 """The parameters of train_dnn_pytorch: its sections of params.yaml."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,9 @@ class TrainDnnPytorch(Section):
     patience: Count | None
     checkpoint_every: Count
     num_threads: Threads
+    workers: Threads
+    precision: Literal["float32", "bfloat16"]
+    accumulate: Count
 
 
 class Params(Section):

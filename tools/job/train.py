@@ -1,0 +1,47 @@
+"""Trains on several workers: `make train WORKERS=2`.
+
+The number is a parameter, for the last bits of the results depend on it: it is written into
+params.yaml, and the stage is run.
+"""
+
+import subprocess
+import sys
+
+from lib.errors import UserError
+from lib.params import FILE, read_yaml
+from lib.pipeline import MAIN, read_pipeline
+from lib.repository import ROOT
+from tools.job import guarded_dvc
+
+KEY = "workers"
+
+
+def train(workers: str, name: str) -> int:
+    """Run the stage with so many workers; the exit code.
+
+    Args:
+        workers: how many.
+        name: the stage; empty: the only one that has a parameter of that name.
+
+    Raises:
+        UserError: there is no such stage, or several; or workers is no number.
+    """
+    if not workers.isdecimal() or int(workers) < 1:
+        raise UserError(f"WORKERS is {workers!r}: it must be a number such as 2.")
+    params = read_yaml(ROOT / FILE)
+    sections = {s.name: params.get(s.name) for s in read_pipeline().stages if s.file == MAIN}
+    able = [n for n, section in sections.items() if isinstance(section, dict) and KEY in section]
+    if (name or len(able) != 1) and name not in able:
+        there = ", ".join(able) or "none"
+        raise UserError(f"NAME is {name!r}: of stages that have {KEY} in {FILE} there is {there}.")
+    stage = name or able[0]
+    change = ("--set-param", f"{stage}.{KEY}={workers}")
+    dvc = (sys.executable, "-m", guarded_dvc.__name__, "exp", "run", *change)
+    return subprocess.run([*dvc, "--single-item", stage], cwd=ROOT, check=False).returncode
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(train(*sys.argv[1:]))
+    except UserError as error:
+        sys.exit(str(error))
