@@ -133,7 +133,8 @@ def joined(device: torch.device) -> Iterator[None]:
         yield
     except BaseException as error:
         # The others wait for this one: they must see that it is gone.
-        distributed.group.WORLD.abort()
+        if distributed.group.WORLD:
+            distributed.group.WORLD.abort()
         if isinstance(error, RuntimeError) and LOST.search(str(error)):
             sys.exit(ALONE)
         raise
