@@ -18,7 +18,8 @@ from lib.pipeline import read_pipeline
 from lib.repository import ROOT, GitError, git, uncommitted
 
 KEPT_SECTIONS = Project.model_fields  # of params.yaml
-CHAPTERS = {"README.md", "DATA.md", "PIPELINE.md", "TESTING.md", "WINE.md"}
+CHAPTERS = {"README.md", "DATA.md", "EXPERIMENTS.md", "PIPELINE.md", "SCALE.md"}
+CHAPTERS |= {"TESTING.md", "WINE.md"}
 KEPT_IN_PROCESSES = {"run", "stages_test.py", "__pycache__", *CHAPTERS}
 
 PIPELINE = """\
