@@ -16,12 +16,10 @@ from tests.conftest import ROOT
 
 NEEDED = ("debootstrap", "buildah", "podman", "runc")
 missing = [program for program in NEEDED if not shutil.which(program)]
+asked = "TEST_CONTAINERS" in os.environ
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.skipif(bool(missing), reason=f"no {', '.join(missing)}: make test-containers"),
-    pytest.mark.skipif(
-        "TEST_CONTAINERS" not in os.environ, reason="make test-containers runs them"
-    ),
+    pytest.mark.skipif(not asked or bool(missing), reason="make test-containers runs them"),
 ]
 
 IMAGE = "localhost/machine-of-the-tests"
