@@ -1,36 +1,27 @@
 """One training on several workers, each with its share of every batch.
 
-A process whose parameters say how many workers it wants begins with `started_workers`, and trains
-within `joined`. `lib.pytorch` does the rest: it is torch's own DistributedDataParallel. On one
-computer the workers are started here; on a cluster its scheduler does it (`srun torchrun …`).
+A process trains within `joined`, and lets only the first worker write. `lib.pytorch` does the rest,
+with torch's own DistributedDataParallel. `lab/processes/run` starts the workers, as many as the
+process's section of params.yaml says; on a cluster its scheduler does (`srun torchrun …`).
 
 With one worker nothing here does anything.
 """
 
 import copy
-import logging
 import os
 import re
-import signal
-import socket
 import sys
-import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
 from lib.errors import UserError
 
-ALONE = 86  # the exit code of a worker that lost another one: not the cause of anything
+ALONE = 86  # the exit code of a worker that has lost another one: not the cause of anything
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket", re.IGNORECASE)
 
 
@@ -49,83 +40,24 @@ def is_first() -> bool:
     return rank() == 0
 
 
-# ---- workers
-
-
-def started_workers(count: int, parameter: str) -> bool:
-    """Whether this process has started workers, which have done its work; False in a worker.
+@contextmanager
+def joined(workers: int, device: torch.device) -> Iterator[None]:
+    """Within this, the workers that were started know of each other.
 
     Args:
-        count: how many there are to be.
-        parameter: where that is said; the message of the error names it.
+        workers: how many there are to be.
+        device: where this one computes.
 
     Raises:
-        UserError: a worker failed or was killed; or others than `count` were started by a
-            scheduler, whose results would be called those of `count`.
+        UserError: another number was started, whose results would be called those of this one.
     """
-    if "WORLD_SIZE" in os.environ:
-        if os.environ["WORLD_SIZE"] != str(count):
-            raise UserError(
-                f"{parameter} is {count}, and {os.environ['WORLD_SIZE']} workers were started: "
-                "results depend on the number, so both must be the same."
-            )
-        return False
-    if count == 1:
-        return False
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # we tell what happened
-    with tempfile.TemporaryDirectory() as folder:
-        # The first one is seen as if it were alone; what the others say is shown if they fail.
-        aside = dict.fromkeys(range(1, count), Std.ALL)
-        config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=count,
-            run_id=uuid.uuid4().hex,
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            local_addr="localhost",
-            max_restarts=0,
-            logs_specs=DefaultLogsSpecs(log_dir=folder, redirects=aside),
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != workers:
+        raise UserError(
+            f"workers is {workers} in params.yaml, and {started} started. Results depend on the "
+            "number, so both must be the same: `lab/processes/run` starts as many as it says."
         )
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback())
-        try:
-            elastic_launch(config, sys.executable)("-u", *sys.argv)
-        except ChildFailedError as error:
-            codes = {number: each.exitcode for number, each in error.failures.items()}
-            raise_for(codes, Path(folder), count)
-    return True
-
-
-def loopback() -> str:
-    """The name of the network interface of this computer alone; the name of the host tells none."""
-    return next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-
-
-def raise_for(codes: dict[int, int], logs: Path, count: int) -> None:
-    """End with the cause: a worker that was killed, else the first that failed by itself."""
-    for number, code in codes.items():
-        if code < 0 and code != -signal.SIGTERM:  # which is how the others are ended
-            why = " Most often the machine was out of memory." if code == -signal.SIGKILL else ""
-            raise UserError(
-                f"worker {number + 1} of {count} was killed ({signal.Signals(-code).name}).{why} "
-                "Start it again: it goes on from its last checkpoint."
-            )
-    causes = [n for n, code in codes.items() if code not in (ALONE, -signal.SIGTERM)]
-    if causes and min(causes) > 0:
-        said = "".join(file.read_text("utf-8", "replace") for file in own_log(logs, min(causes)))
-        print(said.rstrip("\n"), file=sys.stderr)
-    sys.exit(1)
-
-
-def own_log(logs: Path, number: int) -> Iterator[Path]:
-    """What a worker wrote to stderr."""
-    return logs.glob(f"**/{number}/stderr.log")
-
-
-@contextmanager
-def joined(device: torch.device) -> Iterator[None]:
-    """Within this, the workers that were started know of each other."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if workers == 1:
         yield
         return
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -155,9 +87,11 @@ def shared(network: nn.Module, device: torch.device) -> nn.Module:
         twin: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network))
         return DistributedDataParallel(twin, device_ids=[device.index])
     twin = copy.deepcopy(network)
-    for module in twin.modules():
-        if type(module) is nn.BatchNorm1d:
-            module.__class__ = _SharedBatchNorm
+    for name, module in [*twin.named_modules()]:
+        if isinstance(module, nn.BatchNorm1d):
+            norm = _SharedBatchNorm(module.num_features, module.eps, module.momentum)
+            norm.load_state_dict(module.state_dict())
+            twin.set_submodule(name, norm)
     return DistributedDataParallel(twin)
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,21 @@ from tools.tracking.address import check_address
 MARK = "TODO" + "("  # of what is to be filled in; in one piece it would be a mark itself
 MOST_OF_A_PAGE = 900_000  # bytes: the hosting site refuses a page of more than 1 MiB
 NOTE = ROOT / ".dvc" / "tmp" / "run.json"  # what one step tells the next; git ignores it
+
+
+def run_live(command: Sequence[str], show: Callable[[str], None]) -> int:
+    """Run a command and hand on each line that it prints, on both streams; the exit code."""
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():
+            show(line.rstrip("\n"))
+    return process.returncode
 
 
 def run(*command: str, ok: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lib.errors import UserError
 from lib.repository import ROOT, git
-from tools.job.job import last_line, main, read_note, run_url, summarise
+from tools.job.job import last_line, main, read_note, run_live, run_url, summarise
 from tools.job.preflight import why_storage_failed
 
 TAG = "runtime-"
@@ -73,20 +73,15 @@ def rehearse(file: Path, name: str) -> str:
 def step(module: str, *arguments: str) -> str:
     """Run a module of tools/krt, seen live; what it printed, or UserError with its last line."""
     command = ["tools/within", "tools/krt", "python", "-m", f"tools.krt.{module}", *arguments]
-    lines = []
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-    ) as process:
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-            lines.append(line)
-    printed = "".join(lines)
-    if process.returncode:
+    lines: list[str] = []
+
+    def show(line: str) -> None:
+        print(line, flush=True)
+        lines.append(line)
+
+    code = run_live(command, show)
+    printed = "\n".join(lines)
+    if code:
         why = last_line(printed).strip("=! ").removeprefix("_pytest.outcomes.Exit: ")
         raise UserError(f"Not released. {why}")
     return printed

@@ -8,7 +8,6 @@ graphics card, a licence) never meet. Where one fails, those that need it are le
 others run to their end.
 """
 
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -26,6 +25,7 @@ from lib.errors import UserError
 from lib.params import line_of, read_yaml
 from lib.repository import ROOT
 from tools.job import guarded_dvc
+from tools.job.job import run_live
 
 Needs = dict[Any, list[Any]]  # by each stage those that it needs, in DVC's order
 Show = Callable[[str, str], None]  # takes a stage's address and a line that it has printed
@@ -110,18 +110,7 @@ def run(address: str, options: Sequence[str], show: Show) -> int:
 
 def run_dvc(arguments: Sequence[str], show: Callable[[str], None]) -> int:
     """Run DVC, its listings checked, and hand on each line that it prints; the exit code."""
-    with subprocess.Popen(
-        [sys.executable, "-m", guarded_dvc.__name__, *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            show(line.rstrip("\n"))
-    return process.returncode
+    return run_live([sys.executable, "-m", guarded_dvc.__name__, *arguments], show)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from lab.processes.train_dnn_pytorch.densenet import (
 )
 from lab.processes.train_dnn_pytorch.params import Params
 from lib.curves import append_to_curve
-from lib.distributed import is_first, joined, started_workers
+from lib.distributed import is_first, joined
 from lib.files import replaced_directory, write_csv, write_json
 from lib.metrics import classification_metrics
 from lib.process import start
@@ -34,13 +34,11 @@ logger = logging.getLogger(__name__)
 def train(params: Params) -> None:
     """Write the network's weights, its predictor, its history, pictures and metrics."""
     settings = params.train_dnn_pytorch
-    if started_workers(settings.workers, "train_dnn_pytorch.workers"):
-        return
     splits = load_data_splits(PROCESSED)
     device = choose_device()
     torch.set_num_threads(settings.num_threads)
     logger.info("device: %s", device)
-    with joined(device), progress("epochs", settings.epochs, every=20) as advance:
+    with joined(settings.workers, device), progress("epochs", settings.epochs, every=20) as advance:
 
         def on_epoch(record: EpochRecord) -> None:
             append_to_curve(record.row)

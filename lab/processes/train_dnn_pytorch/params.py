@@ -8,7 +8,7 @@ from lib.params import Count, Positive, Section, Seed
 
 # More than a machine has; torch itself takes any number, and then crashes or has an overflow.
 Units = Annotated[int, Field(ge=1, le=10**9)]
-Threads = Annotated[int, Field(ge=1, le=1024)]
+AtOnce = Annotated[int, Field(ge=1, le=1024)]
 
 
 class TrainDnnPytorch(Section):
@@ -20,8 +20,8 @@ class TrainDnnPytorch(Section):
     lr: Positive
     patience: Count | None
     checkpoint_every: Count
-    num_threads: Threads
-    workers: Threads
+    num_threads: AtOnce
+    workers: AtOnce
     precision: Literal["float32", "bfloat16"]
     accumulate: Count
 

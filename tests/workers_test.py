@@ -1,0 +1,81 @@
+"""A process on several workers: how they are started, what is told of failures, `make train`."""
+
+import pytest
+
+from lib.params import read_yaml
+from tests.conftest import Project
+
+LAUNCH = "import sys; from tools.workers import launch; sys.exit(launch(2, sys.argv[1:]))"
+# What happens to the worker of that number; the other one waits for it, as in a training.
+PROGRAM = """
+import os, signal, sys, time
+number, what = sys.argv[1:]
+print("worker", os.environ["RANK"], flush=True)
+if os.environ["RANK"] == number:
+    if what == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    sys.exit(0 if what == "nothing" else "train_model: rows are missing.")
+if what == "lost":
+    time.sleep(1)
+    sys.exit(86)
+time.sleep(0 if what == "nothing" else 60)
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return Project(tmp_path_factory.mktemp("workers"))
+
+
+def launch(project, number, what, ok):
+    command = ("tools/within", "--dev", ".", "python", "-P", "-c", LAUNCH, "program.py")
+    (project.folder / "program.py").write_text(PROGRAM)
+    said = project.run(*command, str(number), what, ok=ok, PYTHONPATH=str(project.folder))
+    return said.splitlines()
+
+
+def test_the_first_worker_is_seen_as_if_it_were_alone(project):
+    assert launch(project, 1, "nothing", ok=True) == ["worker 0"]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_worker_that_is_killed_is_told_in_a_line(project, number):
+    assert launch(project, number, "killed", ok=False) == [
+        "worker 0",
+        f"worker {number + 1} of 2 was killed (SIGKILL). Most often the machine was out of memory. "
+        "Start it again: it goes on from its last checkpoint.",
+    ]
+
+
+@pytest.mark.parametrize(("number", "what"), [(0, "mistaken"), (1, "mistaken"), (1, "lost")])
+def test_a_mistake_is_told_once_whoever_makes_it(project, number, what):
+    said = launch(project, number, what, ok=False)
+    assert said == ["worker 0", "train_model: rows are missing."]
+
+
+def test_make_train_writes_the_number_down_and_two_reach_what_one_does(finished, tmp_path):
+    project = finished.copied(tmp_path / "copy")
+    project.edit("params.yaml", "  epochs: 120", "  epochs: 6")
+    project.dvc("repro", "--single-item", "train_dnn_pytorch")
+    metrics = project.folder / "metrics/train_dnn_pytorch.json"
+    one = read_yaml(metrics)
+    said = project.run("make", "train", "WORKERS=2")
+    assert read_yaml(project.folder / "params.yaml")["train_dnn_pytorch"]["workers"] == 2
+    assert said.count("best epoch: ") == 1
+    assert project.dvc("status", "train_dnn_pytorch").strip().endswith("up to date.")
+    two = read_yaml(metrics)
+    assert two["best_epoch"] == one["best_epoch"]
+    for split in ("validation", "test"):
+        assert two[split] == pytest.approx(one[split], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ([], "WORKERS is '': it must be a number such as 2."),
+        (["WORKERS=none"], "WORKERS is 'none': it must be a number such as 2."),
+        (["WORKERS=2", "NAME=prepare_data"], "NAME is 'prepare_data': of stages that have workers"),
+    ],
+)
+def test_what_make_train_cannot_do_is_told(project, arguments, why):
+    assert why in project.run("make", "train", *arguments, ok=False)

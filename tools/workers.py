@@ -1,0 +1,96 @@
+"""Starts a process on as many workers as its section of params.yaml says; tools/run calls it.
+
+    tools/within lab/processes/NAME python -m tools.workers NAME [ARGUMENT …]
+
+It runs in the environment of the process, which has torch: the workers are started by torch's own
+launcher, and what ends them is told in one line.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from lib.params import FILE, read_yaml
+from lib.repository import ROOT
+
+
+def workers_of(name: str) -> int:
+    """How many params.yaml asks for; 1 where it says nothing that could be: the process tells."""
+    section = read_yaml(ROOT / FILE).get(name)
+    count = section.get("workers") if isinstance(section, dict) else None
+    return count if type(count) is int and count > 1 else 1
+
+
+def launch(count: int, program: Sequence[str]) -> int:
+    """Run a Python program that often at once; the exit code.
+
+    The first one is seen as if it were alone; of the others is shown what one says that fails.
+    """
+    # Takes seconds, and one worker does without.
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it is told here
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback())
+    with tempfile.TemporaryDirectory() as folder:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=count,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="localhost",
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(folder, redirects=dict.fromkeys(range(1, count), Std.ALL)),
+        )
+        try:
+            elastic_launch(config, sys.executable)("-u", *program)
+        except ChildFailedError as error:
+            codes = {number: each.exitcode for number, each in error.failures.items()}
+            if said := cause(codes, Path(folder), count):
+                print(said, file=sys.stderr)
+            return 1
+    return 0
+
+
+def loopback() -> str:
+    """The name of the network interface of this computer alone; that of the host may be unknown."""
+    return next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+
+
+def cause(codes: dict[int, int], logs: Path, count: int) -> str:
+    """Why they ended: a worker that was killed, else what the first that failed has said.
+
+    Empty where that is worker 0, which was seen to say it.
+    """
+    from lib.distributed import ALONE
+
+    ended = (ALONE, -signal.SIGTERM)  # for another's sake
+    causes = {number: code for number, code in sorted(codes.items()) if code not in ended}
+    for number, code in causes.items():
+        if code < 0:
+            why = " Most often the machine was out of memory." if code == -signal.SIGKILL else ""
+            return (
+                f"worker {number + 1} of {count} was killed ({signal.Signals(-code).name}).{why} "
+                "Start it again: it goes on from its last checkpoint."
+            )
+    number = min(causes, default=0)
+    logged = logs.glob(f"**/{number}/stderr.log")
+    return "".join(file.read_text("utf-8", "replace") for file in logged).rstrip("\n")
+
+
+if __name__ == "__main__":
+    _, name, *arguments = sys.argv
+    program = [str(ROOT / "lab/processes" / name / "main.py"), *arguments]
+    workers = workers_of(name)
+    if workers == 1:
+        os.execv(sys.executable, [sys.executable, *program])
+    sys.exit(launch(workers, program))
