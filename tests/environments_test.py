@@ -340,7 +340,7 @@ def test_dotenv_has_one_meaning_which_is_pipenvs_and_none_of_it_is_executed(proj
     # What differs by nature: the environment itself, and what a shell or pipenv's Python sets.
     own = {"PYTHONPATH", "VIRTUAL_ENV", "XDG_DATA_HOME", "_", "SHLVL", "PWD", "OLDPWD"}
     own |= {"PYTHONDONTWRITEBYTECODE", "PYTHONUTF8", "PYTHONIOENCODING", "no_proxy", "NO_PROXY"}
-    own |= {"SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"}
+    own |= {"SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_DISABLE_PIP_VERSION_CHECK"}
     assert {k: v for k, v in ours.items() if k not in own} == {
         k: v for k, v in theirs.items() if k not in own
     }

@@ -14,6 +14,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from lib.errors import UserError
+from lib.files import read_text
 from lib.params import read_yaml
 from lib.pipeline import MAIN, Pipeline, Stage, read_pipeline
 from lib.repository import ROOT, ask_git, git
@@ -39,15 +40,18 @@ def remove(name: str) -> list[str]:
     written = [path for stage in own for path in (*stage.outs, *stage.metrics, *stage.plots)]
     refuse_if_needed(name, own, written, pipeline)
     refuse_uncommitted([f"lab/processes/{name}", *EDITED, *written])
-    for file in (MAIN, "dvc.lock"):
-        if (ROOT / file).exists():
-            text = (ROOT / file).read_text("utf-8")
-            (ROOT / file).write_text(without_stages(text, own, written), encoding="utf-8")
+    # All is read before anything is written.
+    texts = {path: read_text(path) for file in EDITED if (path := ROOT / file).exists()}
+    for file in (ROOT / MAIN, ROOT / "dvc.lock"):
+        if file in texts:
+            texts[file] = without_stages(texts[file], own, written)
     params, ignored = ROOT / "params.yaml", ROOT / ".gitignore"
     if name in read_yaml(params) and not read_by_others(name, pipeline):
-        params.write_text(without_section(params.read_text("utf-8"), name), encoding="utf-8")
+        texts[params] = without_section(texts[params], name)
     lines = {f"/{path}" for path in written} | {f"/artifacts/{name}", f"/data/{name}.csv"}
-    ignored.write_text(without_lines(ignored.read_text("utf-8"), lines), encoding="utf-8")
+    texts[ignored] = without_lines(texts[ignored], lines)
+    for file, text in texts.items():
+        file.write_text(text, encoding="utf-8")
     for path in (folder, *(ROOT / path for path in written), ROOT / f"artifacts/{name}"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
