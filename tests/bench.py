@@ -137,6 +137,7 @@ def measure_pipeline(scratch: Path, turns: int) -> list[Comparison]:
     script runs in the development environment.
     """
     ours, theirs = copy_project(scratch / "pipeline"), copy_project(scratch / "script")
+    (theirs.folder / "dvc.lock").unlink()  # without DVC, none says what a pickle must be
     network = environment_of(ours, f"{PROCESSES}/train_dnn_pytorch")
     others = ("prepare_data", "train_standard_classifiers", "export_models")
     packages = [network, *(environment_of(ours, f"{PROCESSES}/{name}") for name in others)]
