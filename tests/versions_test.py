@@ -81,6 +81,7 @@ def test_pytest_runs_the_other_tests_and_says_what_it_leaves_out(odd):
     said = odd.run(*PYTEST, "lab/processes")
     assert "1 passed" in said
     assert "left out: the tests of lab/processes/older, which has tqdm 4.66.5 (here " in said
+    assert "left out" not in odd.run(*PYTEST, "lab/processes/neighbour")
     said = odd.run(*PYTEST, "lab/processes/older/older_test.py", ok=False)
     assert "ERROR: lab/processes/older has tqdm 4.66.5 (here " in said
     assert "Traceback" not in said

@@ -54,20 +54,22 @@ def installed(package: str) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Find what is left out; UsageError where that is asked for by its path."""
-    config.stash[LEFT_OUT] = found = left_out()
-    for argument in config.args:
-        path = (config.invocation_params.dir / argument.partition("::")[0]).resolve()
-        for folder, differing in found.items():
-            if path.is_relative_to(folder):
-                raise pytest.UsageError(
-                    f"{folder.relative_to(ROOT)} has {differing}: its tests run in an environment "
-                    "of its own, by `python -m tools.testing`, which takes options of pytest."
-                )
+    here = config.invocation_params.dir
+    asked = [(here / argument.partition("::")[0]).resolve() for argument in config.args]
+    config.stash[LEFT_OUT] = {}
+    for folder, differing in left_out().items():
+        if any(path.is_relative_to(folder) for path in asked):
+            raise pytest.UsageError(
+                f"{folder.relative_to(ROOT)} has {differing}: its tests run in an environment of "
+                "its own, by `python -m tools.testing`, which takes options of pytest."
+            )
+        if any(folder.is_relative_to(path) for path in asked):
+            config.stash[LEFT_OUT][folder] = differing
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave such a folder out."""
-    return collection_path in config.stash[LEFT_OUT] or None
+    return collection_path.resolve() in config.stash[LEFT_OUT] or None
 
 
 def pytest_terminal_summary(
