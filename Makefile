@@ -97,6 +97,7 @@ milestone: ## Write a report on this revision to lab/docs (NAME=first-model)
 
 test: setup check ## Run every check and every test (WORKERS=3 test files at a time)
 	@tools/within --dev . python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@tools/within --dev . python -m tools.testing
 
 check: ## Lint, types, secrets, locks: every pre-commit hook on every file
 	@SKIP=no-commit-to-branch tools/within --dev . pre-commit run --all-files

@@ -141,6 +141,18 @@ def test_what_is_locked_later_has_the_versions_of_the_others_unless_it_asks_for_
     assert locks.verify().returncode == 0
 
 
+@pytest.mark.parametrize(("wanted", "found"), [("<1.17", "==1.16.0"), (">1.16", "==1.17.0")])
+def test_a_range_may_be_asked_for_and_what_it_allows_is_as_in_the_others(locks, wanted, found):
+    before = locks.texts()
+    locks.write("later", six=wanted)
+    locks.write("plain", six="*")
+    locks.lock()
+    assert locks.versions("later") == {"six": found}
+    assert locks.versions("plain") == {"six": "==1.16.0"}, "nothing is asked for there"
+    assert locks.verify().returncode == 0
+    assert {name: locks.texts()[name] for name in before} == before
+
+
 def test_a_version_that_nobody_asked_for_is_refused_until_make_lock_brings_it_back(locks):
     locks.write("later", six="==1.17.0")
     locks.lock()

@@ -1,0 +1,83 @@
+"""Leaves out the tests of processes that have other versions: a pytest plugin, by pytest.ini.
+
+Tests run in the development environment, which has the versions of the root's lock. Where a
+process's lock has another version of a package, its tests would pass or fail with the wrong one.
+In an environment that has the process's versions, they run.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+from packaging.specifiers import SpecifierSet
+
+from lib.errors import UserError
+from lib.files import read_json
+from lib.repository import ROOT
+
+LEFT_OUT = pytest.StashKey[dict[Path, str]]()
+
+
+def left_out() -> dict[Path, str]:
+    """The processes whose tests do not run here, with what differs, in words."""
+    roots = locked(ROOT)
+    found: dict[Path, str] = {}
+    for lock in sorted(ROOT.glob("lab/processes/*/Pipfile.lock")):
+        differing = [
+            f"{package} {wanted.removeprefix('==')} (here {here})"
+            for package, wanted in locked(lock.parent).items()
+            if roots.get(package, wanted) != wanted
+            and (here := installed(package))
+            and not SpecifierSet(wanted).contains(here, prereleases=True)
+        ]
+        if differing:
+            found[lock.parent] = ", ".join(differing)
+    return found
+
+
+def locked(folder: Path) -> dict[str, str]:
+    """The version of each package of a lock, as `==1.2`; `make check` says what else is wrong."""
+    try:
+        lock = read_json(folder / "Pipfile.lock")
+        return {p: entry["version"] for p, entry in (lock["develop"] | lock["default"]).items()}
+    except (UserError, KeyError, TypeError):
+        return {}
+
+
+def installed(package: str) -> str:
+    """The version of a package in this environment; an empty string where it is missing."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Find what is left out; UsageError where that is asked for by its path."""
+    here = config.invocation_params.dir
+    asked = [(here / argument.partition("::")[0]).resolve() for argument in config.args]
+    config.stash[LEFT_OUT] = {}
+    for folder, differing in left_out().items():
+        if any(path.is_relative_to(folder) for path in asked):
+            raise pytest.UsageError(
+                f"{folder.relative_to(ROOT)} has {differing}: its tests run in an environment of "
+                "its own, by `python -m tools.testing`, which takes options of pytest."
+            )
+        if any(folder.is_relative_to(path) for path in asked):
+            config.stash[LEFT_OUT][folder] = differing
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave such a folder out."""
+    return collection_path.resolve() in config.stash[LEFT_OUT] or None
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say so, in a line each."""
+    for folder, differing in config.stash[LEFT_OUT].items():
+        terminalreporter.write_line(
+            f"left out: the tests of {folder.relative_to(ROOT)}, which has {differing}. "
+            "`make test` runs them, or these alone: `python -m tools.testing`."
+        )
