@@ -29,6 +29,29 @@ def test_torch_is_locked_with_a_build_for_each_platform():
         assert len(torch["hashes"]) == 3
 
 
+def test_a_build_is_locked_with_the_files_of_the_other_platforms(project):
+    name = "Pipfile.lock"
+    locks = [file for file in project.folder.rglob(name) if '"torch"' in file.read_text()]
+    for file in locks:
+        lock = json.loads(file.read_text())
+        del lock["_meta"]["builds"]
+        for table in (lock["default"], lock["develop"]):
+            if "torch" in table:
+                table["torch"]["version"] = "==2.12.0"  # so that none knows the files
+        file.write_text(json.dumps(lock))
+    folder = project.folder / "lab/processes/later"
+    folder.mkdir()
+    asks = '[packages]\ntorch = "==2.13.0"\n\n[requires]\npython_version = "3.11"\n'
+    (folder / "Pipfile").write_text(asks)
+    command(project, "lock lab/processes/later")
+    found = json.loads((folder / name).read_text())
+    of_others = json.loads((ROOT / "lab/processes/train_dnn_pytorch" / name).read_text())
+    assert found["default"]["torch"] == of_others["default"]["torch"] | {
+        key: value for key, value in found["default"]["torch"].items() if key == "markers"
+    }
+    assert found["_meta"]["builds"] == {"torch": "==2.13.0+cpu"}
+
+
 def test_a_table_shows_what_a_lock_installs_on_each_platform(project):
     said = command(project, "platforms lab/processes/train_dnn_pytorch/Pipfile.lock")
     assert re.search(r"Linux x86-64 .* Linux arm64 .* macOS arm64", said)
