@@ -4,6 +4,7 @@ uv plays each installation through, with wheels and hashes alone, and installs n
 that has a wheel on none of the platforms is built from its source on all of them.
 """
 
+import hashlib
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -77,9 +79,12 @@ def wanted() -> list[str]:
 def platforms(folders: Sequence[Path], quiet: bool) -> None:
     """Print what each lock installs on each platform; UserError where one cannot be installed.
 
-    Quiet: only what is wrong, and why nothing was asked, if so.
+    Quiet: only what is wrong, and why nothing was asked, if so; a lock that was found to be right
+    before is not asked about again.
     """
     names = wanted()
+    if quiet:
+        folders = [folder for folder in folders if not proven(folder, names).exists()]
     if on(pip_settings(variables_for(BUILDS_ARE_FOR)), "no-index"):
         print("Platforms: not asked, pip is set up without an index.")
         return
@@ -91,8 +96,9 @@ def platforms(folders: Sequence[Path], quiet: bool) -> None:
         return
     if not quiet:
         show(folders, names, plans)
-    problems = []
+    problems: list[str] = []
     for folder in folders:
+        before = len(problems)
         everywhere = set.intersection(*(plans[folder, name].built for name in names))
         for name in names:
             found = plans[folder, name]
@@ -103,8 +109,18 @@ def platforms(folders: Sequence[Path], quiet: bool) -> None:
                 "one (its Pipfile), or PLATFORMS in .env leaves the platform out."
                 for reason in filter(None, reasons)
             ]
+        if len(problems) == before:
+            with suppress(OSError):
+                proven(folder, names).parent.mkdir(exist_ok=True)
+                proven(folder, names).touch()
     if problems:
         raise UserError("\n".join(problems))
+
+
+def proven(folder: Path, names: Sequence[str]) -> Path:
+    """The file whose being there says that this very lock can be installed on these platforms."""
+    text = (folder / "Pipfile.lock").read_bytes() + ",".join(names).encode()
+    return Path(sys.prefix, "proven", hashlib.sha256(text).hexdigest())
 
 
 def plan(folder: Path, name: str) -> Plan:
