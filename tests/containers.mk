@@ -1,3 +1,4 @@
+Upkeep += test-containers
 .PHONY: test-containers
 test-containers: setup ## Build the image, and run in it and on other systems (as root: installs podman with apt)
 	@command -v debootstrap buildah podman runc busybox >/dev/null || \
