@@ -85,6 +85,8 @@ def platforms(folders: Sequence[Path], quiet: bool) -> None:
     names = wanted()
     if quiet:
         folders = [folder for folder in folders if not proven(folder, names).exists()]
+    if not folders:
+        return
     if on(pip_settings(variables_for(BUILDS_ARE_FOR)), "no-index"):
         print("Platforms: not asked, pip is set up without an index.")
         return
