@@ -12,7 +12,7 @@ A_pipeline_of_your_own := process rename-process remove-process blank lock
 Reports := notebooks milestone
 Trying_a_run_by_tag_here := sandbox sandbox-status sandbox-down
 Production := runtime rehearse serve runtime-check
-Upkeep := check relog environments list clean
+Upkeep := check audit platforms relog environments list clean
 .PHONY: help $(foreach group,$(GROUPS),$($(group)))
 
 # The arguments of targets. Assigned here, only make's command line can give them, and not an
@@ -101,6 +101,12 @@ test: setup check ## Run every check and every test (WORKERS=3 test files at a t
 
 check: ## Lint, types, secrets, locks: every pre-commit hook on every file
 	@SKIP=no-commit-to-branch tools/within --dev . pre-commit run --all-files
+
+audit: ## Name known vulnerabilities of what locks hold (asks OSV)
+	@$(ENVIRONMENTS) audit
+
+platforms: ## Show what each lock installs on each platform (asks the index)
+	@$(ENVIRONMENTS) platforms
 
 hooks: setup ## Install the git hooks: .pre-commit-config.yaml's, and dvc checkout
 	@tools/within --dev . python -m tools.project.hooks

@@ -3,6 +3,8 @@
     make [--dev] FOLDER...         make those that are missing
     lock [--upgrade] [FOLDER...]   resolve what does not fit its Pipfile
     verify                         every lock fits its Pipfile, and all agree
+    platforms [--quiet] [LOCK...]  what each lock installs on each platform
+    audit [--service ADDRESS]      known vulnerabilities of what locks name
     list                           what there is on this machine
     clean [DAYS]                   remove those that no lock here names and nobody uses
     variables FILE                 what .env says, for tools/within, which keeps it in the file
@@ -16,8 +18,10 @@ import sys
 from pathlib import Path
 
 from lib.errors import UserError
+from tools.environments.audit import audit
 from tools.environments.environments import Environment, clean, list_made, make
 from tools.environments.locks import folders, verify
+from tools.environments.platforms import platforms
 from tools.environments.resolution import lock
 from tools.environments.variables import script
 
@@ -33,6 +37,10 @@ def main() -> None:
     locking.add_argument("--upgrade", action="store_true")
     locking.add_argument("folders", nargs="*", type=Path)
     commands.add_parser("verify")
+    playing = commands.add_parser("platforms")
+    playing.add_argument("--quiet", action="store_true")
+    playing.add_argument("locks", nargs="*", type=Path)
+    commands.add_parser("audit").add_argument("--service", default="")
     commands.add_parser("list")
     commands.add_parser("clean").add_argument("days", nargs="?", type=float, default=1.0)
     commands.add_parser("variables").add_argument("file", type=Path)
@@ -44,6 +52,11 @@ def main() -> None:
         lock([folder.resolve() for folder in given.folders] or folders(), given.upgrade)
     elif given.command == "verify":
         verify()
+    elif given.command == "platforms":
+        of = {lock.resolve().parent for lock in given.locks if lock.name == "Pipfile.lock"}
+        platforms([f for f in folders() if f in of or not given.locks], given.quiet)
+    elif given.command == "audit":
+        audit(given.service)
     elif given.command == "list":
         list_made()
     elif given.command == "variables":

@@ -27,8 +27,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeE
 from lib.errors import UserError
 from lib.repository import ROOT
 from tools.environments import seal
-from tools.environments.installer import about_cache, cache_folder, install
-from tools.environments.locks import check_lock, folders, read_lock, relative
+from tools.environments.installer import about_cache, cache_folder, install, this_machine
+from tools.environments.locks import check_lock, folders, for_machine, read_lock, relative
 
 # A job that holds secrets sets it: then what an environment holds is compared with its seal.
 KEY = os.environ.get("ENVIRONMENTS_KEY", "")
@@ -146,7 +146,8 @@ def make(environments: Sequence[Environment]) -> None:
 def wanted(environment: Environment) -> dict[str, Any]:
     """The packages that the lock names for it."""
     named = read_lock(environment.folder)
-    return named["develop"] | named["default"] if environment.dev else dict(named["default"])
+    packages = named["develop"] | named["default"] if environment.dev else named["default"]
+    return for_machine(packages, named, this_machine())
 
 
 def installed(environment: Environment) -> int:

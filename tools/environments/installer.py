@@ -6,6 +6,7 @@ the file system can.
 """
 
 import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pipenv.patched.pip._internal.configuration import Configuration
 from virtualenv.seed.wheels.embed import get_embed_wheel
 
 from lib.errors import UserError
+from tools.environments.locks import BUILDS_ARE_FOR
 from tools.environments.surroundings import for_installers
 from tools.environments.variables import values
 
@@ -41,7 +43,7 @@ def install(path: Path, folder: Path, packages: Mapping[str, Any], key: str, han
     """
     wanted = path / "requirements.txt"
     wanted.write_text("\n".join(map(requirement, packages, packages.values())), encoding="utf-8")
-    variables = for_installers(os.environ | values())
+    variables = variables_for(this_machine())
     settings = pip_settings(variables)
     carried = get_embed_wheel("pip", VERSION)  # what a person may call in the environment
     pip = [carried.path] if carried else []
@@ -78,6 +80,23 @@ def install(path: Path, folder: Path, packages: Mapping[str, Any], key: str, han
                 f"{log}). Check the index that pip is set up with (`pip config list`) and "
                 "PIP_FIND_LINKS in .env."
             )
+
+
+def this_machine() -> tuple[str, str]:
+    """Its system and processor."""
+    return platform.system(), platform.machine()
+
+
+def variables_for(machine: tuple[str, str]) -> dict[str, str]:
+    """The variables of an installer for a system and a processor, with those in `.env`.
+
+    Of torch the index has a CPU build for other platforms, with the hash that locks have. uv would
+    prefer another on the page that `.env` names: that is left out, unless the user names it too.
+    """
+    own = values()
+    if machine != BUILDS_ARE_FOR and "PIP_FIND_LINKS" not in os.environ:
+        own.pop("PIP_FIND_LINKS", None)
+    return for_installers(os.environ | own)
 
 
 def requirement(name: str, entry: Mapping[str, Any]) -> str:

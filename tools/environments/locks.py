@@ -29,6 +29,9 @@ SETTINGS = ("pipenv", "requires", "scripts", "source", "build-system")  # no pac
 PLACES = ("path", "file", "git", "hg", "svn", "bzr", "editable", "index")
 ELSEWHERE = "only a release on your pip's index has hashes; put code of your own into lib/"
 
+# Where `.env` looks for torch there are builds (2.13.0+cpu) for this system and processor.
+BUILDS_ARE_FOR = ("Linux", "x86_64")
+
 Lock = Mapping[str, Any]
 Locks = Mapping[Path, Lock]  # by the folder
 
@@ -145,6 +148,25 @@ def versions(lock: Lock) -> dict[str, str]:
     return {p: entry["version"] for p, entry in entries(lock).items() if "version" in entry}
 
 
+def builds(lock: Lock) -> dict[str, str]:
+    """The version of a build for BUILDS_ARE_FOR, as `==2.13.0+cpu`, of packages locked for all.
+
+    uv takes the hashes of a version for that very version alone.
+    """
+    return dict(lock["_meta"].get("builds", {}))
+
+
+def for_machine(
+    packages: Mapping[str, dict[str, Any]], lock: Lock, machine: tuple[str, str]
+) -> dict[str, dict[str, Any]]:
+    """These packages of a lock, in the versions that a system and processor gets."""
+    chosen = builds(lock) if machine == BUILDS_ARE_FOR else {}
+    return {
+        name: entry | ({"version": chosen[name]} if name in chosen else {})
+        for name, entry in packages.items()
+    }
+
+
 def check_lock(folder: Path) -> None:
     """Raise UserError where the lock does not fit its Pipfile."""
     lock, file = read_lock(folder), relative(folder / "Pipfile.lock")
@@ -152,7 +174,7 @@ def check_lock(folder: Path) -> None:
         raise UserError(f"{file} no longer fits its Pipfile: run `make lock`.")
     if lock["_meta"]["sources"]:
         raise UserError(f"{file} names an index: run `make lock`.")
-    for name, entry in entries(lock).items():
+    for name, entry in for_machine(entries(lock), lock, BUILDS_ARE_FOR).items():
         for problem in unsafe(name, entry):
             raise UserError(f"{file}: {name!r} {problem}: run `make lock`.")
 

@@ -27,6 +27,7 @@ from tools.environments.locks import (
     Lock,
     Locks,
     asked,
+    builds,
     check_lock,
     common_versions,
     deviating,
@@ -43,6 +44,7 @@ from tools.environments.locks import (
     verify,
     versions,
 )
+from tools.environments.platforms import files_elsewhere
 from tools.environments.surroundings import for_installers
 from tools.environments.variables import values
 
@@ -154,7 +156,9 @@ def resolve(folder: Path, settled: Locks, waiting: Locks, known: Sequence[Lock])
         new = resolve_with(preferred, common, pipfile)
     except RefusedError as reason:
         raise UserError(f"{relative(folder / 'Pipfile')} could not be resolved: {reason}") from None
+    found = versions(new)
     keep_files(new, known)
+    add_platforms(new, asked(pipfile))
     meta = new["_meta"] = {
         "hash": {"sha256": pipfile_hash(folder)},
         "pipfile-spec": 6,
@@ -165,6 +169,8 @@ def resolve(folder: Path, settled: Locks, waiting: Locks, known: Sequence[Lock])
     forced = [p for p, v in versions(new).items() if p not in own and common.get(p, v) != v]
     if forced:
         meta["forced"] = sorted(forced)
+    if of_builds := builds_of(new, found, known):
+        meta["builds"] = of_builds
     return new
 
 
@@ -281,6 +287,25 @@ def keep_files(new: Lock, locks: Sequence[Lock]) -> None:
             ):
                 entry |= {key: known[key] for key in ("version", "hashes") if key in known}
                 break
+
+
+def add_platforms(new: Lock, wanted: Mapping[str, str]) -> None:
+    """Lock what was found as a build for this platform (2.13.0+cpu) for the others as well.
+
+    The version becomes the release's, 2.13.0, which every build of it meets.
+    """
+    for package, entry in entries(new).items():
+        version, _, build = entry.get("version", "").partition("+")
+        settled = not build or "+" in wanted.get(package, "")
+        if not settled and (hashes := files_elsewhere(package, version)):
+            entry |= {"version": version, "hashes": sorted({*entry["hashes"], *hashes})}
+
+
+def builds_of(new: Lock, found: Mapping[str, str], locks: Sequence[Lock]) -> dict[str, str]:
+    """The builds, as resolved here or as locked before, of packages that are locked for all."""
+    known = {p: v for lock in reversed(locks) if lock for p, v in builds(lock).items()}
+    known |= {p: v for p, v in found.items() if "+" in v}
+    return {p: v for p, v in known.items() if v.partition("+")[0] == versions(new).get(p)}
 
 
 # ---- pipenv

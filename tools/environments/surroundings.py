@@ -5,8 +5,10 @@
 Installers run code of others (a package that is built, a plugin of pip's), so they get no secret of
 the caller's (AWS_*, MLFLOW_*, tokens); and nothing that changes which Python is meant or
 where packages go (PYTHON*, PIP_TARGET, PIP_USER). What remains says where things are. `bootstrap`
-calls this before there is any environment: the standard library is all it has.
+calls this before there is any environment: the standard library is all it has, as of Python 3.8.
 """
+
+from __future__ import annotations
 
 import os
 import sys
@@ -35,7 +37,7 @@ OWN = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_USER": "0", "PIP_REQUIRE_VIRTU
 def for_installers(variables: Mapping[str, str]) -> dict[str, str]:
     """Those of these variables that an installer gets."""
     kept = {n: v for n, v in variables.items() if n in KEPT or n.startswith(KEPT_PREFIXES)}
-    return kept | OWN
+    return {**kept, **OWN}
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from lib.repository import ROOT, git_or_nothing
 from lib.text import shown_address
 from tools.environments.environments import Environment
 from tools.environments.locks import folders, verify
+from tools.environments.platforms import here
 from tools.project import settings
 from tools.project.manifest import differences
 from tools.project.todo import TEMPLATE_ONLY, problems, values
@@ -50,6 +51,15 @@ def check(title: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
 def python() -> str:
     """The one that runs this is the one that makes environments."""
     return platform.python_version()
+
+
+@check("platform")
+def platform_here() -> str:
+    """One that the locks are for."""
+    try:
+        return here()
+    except UserError as error:
+        raise Problem(str(error)) from None
 
 
 @check("git")

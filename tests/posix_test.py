@@ -1,0 +1,69 @@
+"""Scripts, make and hooks with busybox's tools in place of GNU's: nothing asks for more than POSIX.
+
+`make test-containers` installs busybox.
+"""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        os.environ.get("TEST_CONTAINERS") != "yes" or not shutil.which("busybox"),
+        reason="make test-containers",
+    ),
+]
+
+# What is neither POSIX's nor the project's own: found where it is.
+PROGRAMS = ("bash", "git", "make", "python3.11")  # the hooks of pre-commit start with bash
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory):
+    """A PATH with busybox's tools and no others but those that a project needs."""
+    folder = tmp_path_factory.mktemp("bin")
+    busybox = shutil.which("busybox")
+    listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout
+    for name in listed.split():
+        (folder / name).symlink_to(busybox)
+    for name in PROGRAMS:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).write_text(f'#!/bin/sh\nexec "{shutil.which(name)}" "$@"\n')
+        (folder / name).chmod(0o755)
+    return {"PATH": str(folder)}
+
+
+def test_the_bootstrap_makes_its_interpreter(project, tools, tmp_path):
+    said = project.run("tools/environments/bootstrap", **tools, XDG_CACHE_HOME=str(tmp_path / "c"))
+    assert said.splitlines()[-1].startswith(str(tmp_path / "c/bootstrap-"))
+
+
+def test_a_process_runs_and_make_shows_what_it_made(finished, tools, tmp_path):
+    project = finished.copied(tmp_path / "copy")
+    shutil.rmtree(project.folder / "data/processed")
+    said = project.run("make", "run", **tools)
+    assert "Running stage 'prepare_data'" in said
+    assert "MLflow: already logged" in said
+    assert "accuracy" in project.run("make", "results", **tools)
+    assert "Every day" in project.run("make", **tools)
+    assert "in use here" in project.run("make", "list", **tools)
+    assert "Interpreter: " in project.run("make", "setup", **tools)
+    assert (project.folder / ".venv/bin/python").exists()
+    assert "no process is called 'none'" in project.run(
+        "lab/processes/run", "none", ok=False, **tools
+    )
+
+
+def test_the_hooks_check_a_commit(project, tools):
+    project.run("make", "hooks", **tools)
+    (project.folder / "notes.md").write_text("A line \n")
+    project.git("add", "--all")
+    said = project.run("git", "commit", "--message", "Notes", ok=False, **tools)
+    assert "trim trailing whitespace" in said
+    assert "Failed" in said
+    project.git("add", "--all")
+    project.run("git", "commit", "--message", "Notes", **tools)
+    assert project.run("git", "status", "--short", **tools) == ""

@@ -1,0 +1,100 @@
+"""Which packages of the locks have known vulnerabilities.
+
+uv asks OSV, the database of open-source vulnerabilities, about all locks at once. It reads a lock
+of its own kind, which is written here from all of ours.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lib.errors import UserError
+from tools.environments.installer import BUILD_TOOLS, UV, for_uv, pip_settings
+from tools.environments.locks import folders, read_lock, relative, versions
+from tools.environments.surroundings import for_installers
+
+PROJECT = '[project]\nname = "every-lock"\nversion = "0"\nrequires-python = ">=3.11"\n'
+NOWHERE = 'source = { registry = "https://index.invalid/simple" }'  # nothing is fetched
+
+Package = tuple[str, str]  # name and version
+
+
+def audit(service: str = "") -> None:
+    """Print each known vulnerability with its locks.
+
+    UserError where there is one; ends with 2 where nobody could be asked.
+
+    Args:
+        service: the address of a database with OSV's interface; empty: OSV itself.
+    """
+    packages = locked()
+    variables = for_installers(os.environ)
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch, "pyproject.toml").write_text(PROJECT, encoding="utf-8")
+        Path(scratch, "uv.lock").write_text(as_uv_lock(packages), encoding="utf-8")
+        done = subprocess.run(
+            [
+                *(UV, "--no-config", "--no-python-downloads", "audit", "--frozen"),
+                *("--preview-features", "audit-command,json-output", "--output-format", "json"),
+                *(("--service-url", service) if service else ()),
+            ],
+            cwd=scratch,
+            env=variables | for_uv(pip_settings(variables), variables),
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+    if done.returncode not in (0, 1) or not done.stdout:
+        reason = done.stderr.rpartition(": ")[2].strip()
+        print(f"Vulnerabilities: not asked, OSV does not answer ({reason}).", file=sys.stderr)
+        sys.exit(2)
+    found = [line(entry, packages) for entry in json.loads(done.stdout)["vulnerabilities"]]
+    if found:
+        print("\n".join(sorted(found)))
+        raise UserError(
+            f"{len(found)} found. Where a version has a fix, ask for it in the Pipfiles, then "
+            "`make lock`; or take newer versions of everything: `make lock UPGRADE=yes`."
+        )
+    print(f"{len(packages)} packages of {len(folders())} locks: no known vulnerability.")
+
+
+def locked() -> dict[Package, list[str]]:
+    """All packages, with the files that name them; of builds the release (2.13.0+cpu: 2.13.0)."""
+    found: dict[Package, list[str]] = {}
+    for folder in folders():
+        for name, version in versions(read_lock(folder)).items():
+            release = version.removeprefix("==").partition("+")[0]
+            found.setdefault((name, release), []).append(str(relative(folder / "Pipfile.lock")))
+    text = BUILD_TOOLS.read_text(encoding="utf-8")
+    for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", text, flags=re.MULTILINE):
+        found.setdefault((name, version), []).append(str(relative(BUILD_TOOLS)))
+    return found
+
+
+def as_uv_lock(packages: Mapping[Package, Sequence[str]]) -> str:
+    """A lock that uv reads, of a project that needs all of these."""
+    entries = [f'name = "{name}"\nversion = "{version}"\n{NOWHERE}' for name, version in packages]
+    needs = "".join(f"  {{ {entry.replace(chr(10), ', ')} }},\n" for entry in entries)
+    project = (
+        'name = "every-lock"\nversion = "0"\nsource = { virtual = "." }\n'
+        f"dependencies = [\n{needs}]"
+    )
+    tables = "".join(f"\n[[package]]\n{entry}\n" for entry in [project, *entries])
+    return f'version = 1\nrequires-python = ">=3.11"\n{tables}'
+
+
+def line(entry: Mapping[str, object], packages: Mapping[Package, Sequence[str]]) -> str:
+    """A vulnerability as a person reads it."""
+    of = entry["dependency"]
+    assert isinstance(of, dict)
+    where = ", ".join(packages.get((of["name"], of["version"]), []))
+    fixes = entry["fix_versions"]
+    fixed = (
+        f"fixed in {', '.join(map(str, fixes))}" if isinstance(fixes, list) and fixes else "no fix"
+    )
+    return f"{of['name']} {of['version']}: {entry['id']}: {entry['summary']}; {fixed} ({where})"
