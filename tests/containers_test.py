@@ -4,6 +4,7 @@
 runc, from Debian's packages. The base is made here, so that no registry is asked.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,16 +12,34 @@ from pathlib import Path
 
 import pytest
 
-from lib.params import read_yaml
+from lib.params import parse_yaml, read_yaml
 from tests.conftest import ROOT
+from tests.rehearsal import rehearsing, results_of
 
-NEEDED = ("debootstrap", "buildah", "podman", "runc")
-missing = [program for program in NEEDED if not shutil.which(program)]
-asked = "TEST_CONTAINERS" in os.environ
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(not asked or bool(missing), reason="make test-containers runs them"),
-]
+NEEDED = ("buildah", "debootstrap", "podman", "runc")
+
+
+def why_not() -> str:
+    """Why this machine cannot do it."""
+    if os.environ.get("TEST_CONTAINERS") != "yes":
+        return "make test-containers"
+    if absent := [program for program in NEEDED if not shutil.which(program)]:
+        return f"no {', '.join(absent)}"
+    if os.geteuid():
+        return "root alone can make the base"
+    if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:
+        return "not even root may make a namespace here"
+    return "" if debian_mirror() else "apt-get knows no mirror of Debian"
+
+
+def debian_mirror() -> str:
+    """Where this machine's own packages come from."""
+    command = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(SITE)"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split("\n")
+    return next((line.split()[1] for line in listed if line.startswith("Debian ")), "")
+
+
+pytestmark = [pytest.mark.integration, pytest.mark.skipif(bool(why_not()), reason=why_not())]
 
 IMAGE = "localhost/machine-of-the-tests"
 # What podman needs where it may neither set limits nor make control groups or networks.
@@ -43,18 +62,15 @@ def run(*command: str, **options) -> str:
     return done.stdout
 
 
-def debian_mirror() -> str:
-    """Where this machine's own packages come from."""
-    listed = run("apt-get", "indextargets", "--format", "$(SITE) $(CODENAME)").splitlines()
-    return next(line.split()[0] for line in listed if line.endswith(" bookworm"))
-
-
-@pytest.fixture(scope="module")
-def containers(tmp_path_factory):
-    """The environment in which podman and buildah work here."""
+@pytest.fixture(scope="module", autouse=True)
+def settings(tmp_path_factory):
+    """Podman and buildah work here, and what the tests start finds podman as they do."""
     file = tmp_path_factory.mktemp("containers") / "containers.conf"
     file.write_text(SETTINGS)
-    return {"CONTAINERS_CONF": str(file), "CONTAINER_ENGINE": "podman"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONTAINERS_CONF", str(file))
+        patch.setenv("CONTAINER_ENGINE", "podman")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -78,64 +94,69 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def image(containers, site, tmp_path_factory):
+def image(settings, site, tmp_path_factory):
     """The image `machine`, on a base made of Debian's own packages."""
     base = tmp_path_factory.mktemp("base") / "debian"
-    run(
-        "debootstrap",
-        "--variant=minbase",
-        "--include=ca-certificates",
-        "bookworm",
-        str(base),
-        debian_mirror(),
-    )
-    run(
-        "sh",
-        "-c",
-        f"tar -C '{base}' -c . | podman import - localhost/debian:tests",
-        env=os.environ | containers,
-    )
+    packages = ("--variant=minbase", "--include=ca-certificates")
+    run("debootstrap", *packages, "bookworm", str(base), debian_mirror())
+    run("sh", "-c", f"tar -C '{base}' -c . | podman import - localhost/debian:tests")
     shutil.rmtree(base)
-    settings, volumes = site
+    pip, volumes = site
     wheels = os.environ.get("PIP_FIND_LINKS", "")
     run(
         *("buildah", "bud", "--isolation", "chroot", "--network", "host", *volumes),
-        *("--secret", f"id=pip.conf,src={settings}", "--build-arg", f"PIP_FIND_LINKS={wheels}"),
+        *("--secret", f"id=pip.conf,src={pip}", "--build-arg", f"PIP_FIND_LINKS={wheels}"),
         *("--build-arg", "BASE=localhost/debian:tests", "--target", "machine", "--tag", IMAGE),
         *("--file", "tools/image/Dockerfile", "."),
         cwd=ROOT,
-        env=os.environ | containers,
     )
     yield IMAGE
-    run("podman", "rmi", "--force", IMAGE, "localhost/debian:tests", env=os.environ | containers)
+    number = run("podman", "image", "inspect", "--format", "{{.Id}}", IMAGE).strip()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    shutil.rmtree(cache / "process-images" / number[:12], ignore_errors=True)
+    run("podman", "rmi", "--force", IMAGE, "localhost/debian:tests")
 
 
-def test_the_machine_has_what_a_run_needs_and_its_user_is_not_root(image, containers):
+@pytest.fixture(scope="module")
+def sandbox(image, tmp_path_factory):
+    """A sandbox whose pipeline is the example's first stage."""
+    stage = read_yaml(ROOT / "dvc.yaml")["stages"]["prepare_data"]
+    pipeline = json.dumps({"stages": {"prepare_data": stage}})  # JSON is YAML
+    folder = tmp_path_factory.mktemp("run") / "a projëct"
+    with rehearsing(folder, dvc_yaml=pipeline, ignored=()) as sandbox:
+        yield sandbox
+
+
+def outs(dvc_lock: str):
+    return parse_yaml(dvc_lock)["stages"]["prepare_data"]["outs"]
+
+
+def test_the_machine_has_what_a_run_needs_and_its_user_is_not_root(image):
     script = (
         "id -u; git --version; make --version; python3 -c 'import sys; print(sys.version_info[:2])'"
     )
-    said = run("podman", "run", "--rm", image, "sh", "-ec", script, env=os.environ | containers)
+    said = run("podman", "run", "--rm", image, "sh", "-ec", script)
     assert said.startswith("1000\n")
     assert "git version" in said
     assert "GNU Make" in said
     assert "(3, 11)" in said
 
 
-def test_a_process_in_an_image_of_its_own_gives_the_same_bytes(
-    image, containers, site, finished, tmp_path
-):
-    settings, volumes = site
-    project = finished.copied(tmp_path / "copy")
-    before = read_yaml(project.folder / "dvc.lock")["stages"]["prepare_data"]["outs"]
-    (project.folder / "lab/processes/prepare_data/image").write_text(
-        f"{image} {' '.join(volumes)} --volume={settings}:/etc/pip.conf:ro\n"
-    )
-    for out in before:
-        path = project.folder / out["path"]
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    said = project.dvc(
-        "repro", "prepare_data", XDG_CACHE_HOME=str(tmp_path / "cache"), **containers
-    )
+def test_a_stage_in_an_image_of_its_own_has_the_same_bytes_in_a_run_by_tag(sandbox, site):
+    pip, volumes = site
+    folder = sandbox.project.folder
+    sandbox.project.dvc("repro")
+    outside = outs((folder / "dvc.lock").read_text())
+    (folder / "dvc.lock").unlink()
+    sandbox.git("checkout", "--quiet", "--force", "-B", "image", sandbox.base)
+    sandbox.branch = "image"
+    file = "lab/processes/prepare_data/image"
+    (folder / file).write_text(f"{IMAGE} {' '.join(volumes)} --volume={pip}:/etc/pip.conf:ro\n")
+    sandbox.project.edit("dvc.yaml", '"deps": [', f'"deps": ["{file}", ')
+    sandbox.project.commit("An image of its own")
+    sandbox.push()
+    tag, said = sandbox.tag()
     assert "environment prepare_data: ready" in said, "it was made in the container"
-    assert "MLflow: already logged" in said
-    assert read_yaml(project.folder / "dvc.lock")["stages"]["prepare_data"]["outs"] == before
+    commit = results_of(sandbox, tag)
+    assert file in sandbox.show(commit, "dvc.lock")
+    assert outs(sandbox.show(commit, "dvc.lock")) == outside

@@ -26,7 +26,7 @@ ANSWERS = {
     "bucket": "wine.data",
     "s3_endpoint": "https://s3.example.org:9000",
     "mlflow_url": "https://mlflow.example.org/a-b",
-    "runner_labels": "self-hosted, linux.x64, gpu_1",
+    "runner_labels": '"self-hosted", "linux.x64", "gpu_1"',
     "run_tag": "run/wine",
 }
 OWN = ("tests", ".ci", "copier.yml", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE")
@@ -180,10 +180,10 @@ def text_of(project, name):
         ("s3_endpoint", "s3.example.org"),
         ("mlflow_url", "https://user:secret@mlflow.example.org"),
         ("mlflow_url", "https://mlflow.example.org' }}"),
-        ("runner_labels", "self-hosted; rm"),
-        ("runner_labels", "self-hosted, true"),
-        ("runner_labels", "self-hosted"),
-        ("runner_labels", "gpu, tests"),
+        ("runner_labels", "self-hosted, gpu"),
+        ("runner_labels", '"self-hosted; rm"'),
+        ("runner_labels", '"self-hosted"'),
+        ("runner_labels", '"gpu", "tests"'),
         ("run_tag", "run example"),
         ("run_tag", "run*"),
         ("run_tag", "run..x"),
@@ -208,7 +208,6 @@ def test_a_value_that_yaml_takes_for_another_is_itself_or_is_refused(value):
         text = (ROOT / mark.file).read_text().replace(mark.text, value)
         places = {
             "name": lambda file: file["experiment"],
-            "runner_labels": lambda file: file["jobs"]["run"]["runs-on"][0],
             "run_tag": lambda file: file["on"]["push"]["tags"][0].removesuffix("*"),
         }
         assert places[mark.name](YAML(typ="safe", pure=True).load(text)) == value, mark.name
@@ -288,7 +287,8 @@ if args[0] in ("secret", "variable"):
     state.setdefault(where, {"secrets": []})["secrets"].append({"name": args[2]})
 else:
     method = args[args.index("--method") + 1] if "--method" in args else "GET"
-    path = next(a for a in args if a.startswith("repos/")).removeprefix("repos/{owner}/{repo}")
+    path = next(a for a in args if a.startswith(("repos/", "orgs/")))
+    path = path.removeprefix("repos/{owner}/{repo}")
     path = path.strip("/").partition("?")[0]
     if method == "GET":
         if path not in state:
@@ -382,6 +382,43 @@ def test_secrets_are_for_the_tags_and_branches_that_rules_name_and_the_doctor_sa
     log.unlink()
     hosted.make("settings", "SET=yes", **with_gh(hosted))
     assert log.read_text() == "", "what is there is not set again"
+
+
+def test_the_doctor_says_whether_a_runner_has_the_labels(hosted):
+    file = hosted.folder.parent / "bin/state.json"
+
+    def found(**state):
+        file.write_text(json.dumps(json.loads(file.read_text()) | state))
+        said = hosted.make("doctor", ok=False, **with_gh(hosted))
+        return re.search(r"^(\S+) +runner labels +(.+)$", said, re.MULTILINE).groups()
+
+    assert found() == (
+        "--",
+        "no runner that is online and that gh may see has all of: self-hosted, linux.x64, gpu_1",
+    )
+    labels = [{"name": name} for name in ("Self-Hosted", "linux.x64", "gpu_1", "more")]
+    runner = {"name": "box", "status": "offline", "labels": labels}
+    assert found(**{"actions/runners": {"runners": [runner]}})[0] == "--"
+    runner["status"] = "online"
+    mark, said = found(**{"actions/runners": {"runners": [runner]}})
+    assert (mark, said.partition(":")[0]) == ("ok", "box has")
+    variable = {"name": "RUNNER_LABELS", "value": '["ubuntu-latest"]'}
+    said = found(**{"actions/variables/RUNNER_LABELS": variable})
+    assert said == ("ok", "one of GitHub's: ubuntu-latest")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("RUNNER_LABELS", "ubuntu-latest", 'a list in JSON, as in ["self-hosted", "gpu"]'),
+        ("RUNNER_LABELS", '["gpu", "tests"]', "labels in quotes, not self-hosted alone nor tests"),
+        ("RUN_CONTAINER", "my/image:1", "what GitHub takes for `container`, in JSON"),
+    ],
+)
+def test_a_variable_that_no_job_could_start_with_is_not_set(hosted, name, value, why):
+    said = hosted.make("settings", "SET=yes", ok=False, **with_gh(hosted), **{name: value})
+    assert f"variable {name}: NOT set: it must be {why}" in said
+    assert "1 could not be set" in said
 
 
 # A user whom git knows, whoever runs the tests.

@@ -178,6 +178,16 @@ def test_a_model_that_dvc_lock_does_not_name_is_not_unpickled(project):
     assert not (project.folder / "escaped").exists()
 
 
+def test_an_image_that_a_stage_does_not_list_is_named(project):
+    check = ("tools/within", "--dev", ".", "python", "-m", "pytest", "lab/processes/stages_test.py")
+    (project.folder / "lab/processes/prepare_data/image").write_text("my/image:1 --gpus all\n")
+    said = project.run(*check, "-k", "image or deps", ok=False)
+    assert "lab/processes/prepare_data/image is no dep" in said
+    lock = "      - lab/processes/prepare_data/Pipfile.lock\n"
+    project.edit("dvc.yaml", lock, f"{lock}      - lab/processes/prepare_data/image\n")
+    assert " passed" in project.run(*check, "-k", "image or deps")
+
+
 @pytest.mark.parametrize("command", [("make", "run"), ("lab/processes/run", "prepare_data")])
 def test_a_typo_in_params_stops_before_any_data_are_touched(project, command):
     project.edit("params.yaml", "test_size: 0.15", "test_sise: 0.15")

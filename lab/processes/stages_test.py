@@ -50,6 +50,14 @@ def test_the_deps_of_a_stage_are_what_its_main_imports_and_its_lock(stage):
     assert deps - wanted == set(), "a change in these would run the stage for nothing"
 
 
+def test_a_stage_lists_the_image_that_its_process_runs_in():
+    for stage in read_pipeline().stages:
+        for process in RUN.findall(" && ".join(stage.commands)):
+            image = f"lab/processes/{process}/image"
+            listed = image in stage.deps or not (ROOT / image).exists()
+            assert listed, f"{image} is no dep: another image would not run {stage.address} again"
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_lists_the_sections_of_parameters_that_its_process_reads(stage):
     stage, process = STAGES[stage]

@@ -185,10 +185,22 @@ def connections() -> str:
 
 @check("runner labels")
 def labels() -> str:
-    """What the workflow asks for: only the hosting site knows whether a runner has them."""
+    """What the workflow asks for, and whether a runner has it, as far as gh may ask."""
     if not (wanted := values().get("runner_labels")):
         raise Problem("not filled in: make todo")
-    return f"a runner must have: {wanted}; one of another user or machine: self-hosted, tests"
+    tests = "; tests want one of another user or machine: self-hosted, tests"
+    if not shutil.which("gh"):
+        return f"a runner must have: {wanted}{tests}"
+    try:
+        asked = settings.labels()
+        shown = ", ".join(asked)
+        if any(label.startswith(settings.OF_GITHUB) for label in asked):
+            return f"one of GitHub's: {shown}"
+        if not (online := settings.runners(asked)):
+            raise Advice(f"no runner that is online and that gh may see has all of: {shown}")
+    except UserError as error:
+        raise Advice(f"a runner must have: {wanted}; not asked: {error}") from None
+    return f"{online[0]} has: {shown}{tests}"
 
 
 @check("hooks")

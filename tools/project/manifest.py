@@ -18,6 +18,8 @@ from tools.project.todo import TEMPLATE_ONLY, Mark, marks
 FILE = ROOT / "tools/project/manifest"
 TEMPLATES = (
     "tools",
+    ".devcontainer",
+    ".dockerignore",
     ".github",
     ".vscode",
     ".editorconfig",

@@ -15,10 +15,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from lib.errors import UserError
-from tools.project.todo import values
+from tools.project.todo import marks, values
 
 MAIN = ("branch", "main")
 SECRETS = {  # where a value comes from, what it is
@@ -37,11 +38,21 @@ SEAL = {
 }
 OF_ENVIRONMENT = {"experiments": SECRETS | LOGIN | SEAL, "releases": SECRETS | SEAL}
 VARIABLES = {
+    "RUNNER_LABELS": "optional: other labels than the workflow names, as a list in JSON",
+    "TESTS_LABELS": 'optional: those of the runners of tests; else ["self-hosted", "tests"]',
+    "RUN_CONTAINER": "optional: a container for the jobs, in JSON (tools/image/README.md)",
     "MLFLOW_URL": "optional: another MLflow server than the workflow names",
     "MLFLOW_S3_ENDPOINT_URL": "optional: another S3 server than .dvc/config names",
     "DVC_REMOTE_URL": "optional: another bucket than .dvc/config names",
     "JOBS": "optional: how many stages may run at once",
 }
+LABELS = (list, 'a list in JSON, as in ["self-hosted", "gpu"]')
+IN_JSON = {
+    "RUNNER_LABELS": LABELS,
+    "TESTS_LABELS": LABELS,
+    "RUN_CONTAINER": (dict, 'what GitHub takes for `container`, in JSON, as in {"image": "…"}'),
+}
+OF_GITHUB = ("ubuntu-", "windows-", "macos-")  # labels of runners that are always there
 TAGS = "refs/tags/runtime-*"
 ADMINS_AND_MAINTAINERS = (5, 2)  # numbers of GitHub's roles
 RULESET = {  # a run's tag may be pushed, removed and pushed again; a release's is for ever
@@ -75,9 +86,9 @@ def rules() -> dict[str, set[tuple[str, str]]]:
 # ---- what is there
 
 
-def ask(path: str) -> Any:
+def ask(path: str, of: str = "repos/{owner}/{repo}") -> Any:
     """What the hosting site answers about this repository; None where it has no such thing."""
-    done = gh("api", f"repos/{{owner}}/{{repo}}/{path}".rstrip("/"))
+    done = gh("api", f"{of}/{path}".rstrip("/"))
     if done.returncode:
         if "HTTP 404" in done.stderr:
             return None
@@ -145,6 +156,38 @@ def forks_run() -> bool:
         return False
     asked = forks.get("require_approval_for_fork_pr_workflows", False)
     return bool(forks.get("run_workflows_from_fork_pull_requests")) and not asked
+
+
+def labels() -> list[str]:
+    """The labels that a runner must have: the variable's there, or else the workflow's."""
+    variable = ask("actions/variables/RUNNER_LABELS") or {}
+    try:
+        return list(map(str, json.loads(variable.get("value") or workflow_labels())))
+    except (ValueError, TypeError):
+        raise UserError("the variable RUNNER_LABELS is no list in JSON") from None
+
+
+def workflow_labels() -> str:
+    """Those that the workflow names, in JSON; UserError before they are filled in."""
+    if not (wanted := values().get("runner_labels")):
+        raise UserError("not filled in: make todo")
+    return f"[{wanted}]"
+
+
+def runners(wanted: list[str]) -> list[str]:
+    """The runners that are online and have these labels.
+
+    Only who administers them may ask: the repository's and, where they may, the organisation's.
+    """
+    found = (ask("actions/runners?per_page=100") or {}).get("runners", [])
+    with suppress(UserError):
+        found += (ask("actions/runners?per_page=100", "orgs/{owner}") or {}).get("runners", [])
+    return [
+        runner["name"]
+        for runner in found
+        if runner["status"] == "online"
+        and {label.lower() for label in wanted} <= {of["name"].lower() for of in runner["labels"]}
+    ]
 
 
 def missing() -> Iterator[str]:
@@ -232,6 +275,24 @@ def wanted() -> Iterator[tuple[str, str, str, str, tuple[str, ...]]]:
         yield "variable", name, name, what, ()
 
 
+def mistake(name: str, value: str) -> str:
+    """What a variable's value must be and is not; empty where it can be right."""
+    if name not in IN_JSON:
+        return ""
+    kind, expected = IN_JSON[name]
+    try:
+        content = json.loads(value)
+    except ValueError:
+        content = None
+    if not isinstance(content, kind):
+        return f"it must be {expected}"
+    if name == "RUNNER_LABELS":
+        (mark,) = (mark for mark in marks() if mark.name == "runner_labels")
+        if not mark.allows(", ".join(map(json.dumps, content))):
+            return f"it must be {mark.expected}"
+    return ""
+
+
 def set_values() -> int:
     """Set those whose value the environment has: how many failed."""
     failed = 0
@@ -239,6 +300,10 @@ def set_values() -> int:
         shown = f"{kind:8} {name}{' in ' + where[1] if where else ''}"
         if not (value := os.environ.get(source, "").strip()):
             print(f"{shown}: {source} is not set here, left as it is")
+            continue
+        if why_not := mistake(name, value):
+            print(f"{shown}: NOT set: {why_not}")
+            failed += 1
             continue
         done = gh(kind, "set", name, *where, value=value)
         failed += done.returncode != 0

@@ -11,6 +11,7 @@ from tools.sandbox.processes import FOLDER_MARK, PART_MARK
 from tools.sandbox.state import FOLDER, JOBS, ORIGIN, State, write_private
 
 FIND_LINKS = "SANDBOX_PIP_FIND_LINKS"
+LABEL = "sandbox"  # of its one runner
 VARIABLES, SECRETS = FOLDER / "variables.yml", FOLDER / "secrets.yml"
 
 # It finds the project by its own place. Whatever pushes, jobs are the sandbox's processes.
@@ -64,6 +65,7 @@ def write_settings(state: State, *, keep: bool = False) -> None:
             "MLFLOW_URL": state.mlflow,
             "MLFLOW_S3_ENDPOINT_URL": state.s3,
             "DVC_REMOTE_URL": DVC_URL,
+            "RUNNER_LABELS": json.dumps([LABEL]),
         },
         keep,
     )

@@ -30,6 +30,7 @@ from lib.repository import ROOT, ask_git, git, git_names
 from lib.text import one_line
 from tools.sandbox.origin import (
     FIND_LINKS,
+    LABEL,
     SECRETS,
     VARIABLES,
     read_settings,
@@ -106,12 +107,12 @@ class Workflow:
             yield from job.get("steps", [])
 
     def labels(self) -> set[str]:
-        """The runner labels that its jobs ask for."""
-        asked: set[str] = set()
+        """The runner labels that its jobs ask for, or get by the sandbox's variable."""
+        asked: set[str] = {LABEL}
         for job in self.content.get("jobs", {}).values():
             labels = job.get("runs-on", [])
             asked |= {labels} if isinstance(labels, str) else set(labels)
-        return asked
+        return {label for label in asked if "${{" not in label}
 
     def checkouts(self) -> set[str]:
         """The versions of actions/checkout that it names."""
