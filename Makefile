@@ -17,7 +17,7 @@ Upkeep := check audit platforms relog environments list clean
 
 # The arguments of targets. Assigned here, only make's command line can give them, and not an
 # environment that happens to have one of these names (WSL exports NAME).
-$(foreach argument,A AFTER ALLOW ANYWAY B FILE FOLDERS FROM KIND NAME SET STAGES TARGET TASK TEMPLATE TO UPGRADE VERSION,$(eval $(argument) :=))
+$(foreach argument,A AFTER ALLOW ANYWAY B EXAMPLE FILE FOLDERS FROM KIND NAME SET STAGES TARGET TASK TEMPLATE TO UPGRADE VERSION,$(eval $(argument) :=))
 DAYS := 1
 JOBS := 1
 PIPELINE := dvc.yaml
@@ -37,8 +37,8 @@ help: ## List what there is to make
 todo: ## List what a project must say about itself and has not yet
 	@$(PROJECT).todo
 
-start: ## After copying: git, a first commit (TEMPLATE=address of the template, if copied by hand)
-	@$(PROJECT).start $(TEMPLATE)
+start: ## After copying: git, a first commit (copied by hand: TEMPLATE=its address EXAMPLE=no)
+	@$(PROJECT).start "$(EXAMPLE)" $(TEMPLATE)
 
 doctor: ## Say what is missing on this machine and in this project, and how to get it
 	@$(PROJECT).doctor

@@ -100,7 +100,7 @@ def test_time_per_row(models, features, goals, reached):
         return min(rounds)
 
     found = {model: milliseconds(predict) for model, predict in models.items()}
-    reached(found, at_most=goals.milliseconds_per_row, unit=" ms")
+    reached(found, at_most=goals.milliseconds_per_row, unit="ms")
 
 
 def test_size(model_files, goals, reached):
@@ -109,4 +109,4 @@ def test_size(model_files, goals, reached):
     It travels with every release, and is loaded on small machines.
     """
     found = {model: file.stat().st_size / 1e6 for model, file in model_files.items()}
-    reached(found, at_most=goals.megabytes, unit=" MB")
+    reached(found, at_most=goals.megabytes, unit="MB")

@@ -217,7 +217,7 @@ def rows_changed(path: str, old: Revision, new: Revision) -> str:
     except Exception as error:  # DVC's, the bucket's and the disk's own, of many classes
         read.missing.append(read.not_here(path, error))
         return ""
-    return f"{came} rows came, {went} went"
+    return f"{came:,} rows came, {went:,} went"
 
 
 def described(out: Out | None, digits: int = 8) -> str:

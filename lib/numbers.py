@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
+from math import floor, log10
 from typing import Any, TypeGuard
 
 MOST_DECIMALS = 6  # of numbers below each other
@@ -36,8 +37,9 @@ def shown_change(before: float, after: float) -> str:
     """By how much a number differs, to the decimals that it is shown with, or to more if needed."""
     by = after - before
     wanted = max(map(decimals, shown_alike([before, after])))
-    text = f"{by:+,.{wanted}f}"
-    return text if float(text.replace(",", "")) or not by else f"{by:+.4g}"
+    if by and abs(by) < 0.5 * 10.0**-wanted:  # would be shown as none: to two digits, then
+        wanted = 1 - floor(log10(abs(by)))
+    return f"{by:+,.{wanted}f}" if wanted <= MOST_DECIMALS else f"{by:+.4g}"
 
 
 def decimals(text: str) -> int:

@@ -4,7 +4,7 @@ A process's `params.py` says what the sections that it reads may hold:
 
     class Params(Section):
         random_seed: Seed
-        prepare_data: PrepareData
+        train_prices: TrainPrices
 
 `load_params(Params)` is the first thing that its `main.py` does, so that a misspelled key, a wrong
 type or an impossible value stops it before it touches data. The whole file, against every

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.revisions import Plot
-from lib.viz import COLOURS, without_formulas
+from lib.viz import COLOURS, without_formulas, write_out_large_numbers
 
 OLD, NEW = "#9a6b1f", "#1b6ca8"
 READABLE = 20  # classes, bars or lines that a picture has names for
@@ -33,6 +33,7 @@ def draw(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
         draw_points(axes, plot, tables)
     else:
         draw_lines(axes, plot, tables)
+    write_out_large_numbers(axes)
     axes.set_title(plot.title, fontsize=11)
     axes.grid(alpha=0.3)
     for side in ("top", "right"):

@@ -764,8 +764,8 @@ def test_dumping_does_not_change_the_network_and_loading_restores_every_number(
 @pytest.mark.unittest
 def test_a_dump_has_the_same_bytes_after_resuming_predicting_and_loading(tmp_path: Path) -> None:
     def dump(predictor: Pipeline) -> bytes:
-        joblib.dump(predictor, tmp_path / "densenet.joblib")
-        return (tmp_path / "densenet.joblib").read_bytes()
+        joblib.dump(predictor, tmp_path / "network.joblib")
+        return (tmp_path / "network.joblib").read_bytes()
 
     predictor = make_predictor(run()[0])
     expected = dump(predictor)
@@ -780,7 +780,7 @@ def test_interpreters_dump_the_same_bytes_and_load_the_same_probabilities(tmp_pa
     dump = (
         "import joblib\n"
         "from lib.pytorch_test import make_predictor, run\n"
-        "joblib.dump(make_predictor(run()[0]), 'densenet.joblib')\n"
+        "joblib.dump(make_predictor(run()[0]), 'network.joblib')\n"
     )
     load = (
         "import sys, joblib, numpy as np\n"
@@ -791,14 +791,14 @@ def test_interpreters_dump_the_same_bytes_and_load_the_same_probabilities(tmp_pa
     X, _ = make_data()
     np.save(tmp_path / "X.npy", X)
     predictor = make_predictor(run()[0])
-    here = tmp_path / "densenet.joblib"
+    here = tmp_path / "network.joblib"
     joblib.dump(predictor, here)
     processes = [
         start_python(dump, tmp_path / "another folder", hash_seed="1"),
         start_python(load, tmp_path, str(here), hash_seed="2"),
     ]
     assert [process.communicate() and process.returncode for process in processes] == [0, 0]
-    assert (tmp_path / "another folder" / "densenet.joblib").read_bytes() == here.read_bytes()
+    assert (tmp_path / "another folder" / "network.joblib").read_bytes() == here.read_bytes()
     assert np.array_equal(np.load(tmp_path / "probabilities.npy"), predictor.predict_proba(X))
 
 

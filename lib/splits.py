@@ -1,6 +1,6 @@
 """The training, validation and test splits: in memory, and as `.npy` files on disk.
 
-`prepare_data` writes them, every training process and notebook reads them.
+The process that splits the data writes them; trainings and notebooks read them.
 """
 
 from collections.abc import Iterator
@@ -76,7 +76,7 @@ def load_data_splits(
         arrays: list[Any] = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS]
     except FileNotFoundError as error:
         raise UserError(
-            f"{error.filename} is not there: run `dvc repro prepare_data`, or `dvc pull {folder}`."
+            f"{error.filename} is not there: `make run`, or `dvc pull {folder}`."
         ) from None
     if as_type == "tensor":
         import torch

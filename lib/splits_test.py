@@ -63,7 +63,7 @@ def test_saving_twice_gives_the_same_bytes(splits, tmp_path):
 
 
 def test_a_missing_file_says_how_to_get_it(splits, tmp_path):
-    with pytest.raises(UserError, match=r"names\.json is not there: run `dvc repro prepare_data`"):
+    with pytest.raises(UserError, match=r"names\.json is not there: `make run`, or"):
         load_data_splits(tmp_path)
     save_data_splits(splits, tmp_path)
     (tmp_path / "X_val.npy").unlink()

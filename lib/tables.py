@@ -4,6 +4,7 @@ A table is a CSV file whose column `split` says train, validation or test of eac
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,8 +104,26 @@ def rows_by_split(
     for name, part in zip(SPLITS, parts, strict=True):
         if part.empty:
             raise UserError(f"No row is for {name}: the column {SPLIT!r} must say {name} of some.")
+    for name in names_of_rows(parts[0].drop(columns=target)):
+        logger.warning(
+            "%s has another text in nearly every row: if it names the row, leave it out, for "
+            "nothing can be learned from it",
+            name,
+        )
     train, validation, test = (Rows(part.drop(columns=target), part[target]) for part in parts)
     return train, validation, test
+
+
+def names_of_rows(frame: pd.DataFrame) -> list[str]:
+    """The columns of text that differs from row to row, as a name or a number of each does."""
+    texts = frame.select_dtypes(exclude=["number", "bool", "datetime"])
+    many = [name for name, values in texts.items() if values.nunique() > 0.9 * len(frame)]
+    return [str(name) for name in many] if len(frame) >= 50 else []
+
+
+def without_columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The table without some of its columns; UserError where it has no such column."""
+    return frame.drop(columns=[column(frame, name).name for name in names])
 
 
 def column(frame: pd.DataFrame, name: str) -> pd.Series:

@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 
 from lib.errors import UserError
-from lib.tables import check_classes, check_numbers, read_table, rows_by_split, with_splits
+from lib.tables import (
+    check_classes,
+    check_numbers,
+    read_table,
+    rows_by_split,
+    with_splits,
+    without_columns,
+)
 
 pytestmark = pytest.mark.unittest
 
@@ -77,3 +84,14 @@ def test_a_column_that_cannot_be_predicted_is_told(frame):
         check_classes(frame["price"], 2)
     check_numbers(frame["price"])
     check_classes(frame["kind"], 2)
+
+
+def test_a_column_that_names_each_row_is_told_and_can_be_left_out(frame, caplog):
+    named = frame.assign(house_id=[f"H{n}" for n in range(len(frame))])
+    rows_by_split(named, "price", random_seed=0)
+    assert "house_id has another text in nearly every row" in caplog.text
+    caplog.clear()
+    rows_by_split(without_columns(named, ["house_id"]), "price", random_seed=0)
+    assert caplog.text == "", "numbers, and texts that repeat, are to be learned from"
+    with pytest.raises(UserError, match="no column 'houseid': it has size, kind, price"):
+        without_columns(frame, ["houseid"])

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
@@ -27,7 +29,7 @@ def plot_confusion_matrix(
         y: (n,) true classes, from 0 to len(labels) - 1.
         predicted: (n,) predicted classes.
         labels: the classes' names.
-        title: what the rows are, for example "densenet, validation".
+        title: what the rows are, for example "network, validation".
     """
     counts = confusion_matrix(y, predicted, labels=range(len(labels)))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -125,8 +127,17 @@ def plot_predicted(y: ArrayLike, predicted: ArrayLike, title: str = "") -> Figur
     ends = [min(y.min(), predicted.min()), max(y.max(), predicted.max())]
     axes.plot(ends, ends, color="grey", linestyle=":")
     axes.set(xlabel="true", ylabel="predicted", title=title)
+    write_out_large_numbers(axes)
     axes.grid(alpha=0.3)
     return figure
+
+
+def write_out_large_numbers(axes: Axes) -> None:
+    """Have axes that reach beyond 10,000 say 1,250,000, and not 1.25 with a 1e6 in the corner."""
+    for axis in (axes.xaxis, axes.yaxis):
+        if 1e4 <= max(map(abs, axis.get_view_interval())) < 1e12:
+            axis.set_major_locator(MaxNLocator(5))
+            axis.set_major_formatter("{x:,.0f}")
 
 
 def roc_rows(

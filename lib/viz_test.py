@@ -129,3 +129,11 @@ def test_a_dollar_in_a_name_is_no_formula(tmp_path):
     texts = [text.get_text() for text in figure.findobj(Text) if "$" in text.get_text()]
     assert {r"$\frac", "a$b$", "$x"} <= set(texts)
     assert not [t for t in figure.findobj(Text) if t.get_parse_math() and "$" in t.get_text()]
+
+
+def test_large_numbers_are_written_out():
+    figure = plot_predicted([1e5, 2.2e6], [1.2e5, 2e6])
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert "2,000,000" in {label.get_text() for label in axes.get_xticklabels()}
+    assert axes.yaxis.get_offset_text().get_text() == ""

@@ -110,6 +110,28 @@ def test_copier_and_filling_in_by_hand_give_the_same_tree(template, tmp_path):
         assert project.git("rev-parse", "HEAD") == head
 
 
+def test_a_project_without_the_example_is_the_same_by_copier_and_by_hand(template, tmp_path):
+    one = copied(template, tmp_path / "copier", example=False)
+    other = by_hand(template, tmp_path / "hand")
+    assert "EXAMPLE is 'nope'" in other.make("start", "EXAMPLE=nope", ok=False)
+    assert "the example: removed" in one.make("start")
+    other.make("start", f"TEMPLATE={template.folder}", "EXAMPLE=no")
+    assert tree(one) == tree(other)
+    for project in (one, other):
+        log = project.git("log", "--format=%s").splitlines()
+        assert log == ["Without the example", "Start from the template"]
+        assert project.git("status", "--porcelain") == ""
+        assert "stages: {}" in text_of(project, "dvc.yaml")
+        assert [*project.folder.glob("runtimes/*/"), *project.folder.glob("goals/*.py")] == []
+        assert "The example" not in text_of(project, "README.md")
+    assert "There is no stage yet" in one.make("run")
+    # What is there when `make start` is typed again is the team's.
+    one.make("process", "NAME=prepare_wine")
+    one.commit("A process")
+    assert "Nothing was left to do" in one.make("start")
+    assert (one.folder / "lab/processes/prepare_wine").exists()
+
+
 def test_a_copy_has_a_readme_of_its_own_and_none_of_the_templates(template, tmp_path):
     project = copied(template, tmp_path / "copy")
     lines = text_of(project, "README.md").splitlines()

@@ -116,6 +116,23 @@ def test_their_stages_and_tests_hold_at_once(houses):
     houses.run("tools/within", "--dev", ".", "mypy", MYPY_CACHE_DIR=cache)
 
 
+def test_they_pass_the_hooks_whatever_their_names_and_in_whatever_order(project):
+    names = [(name + "_" + "x" * 35)[:35] for name in NAMES]
+    long = dict(zip(NAMES, names, strict=True))
+    wanted = [(long[name], long.get(after, after), *more) for name, after, *more in WANTED]
+    python(project, ADD, json.dumps(wanted[:1]))
+    python(project, RUN, names[0])
+    for n in (1, 3, 2, 6, 4, 5, 7):
+        python(project, ADD, json.dumps([wanted[n]]))
+    project.run("tools/within", "--dev", ".", "ruff", "check", "lab")
+    project.run("tools/within", "--dev", ".", "ruff", "format", "--check", "lab")
+    project.run("tools/within", "--dev", ".", "yamllint", "--strict", "dvc.yaml", "params.yaml")
+    files = project.git("ls-files", "--cached", "--others", "--exclude-standard", "lab").split()
+    texts = ("dvc.yaml", "params.yaml", *(file for file in files if not file.endswith(".lock")))
+    project.run("tools/within", "--dev", ".", "end-of-file-fixer", *texts)
+    project.run("tools/within", "--dev", ".", "trailing-whitespace-fixer", *texts)
+
+
 def test_their_results_are_shown_with_their_plots(houses):
     said = houses.run("tools/within", ".", "python", "-m", "tools.report.results")
     assert re.search(r"train_price\.validation\.rmse +│ \d\d?,\d{3}\.\d\d", said)

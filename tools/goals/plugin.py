@@ -16,7 +16,7 @@ import pytest
 
 from lib.errors import UserError
 from lib.files import write_json
-from lib.numbers import shown_number
+from lib.numbers import shown_alike, shown_number
 from lib.repository import ROOT
 
 GOALS = ROOT / "goals"
@@ -39,9 +39,10 @@ def reached(request: pytest.FixtureRequest) -> Callable[..., None]:
     ) -> None:
         sign, threshold = ("≥", at_least) if at_least is not None else ("≤", at_most)
         assert threshold is not None, "a goal has a threshold: at_least=… or at_most=…"
-        space = " " if unit[:1].isalpha() else ""
-        unit = f"{space}{unit}"
-        shown = ", ".join(f"{k} {shown_number(v)}{unit}".strip() for k, v in found.items())
+        unit = unit.strip()
+        unit = unit if unit.startswith(("%", "°")) else f" {unit}".rstrip()
+        values = zip(found, shown_alike([*found.values()]), strict=True)
+        shown = ", ".join(f"{name} {value}{unit}".strip() for name, value in values)
         goal = f"{sign} {shown_number(threshold)}{unit}"
         request.node.stash[REACHED] = {"goal": goal, "reached": shown}
         met = (v >= threshold if sign == "≥" else v <= threshold for v in found.values())

@@ -1,4 +1,4 @@
-"""Builds a .krt from the tracked model: `make runtime NAME=cancer [VERSION=v1]`.
+"""Builds a .krt from the tracked model: `make runtime NAME=prices [VERSION=v1]`.
 
     tools/within tools/krt python -m tools.krt.build [NAME] [--version VERSION] [--anyway]
 

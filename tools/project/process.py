@@ -39,6 +39,7 @@ TASKS = ("regression", "classes", "binary")
 # Names of modules and folders here, and of what the skeleton's params.py imports.
 TAKEN = {"conftest", "goals", "lab", "lib", "log", "main", "params", "positive", "run", "section"}
 TAKEN |= {"tests", "tools"}
+LONGEST_NAME = 35  # `from lab.processes.NAME.NAME import (` fits into a line
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,10 @@ def check(wanted: Wanted) -> None:
 
 def check_name(name: str) -> None:
     """Raise UserError where a process cannot have this name."""
-    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or len(name) > 40:
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or len(name) > LONGEST_NAME:
         raise UserError(
             f"NAME is {name!r}: it must be lower-case words with underscores, as in train_model, "
-            "of 40 characters at most, for it names a Python module."
+            f"of {LONGEST_NAME} characters at most, for it names a Python module."
         )
     if keyword.iskeyword(name) or name in TAKEN | sys.stdlib_module_names:
         raise UserError(f"NAME is {name!r}, a name of Python's or the project's: choose another.")
@@ -190,7 +191,8 @@ def rendered(wanted: Wanted) -> dict[str, str]:
         for file in sorted((SKELETON / folder).iterdir()):
             if file.suffix == ".jinja" and file.name[0] != "_":
                 template = environment.get_template(f"{folder}/{file.name}")
-                found[file.name.removesuffix(".jinja")] = template.render(words)
+                text = template.render(words).strip("\n") + "\n"
+                found[file.name.removesuffix(".jinja")] = text
             elif file.name[0] != "_":
                 found[file.name] = file.read_text("utf-8")
     return found

@@ -2,6 +2,7 @@
 
     make start                      a copy that `copier copy` made
     make start TEMPLATE=<address>   a copy made by hand: later updates come from there
+    make start EXAMPLE=no           the same, without the example, as copier asks it
 
 It may be called again at any time: what is done already stays as it is.
 """
@@ -20,12 +21,12 @@ from tools.project.todo import CLOSE, ITS_TEXT, OPEN, README, TEMPLATE_ONLY, pro
 ANSWERS = ".copier-answers.yml"
 
 
-def start(template: str) -> list[str]:
+def start(template: str, example: bool) -> list[str]:
     """Do what is left to do: a line for each thing done."""
     done = []
     copier = ROOT / TEMPLATE_ONLY
     if copier.exists():
-        done += remember(template)
+        done += remember(template, example)
         done += write_page()
         done += remove(template_files(copier))
     if git("rev-parse", "--git-dir").returncode:
@@ -35,6 +36,8 @@ def start(template: str) -> list[str]:
         run("add", "--all")
         run("commit", "--quiet", "--no-verify", "--message", "Start from the template")
         done.append("git: a first commit")
+        if not (example and example_was_wanted()):  # only now: later processes are the team's own
+            done.append(blank())
     return done
 
 
@@ -53,7 +56,7 @@ class IncludingNothing(yaml.SafeLoader):
 IncludingNothing.add_constructor("!include", lambda *_: None)
 
 
-def remember(template: str) -> list[str]:
+def remember(template: str, example: bool) -> list[str]:
     """Write what copier would have: where the template is, its version, and the answers."""
     versions = re.findall(
         r"^## \[(\d+\.\d+\.\d+)\]",
@@ -62,12 +65,29 @@ def remember(template: str) -> list[str]:
     )
     if (ROOT / ANSWERS).exists() or not template or not versions:
         return []
-    answers = {"_commit": f"v{versions[0]}", "_src_path": template} | values()
+    answers = {"_commit": f"v{versions[0]}", "_src_path": template, "example": example} | values()
     (file,) = ROOT.glob(f"{OPEN}_*")
     comment = file.read_text(encoding="utf-8").partition("\n")[0]
     text = yaml.safe_dump(answers, indent=4, allow_unicode=True, sort_keys=True)
     (ROOT / ANSWERS).write_text(f"{comment}\n{text}", encoding="utf-8")
     return [f"{ANSWERS}: updates come from {template}"]
+
+
+def example_was_wanted() -> bool:
+    """What copier was answered; yes where nothing is noted."""
+    answers = ROOT / ANSWERS
+    noted = yaml.safe_load(answers.read_text(encoding="utf-8")) if answers.exists() else {}
+    return bool(noted.get("example", True))
+
+
+def blank() -> str:
+    """Take the example out, as `make blank` does, in a commit of its own; a line on it."""
+    if subprocess.run(
+        ["make", "blank"], cwd=ROOT, stdout=subprocess.DEVNULL, check=False
+    ).returncode:
+        sys.exit("The example is still there: `make blank`, then commit.")
+    run("commit", "--all", "--quiet", "--no-verify", "--message", "Without the example")
+    return "the example: removed, in a second commit (git keeps it in the first)"
 
 
 def write_page() -> list[str]:
@@ -111,12 +131,15 @@ def main() -> None:
         print(*left, sep="\n")
         sys.exit(f"{len(left)} to fill in before the project can start (`make todo` lists them).")
     by_hand = (ROOT / TEMPLATE_ONLY).exists()
-    template = " ".join(sys.argv[1:])
-    done = start(template)
+    example, *address = sys.argv[1:] or [""]
+    if example not in ("", "yes", "no"):
+        sys.exit(f"EXAMPLE is {example!r}: it must be yes or no.")
+    done = start(" ".join(address), example != "no")
     print(*(done or ["Nothing was left to do."]), sep="\n")
     if by_hand and not (ROOT / ANSWERS).exists():
         print(f"No {ANSWERS}: this project gets no updates (make start TEMPLATE=<address>).")
-    print("Next: make doctor, make run. Then add the remote and push.")
+    runs = "make run" if (ROOT / "dvc.lock").exists() else "make process"
+    print(f"Next: make doctor, {runs}. Then add the remote and push.")
 
 
 if __name__ == "__main__":
