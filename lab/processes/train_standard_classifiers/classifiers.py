@@ -109,8 +109,9 @@ def train_classifiers(
 
 def draw_rows(n: int, n_drawn: int, random_seed: int) -> NDArray[np.int64]:
     """(n_drawn,) numbers of n rows, in order: one from each of so many equal stretches."""
-    places = np.arange(n_drawn) + np.random.default_rng(random_seed).random(n_drawn)
-    return (places * (n / n_drawn)).astype(np.int64)
+    edges = np.arange(n_drawn + 1) * n // n_drawn
+    places = np.random.default_rng(random_seed).random(n_drawn) * np.diff(edges)
+    return edges[:-1] + places.astype(np.int64)
 
 
 def learn_in_parts(model: Any, splits: Splits) -> None:

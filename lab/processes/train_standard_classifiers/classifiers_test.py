@@ -98,11 +98,12 @@ def test_naive_bayes_learns_from_all_rows_and_the_others_from_those_drawn(
     line, bayes = train_classifiers(splits, some, random_seed=0, max_rows=200)
     _, whole = train_classifiers(splits, some, random_seed=0)
     assert (line.rows, bayes.rows, whole.rows) == (200, n, n)
-    np.testing.assert_allclose(bayes.test, whole.test, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(bayes.test, whole.test, rtol=1e-3, atol=1e-6)  # in float32
     drawn = draw_rows(n, 200, random_seed=0)
     alone = LogisticRegression(**settings["logistic_regression"], random_state=0)
     alone.fit(splits.X_train[drawn], splits.y_train[drawn])
-    assert np.array_equal(line.validation, alone.predict_proba(splits.X_val)[:, 1])
+    expected = alone.predict_proba(splits.X_val)[:, 1]
+    np.testing.assert_allclose(line.validation, expected, rtol=1e-3)
 
 
 def test_the_metrics_say_how_many_rows_were_learnt_from_where_some_were_not(
