@@ -74,7 +74,8 @@ def roc_auc(y: ArrayLike, probability: ArrayLike) -> float:
     y, probability = np.asarray(y), np.asarray(probability)
     if len(y) <= PART_ROWS:
         return float(roc_auc_score(y, probability))
-    negatives, positives = np.sort(probability[y == 0]), probability[y == 1]
+    negatives, positives = probability[y == 0], probability[y == 1]
+    negatives.sort()
     below = 0
     for part, _ in parts(positives, positives):
         for side in ("left", "right"):  # of those that have the same, half count

@@ -590,7 +590,7 @@ def predict_probability(
     """
     logits = predict_outputs(network, X, batch_size, device or torch.device("cpu"))
     logits = logits.astype(np.float64)
-    return np.asarray(expit(logits) if logits.ndim == 1 else softmax(logits, axis=1))
+    return np.asarray(expit(logits, out=logits) if logits.ndim == 1 else softmax(logits, axis=1))
 
 
 class _Trained(BaseEstimator):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 import torch
 
 from lab.processes.train_dnn_pytorch.densenet import (
@@ -72,7 +73,7 @@ def draw(folder: Path, splits: Splits, trained: TrainedDensenet) -> dict[str, An
     save_figure(history, folder / "training_history.png")
 
     validation = predict_probability(trained.network, splits.X_val)
-    predicted = (validation >= 0.5).astype(int)
+    predicted = (validation >= 0.5).astype(np.int8)
     write_csv(
         folder / "confusion_matrix.csv",
         confusion_rows(splits.y_val, predicted, splits.class_names),

@@ -36,7 +36,7 @@ CLASSIFIERS: dict[str, Callable[..., ClassifierMixin]] = {
     "ada_boost": AdaBoostClassifier,
 }
 WITHOUT_SEED = {"gaussian_naive_bayes", "k_nearest_neighbours"}
-LEARNS_IN_PARTS = {"gaussian_naive_bayes"}  # by partial_fit, to the same result
+LEARNS_IN_PARTS = {"gaussian_naive_bayes"}  # by partial_fit, to the same but for rounding
 PART_ROWS = 2**16  # that are learnt, or predicted, at a time
 
 
