@@ -141,9 +141,10 @@ class Buckets:
 
     def append(self, numbers: NDArray[Any], records: NDArray[Any]) -> None:
         """Put each record, (n,) or (n, width), at the end of the file of its number, (n,)."""
-        order = np.argsort(numbers, kind="stable")
         found, counts = np.unique(numbers, return_counts=True)
-        parts = np.split(records[order], np.cumsum(counts))
+        if len(found) > 1:
+            records = records[np.argsort(numbers, kind="stable")]
+        parts = np.split(records, np.cumsum(counts))
         for number, part in zip(found, parts, strict=False):  # the last part is what is left: none
             with (self.folder / str(number)).open("ab") as file:
                 part.tofile(file)

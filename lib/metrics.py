@@ -74,13 +74,19 @@ def roc_auc(y: ArrayLike, probability: ArrayLike) -> float:
     y, probability = np.asarray(y), np.asarray(probability)
     if len(y) <= PART_ROWS:
         return float(roc_auc_score(y, probability))
-    negatives, positives = probability[y == 0], probability[y == 1]
+    n_positive = int(np.count_nonzero(y))
+    negatives = np.empty(len(y) - n_positive, dtype=probability.dtype)
+    filled = 0
+    for part_y, part in parts(y, probability):
+        found = part[part_y == 0]
+        negatives[filled : filled + len(found)] = found
+        filled += len(found)
     negatives.sort()
     below = 0
-    for part, _ in parts(positives, positives):
+    for part_y, part in parts(y, probability):
         for side in ("left", "right"):  # of those that have the same, half count
-            below += int(np.searchsorted(negatives, part, side).sum())
-    return below / (2 * len(negatives) * len(positives))
+            below += int(np.searchsorted(negatives, part[part_y == 1], side).sum())
+    return below / (2 * len(negatives) * n_positive)
 
 
 def multiclass_metrics(
