@@ -1,6 +1,7 @@
 """What the models of this project are measured by, in one place and by one name each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,14 @@ from sklearn.metrics import (
     log_loss,
     mean_absolute_error,
     precision_recall_fscore_support,
-    precision_score,
     r2_score,
-    recall_score,
     roc_auc_score,
     root_mean_squared_error,
 )
 
 from lib.errors import UserError
+
+PART_ROWS = 2**18  # measured at a time
 
 
 def classification_metrics(y: ArrayLike, probability: ArrayLike) -> dict[str, float]:
@@ -33,16 +34,59 @@ def classification_metrics(y: ArrayLike, probability: ArrayLike) -> dict[str, fl
         brier_score, the last two the lower the better.
     """
     y, probability = np.asarray(y), np.asarray(probability, dtype=np.float64)
-    predicted = (probability >= 0.5).astype(y.dtype)
-    measures = {
-        "accuracy": accuracy_score(y, predicted),
-        "roc_auc": roc_auc_score(y, probability),
-        "precision": precision_score(y, predicted, zero_division=0),
-        "recall": recall_score(y, predicted),
-        "log_loss": log_loss(y, probability),
-        "brier_score": brier_score_loss(y, probability),
+    true, found, both = 0, 0, 0  # positives
+    for part_y, part in parts(y, probability):
+        predicted = part >= 0.5
+        true += int(np.count_nonzero(part_y))
+        found += int(np.count_nonzero(predicted))
+        both += int(np.count_nonzero(predicted & (part_y == 1)))
+    return {
+        "accuracy": (len(y) - true - found + 2 * both) / len(y),
+        "roc_auc": roc_auc(y, probability),
+        "precision": both / max(found, 1),
+        "recall": both / max(true, 1),
+        "log_loss": mean_over_parts(partial(log_loss, labels=[0, 1]), y, probability),
+        "brier_score": mean_over_parts(partial(brier_score_loss, labels=[0, 1]), y, probability),
     }
-    return {name: float(value) for name, value in measures.items()}
+
+
+def parts(y: NDArray[Any], found: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Both arrays, PART_ROWS rows at a time: what measures them makes copies of them."""
+    for start in range(0, len(y), PART_ROWS):
+        yield y[start : start + PART_ROWS], found[start : start + PART_ROWS]
+
+
+def mean_over_parts(measure: Callable[..., float], y: NDArray[Any], found: NDArray[Any]) -> float:
+    """A measure that is a mean over rows, taken part by part."""
+    measured = [(len(part), float(measure(part, of))) for part, of in parts(y, found)]
+    if len(measured) == 1:
+        return measured[0][1]  # to the bit
+    return sum(n * value for n, value in measured) / len(y)
+
+
+def roc_auc(y: ArrayLike, probability: ArrayLike) -> float:
+    """The area under the ROC curve, exact: how often a positive row has more than a negative one.
+
+    Args:
+        y: (n,) true labels, 0 or 1; both must occur.
+        probability: (n,) probability of class 1, or anything that grows with it.
+    """
+    y, probability = np.asarray(y), np.asarray(probability)
+    if len(y) <= PART_ROWS:
+        return float(roc_auc_score(y, probability))
+    n_positive = int(np.count_nonzero(y))
+    negatives = np.empty(len(y) - n_positive, dtype=probability.dtype)
+    filled = 0
+    for part_y, part in parts(y, probability):
+        found = part[part_y == 0]
+        negatives[filled : filled + len(found)] = found
+        filled += len(found)
+    negatives.sort()
+    below = 0
+    for part_y, part in parts(y, probability):
+        for side in ("left", "right"):  # of those that have the same, half count
+            below += int(np.searchsorted(negatives, part[part_y == 1], side).sum())
+    return below / (2 * len(negatives) * n_positive)
 
 
 def multiclass_metrics(
@@ -65,7 +109,7 @@ def multiclass_metrics(
     by_class = precision_recall_fscore_support(y, predicted, labels=codes, zero_division=0)
     precision, recall, f1, _ = (values.mean() for values in by_class)
     occurring = [code for code in codes if 0 < np.sum(y == code) < len(y)]
-    areas = [roc_auc_score(y == code, probability[:, code]) for code in occurring]
+    areas = [roc_auc(y == code, probability[:, code]) for code in occurring]
     return {
         "accuracy": float(accuracy_score(y, predicted)),
         "f1_macro": float(f1),

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import accuracy_score, precision_score, recall_score, roc_auc_score
 
+from lib import metrics
 from lib.errors import UserError
 from lib.metrics import (
     class_codes,
@@ -95,3 +97,16 @@ def test_labels_of_any_kind_become_codes(classes):
 def test_an_unknown_label_is_named():
     with pytest.raises(UserError, match="The class 'd' is not known: there are a, b"):
         class_codes(["a", "d"], ["a", "b"])
+
+
+def test_measures_of_many_rows_are_those_of_all_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    y = (rng.random(1000) < 0.3).astype(int)
+    probability = np.clip(0.3 * y + rng.random(1000) * 0.7, 0, 1).round(2)  # many are equal
+    at_once = classification_metrics(y, probability)
+    monkeypatch.setattr(metrics, "PART_ROWS", 64)
+    assert classification_metrics(y, probability) == pytest.approx(at_once, rel=1e-12)
+    assert at_once["accuracy"] == accuracy_score(y, probability >= 0.5)
+    assert at_once["precision"] == precision_score(y, probability >= 0.5)
+    assert at_once["recall"] == recall_score(y, probability >= 0.5)
+    assert at_once["roc_auc"] == roc_auc_score(y, probability)

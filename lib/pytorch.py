@@ -49,6 +49,9 @@ Targets = npt.NDArray[np.number[Any]]
 Metric = Callable[[Tensor, Tensor], float]
 Precision = Literal["float32", "bfloat16"]
 
+WINDOW_ROWS = 2**18  # what is shuffled, and measured, at a time
+RUN_ROWS = 2**8  # neighbours on disk
+
 
 class NonFiniteLossError(UserError, ValueError):
     """The loss became NaN or infinite: nothing that follows would mean anything."""
@@ -158,6 +161,10 @@ class BatchIndices(Sampler[Tensor]):
     Shuffles anew each epoch with `generator`, in the order of torch's RandomSampler; without one,
     the rows come in their own order. A rest of one row joins the batch before it, because batch
     norm cannot train on a single row. Of several workers, each gets its share of every batch.
+
+    More than WINDOW_ROWS rows are shuffled window by window, so that what is read at a time fits
+    into memory, and numbers of all rows are not held: a window is drawn from everywhere, as runs of
+    RUN_ROWS neighbouring rows, which are quick to read, and its rows are shuffled.
     """
 
     def __init__(self, n_rows: int, batch_size: int, generator: torch.Generator | None) -> None:
@@ -179,12 +186,30 @@ class BatchIndices(Sampler[Tensor]):
 
     def batches(self) -> Iterator[Tensor]:
         """The rows of each batch, all workers' together."""
+        waiting = torch.empty(0, dtype=torch.int64)
+        windows = self.windows()
+        for size in self.sizes:
+            while len(waiting) < size:
+                waiting = torch.cat([waiting, next(windows)])
+            batch, waiting = waiting[:size], waiting[size:]
+            yield batch
+        if self.generator is not None and self.n_rows <= WINDOW_ROWS:
+            # RandomSampler draws once more for an empty remainder: later epochs stay equal to its.
+            torch.randperm(self.n_rows, generator=self.generator)
+
+    def windows(self) -> Iterator[Tensor]:
+        """All row numbers once, at most WINDOW_ROWS at a time."""
         if self.generator is None:
-            yield from torch.arange(self.n_rows).split(self.sizes)
-            return
-        yield from torch.randperm(self.n_rows, generator=self.generator).split(self.sizes)
-        # RandomSampler draws once more for an empty remainder: later epochs stay equal to its.
-        torch.randperm(self.n_rows, generator=self.generator)
+            for start in range(0, self.n_rows, WINDOW_ROWS):
+                yield torch.arange(start, min(start + WINDOW_ROWS, self.n_rows))
+        elif self.n_rows <= WINDOW_ROWS:
+            yield torch.randperm(self.n_rows, generator=self.generator)
+        else:
+            runs = torch.randperm(math.ceil(self.n_rows / RUN_ROWS), generator=self.generator)
+            for starts in (runs * RUN_ROWS).split(WINDOW_ROWS // RUN_ROWS):
+                rows = (starts[:, None] + torch.arange(RUN_ROWS)).flatten()
+                rows = rows[rows < self.n_rows]
+                yield rows[torch.randperm(len(rows), generator=self.generator)]
 
 
 def create_dataloader(
@@ -193,6 +218,8 @@ def create_dataloader(
     """A DataLoader over (X, y) that hands whole batches, in an order that depends on `seed` alone.
 
     Memory-mapped arrays stay on disk: a batch's rows are read when it is asked for, and are a copy.
+    What an epoch takes in memory does not grow with the rows: `BatchIndices` says how more than
+    WINDOW_ROWS are shuffled.
 
     Args:
         X: (n, d) float32.
@@ -265,7 +292,8 @@ def train(
         loader_train, loader_validation: batches of (X, y).
         loss: of outputs and y, the mean over rows; a single column of outputs comes as (b,), and y
             as float32, or as int64 where it is a class and there are several columns.
-        metrics: of all outputs and y of an epoch; `accuracy` here is called `train_accuracy` and
+        metrics: of all outputs and y of an epoch (of more than WINDOW_ROWS rows, the mean over
+            windows of so many); `accuracy` here is called `train_accuracy` and
             `validation_accuracy` in the records, which have `train_loss` and `validation_loss` too.
         best_by: names in the records.
         lr: Adam's learning rate.
@@ -332,7 +360,7 @@ def _run_epoch(
     """Mean loss, and the metrics, over the loader's rows; with an optimizer, trains on them."""
     network.train(optimizer is not None)
     loss_sum = torch.zeros((), device=device)
-    all_outputs, all_y = [], []
+    measured = _Measured(metrics)
     rounded = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     with torch.set_grad_enabled(optimizer is not None):
         for n, (X, targets) in enumerate(loader):
@@ -350,12 +378,55 @@ def _run_epoch(
                 if n % accumulate == of_step - 1:
                     optimizer.step()
             loss_sum += mean.detach() * len(y)
-            all_outputs.append(outputs.detach())
-            all_y.append(y)
-    # All stays on the device until here: reading a value makes the CPU wait for the GPU.
-    outputs, y = (distributed.gathered(torch.cat(parts)) for parts in (all_outputs, all_y))
-    measures = {name: float(metric(outputs, y)) for name, metric in metrics.items()}
-    return {"loss": distributed.summed(loss_sum).item() / len(y), **measures}
+            measured.add(outputs.detach(), y)
+    measures = measured.values()
+    return {"loss": distributed.summed(loss_sum).item() / measured.n_rows, **measures}
+
+
+class _Measured:
+    """Metrics of an epoch: of all rows at once up to WINDOW_ROWS, else their mean over windows.
+
+    Windows have the same number of batches on each worker, as all measure together.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric]) -> None:
+        self.metrics = metrics
+        self.outputs: list[Tensor] = []
+        self.y: list[Tensor] = []
+        self.batches_at_a_time = 0
+        self.windows: list[tuple[int, dict[str, float]]] = []
+
+    def add(self, outputs: Tensor, y: Tensor) -> None:
+        """Take in a batch. All stays on the device: reading a value makes the CPU wait for it."""
+        if not self.batches_at_a_time:
+            rows = distributed.summed(torch.tensor(len(y), device=y.device)).item()
+            self.batches_at_a_time = math.ceil(WINDOW_ROWS / rows)
+        if len(self.y) == self.batches_at_a_time:
+            self._measure()
+        self.outputs.append(outputs)
+        self.y.append(y)
+
+    def values(self) -> dict[str, float]:
+        """Each metric, windows weighted by their rows."""
+        self._measure()
+        if len(self.windows) == 1:
+            return self.windows[0][1]
+        return {
+            name: sum(n * values[name] for n, values in self.windows) / self.n_rows
+            for name in self.metrics
+        }
+
+    @property
+    def n_rows(self) -> int:
+        """Of what was measured, all workers' together."""
+        return sum(n for n, _ in self.windows)
+
+    def _measure(self) -> None:
+        parts = (torch.cat(self.outputs), torch.cat(self.y))
+        outputs, y = (distributed.gathered(part) for part in parts)
+        values = {name: float(metric(outputs, y)) for name, metric in self.metrics.items()}
+        self.windows.append((len(y), values))
+        self.outputs, self.y = [], []
 
 
 def _without_single_column(outputs: Tensor) -> Tensor:
@@ -547,12 +618,15 @@ def predict_outputs(
     A single column comes as (n,). The network is moved to `device` and left in evaluation mode.
     """
     network.to(device).eval()
-    parts = []
+    outputs = np.empty(0, dtype=np.float32)
     with torch.inference_mode():
         for start in range(0, len(X), batch_size):
             batch = torch.from_numpy(np.array(X[start : start + batch_size], dtype=np.float32))
-            parts.append(_without_single_column(network(batch.to(device))).cpu().numpy())
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
+            found = _without_single_column(network(batch.to(device))).cpu().numpy()
+            if start == 0:
+                outputs = np.empty((len(X), *found.shape[1:]), dtype=np.float32)
+            outputs[start : start + len(found)] = found
+    return outputs
 
 
 def predict_probability(
@@ -567,7 +641,7 @@ def predict_probability(
     """
     logits = predict_outputs(network, X, batch_size, device or torch.device("cpu"))
     logits = logits.astype(np.float64)
-    return np.asarray(expit(logits) if logits.ndim == 1 else softmax(logits, axis=1))
+    return np.asarray(expit(logits, out=logits) if logits.ndim == 1 else softmax(logits, axis=1))
 
 
 class _Trained(BaseEstimator):

@@ -22,7 +22,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lib import pytorch
 from lib.pytorch import (
+    BatchIndices,
     EpochRecord,
     History,
     Loader,
@@ -183,6 +185,48 @@ def test_two_epochs_have_different_orders_and_the_same_seed_the_same() -> None:
     assert not np.array_equal(first, second)
     assert np.array_equal(first, np.concatenate([b[0] for b in read_loader(same)]))
     assert not np.array_equal(first, np.concatenate([b[0] for b in read_loader(other)]))
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize("n", [65, 1000, 1001, 1024])
+def test_more_rows_than_a_window_are_shuffled_window_by_window(
+    monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
+    monkeypatch.setattr(pytorch, "WINDOW_ROWS", 64)
+    monkeypatch.setattr(pytorch, "RUN_ROWS", 4)
+    batches = BatchIndices(n, 10, torch.Generator().manual_seed(0))
+    first, second = (torch.cat(list(batches)).tolist() for _ in range(2))
+    assert sorted(first) == sorted(second) == list(range(n)), "every row once"
+    assert first != second
+    again = BatchIndices(n, 10, torch.Generator().manual_seed(0))
+    assert torch.cat(list(again)).tolist() == first
+    runs = {row // 4 for row in first[:60]}
+    assert len(runs) <= 16, "a window is read in runs"
+    if n >= 1000:
+        assert max(runs) - min(runs) > n / 8, "and comes from everywhere"
+    assert torch.cat(list(BatchIndices(n, 10, None))).tolist() == list(range(n))
+
+
+@pytest.mark.unittest
+def test_what_an_epoch_is_measured_by_is_the_mean_over_windows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, whole = run(epochs=1)
+    monkeypatch.setattr(pytorch, "WINDOW_ROWS", 97)  # all rows, in one
+    _, same = run(epochs=1)
+    assert same.records == whole.records
+    assert pytorch_measures(97) == pytest.approx(pytorch_measures(20))
+
+
+def pytorch_measures(window: int) -> dict[str, float]:
+    """The accuracy of 97 outputs, taken in by tens, where so many rows are a window."""
+    outputs, y = torch.randn(97, generator=torch.Generator().manual_seed(0)), torch.ones(97)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pytorch, "WINDOW_ROWS", window)
+        measured = pytorch._Measured({"accuracy": accuracy})
+        for start in range(0, 97, 10):
+            measured.add(outputs[start : start + 10], y[start : start + 10])
+        return measured.values()
 
 
 @pytest.mark.unittest

@@ -3,7 +3,7 @@
 The process that splits the data writes them; trainings and notebooks read them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -52,7 +52,14 @@ def save_data_splits(splits: Splits, dir_processed: Path | str) -> None:
                 "their codes (lib.metrics.class_codes) and give the names as class_names."
             )
         np.save(Path(dir_processed) / f"{name}.npy", array)
-    names = {"features": splits.feature_names, "classes": splits.class_names}
+    save_names(dir_processed, splits.feature_names, splits.class_names)
+
+
+def save_names(
+    dir_processed: Path | str, features: Sequence[str], classes: Sequence[str] = ()
+) -> None:
+    """Write `names.json`: what the columns of X and the numbers of classes are called."""
+    names = {"features": list(features), "classes": list(classes)}
     write_json(Path(dir_processed) / "names.json", names)
 
 

@@ -13,7 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
+from sklearn.metrics import roc_curve
+
+from lib.metrics import PART_ROWS, roc_auc
+
+POINTS = 2000  # of a curve or cloud, at most: more make a picture and its table slow, not clearer
 
 without_formulas = rc_context({"text.parse_math": False})  # `$` in a name is none
 COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8e6c8a", "#e0903a", "#5b5b5b", "#17a2a2", "#b08900")
@@ -31,7 +35,7 @@ def plot_confusion_matrix(
         labels: the classes' names.
         title: what the rows are, for example "network, validation".
     """
-    counts = confusion_matrix(y, predicted, labels=range(len(labels)))
+    counts = confusion_counts(y, predicted, len(labels))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     room = 0.6 * max(len(labels) - 3, 0)  # inches
     figure = Figure(figsize=(4.8 + room, 4.2 + room), layout="constrained")
@@ -85,7 +89,7 @@ def plot_roc_curves(
         title: what the rows are.
     """
     truth = y if isinstance(y, Mapping) else dict.fromkeys(probabilities, y)
-    areas = {name: float(roc_auc_score(truth[name], p)) for name, p in probabilities.items()}
+    areas = {name: roc_auc(truth[name], p) for name, p in probabilities.items()}
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     axes = figure.subplots()
     for index, name in enumerate(sorted(areas, key=lambda name: -areas[name])):
@@ -118,12 +122,16 @@ def one_versus_rest(
 
 
 def plot_predicted(y: ArrayLike, predicted: ArrayLike, title: str = "") -> Figure:
-    """Predicted numbers against the true ones, both (n,); on the line both are the same."""
+    """Predicted numbers against the true ones, both (n,); on the line both are the same.
+
+    Of more than 20,000 rows, so many are drawn, evenly chosen.
+    """
     y, predicted = np.asarray(y), np.asarray(predicted)
     figure = Figure(figsize=(5.2, 5.0), layout="constrained")
     axes = figure.subplots()
     alpha = float(np.clip(200 / max(len(y), 1), 0.05, 0.6))
-    axes.plot(y, predicted, ".", color=COLOURS[0], alpha=alpha, markeredgewidth=0)
+    some = _some(len(y), 10 * POINTS)
+    axes.plot(y[some], predicted[some], ".", color=COLOURS[0], alpha=alpha, markeredgewidth=0)
     ends = [min(y.min(), predicted.min()), max(y.max(), predicted.max())]
     axes.plot(ends, ends, color="grey", linestyle=":")
     axes.set(xlabel="true", ylabel="predicted", title=title)
@@ -152,7 +160,9 @@ def roc_rows(
     ]
 
 
-def predicted_rows(y: ArrayLike, predicted: ArrayLike, most: int = 2000) -> list[dict[str, float]]:
+def predicted_rows(
+    y: ArrayLike, predicted: ArrayLike, most: int = POINTS
+) -> list[dict[str, float]]:
     """Pairs of true and predicted numbers for a CSV file, which `dvc plots` draws; evenly chosen.
 
     Args:
@@ -161,22 +171,58 @@ def predicted_rows(y: ArrayLike, predicted: ArrayLike, most: int = 2000) -> list
         most: how many pairs at most: more make a picture slow and no clearer.
     """
     y, predicted = np.asarray(y), np.asarray(predicted)
-    chosen = np.unique(np.linspace(0, len(y) - 1, min(most, len(y))).astype(int))
-    return [{"actual": float(y[n]), "predicted": float(predicted[n])} for n in chosen]
+    return [{"actual": float(y[n]), "predicted": float(predicted[n])} for n in _some(len(y), most)]
+
+
+def _some(n: int, most: int) -> NDArray[np.int64]:
+    """The numbers of at most so many of n rows, evenly chosen."""
+    return np.unique(np.linspace(0, n - 1, min(most, n)).astype(np.int64))
 
 
 def confusion_rows(
     y: ArrayLike, predicted: ArrayLike, labels: Sequence[str]
 ) -> list[dict[str, str]]:
-    """The confusion matrix as rows for a CSV file, which `dvc plots` draws: a row for each case."""
-    pairs = zip(np.asarray(y), np.asarray(predicted), strict=True)
+    """The confusion matrix as rows for a CSV file, which `dvc plots` draws: a row for each case.
+
+    Of more than 10,000 cases, some 10,000 rows have the same shares, and a row at least each cell.
+    """
+    most, n_labels = 5 * POINTS, len(labels)
+    y, predicted = np.asarray(y), np.asarray(predicted)
+    if len(y) <= most:
+        pairs = list(zip(y, predicted, strict=True))
+    else:
+        counts = confusion_counts(y, predicted, n_labels)
+        rows = np.ceil(counts * (most / len(y))).astype(int)
+        pairs = [cell for cell, n in np.ndenumerate(rows) for _ in range(n)]
     return [{"actual": labels[actual], "predicted": labels[found]} for actual, found in pairs]
 
 
+def confusion_counts(y: ArrayLike, predicted: ArrayLike, n_labels: int) -> NDArray[np.int64]:
+    """(k, k) rows of each true class (row) for which each class (column) was predicted."""
+    y, predicted = np.asarray(y), np.asarray(predicted)
+    counts = np.zeros((n_labels, n_labels), dtype=np.int64)
+    for start in range(0, len(y), PART_ROWS):
+        part = slice(start, start + PART_ROWS)
+        cells = y[part].astype(np.int64) * n_labels + predicted[part]
+        counts += np.bincount(cells, minlength=counts.size).reshape(counts.shape)
+    return counts
+
+
 def roc(y: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """False and true positive rates, (k,) each, at the k thresholds where the curve bends."""
-    false_positive, true_positive, _ = roc_curve(y, probability)
-    return false_positive, true_positive
+    """False and true positive rates, (k,) each, at the k thresholds where the curve bends.
+
+    Of more than 10,000 rows, they are points of the curve at some 2,000 thresholds, as many steps
+    in each direction.
+    """
+    y, probability = np.asarray(y), np.asarray(probability)
+    if len(y) <= 5 * POINTS:
+        false_positive, true_positive, _ = roc_curve(y, probability)
+        return false_positive, true_positive
+    negatives, positives = np.sort(probability[y == 0]), np.sort(probability[y == 1])
+    thresholds = np.concatenate([of[_some(len(of), POINTS // 2)] for of in (negatives, positives)])
+    thresholds = np.append(np.unique(thresholds), np.inf)[::-1]
+    rates = [1 - np.searchsorted(of, thresholds) / len(of) for of in (negatives, positives)]
+    return rates[0], rates[1]
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 from matplotlib.text import Text
+from sklearn.metrics import confusion_matrix, roc_curve
 
+from lib import viz
 from lib.viz import (
     confusion_rows,
     one_versus_rest,
@@ -137,3 +139,46 @@ def test_large_numbers_are_written_out():
     (axes,) = figure.axes
     assert "2,000,000" in {label.get_text() for label in axes.get_xticklabels()}
     assert axes.yaxis.get_offset_text().get_text() == ""
+
+
+# ---- of many rows
+
+
+@pytest.fixture(scope="module")
+def many():
+    rng = np.random.default_rng(0)
+    y = (rng.random(50_000) < 0.3).astype(int)
+    return y, np.clip(0.3 * y + rng.random(50_000) * 0.7, 0, 1).round(3)  # rounded: many are equal
+
+
+def test_the_roc_curve_of_many_rows_is_thinned_and_lies_on_the_exact_one(many):
+    y, probability = many
+    exact = {tuple(p) for p in np.transpose(roc_curve(y, probability, drop_intermediate=False)[:2])}
+    found = roc_rows({"model": probability}, y)
+    points = [(row["false_positive_rate"], row["true_positive_rate"]) for row in found]
+    assert len(points) <= 2001
+    assert points[0] == (0, 0)
+    assert points[-1] == (1, 1)
+    assert points == sorted(points)
+    distances = [min(abs(x - a) + abs(t - b) for a, b in exact) for x, t in points[::40]]
+    assert max(distances) < 1e-12
+
+
+def test_the_confusion_table_of_many_rows_has_the_same_shares(many):
+    y, probability = many
+    predicted = (probability > 0.5).astype(int)
+    rows = confusion_rows(y, predicted, ("no", "yes"))
+    assert 10_000 <= len(rows) <= 10_004
+    wrong = sum(row["actual"] != row["predicted"] for row in rows) / len(rows)
+    assert wrong == pytest.approx(np.mean(y != predicted), abs=1e-3)
+
+
+def test_a_cloud_of_many_rows_has_some_of_them(many):
+    [axes] = plot_predicted(*many).axes
+    assert len(axes.lines[0].get_xdata()) == 20_000
+
+
+def test_confusion_counts_are_those_of_scikit_learn(monkeypatch):
+    monkeypatch.setattr(viz, "PART_ROWS", 7)
+    y, predicted = np.random.default_rng(0).integers(0, 3, (2, 100))
+    assert np.array_equal(viz.confusion_counts(y, predicted, 3), confusion_matrix(y, predicted))

@@ -11,11 +11,14 @@ its reference take turns (A B A B …), and the medians are compared. Measured a
     checks    DVC with listings checked, against DVC; a command in an environment that is compared
               with its seal (ENVIRONMENTS_KEY), against one that is not
     start     `lab/processes/run NAME` to the first line of main.py, against python main.py
+    data      prepare_data and a training epoch on 10 million rows, against 1 million: memory; and
+              prepare_data against the same in memory: seconds
     runtime   a prediction through the rehearsed runtime, against onnxruntime called directly
     setup     the environments of `make run`, against `pip install` of the same packages into one
 
-It is no test: a missed goal is shown, not an error. The last one takes minutes; --quick leaves it
-out. Everything happens in copies of the working tree, in a temporary folder that goes afterwards.
+It is no test: a missed goal is shown, not an error. `setup` and `data` take minutes, and `data`
+takes 8 GB of disk; --quick leaves both out. Everything happens in copies of the working tree, in a
+temporary folder that goes afterwards.
 """
 
 import argparse
@@ -24,6 +27,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -49,7 +53,7 @@ PROCESSES = "lab/processes"
 
 @dataclass(frozen=True)
 class Comparison:
-    """One line of the table: seconds of each turn on both sides, and the most that is wanted.
+    """One line of the table: seconds (or MB) of each turn on both sides, and the most wanted.
 
     `goal` bounds the ratio of the medians, or with `in_seconds` their difference.
     """
@@ -60,6 +64,7 @@ class Comparison:
     reference_seconds: list[float]
     goal: float
     in_seconds: bool = False
+    unit: str = "s"
 
     @property
     def value(self) -> float:
@@ -72,9 +77,9 @@ class Comparison:
         show = (lambda number: f"{number:+.3g} s") if self.in_seconds else "{:.2f} ×".format
         return (
             self.what,
-            f"{median(self.template_seconds):.3g} s",
+            f"{median(self.template_seconds):.3g} {self.unit}",
             self.reference,
-            f"{median(self.reference_seconds):.3g} s",
+            f"{median(self.reference_seconds):.3g} {self.unit}",
             show(self.value),
             f"≤ {show(self.goal).lstrip('+')}",
             "yes" if self.value <= self.goal else "NO",
@@ -342,6 +347,55 @@ def train_per_row(X: "Tensor", y: "Tensor", hidden: list[int]) -> None:
     )
 
 
+# ---- data
+
+
+def measure_data(scratch: Path, turns: int) -> list[Comparison]:
+    """Memory on ten times the rows, which should be the same, and time against doing it at once."""
+
+    def turn(*arguments: str | Path) -> dict[str, float]:
+        command = [sys.executable, "-m", "tests.bench_data", *map(str, arguments)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found: dict[str, float] = json.loads(done.stdout)
+        say(f"  {' '.join(map(str, arguments[:1]))}: {found}")
+        return found
+
+    folder = scratch / "data"
+    for millions in (1, 10):
+        turn("make", folder / str(millions), str(millions))
+    taken: dict[tuple[str, int], list[dict[str, float]]] = {}
+    for _ in range(turns):
+        for what, millions in (("drawn", 1), ("drawn", 10), ("hashed", 1), ("hashed", 10)):
+            out = folder / "out"
+            taken.setdefault((what, millions), []).append(turn(what, folder / str(millions), out))
+            if what == "drawn":
+                taken.setdefault(("train", millions), []).append(turn("train", out))
+            shutil.rmtree(out)
+        taken.setdefault(("in-memory", 1), []).append(turn("in-memory", folder / "1", out))
+        shutil.rmtree(out)
+    shutil.rmtree(folder)
+
+    def column(what: str, millions: int, name: str) -> list[float]:
+        return [found[name] for found in taken[what, millions]]
+
+    names = {"drawn": "prepare_data, drawn", "hashed": "prepare_data, hashed", "train": "training"}
+    goals = {"drawn": 1.5, "hashed": 1.1, "train": 1.1}
+    memory = [
+        Comparison(
+            f"{name}, 10 million rows",
+            "1 million",
+            column(what, 10, "megabytes"),
+            column(what, 1, "megabytes"),
+            goals[what],
+            unit="MB",
+        )
+        for what, name in names.items()
+    ]
+    chunks, at_once = (column(what, 1, "seconds") for what in ("drawn", "in-memory"))
+    speed = Comparison("prepare_data, 1 million rows", "in memory", chunks, at_once, 0.5)
+    return [*memory, speed]
+
+
 # ---- start
 
 
@@ -437,6 +491,7 @@ MEASUREMENTS: dict[str, Callable[[Path, int], list[Comparison]]] = {
     "repro": measure_repro,
     "checks": measure_checks,
     "epoch": measure_epoch,
+    "data": measure_data,
     "start": measure_start,
     "runtime": measure_runtime,
     "setup": measure_setup,
@@ -457,8 +512,10 @@ def table(comparisons: list[Comparison]) -> str:
 def main() -> None:
     """Measure what the arguments ask for, and print it."""
     parser = argparse.ArgumentParser(prog="tests.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="leave out the set-up")
-    parser.add_argument("--repeat", type=int, metavar="N", help="turns of each (5; set-up: 1)")
+    parser.add_argument("--quick", action="store_true", help="leave out set-up and data")
+    parser.add_argument(
+        "--repeat", type=int, metavar="N", help="turns of each (5; set-up, data: 1)"
+    )
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS))
     parser.add_argument("--json", metavar="FILE", help="write all turns there; - is stdout")
     arguments = parser.parse_args()
@@ -468,10 +525,10 @@ def main() -> None:
         # DVC keeps a database per repository outside of it: here it goes with the rest.
         os.environ["DVC_SITE_CACHE_DIR"] = f"{folder}/dvc"
         for name in arguments.only:
-            if name == "setup" and arguments.quick:
+            if name in ("setup", "data") and arguments.quick:
                 continue
             say(f"{name} …")
-            turns = arguments.repeat or (1 if name == "setup" else 5)
+            turns = arguments.repeat or (1 if name in ("setup", "data") else 5)
             comparisons += MEASUREMENTS[name](Path(folder), turns)
     if arguments.json:
         content = [{**asdict(c), "value": c.value} for c in comparisons]

@@ -211,7 +211,8 @@ def pipeline(params, tmp_path_factory):
     content = read_yaml(ROOT / "params.yaml")
     content["train_dnn_pytorch"] |= {"epochs": 3, "hidden": [16, 8], "checkpoint_every": 1}
     for section in content["train_standard_classifiers"].values():
-        section |= {key: 5 for key in section if key == "n_estimators"}
+        if "n_estimators" in (section if isinstance(section, dict) else ()):
+            section["n_estimators"] = 5
     folder = tmp_path_factory.mktemp("pipeline")
     threads = torch.get_num_threads()
     with contextlib.chdir(folder):  # all paths of a process are relative

@@ -1,26 +1,23 @@
-"""The breast cancer data: what is asked of the raw frame, and how it becomes splits.
+"""The breast cancer data: what is asked of the raw rows, and how they become splits.
 
 Breast Cancer Wisconsin (Diagnostic), 569 biopsies, 30 features: ten measures of the cell nuclei in
 an image, each as mean, standard error and worst value. Source: Street, Wolberg, Mangasarian,
 "Nuclear feature extraction for breast tumor diagnosis", 1993; a copy comes with scikit-learn.
 """
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
-from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer
-from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
 
+from lib.chunks import Duplicates
 from lib.errors import UserError
-from lib.splits import Splits
-
-logger = logging.getLogger(__name__)
+from lib.preparation import Chunk, Prepared, Shares, SplitError, write_splits
 
 TARGET = "malignant"
 CLASSES = ("benign", "malignant")
@@ -57,7 +54,7 @@ SCHEMA = pa.DataFrameSchema(
 
 
 class DataError(UserError):
-    """The raw frame is not what it must be."""
+    """The raw data are not what they must be."""
 
 
 def load_cancer_data() -> pd.DataFrame:
@@ -67,52 +64,103 @@ def load_cancer_data() -> pd.DataFrame:
     return bunch.data.assign(**{TARGET: (bunch.target == 0).astype("int64")})
 
 
-def validate_cancer_data(frame: pd.DataFrame, max_duplicated: float) -> pd.DataFrame:
-    """The frame with its columns in the schema's order, if it is fit to be learnt from.
+def column_types(id_column: str | None) -> dict[str, str]:
+    """The types of columns in CSV, which does not have them."""
+    types = dict.fromkeys(FEATURES, "float64") | {TARGET: "int64"}
+    return types if id_column is None else types | {id_column: "string"}
+
+
+def valid_frames(
+    frames: Iterable[pd.DataFrame],
+    scratch: Path,
+    *,
+    max_duplicated: float,
+    id_column: str | None = None,
+) -> Iterator[pd.DataFrame]:
+    """The frames as they come, columns in the schema's order, as long as they can be learnt from.
+
+    What is wrong is told once all of them are seen; from the first bad one on, none is handed out.
 
     Args:
-        frame: raw data, one row a biopsy.
+        frames: raw data, one row a biopsy, with an index that counts all rows.
+        scratch: a folder for 16 bytes a row.
         max_duplicated: share of rows that may repeat an earlier row.
+        id_column: says which biopsy a row is; it is no feature.
 
     Raises:
         DataError: a column is missing, extra or of the wrong type; a value is missing, infinite or
             impossible; only one class occurs; too many rows are duplicated.
     """
-    twice = frame.columns[frame.columns.duplicated()]
-    if len(twice):
-        raise DataError(f"Raw data: column {twice[0]!r} occurs more than once.")
-    try:
-        SCHEMA.validate(frame, lazy=True)
-    except pa.errors.SchemaErrors as errors:
-        raise DataError(describe(errors.failure_cases, frame)) from None
-    classes = frame[TARGET].unique()
-    if len(classes) < 2:
+    schema, columns = SCHEMA, [*FEATURES, TARGET]
+    if id_column is not None:
+        if id_column in columns:
+            raise DataError(f"prepare_data.id_column is {id_column!r}, which is learnt from.")
+        schema = SCHEMA.add_columns({id_column: pa.Column(nullable=False)})
+    failures = Failures()
+    counts = np.zeros(len(CLASSES), dtype=int)
+    with TemporaryDirectory(prefix=".hashes-", dir=scratch) as folder:
+        duplicates = Duplicates(Path(folder))
+        for frame in frames:
+            failures.check(frame, schema)
+            if failures.n:
+                continue
+            # -0.0 and 0.0 are the same value, and become the same bytes.
+            duplicates.add(frame[columns] + 0.0)
+            counts += np.bincount(frame[TARGET], minlength=len(counts))
+            yield frame[list(schema.columns)]
+        failures.refuse()
+        n_duplicated, first = duplicates.count()
+    n = counts.sum()
+    if (counts == 0).any():
+        found = ", ".join(map(str, np.flatnonzero(counts))) or "empty"
         raise DataError(
-            f"Raw data: column {TARGET!r} is {', '.join(map(str, classes)) or 'empty'} in all "
-            f"{len(frame)} rows: both 0 ({CLASSES[0]}) and 1 ({CLASSES[1]}) must occur."
+            f"Raw data: column {TARGET!r} is {found} in all {n} rows: both 0 ({CLASSES[0]}) and 1 "
+            f"({CLASSES[1]}) must occur."
         )
-    duplicated = frame.index[frame.duplicated()]
-    if len(duplicated) > max_duplicated * len(frame):
+    if n_duplicated > max_duplicated * n:
         raise DataError(
-            f"Raw data: {len(duplicated)} of {len(frame)} rows repeat an earlier one, the first in "
-            f"row {duplicated[0]}: at most {max_duplicated:.1%} may (prepare_data.max_duplicated)."
+            f"Raw data: {n_duplicated} of {n} rows repeat an earlier one, the first in row {first}:"
+            f" at most {max_duplicated:.1%} may (prepare_data.max_duplicated)."
         )
-    return frame[[*FEATURES, TARGET]]
 
 
-def describe(failures: pd.DataFrame, frame: pd.DataFrame, most: int = 10) -> str:
-    """One line for each of pandera's failures, up to `most`: column, row, value, what may be."""
-    # Of a column of another type, its values fail as well, for that reason.
-    typed = failures[failures.check.astype(str).str.startswith("dtype")].column
-    told = failures.column.isin(typed) & ~failures.index.isin(typed.index)
-    failures = failures[~told]
-    lines = [describe_one(failure, frame) for failure in failures.head(most).itertuples()]
-    if len(failures) > most:
-        lines.append(f"and {len(failures) - most} more.")
-    return "\n".join(lines)
+class Failures:
+    """What is wrong with the frames so far: ten lines in words, all by number."""
+
+    MOST = 10
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.n = 0
+
+    def check(self, frame: pd.DataFrame, schema: pa.DataFrameSchema) -> None:
+        """Take in what is wrong with a frame; DataError at once where it is not a value alone."""
+        twice = frame.columns[frame.columns.duplicated()]
+        if len(twice):
+            raise DataError(f"Raw data: column {twice[0]!r} occurs more than once.")
+        try:
+            schema.validate(frame, lazy=True)
+        except pa.errors.SchemaErrors as errors:
+            failures = errors.failure_cases
+            # Of a column of another type, its values fail as well, for that reason.
+            typed = failures[failures.check.astype(str).str.startswith("dtype")].column
+            told = failures.column.isin(typed) & ~failures.index.isin(typed.index)
+            failures = failures[~told]
+            shown = failures.head(self.MOST - len(self.lines))
+            self.lines += [describe(failure, frame) for failure in shown.itertuples()]
+            self.n += len(failures)
+            if failures["index"].isna().any():
+                self.refuse()
+
+    def refuse(self) -> None:
+        """DataError, if anything is wrong."""
+        if self.n > len(self.lines):
+            self.lines.append(f"and {self.n - len(self.lines)} more.")
+        if self.lines:
+            raise DataError("\n".join(self.lines))
 
 
-def describe_one(failure: Any, frame: pd.DataFrame) -> str:
+def describe(failure: Any, frame: pd.DataFrame) -> str:
     """One of pandera's failure cases (a row of its table) in a line."""
     column, value, check = failure.column, failure.failure_case, str(failure.check)
     if check == "column_in_dataframe":
@@ -122,59 +170,50 @@ def describe_one(failure: Any, frame: pd.DataFrame) -> str:
     if check.startswith("dtype"):
         found, wanted = frame[column].dtype, SCHEMA.columns[column].dtype
         return f"Raw data: column {column!r} has type {found}: it must be {wanted}."
+    if column not in SCHEMA.columns:
+        return f"Raw data: column {column!r}, row {failure.index}: the id is missing."
     low, high = FEATURES.get(column, (0, 1))
     allowed = "0 or 1" if column == TARGET else f"a number from {low:g} to {high:g}"
     return f"Raw data: column {column!r}, row {failure.index}: {value} is not {allowed}."
 
 
 def prepare_cancer_data(
-    frame: pd.DataFrame, *, test_size: float, validation_size: float, random_seed: int
-) -> tuple[Splits, StandardScaler]:
-    """The standardised splits of a valid frame, and the scaler fitted on the training split only.
+    frames: Iterable[pd.DataFrame], folder: Path, shares: Shares, id_column: str | None = None
+) -> Prepared:
+    """The scaler and the sizes of the splits, whose arrays are written to a folder.
 
     Args:
-        frame: what `validate_cancer_data` returned.
-        test_size: share of all rows.
-        validation_size: share of the rows that are left.
-        random_seed: of both splits, which are stratified.
+        frames: what `valid_frames` hands out.
+        folder: gets the six arrays and their names.
+        shares: how the rows are shared out.
+        id_column: by which they are, where that is by hash.
 
     Raises:
         DataError: a class has too few rows to be in every split.
     """
-    X = frame[list(FEATURES)].to_numpy()
-    y = frame[TARGET].to_numpy()
-    shares = f"prepare_data.test_size is {test_size}, validation_size {validation_size}"
+    counts = np.zeros(len(CLASSES), dtype=int)
+
+    def chunks() -> Iterator[Chunk]:
+        for frame in frames:
+            y = frame[TARGET].to_numpy()
+            counts[:] += np.bincount(y, minlength=len(counts))
+            ids = None if id_column is None else frame[id_column]
+            yield Chunk(frame[list(FEATURES)].to_numpy(), y, ids)
+
     try:
-        X_rest, X_test, y_rest, y_test = train_test_split(
-            X, y, test_size=test_size, stratify=y, random_state=random_seed
-        )
-        X_train, X_val, y_train, y_val = train_test_split(
-            X_rest, y_rest, test_size=validation_size, stratify=y_rest, random_state=random_seed
-        )
-        refuse_missing_classes({"training": y_train, "validation": y_val, "test": y_test})
-    except ValueError as error:
-        counts = " and ".join(f"{np.sum(y == n)} {name}" for n, name in enumerate(CLASSES))
-        raise DataError(f"Raw data: {counts} rows cannot be split ({shares}): {error}") from None
-    scaler = StandardScaler().fit(X_train)
-    X_train, X_val, X_test = (
-        scaler.transform(rows).astype(np.float32) for rows in (X_train, X_val, X_test)
-    )
-    splits = Splits(X_train, X_val, X_test, y_train, y_val, y_test, tuple(FEATURES), CLASSES)
-    return splits, scaler
+        return write_splits(chunks(), folder, shares, tuple(FEATURES), CLASSES)
+    except SplitError as error:
+        rows = " and ".join(f"{n} {name}" for n, name in zip(counts, CLASSES, strict=True))
+        raise DataError(
+            f"Raw data: {rows} rows cannot be split (prepare_data.test_size is {shares.test_size}, "
+            f"validation_size {shares.validation_size}): {error}"
+        ) from None
 
 
-def refuse_missing_classes(labels: Mapping[str, NDArray[np.int64]]) -> None:
-    """ValueError where a split has no row of a class: nothing could be learnt or measured there."""
-    for split, y in labels.items():
-        for number, name in enumerate(CLASSES):
-            if number not in y:
-                raise ValueError(f"the {split} split would have no {name} row.")
-
-
-def describe_splits(splits: Splits) -> dict[str, dict[str, float]]:
+def describe_splits(prepared: Prepared) -> dict[str, dict[str, float]]:
     """Rows and share of malignant ones in each split."""
-    labels = {"train": splits.y_train, "validation": splits.y_val, "test": splits.y_test}
+    counts = dict(zip(("train", "validation", "test"), prepared.counts, strict=True))
     return {
-        "rows": {name: len(y) for name, y in labels.items()},
-        "malignant_share": {name: float(np.mean(y)) for name, y in labels.items()},
+        "rows": {name: int(of.sum()) for name, of in counts.items()},
+        "malignant_share": {name: float(of[1] / of.sum()) for name, of in counts.items()},
     }

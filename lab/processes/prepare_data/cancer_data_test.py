@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,13 +13,16 @@ from lab.processes.prepare_data.cancer_data import (
     FEATURES,
     TARGET,
     DataError,
+    column_types,
     describe_splits,
     load_cancer_data,
     prepare_cancer_data,
-    validate_cancer_data,
+    valid_frames,
 )
 from lab.processes.prepare_data.params import Params
-from lib.params import load_params
+from lib.chunks import also_written, read_chunks
+from lib.params import check_params, load_params, read_yaml
+from lib.preparation import Shares
 from lib.splits import load_data_splits
 
 pytestmark = pytest.mark.unittest
@@ -32,27 +36,49 @@ def frame():
     return RAW.copy()
 
 
-def prepared(frame=RAW, seed=0):
-    return prepare_cancer_data(frame, test_size=0.15, validation_size=0.2, random_seed=seed)
+@pytest.fixture
+def validate(tmp_path):
+    """All of a source that is valid, read `rows` at a time."""
+
+    def validate(source, max_duplicated=0.01, rows=2**16, id_column=None):
+        frames = read_chunks(source, column_types(id_column), rows)
+        return pd.concat(
+            valid_frames(frames, tmp_path, max_duplicated=max_duplicated, id_column=id_column)
+        )
+
+    return validate
 
 
-def raw(splits, scaler):
+@pytest.fixture
+def prepare(tmp_path_factory):
+    """The splits of a frame, and what was found out about them."""
+
+    def prepare(frame=RAW, seed=0, sizes=(0.15, 0.2)):
+        folder = tmp_path_factory.mktemp("prepared")
+        found = prepare_cancer_data([frame], folder, Shares(*sizes, random_seed=seed))
+        return load_data_splits(folder), found
+
+    return prepare
+
+
+def raw(splits, prepared):
     """The rows of each split as they were before they were standardised."""
+    scaler = prepared.scaler
     return [scaler.inverse_transform(X) for X in (splits.X_train, splits.X_val, splits.X_test)]
 
 
 # ---- the raw frame
 
 
-def test_the_data_as_they_come_are_valid(frame):
-    valid = validate_cancer_data(frame, max_duplicated=0)
+def test_the_data_as_they_come_are_valid(frame, validate):
+    valid = validate(frame, max_duplicated=0)
     assert valid.shape == (569, 31)
     assert valid[TARGET].sum() == 212, "212 of the 569 tumours are malignant"
 
 
-def test_columns_in_another_order_are_the_same_data(frame):
+def test_columns_in_another_order_are_the_same_data(frame, validate):
     shuffled = frame[frame.columns[::-1]]
-    pd.testing.assert_frame_equal(validate_cancer_data(shuffled, 0), validate_cancer_data(frame, 0))
+    pd.testing.assert_frame_equal(validate(shuffled), validate(frame))
 
 
 BAD = {
@@ -91,28 +117,57 @@ def put(frame, row, column, value):
     return frame
 
 
+@pytest.mark.parametrize("rows", [2**16, 100])
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_frame_names_column_row_and_value(frame, case):
+def test_a_bad_frame_names_column_row_and_value(frame, validate, case, rows):
     spoil, message = BAD[case]
     with pytest.raises(DataError) as caught:
-        validate_cancer_data(spoil(frame), max_duplicated=0.01)
+        validate(spoil(frame), rows=rows)
     assert message in str(caught.value)
 
 
-def test_many_bad_values_are_listed_up_to_ten_and_counted(frame):
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_bad_value_in_a_file_is_told_as_one_in_a_frame(frame, validate, tmp_path, form):
+    file = tmp_path / f"raw.{form}"
+    list(also_written([put(frame, 321, "mean area", -1.5)], file, form))
+    with pytest.raises(DataError, match=r"^Raw data: column 'mean area', row 321: -1\.5 is not a"):
+        validate(file, rows=100)
+
+
+def test_what_was_valid_is_handed_out_before_the_first_bad_frame_alone(frame, tmp_path):
+    put(frame, 250, "mean area", -1.0)
+    frames = valid_frames(read_chunks(frame, rows=100), tmp_path, max_duplicated=0.01)
+    assert [len(next(frames)), len(next(frames))] == [100, 100]
+    with pytest.raises(DataError, match="row 250"):
+        next(frames)
+
+
+def test_an_id_says_which_row_it_is_and_is_no_feature(frame, validate):
+    ids = frame.assign(biopsy=[f"b{n}" for n in range(len(frame))])
+    assert list(validate(ids, id_column="biopsy")) == [*FEATURES, TARGET, "biopsy"]
+    with pytest.raises(DataError, match="column 'biopsy' is missing"):
+        validate(frame, id_column="biopsy")
+    with pytest.raises(DataError, match="column 'biopsy', row 3: the id is missing"):
+        validate(put(ids, 3, "biopsy", None), id_column="biopsy")
+    with pytest.raises(DataError, match="id_column is 'mean area', which is learnt from"):
+        validate(frame, id_column="mean area")
+
+
+@pytest.mark.parametrize("rows", [2**16, 100])
+def test_many_bad_values_are_listed_up_to_ten_and_counted(frame, validate, rows):
     frame["mean area"] = -1.0
     with pytest.raises(DataError) as caught:
-        validate_cancer_data(frame, max_duplicated=0)
+        validate(frame, rows=rows)
     lines = str(caught.value).splitlines()
     assert len(lines) == 11
     assert lines[-1] == "and 559 more."
 
 
 @pytest.mark.parametrize(("positives", "negatives"), [(1, 357), (2, 40), (3, 300), (3, 3)])
-def test_data_that_leave_a_split_without_a_class_say_so_once(frame, positives, negatives):
+def test_data_that_leave_a_split_without_a_class_say_so_once(frame, prepare, positives, negatives):
     few = pd.concat([frame[frame[TARGET] == 0][:negatives], frame[frame[TARGET] == 1][:positives]])
     with pytest.raises(DataError) as caught:
-        prepared(few)
+        prepare(few)
     message = str(caught.value)
     start = f"Raw data: {negatives} benign and {positives} malignant rows cannot be split "
     assert message.startswith(f"{start}(prepare_data.test_size is 0.15, validation_size 0.2): ")
@@ -120,63 +175,64 @@ def test_data_that_leave_a_split_without_a_class_say_so_once(frame, positives, n
 
 
 @pytest.mark.parametrize("sizes", [(0.999, 0.2), (0.001, 0.2), (0.15, 0.999)])
-def test_sizes_that_leave_a_split_without_a_class_say_so(frame, sizes):
+def test_sizes_that_leave_a_split_without_a_class_say_so(frame, prepare, sizes):
     with pytest.raises(DataError, match=r"prepare_data\.test_size is"):
-        prepare_cancer_data(frame, test_size=sizes[0], validation_size=sizes[1], random_seed=0)
+        prepare(frame, sizes=sizes)
 
 
 @pytest.mark.parametrize("case", sorted(set(BAD) - {"duplicated"}))
-def test_what_is_wrong_is_said_once(frame, case):
+def test_what_is_wrong_is_said_once(frame, validate, case):
     with pytest.raises(DataError) as caught:
-        validate_cancer_data(BAD[case][0](frame), max_duplicated=0.01)
+        validate(BAD[case][0](frame))
     assert len(str(caught.value).splitlines()) == 1
 
 
 # ---- the splits
 
 
-def test_every_row_is_in_exactly_one_split():
-    rows = np.concatenate(raw(*prepared()))
+def test_every_row_is_in_exactly_one_split(prepare):
+    rows = np.concatenate(raw(*prepare()))
     found = np.array(sorted(map(tuple, rows)))
     expected = np.array(sorted(map(tuple, RAW[list(FEATURES)].to_numpy())))
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_sizes_are_those_asked_for():
-    rows = describe_splits(prepared()[0])["rows"]
+def test_the_sizes_are_those_asked_for(prepare):
+    rows = describe_splits(prepare()[1])["rows"]
     assert rows["test"] == round(0.15 * 569 + 0.5)
     assert rows["validation"] == pytest.approx(0.2 * (569 - rows["test"]), abs=1)
 
 
-def test_the_splits_are_stratified():
+def test_the_splits_are_stratified(prepare):
     share = RAW[TARGET].mean()
-    sizes = describe_splits(prepared()[0])
+    sizes = describe_splits(prepare()[1])
     for split, rows in sizes["rows"].items():
         assert abs(sizes["malignant_share"][split] - share) * rows <= 1, split
 
 
-def test_the_scaler_saw_the_training_split_only():
-    splits, scaler = prepared()
+def test_the_scaler_saw_the_training_split_only(prepare):
+    splits, found = prepare()
+    scaler = found.scaler
     assert scaler.n_samples_seen_ == len(splits.X_train)
     np.testing.assert_allclose(splits.X_train.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(splits.X_train.std(axis=0), 1, atol=1e-5)
-    train, *_ = raw(splits, scaler)
+    train, *_ = raw(splits, found)
     again = StandardScaler().fit(train)
     np.testing.assert_allclose(again.mean_, scaler.mean_, rtol=1e-5)
 
 
-def test_rows_keep_their_label():
-    splits, scaler = prepared()
-    train, *_ = raw(splits, scaler)
+def test_rows_keep_their_label(prepare):
+    splits, found = prepare()
+    train, *_ = raw(splits, found)
     everything = RAW[list(FEATURES)].to_numpy()
     for row, label in zip(train[:50], splits.y_train[:50], strict=True):
         same = np.abs(everything - row).sum(axis=1).argmin()
         assert RAW[TARGET][same] == label
 
 
-def test_the_seed_decides_the_split():
-    first, again, other = (prepared(seed=seed)[0] for seed in (1, 1, 2))
+def test_the_seed_decides_the_split(prepare):
+    first, again, other = (prepare(seed=seed)[0] for seed in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first.y_train, other.y_train)
 
@@ -191,7 +247,7 @@ def test_data_that_cannot_be_split_leave_no_output(tmp_path, monkeypatch):
     monkeypatch.setattr(main, "load_cancer_data", lambda: few)
     with pytest.raises(DataError, match="300 benign and 3 malignant"):
         main.prepare(params)
-    assert list(tmp_path.iterdir()) == []
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
 
 
 def test_a_bad_frame_leaves_earlier_outputs_as_they_were(tmp_path, monkeypatch):
@@ -204,3 +260,20 @@ def test_a_bad_frame_leaves_earlier_outputs_as_they_were(tmp_path, monkeypatch):
         main.prepare(params)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     assert len(load_data_splits(main.PROCESSED).X_train) == 386
+
+
+def test_rows_shared_out_by_hash_keep_their_split_when_some_are_added(tmp_path, monkeypatch):
+    content = read_yaml(ROOT / "params.yaml")
+    content["prepare_data"] |= {"split": "hashed", "id_column": "biopsy"}
+    params = check_params(content, Params)
+    monkeypatch.chdir(tmp_path)
+    ids = RAW.assign(biopsy=[f"b{n}" for n in range(len(RAW))])
+    found = []
+    for frame in (ids[:500], ids[::-1]):
+        monkeypatch.setattr(main, "load_cancer_data", lambda frame=frame: frame)
+        main.prepare(params)
+        scaler = joblib.load(main.PROCESSED / "scaler.joblib")
+        tested = scaler.inverse_transform(load_data_splits(main.PROCESSED).X_test)
+        found.append({tuple(np.round(row[:3], 3)) for row in tested})
+    assert found[0] < found[1]
+    assert 60 < len(found[1]) < 110, "some 15 % of 569"

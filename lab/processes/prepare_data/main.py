@@ -10,15 +10,17 @@ from pathlib import Path
 import joblib
 
 from lab.processes.prepare_data.cancer_data import (
+    column_types,
     describe_splits,
     load_cancer_data,
     prepare_cancer_data,
-    validate_cancer_data,
+    valid_frames,
 )
 from lab.processes.prepare_data.params import Params
+from lib.chunks import also_written, read_chunks
 from lib.files import replaced_directory, replaced_file, write_json
+from lib.preparation import Shares
 from lib.process import start
-from lib.splits import save_data_splits
 
 RAW = Path("data/raw/breast_cancer.csv")
 PROCESSED = Path("data/processed")
@@ -28,21 +30,25 @@ logger = logging.getLogger(__name__)
 
 
 def prepare(params: Params) -> None:
-    """Write the raw frame, the splits with their scaler, and the splits' sizes."""
+    """Write the raw rows, the splits with their scaler, and the splits' sizes."""
     section = params.prepare_data
-    frame = validate_cancer_data(load_cancer_data(), section.max_duplicated)
-    splits, scaler = prepare_cancer_data(
-        frame,
-        test_size=section.test_size,
-        validation_size=section.validation_size,
-        random_seed=params.random_seed,
+    shares = Shares(
+        section.test_size,
+        section.validation_size,
+        params.random_seed,
+        hashed=section.split == "hashed",
     )
-    sizes = describe_splits(splits)
-    with replaced_file(RAW) as file:
-        frame.to_csv(file, index=False)
-    with replaced_directory(PROCESSED) as folder:
-        save_data_splits(splits, folder)
-        joblib.dump(scaler, folder / "scaler.joblib")
+    with replaced_file(RAW) as raw, replaced_directory(PROCESSED) as folder:
+        frames = valid_frames(
+            read_chunks(load_cancer_data(), column_types(section.id_column)),
+            folder,
+            max_duplicated=section.max_duplicated,
+            id_column=section.id_column,
+        )
+        kept = also_written(frames, raw, "csv")
+        prepared = prepare_cancer_data(kept, folder, shares, section.id_column)
+        joblib.dump(prepared.scaler, folder / "scaler.joblib")
+    sizes = describe_splits(prepared)
     write_json(METRICS, sizes)
     for split, rows in sizes["rows"].items():
         share = sizes["malignant_share"][split]

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent.parent
     [
         ("test_size", 1, "less than 1"),
         ("max_duplicated", 2, "less than or equal to 1"),
+        ("split", "random", "'stratified' or 'hashed'"),
     ],
 )
 def test_an_impossible_value_is_answered_with_what_is_allowed(key, value, allowed):
@@ -24,3 +25,12 @@ def test_an_impossible_value_is_answered_with_what_is_allowed(key, value, allowe
     content["prepare_data"][key] = value
     with pytest.raises(ParamsError, match=allowed):
         check_params(content, Params)
+
+
+def test_a_hash_needs_an_id_to_be_taken_of():
+    content = read_yaml(ROOT / "params.yaml")
+    content["prepare_data"]["split"] = "hashed"
+    with pytest.raises(ParamsError, match=r"prepare_data\.id_column is None: it must be the name"):
+        check_params(content, Params)
+    content["prepare_data"]["id_column"] = "patient"
+    assert check_params(content, Params).prepare_data.id_column == "patient"

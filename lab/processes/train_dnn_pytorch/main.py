@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 import torch
 
 from lab.processes.train_dnn_pytorch.densenet import (
@@ -74,23 +75,18 @@ def draw(folder: Path, splits: Splits, trained: TrainedDensenet) -> dict[str, An
     history = plot_training_history(columns, trained.history.best_epoch)
     save_figure(history, folder / "training_history.png")
 
+    names = splits.class_names
     validation = predict_probability(trained.network, splits.X_val)
-    predicted = (validation >= 0.5).astype(int)
-    write_csv(
-        folder / "confusion_matrix.csv",
-        confusion_rows(splits.y_val, predicted, splits.class_names),
+    metrics = {"validation": classification_metrics(splits.y_val, validation)}
+    predicted = (validation >= 0.5).astype(np.int8)
+    del validation  # of many rows, it is large
+    metrics["test"] = classification_metrics(
+        splits.y_test, predict_probability(trained.network, splits.X_test)
     )
-    confusion = plot_confusion_matrix(
-        splits.y_val, predicted, splits.class_names, "densenet, validation"
-    )
+    write_csv(folder / "confusion_matrix.csv", confusion_rows(splits.y_val, predicted, names))
+    confusion = plot_confusion_matrix(splits.y_val, predicted, names, "densenet, validation")
     save_figure(confusion, folder / "confusion_matrix.png")
-    return {
-        "best_epoch": trained.history.best_epoch,
-        "validation": classification_metrics(splits.y_val, validation),
-        "test": classification_metrics(
-            splits.y_test, predict_probability(trained.network, splits.X_test)
-        ),
-    }
+    return {"best_epoch": trained.history.best_epoch, **metrics}
 
 
 if __name__ == "__main__":

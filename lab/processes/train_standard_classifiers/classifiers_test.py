@@ -11,10 +11,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from lab.processes.prepare_data.cancer_data import FEATURES, TARGET, load_cancer_data
-from lab.processes.train_standard_classifiers import main
+from lab.processes.train_standard_classifiers import classifiers, main
 from lab.processes.train_standard_classifiers.classifiers import (
     CLASSIFIERS,
     best_classifier,
+    draw_rows,
     measure,
     train_classifiers,
 )
@@ -40,13 +41,14 @@ def params():
     """params.yaml, with five trees where it has more."""
     content = read_yaml(ROOT / "params.yaml")
     for section in content["train_standard_classifiers"].values():
-        section |= {key: 5 for key in section if key == "n_estimators"}
+        if "n_estimators" in (section if isinstance(section, dict) else ()):
+            section["n_estimators"] = 5
     return check_params(content, Params)
 
 
 @pytest.fixture
 def settings(params):
-    return params.train_standard_classifiers.model_dump()
+    return params.train_standard_classifiers.model_dump(exclude={"max_rows"})
 
 
 @pytest.fixture
@@ -71,6 +73,50 @@ def test_a_classifier_trained_among_others_is_the_one_trained_alone(splits, sett
     for name in settings:
         [alone] = train_classifiers(splits, {name: settings[name]}, random_seed=3)
         assert np.array_equal(alone.test, together[name].test), name
+
+
+# ---- of more rows than are to be held
+
+
+def test_of_more_rows_than_max_rows_some_are_drawn_from_everywhere():
+    rows = draw_rows(1000, 300, random_seed=0)
+    assert len(set(rows)) == 300
+    assert np.array_equal(rows, np.sort(rows))
+    assert rows[0] < 4
+    assert rows[-1] >= 996
+    assert np.array_equal(rows, draw_rows(1000, 300, random_seed=0))
+    assert not np.array_equal(rows, draw_rows(1000, 300, random_seed=1))
+
+
+def test_naive_bayes_learns_from_all_rows_and_the_others_from_those_drawn(
+    splits, settings, monkeypatch
+):
+    monkeypatch.setattr(classifiers, "PART_ROWS", 50)
+    names = ("logistic_regression", "gaussian_naive_bayes")
+    some = {name: settings[name] for name in names}
+    n = len(splits.X_train)
+    line, bayes = train_classifiers(splits, some, random_seed=0, max_rows=200)
+    _, whole = train_classifiers(splits, some, random_seed=0)
+    assert (line.rows, bayes.rows, whole.rows) == (200, n, n)
+    np.testing.assert_allclose(bayes.test, whole.test, rtol=1e-3, atol=1e-6)  # in float32
+    drawn = draw_rows(n, 200, random_seed=0)
+    alone = LogisticRegression(**settings["logistic_regression"], random_state=0)
+    alone.fit(splits.X_train[drawn], splits.y_train[drawn])
+    expected = alone.predict_proba(splits.X_val)[:, 1]
+    np.testing.assert_allclose(line.validation, expected, rtol=1e-3)
+
+
+def test_the_metrics_say_how_many_rows_were_learnt_from_where_some_were_not(
+    params, temp_data_dir, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main, "PROCESSED", temp_data_dir)
+    section = params.train_standard_classifiers.model_copy(update={"max_rows": 200})
+    main.train(params.model_copy(update={"train_standard_classifiers": section}))
+    rows = {row["classifier"]: row["trained_on_rows"] for row in read_csv(main.METRICS_OF_ALL)}
+    assert rows.pop("gaussian_naive_bayes") == "386"
+    assert set(rows.values()) == {"200"}
+    assert read_json(main.METRICS)["trained_on_rows"] in (200, 386)
 
 
 IMPOSSIBLE = {

@@ -4,16 +4,14 @@ import joblib
 import pytest
 
 from lab.processes.prepare_data.cancer_data import load_cancer_data, prepare_cancer_data
-from lib.splits import save_data_splits
+from lib.preparation import Shares
 
 
 @pytest.fixture(name="temp_data_dir", scope="module")
 def temporary_cancer_data_directory(tmp_path_factory):
     """A directory with the splits and the scaler, as prepare_data leaves them."""
     folder = tmp_path_factory.mktemp("data")
-    splits, scaler = prepare_cancer_data(
-        load_cancer_data(), test_size=0.15, validation_size=0.2, random_seed=0
-    )
-    save_data_splits(splits, folder)
-    joblib.dump(scaler, folder / "scaler.joblib")
+    shares = Shares(test_size=0.15, validation_size=0.2, random_seed=0)
+    prepared = prepare_cancer_data([load_cancer_data()], folder, shares)
+    joblib.dump(prepared.scaler, folder / "scaler.joblib")
     return folder

@@ -10,6 +10,7 @@ from lab.processes.train_standard_classifiers.classifiers import (
     Trained,
     best_classifier,
     measure,
+    rows_learnt,
     train_classifiers,
 )
 from lab.processes.train_standard_classifiers.params import Params
@@ -35,10 +36,11 @@ METRICS_OF_ALL = Path("metrics/classifiers.csv")
 def train(params: Params) -> None:
     """Write the best classifier with its pictures, and the metrics of the best and of all."""
     settings = params.train_standard_classifiers.model_dump()
+    max_rows = settings.pop("max_rows")
     splits = load_data_splits(PROCESSED)
     trained, metrics = {}, {}
     with progress("classifiers", len(settings)) as advance:
-        for one in train_classifiers(splits, settings, params.random_seed):
+        for one in train_classifiers(splits, settings, params.random_seed, max_rows):
             trained[one.name] = one
             metrics[one.name] = measure(one, splits)
             advance(f"{one.name} {metrics[one.name]['validation']['accuracy']:.4f}")
@@ -49,8 +51,10 @@ def train(params: Params) -> None:
         model = Pipeline([("scaler", scaler), ("classifier", trained[best].model)])
         joblib.dump(model, folder / "model.joblib")
         draw(folder, splits, trained, best)
-    write_csv(METRICS_OF_ALL, [{"classifier": k} | flat(v, "_") for k, v in metrics.items()])
-    write_json(METRICS, {"classifier": best, **metrics[best]})
+    learnt = rows_learnt(trained.values(), len(splits.y_train))
+    rows = [{"classifier": k} | flat(v, "_") | learnt.get(k, {}) for k, v in metrics.items()]
+    write_csv(METRICS_OF_ALL, rows)
+    write_json(METRICS, {"classifier": best, **metrics[best], **learnt.get(best, {})})
 
 
 def draw(folder: Path, splits: Splits, trained: Mapping[str, Trained], best: str) -> None:

@@ -49,8 +49,9 @@ class Boosting(Section):
 
 
 class TrainStandardClassifiers(Section):
-    """scikit-learn's own parameters, for each classifier."""
+    """The most rows that are held in memory; scikit-learn's own parameters, for each classifier."""
 
+    max_rows: Annotated[int, Field(ge=100)]
     logistic_regression: LogisticRegression
     gaussian_naive_bayes: GaussianNaiveBayes
     k_nearest_neighbours: KNearestNeighbours

@@ -1,0 +1,103 @@
+"""Tables come in chunks, whatever they are kept in, and rows that repeat are found over all."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.chunks import Buckets, Duplicates, also_written, read_chunks
+from lib.errors import UserError
+
+pytestmark = pytest.mark.unittest
+
+TYPES = {"size": "float64", "kind": "string"}
+FRAME = pd.DataFrame({"size": np.arange(10.0), "kind": list("abcdefghij")})
+
+
+def put(folder, name, frame):
+    file = folder / name
+    list(also_written([frame], file, "parquet" if name.endswith("parquet") else "csv"))
+    return file
+
+
+def sources(folder):
+    (folder / "parts/more").mkdir(parents=True)
+    put(folder / "parts", "1.csv", FRAME[:4])
+    put(folder / "parts", "2.parquet", FRAME[4:7])
+    put(folder / "parts/more", "3.csv", FRAME[7:])
+    (folder / "parts" / "1.csv.dvc").write_text("outs: []")
+    return {
+        "a frame": FRAME,
+        "frames of a cursor": iter([FRAME[:4], FRAME[4:4], FRAME[4:]]),
+        "CSV": put(folder, "all.csv", FRAME),
+        "Parquet": str(put(folder, "all.parquet", FRAME)),
+        "a folder": folder / "parts",
+    }
+
+
+@pytest.mark.parametrize("kind", ["a frame", "frames of a cursor", "CSV", "Parquet", "a folder"])
+def test_every_source_gives_the_same_rows_counted_from_0(tmp_path, kind):
+    chunks = list(read_chunks(sources(tmp_path)[kind], TYPES, rows=3))
+    assert max(map(len, chunks)) <= 3
+    pd.testing.assert_frame_equal(pd.concat(chunks), FRAME, check_dtype=False)
+    assert chunks[0]["size"].dtype == np.float64, "0.0, 1.0 … are no whole numbers"
+
+
+@pytest.mark.parametrize("name", ["none.csv", "none.parquet"])
+def test_a_table_without_rows_has_its_columns(tmp_path, name):
+    [chunk] = read_chunks(put(tmp_path, name, FRAME[:0]), TYPES)
+    assert list(chunk) == ["size", "kind"]
+    assert len(chunk) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", None, "a.csv is missing"),
+        ("a.xlsx", b"", "a.xlsx is of no kind that can be read in chunks: expected .csv or"),
+        ("a.parquet", b"size\n1\n", "a.parquet cannot be read: "),
+        ("a.csv", b"", "a.csv cannot be read: "),
+        ("a.csv", b"size,kind\n1,a\nlarge,b\n", r"a\.csv cannot be read: .*Row #3: .*'large'"),
+        ("a", "folder", "a has no file to read: expected .csv or"),
+    ],
+)
+def test_what_cannot_be_read_is_told_by_its_name(tmp_path, name, content, message):
+    if content == "folder":
+        (tmp_path / name).mkdir()
+    elif content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        list(read_chunks(tmp_path / name, TYPES))
+
+
+def test_floats_come_back_from_csv_to_the_bit(tmp_path):
+    frame = pd.DataFrame({"size": np.random.default_rng(0).standard_normal(1000) * 1e-5})
+    [read] = read_chunks(put(tmp_path, "a.csv", frame), {"size": "float64"})
+    assert np.array_equal(read["size"], frame["size"])
+
+
+def test_buckets_keep_the_order_in_which_rows_came(tmp_path):
+    rows = np.arange(20.0).reshape(10, 2)
+    buckets = Buckets(tmp_path / "buckets", np.float64, width=2)
+    for start in (0, 4):
+        part = slice(start, start + (4 if start == 0 else 6))
+        buckets.append(np.arange(10)[part] % 2 * 2, rows[part])
+    assert np.array_equal(np.concatenate(list(buckets.read(0, 2))), rows[::2])
+    assert np.array_equal(next(buckets.read(2)), rows[1::2])
+    assert list(buckets.read(1)) == []
+
+
+@pytest.mark.parametrize("size", [7, 100, 1000])
+def test_rows_that_repeat_are_counted_as_pandas_counts_them(tmp_path, size):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.integers(0, 30, 1000), "b": rng.integers(0, 9, 1000) / 2})
+    duplicates = Duplicates(tmp_path)
+    for chunk in read_chunks(frame, rows=size):
+        duplicates.add(chunk)
+    again = np.flatnonzero(frame.duplicated())
+    assert duplicates.count() == (len(again), again[0])
+
+
+def test_without_repeated_rows_there_is_no_first(tmp_path):
+    duplicates = Duplicates(tmp_path)
+    duplicates.add(FRAME)
+    assert duplicates.count() == (0, None)

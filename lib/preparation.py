@@ -1,0 +1,285 @@
+"""From raw rows to the six arrays of `lib/splits.py`: shared out, standardised and written.
+
+Called by processes that prepare data of any size. Rows pass through files of their own beside the
+arrays; what is in memory at once is some chunks of them, and for the draw 20 bytes a row. Two ways
+to share rows out:
+
+- drawn: the shares are exact, and those of the classes the same in each split. The rows are those
+  that scikit-learn's `train_test_split` draws, in its order. A row more, and all are drawn anew.
+- hashed: an id and the seed decide alone. A row stays in its split when rows are added, taken away
+  or reordered, and rows with the same id are in the same split. The shares are met on average.
+"""
+
+import itertools
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pandas as pd
+from numpy.typing import DTypeLike, NDArray
+from sklearn.preprocessing import StandardScaler
+
+# What shares classes out in scikit-learn's own stratified draw: there is no public way to it.
+from sklearn.utils.extmath import _approximate_mode
+
+from lib.chunks import CHUNK_ROWS, Buckets
+from lib.errors import UserError
+from lib.splits import save_names
+
+NAMES = ("train", "val", "test")  # as in the names of the arrays
+MOST_BLOCKS = 256
+
+Numbers = NDArray[np.float64]
+RowNumbers = NDArray[np.unsignedinteger]
+
+
+class SplitError(UserError):
+    """The rows cannot be shared out: a split would be without rows, or without rows of a class."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows: X (n, d) features, y (n,) classes from 0 or numbers, ids (n,) where there are."""
+
+    X: Numbers
+    y: NDArray[np.int64] | Numbers
+    ids: pd.Series | None = None
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How rows are shared out: test_size of all rows, validation_size of those that are left."""
+
+    test_size: float
+    validation_size: float
+    random_seed: int
+    hashed: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The scaler, fitted on the training split alone, and the rows by split and class."""
+
+    scaler: StandardScaler
+    counts: NDArray[np.int64]  # (3, k): training, validation, test; of numbers, one column
+
+
+@dataclass(frozen=True)
+class _Ordered:
+    """Rows on disk: how many of each split and class, and a split's rows in their order."""
+
+    counts: NDArray[np.int64]
+    read: Callable[[int], Iterator[Numbers]]  # (CHUNK_ROWS, d + 1) each but the last: X, then y
+
+
+def write_splits(
+    chunks: Iterable[Chunk],
+    folder: Path,
+    shares: Shares,
+    feature_names: Sequence[str],
+    class_names: Sequence[str] = (),
+) -> Prepared:
+    """Write the six arrays and `names.json` into a folder, X as float32, standardised.
+
+    The bytes depend on the rows, their order and `shares`, and not on how they came in chunks: the
+    scaler sees the training split in its final order, CHUNK_ROWS at a time.
+
+    Args:
+        chunks: the rows; with `ids`, where they are shared out by hash.
+        folder: where to write; up to 16 bytes a value are taken there on the way.
+        shares: how to share rows out.
+        feature_names: of the d columns of X.
+        class_names: of the classes in y; none where y is numbers, which are drawn unstratified.
+
+    Raises:
+        SplitError: a split would have no row, or none of a class.
+    """
+    with tempfile.TemporaryDirectory(prefix=".rows-", dir=folder) as scratch:
+        order = _hashed if shares.hashed else _drawn
+        width, n_classes = len(feature_names) + 1, len(class_names)
+        ordered = order(chunks, Path(scratch), shares, width, n_classes)
+        _refuse_missing(ordered.counts, class_names)
+        scaler = StandardScaler()
+        for rows in ordered.read(0):
+            scaler.partial_fit(_features(rows))
+        for split, name in enumerate(NAMES):
+            n = int(ordered.counts[split].sum())
+            with (
+                _npy(folder / f"X_{name}.npy", np.float32, (n, width - 1)) as X,
+                _npy(folder / f"y_{name}.npy", np.int64 if n_classes else np.float64, (n,)) as y,
+            ):
+                for rows in ordered.read(split):
+                    X.write(scaler.transform(_features(rows)).astype(np.float32).data)
+                    y.write(rows[:, -1].astype(np.int64 if n_classes else np.float64).data)
+    save_names(folder, feature_names, class_names)
+    return Prepared(scaler, ordered.counts)
+
+
+def _features(rows: Numbers) -> Numbers:
+    return np.ascontiguousarray(rows[:, :-1])
+
+
+@contextmanager
+def _npy(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
+    """A file with the header that np.save writes, to which the array's rows are to be written."""
+    # Not a memory map: pages that are written count as memory of the process until they are saved.
+    with path.open("wb") as file:
+        descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+        header = {"descr": descr, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        yield file
+
+
+def _refuse_missing(counts: NDArray[np.int64], class_names: Sequence[str]) -> None:
+    """SplitError where nothing could be learnt or measured in a split."""
+    for split, of_split in zip(("training", "validation", "test"), counts, strict=True):
+        for number, n in enumerate(of_split):
+            if n == 0:
+                what = f"{class_names[number]} row" if len(class_names) else "row"
+                raise SplitError(f"the {split} split would have no {what}.")
+
+
+def _records(chunk: Chunk) -> Numbers:
+    return np.column_stack([chunk.X, chunk.y]).astype(np.float64, copy=False)
+
+
+# ---- by hash
+
+
+def _hashed(
+    chunks: Iterable[Chunk], scratch: Path, shares: Shares, width: int, n_classes: int
+) -> _Ordered:
+    """Each row goes to the file of its split as it comes."""
+    buckets = Buckets(scratch / "by split", np.float64, width)
+    kinds = max(n_classes, 1)
+    counts = np.zeros((len(NAMES), kinds), dtype=np.int64)
+    for chunk in chunks:
+        if chunk.ids is None:
+            raise SplitError("rows are shared out by a hash of their ids, and there are none.")
+        splits = hashed_splits(chunk.ids, shares)
+        cells = splits * kinds + (chunk.y.astype(np.intp) if n_classes else 0)
+        counts += np.bincount(cells, minlength=counts.size).reshape(counts.shape)
+        buckets.append(splits, _records(chunk))
+    return _Ordered(counts, lambda split: buckets.read(split, CHUNK_ROWS))
+
+
+def hashed_splits(ids: pd.Series, shares: Shares) -> NDArray[np.intp]:
+    """(n,) 0 for training, 1 for validation, 2 for test, by SipHash-2-4 of each id and the seed.
+
+    Numbers count by their digits: 7 in Parquet and "7" in CSV are the same id.
+
+    Raises:
+        SplitError: the ids are neither text nor whole numbers.
+    """
+    if ids.dtype.kind not in "iuO" and not isinstance(ids.dtype, pd.StringDtype):
+        raise SplitError(
+            f"column {ids.name!r} holds {ids.dtype}: an id to share rows out by is text or a whole "
+            "number."
+        )
+    texts = ids.astype(str).to_numpy(dtype=object)
+    key = f"{shares.random_seed:016d}"
+    place = pd.util.hash_array(texts, hash_key=key, categorize=False) / 2.0**64
+    splits = np.zeros(len(place), dtype=np.intp)
+    splits[place < shares.test_size + (1 - shares.test_size) * shares.validation_size] = 1
+    splits[place < shares.test_size] = 2
+    return splits
+
+
+# ---- by draw
+
+
+def _drawn(
+    chunks: Iterable[Chunk], scratch: Path, shares: Shares, width: int, n_classes: int
+) -> _Ordered:
+    """All rows are kept as they come, drawn by their classes, and sorted into blocks by place."""
+    as_read = Buckets(scratch / "as read", np.float64, width)
+    kind = np.min_scalar_type(max(n_classes - 1, 0))
+    parts = []
+    for chunk in chunks:
+        parts.append(chunk.y.astype(kind) if n_classes else np.zeros(len(chunk.y), dtype=kind))
+        as_read.append(np.zeros(len(chunk.y), dtype=np.intp), _records(chunk))
+    codes = np.concatenate(parts) if parts else np.zeros(0, dtype=kind)
+    orders = drawn_rows(codes, shares, stratified=n_classes > 0)
+    counts = [np.bincount(codes[order], minlength=max(n_classes, 1)) for order in orders]
+
+    # A block is what is put in order in memory: a chunk, or several of more than 16 million rows.
+    block_rows = CHUNK_ROWS * math.ceil(len(codes) / CHUNK_ROWS / MOST_BLOCKS)
+    blocks = [
+        [order[start : start + block_rows] for start in range(0, len(order), block_rows)]
+        for order in orders
+    ]
+    first = np.cumsum([0, *map(len, blocks)])  # the number of each split's first block
+    block_of = np.empty(len(codes), dtype=np.uint16)
+    for number, rows in enumerate(itertools.chain(*blocks)):
+        block_of[rows] = number
+    by_block = Buckets(scratch / "by block", np.float64, width)
+    start = 0
+    for rows in as_read.read(0, CHUNK_ROWS):
+        by_block.append(block_of[start : start + len(rows)], rows)
+        start += len(rows)
+    shutil.rmtree(as_read.folder)
+
+    def read(split: int) -> Iterator[Numbers]:
+        for number, numbers in enumerate(blocks[split], first[split]):
+            # They lie there as they were read, by row number: the rank of each is its place.
+            places = np.argsort(np.argsort(numbers))
+            for rows in by_block.read(number):
+                for begin in range(0, len(places), CHUNK_ROWS):
+                    yield rows[places[begin : begin + CHUNK_ROWS]]
+
+    return _Ordered(np.array(counts), read)
+
+
+def drawn_rows(
+    codes: NDArray[np.unsignedinteger], shares: Shares, *, stratified: bool
+) -> tuple[RowNumbers, RowNumbers, RowNumbers]:
+    """The numbers of the rows for training, validation and test, in their order there.
+
+    They are those of two calls of `train_test_split` with the seed, which takes 80 bytes a row for
+    them; this takes some 15, since it keeps row numbers in arrays of the smallest type.
+
+    Args:
+        codes: (n,) the class of each row, from 0.
+        shares: how many rows go where.
+        stratified: whether the classes have the same shares in each.
+
+    Raises:
+        SplitError: there would be no row for training.
+    """
+    rest, test = _draw(codes, shares.test_size, shares.random_seed, stratified)
+    train, validation = _draw(codes[rest], shares.validation_size, shares.random_seed, stratified)
+    return rest[train], rest[validation], test
+
+
+def _draw(
+    codes: NDArray[np.unsignedinteger], size: float, seed: int, stratified: bool
+) -> tuple[RowNumbers, RowNumbers]:
+    n_chosen = math.ceil(size * len(codes))
+    n_left = len(codes) - n_chosen
+    if n_left < 1:
+        raise SplitError("the training split would have no row.")
+    random = np.random.RandomState(seed)  # what scikit-learn draws with
+    kind = np.min_scalar_type(len(codes))
+    if not stratified:
+        rows = np.arange(len(codes), dtype=kind)
+        random.shuffle(rows)
+        return rows[n_chosen:], rows[:n_chosen]
+    counts = np.bincount(codes)
+    left = _approximate_mode(counts, n_left, random)
+    chosen = _approximate_mode(counts - left, n_chosen, random)
+    all_left, all_chosen = np.empty(n_left, dtype=kind), np.empty(n_chosen, dtype=kind)
+    for code, (n, m) in enumerate(zip(left, chosen, strict=True)):
+        rows = np.flatnonzero(codes == code).astype(kind)
+        random.shuffle(rows)
+        before, already = left[:code].sum(), chosen[:code].sum()
+        all_left[before : before + n] = rows[:n]
+        all_chosen[already : already + m] = rows[n : n + m]
+    random.shuffle(all_left)
+    random.shuffle(all_chosen)
+    return all_left, all_chosen

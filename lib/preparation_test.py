@@ -1,0 +1,172 @@
+"""Rows are shared out as they are meant to be, and the arrays do not depend on how they came."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+from lib import preparation
+from lib.preparation import Chunk, Shares, SplitError, drawn_rows, hashed_splits, write_splits
+from lib.splits import load_data_splits
+
+pytestmark = pytest.mark.unittest
+
+DRAWN = Shares(0.15, 0.2, random_seed=42)
+HASHED = Shares(0.15, 0.2, random_seed=42, hashed=True)
+RNG = np.random.default_rng(0)
+N = 2000
+X = RNG.normal(5, 3, (N, 4))
+Y = RNG.integers(0, 3, N)
+IDS = pd.Series(np.arange(N), name="patient")
+FEATURES, CLASSES = ("a", "b", "c", "d"), ("no", "maybe", "yes")
+
+
+def chunks(size, order=None, y=Y):
+    order = np.arange(N) if order is None else order
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        yield Chunk(X[rows], y[rows], IDS[rows])
+
+
+def written(folder, shares, size=N, classes=CLASSES, **which):
+    folder.mkdir()
+    prepared = write_splits(chunks(size, **which), folder, shares, FEATURES, classes)
+    return prepared, load_data_splits(folder)
+
+
+def by_scikit_learn(y, shares, stratified=True):
+    """The row numbers as the plain script would draw them."""
+    seed, rows = shares.random_seed, np.arange(len(y))
+    of = (lambda rows: y[rows]) if stratified else lambda _: None
+    rest, test = train_test_split(
+        rows, test_size=shares.test_size, stratify=of(rows), random_state=seed
+    )
+    train, validation = train_test_split(
+        rest, test_size=shares.validation_size, stratify=of(rest), random_state=seed
+    )
+    return train, validation, test
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("stratified", [True, False])
+@pytest.mark.parametrize(("n", "n_classes"), [(37, 2), (569, 2), (1000, 7), (70_000, 3)])
+def test_the_rows_drawn_are_those_of_scikit_learn_in_its_order(n, n_classes, stratified, seed):
+    rng = np.random.default_rng(seed)
+    y = np.minimum(rng.geometric(0.4, n), n_classes).astype(np.uint8) - 1
+    y[: n_classes * 6] = np.tile(np.arange(n_classes), 6)  # enough of each
+    shares = Shares(0.1 + seed / 20, 0.25, random_seed=seed)
+    drawn = drawn_rows(y, shares, stratified=stratified)
+    expected = by_scikit_learn(y, shares, stratified)
+    for ours, theirs in zip(drawn, expected, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_the_arrays_are_those_of_the_plain_script_to_the_byte(tmp_path):
+    prepared, splits = written(tmp_path / "out", DRAWN, size=700)
+    train, validation, test = by_scikit_learn(Y, DRAWN)
+    scaler = StandardScaler().fit(X[train])
+    assert np.array_equal(prepared.scaler.mean_, scaler.mean_)
+    assert np.array_equal(prepared.scaler.var_, scaler.var_)
+    for name, rows in (("train", train), ("val", validation), ("test", test)):
+        np.save(tmp_path / "X.npy", scaler.transform(X[rows]).astype(np.float32))
+        np.save(tmp_path / "y.npy", Y[rows])
+        for kind in "Xy":
+            plain = (tmp_path / f"{kind}.npy").read_bytes()
+            assert (tmp_path / "out" / f"{kind}_{name}.npy").read_bytes() == plain
+    assert splits.class_names == CLASSES
+    assert np.array_equal(prepared.counts[0], np.bincount(Y[train]))
+
+
+@pytest.mark.parametrize("shares", [DRAWN, HASHED], ids=["drawn", "hashed"])
+@pytest.mark.parametrize("at_once", [64, 2**16], ids=["many blocks", "one block"])
+def test_the_bytes_do_not_depend_on_the_chunks_that_came(tmp_path, monkeypatch, shares, at_once):
+    monkeypatch.setattr(preparation, "CHUNK_ROWS", at_once)
+    sizes = (N, 77, 333)
+    for size in sizes:
+        written(tmp_path / str(size), shares, size)
+    names = sorted(file.name for file in (tmp_path / "77").iterdir())
+    assert len(names) == 7, "what was needed on the way is gone"
+    for name in names:
+        contents = {(tmp_path / str(size) / name).read_bytes() for size in sizes}
+        assert len(contents) == 1, name
+
+
+@pytest.mark.parametrize("shares", [DRAWN, HASHED], ids=["drawn", "hashed"])
+def test_many_blocks_hold_the_rows_of_one(tmp_path, monkeypatch, shares):
+    monkeypatch.setattr(preparation, "MOST_BLOCKS", 8)
+    one, splits = written(tmp_path / "one", shares)
+    monkeypatch.setattr(preparation, "CHUNK_ROWS", 50)
+    many, others = written(tmp_path / "many", shares)
+    assert many.scaler.n_samples_seen_ == len(splits.X_train)
+    np.testing.assert_allclose(many.scaler.var_, one.scaler.var_, rtol=1e-12)
+    for ours, theirs in zip(splits, others, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_numbers_to_predict_are_drawn_without_classes(tmp_path):
+    prices = Y * 1000.5
+    prepared, splits = written(tmp_path / "out", DRAWN, classes=(), y=prices)
+    train, *_ = by_scikit_learn(prices, DRAWN, stratified=False)
+    assert np.array_equal(splits.y_train, prices[train])
+    assert prepared.counts.tolist() == [[1360], [340], [300]]
+
+
+# ---- by hash
+
+
+def test_a_row_keeps_its_split_when_data_grow_and_are_reordered():
+    before = hashed_splits(IDS, HASHED)
+    more = pd.Series(np.random.default_rng(1).permutation(10 * N), name="patient")
+    after = pd.Series(hashed_splits(more, HASHED), index=more)
+    assert np.array_equal(after[IDS], before)
+
+
+def test_the_arrays_of_hashed_rows_keep_them_when_data_are_reordered(tmp_path):
+    order = np.random.default_rng(1).permutation(N)
+    _, splits = written(tmp_path / "a", HASHED)
+    _, others = written(tmp_path / "b", HASHED, order=order)
+    rows = hashed_splits(IDS, HASHED)
+    assert np.array_equal(splits.y_val, Y[rows == 1])
+    assert np.array_equal(others.y_val, Y[order][rows[order] == 1]), "in the order they came"
+
+
+def test_the_shares_of_hashed_rows_are_met_on_average_and_the_seed_decides():
+    ids = pd.Series(np.arange(100_000))
+    splits = hashed_splits(ids, HASHED)
+    found = np.bincount(splits) / len(ids)
+    assert found == pytest.approx([0.68, 0.17, 0.15], abs=0.005)
+    other = hashed_splits(ids, Shares(0.15, 0.2, random_seed=43, hashed=True))
+    assert np.mean(splits == other) == pytest.approx(0.68**2 + 0.17**2 + 0.15**2, abs=0.01)
+
+
+def test_text_and_numbers_with_the_same_digits_are_the_same_id():
+    assert np.array_equal(hashed_splits(IDS, HASHED), hashed_splits(IDS.astype(str), HASHED))
+
+
+def test_the_hash_is_the_same_in_every_version():
+    """Rows would change their split if it were not: then the versions of pandas differ."""
+    found = hashed_splits(pd.Series(["a", "b", "patient-17", "ü", *map(str, range(12))]), HASHED)
+    assert "".join(map(str, found)) == "1000200000000001"
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [(None, "there are none"), (IDS + 0.5, "'patient' holds float64: an id .* is text or a whole")],
+)
+def test_ids_that_are_none_are_told(tmp_path, ids, message):
+    with pytest.raises(SplitError, match=message):
+        write_splits([Chunk(X, Y, ids)], tmp_path, HASHED, FEATURES, CLASSES)
+
+
+@pytest.mark.parametrize("shares", [DRAWN, HASHED], ids=["drawn", "hashed"])
+def test_a_split_without_a_class_is_refused(tmp_path, shares):
+    y = np.where(np.arange(N) == 7, 2, Y % 2)
+    with pytest.raises(SplitError, match="split would have no yes row"):
+        write_splits([Chunk(X, y, IDS)], tmp_path, shares, FEATURES, CLASSES)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_too_few_rows_are_told(tmp_path, n):
+    with pytest.raises(SplitError, match="would have no"):
+        write_splits([Chunk(X[:n], Y[:n])], tmp_path, DRAWN, FEATURES, CLASSES)
