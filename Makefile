@@ -76,7 +76,8 @@ run: environments ## Run the pipeline and show its results (PIPELINE=folder/dvc.
 	@tools/within . python -m tools.report.results
 	@tools/within . python -m tools.tracking.check
 
-tune: ## Run the sweeps in lab/tuning (STAGES=tune_x: these alone; RAY_ADDRESS in the environment: on Ray)
+tune: ## Run the sweeps in lab/tuning (STAGES=tune_x: these alone; where RAY_ADDRESS is set: on Ray)
+	@[ -f lab/tuning/dvc.yaml ] || { echo 'There is no sweep yet: see lab/tuning/README.md.'; exit 1; }
 	@$(ENVIRONMENTS) make . tools/tracking lab/tuning
 	@tools/within . python -m lib.params
 	@tools/within . python -m tools.job.guarded_dvc repro $(or $(addprefix lab/tuning/dvc.yaml:,$(STAGES)),lab/tuning/dvc.yaml)

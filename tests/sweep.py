@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -53,11 +54,13 @@ def lines(folder: str) -> list[list[str]]:
 
 
 @contextmanager
-def cluster(folder: str, nodes: int, killed: bool):
+def cluster(folder: str, nodes: int, killed: bool) -> Iterator[None]:
     """A cluster of Ray on this machine, one processor a node."""
     from ray.cluster_utils import Cluster
 
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    found = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
     added = [found.add_node(num_cpus=1) for _ in range(nodes - 1)]
     found.wait_for_nodes()
     os.environ["RAY_ADDRESS"] = found.address

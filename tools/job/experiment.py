@@ -1,4 +1,7 @@
-"""Reproduces the pipeline, with what the bucket has already, and notes how each stage went."""
+"""Reproduces the pipeline, with what the bucket has already, and notes how each stage went.
+
+Of a tag that begins with `tune-` it is the pipeline of sweeps, in `lab/tuning`.
+"""
 
 import os
 import re
@@ -12,7 +15,7 @@ from shlex import quote
 
 from lib.errors import UserError
 from lib.repository import ROOT, git
-from tools.job.job import add_to_note, main, s3_endpoint
+from tools.job.job import add_to_note, main, read_note, s3_endpoint
 
 STARTED = re.compile(r"Running stage '(.+)':")
 SKIPPED = re.compile(r"Stage '(.+)' didn't change, skipping")
@@ -20,6 +23,7 @@ CACHED = re.compile(r"Stage '(.+)' is cached - skipping run")
 PULLED = re.compile(r"Pulling data for stage: '(.+)'")
 FAILED = re.compile(r"failed to reproduce (['\"])(.+?)\1: (.*)")
 EXITED = re.compile(r"failed to run: (.*), exited with (-?\d+)$")
+SWEEP, SWEEPS = "tune-", "lab/tuning/dvc.yaml"
 KEPT = 200  # lines of output that are looked into for a cause
 LINES_WITHOUT_ERROR = 6  # that DVC prints, at most, where it says that a file is invalid
 MOST_OF_A_REASON = 500  # characters
@@ -31,7 +35,7 @@ def experiment() -> None:
     current, started, warnings = "", 0.0, []
     lines: deque[str] = deque(maxlen=KEPT)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tools.job.guarded_dvc", "repro", "--pull"],
+        [sys.executable, "-m", "tools.job.guarded_dvc", "repro", "--pull", *targets()],
         cwd=ROOT,
         env=os.environ | {"MLFLOW_S3_ENDPOINT_URL": s3_endpoint()},
         stdout=subprocess.PIPE,
@@ -72,10 +76,15 @@ def experiment() -> None:
         raise UserError(message)
 
 
+def targets() -> list[str]:
+    """What DVC is told to reproduce; without targets it is dvc.yaml."""
+    return [SWEEPS] if str(read_note().get("name", "")).startswith(SWEEP) else []
+
+
 def told(stage: str, why: str) -> str:
     """What a person needs to know of a run that failed: where, why, and how to see it again."""
     commit = git("rev-parse", "--short", "HEAD")
-    again = " ".join(["tools/within . dvc repro", *([quote(stage)] if stage else [])])
+    again = " ".join(["tools/within . dvc repro", *([quote(stage)] if stage else targets())])
     return (
         f"{f'Stage {stage}' if stage else 'The pipeline'} failed: {why}\nNothing was committed; "
         "what other stages computed is in the runner's cache. Run it locally: "
