@@ -5,10 +5,11 @@ export PYTHONUTF8 := 1
 export PYTHONIOENCODING := utf-8:replace
 
 # Every target, by what it is for.
-GROUPS := Every_day A_new_project_or_clone A_pipeline_of_your_own Reports Trying_a_run_by_tag_here Production Upkeep
+GROUPS := Every_day A_new_project_or_clone A_pipeline_of_your_own Sweeps Reports Trying_a_run_by_tag_here Production Upkeep
 Every_day := run test train results goals compare ui shell
 A_new_project_or_clone := doctor todo start credentials settings setup hooks
 A_pipeline_of_your_own := process rename-process remove-process blank lock
+Sweeps := tune adopt ray-head ray-worker
 Reports := notebooks milestone
 Trying_a_run_by_tag_here := sandbox sandbox-status sandbox-down
 Production := runtime rehearse serve runtime-check
@@ -17,11 +18,12 @@ Upkeep := check audit platforms relog environments list clean
 
 # The arguments of targets. Assigned here, only make's command line can give them, and not an
 # environment that happens to have one of these names (WSL exports NAME).
-$(foreach argument,A AFTER ALLOW ANYWAY B EXAMPLE FILE FOLDERS FROM KIND NAME SET STAGES TARGET TASK TEMPLATE TO UPGRADE VERSION,$(eval $(argument) :=))
+$(foreach argument,A ADDRESS AFTER ALLOW ANYWAY B EXAMPLE FILE FOLDERS FROM KIND NAME SET STAGES TARGET TASK TEMPLATE TO UPGRADE VERSION,$(eval $(argument) :=))
 DAYS := 1
 JOBS := 1
 PIPELINE := dvc.yaml
 PORT := 5000
+RAY_PORT := 6379
 WORKERS := 3
 
 PROCESSES = $(dir $(wildcard lab/processes/*/Pipfile))
@@ -78,6 +80,25 @@ run: environments ## Run the pipeline and show its results (JOBS=2: stages side 
 train: environments ## Train on several workers, which params.yaml then says (WORKERS=2 NAME=stage)
 	@tools/within . python -m tools.job.train "$(if $(filter command,$(firstword $(origin WORKERS))),$(WORKERS))" "$(NAME)"
 	@tools/within . python -m tools.report.results
+
+tune: ## Run the sweeps in lab/tuning (STAGES=tune_x: these alone; where RAY_ADDRESS is set: on Ray)
+	@[ -f lab/tuning/dvc.yaml ] || { echo 'There is no sweep yet: see lab/tuning/README.md.'; exit 1; }
+	@$(ENVIRONMENTS) make . tools/tracking lab/tuning
+	@tools/within . python -m lib.params
+	@tools/within . python -m tools.job.guarded_dvc repro $(or $(addprefix lab/tuning/dvc.yaml:,$(STAGES)),lab/tuning/dvc.yaml)
+	@tools/within . python -m tools.tracking.check
+	@echo 'Next: make adopt, which writes the best values into params.yaml.'
+
+adopt: ## Write the best values of sweeps into params.yaml, and show the difference (STAGES=tune_x)
+	@tools/within . python -m tools.project.adopt $(STAGES)
+
+ray-head: ## Start a cluster of Ray on this machine, until Ctrl-C (RAY_PORT=6379)
+	@$(ENVIRONMENTS) make lab/tuning
+	@exec tools/within lab/tuning ray start --head --block --port $(RAY_PORT) --include-dashboard false --disable-usage-stats
+
+ray-worker: ## Let this machine work for a cluster of Ray, until Ctrl-C (ADDRESS=head:6379)
+	@$(ENVIRONMENTS) make lab/tuning
+	@exec tools/within lab/tuning ray start --block --address "$(ADDRESS)" --disable-usage-stats
 
 results: ## Show the results on disk, and how they differ from those committed
 	@tools/within . python -m tools.report.results

@@ -238,7 +238,7 @@ def check_all(root: Path = Path(), file: str = FILE) -> None:
 
 def models_below(root: Path) -> Iterator[type[BaseModel]]:
     """`Params` of each `params.py` in lab/ and goals/."""
-    for module in sorted([*root.glob("lab/*/params.py"), *root.glob("lab/processes/*/params.py")]):
+    for module in sorted([*root.glob("lab/*/params.py"), *root.glob("lab/*/*/params.py")]):
         yield model_in(module.relative_to(root))
     if (root / "goals/params.py").exists():
         yield model_in(Path("goals/params.py"))

@@ -108,6 +108,8 @@ class Project:
         (self.folder / "dvc.yaml").write_text(dvc_yaml)
         (self.folder / "dvc.lock").unlink()
         shutil.rmtree(self.folder / "metrics")
+        for sweeps in self.folder.glob("lab/tuning/dvc.*"):
+            sweeps.unlink()
 
     def publish(self) -> None:
         """A bare origin beside it, which has its branch."""

@@ -394,7 +394,7 @@ def test_secrets_are_for_the_tags_and_branches_that_rules_name_and_the_doctor_sa
         for name in ("experiments", "releases")
     }
     assert allowed == {
-        "experiments": {("tag", "run/wine*"), ("branch", "main")},
+        "experiments": {("tag", "run/wine*"), ("tag", "tune-*"), ("branch", "main")},
         "releases": {("tag", "runtime-*")},
     }
     state["actions/secrets"]["secrets"] = []

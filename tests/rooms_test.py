@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.unittest
 
 ROOMS = ("lab", "goals", "runtimes", "lib", "tools", "tests")
-OPTIONAL = {("lib/splits.py", "torch")}  # imported by those who have it
+OPTIONAL = {("lib/splits.py", "torch"), ("lib/tuning.py", "ray")}  # by those who have it
 
 
 def sources(*folders):
@@ -72,8 +72,18 @@ def test_a_process_imports_itself_and_lib(main):
     assert strangers(("lib", own), f"lab/processes/{main.parent.name}") == []
 
 
+@pytest.mark.parametrize("main", sorted(ROOT.glob("lab/tuning/*/main.py")), ids=str)
+def test_a_sweep_imports_itself_lib_and_the_one_process_that_it_tunes(main):
+    own = f"lab.tuning.{main.parent.name}"
+    folder = f"lab/tuning/{main.parent.name}"
+    assert len({name for _, name in strangers(("lib", own), folder) if "params" in name}) == 1
+    tuned = strangers(("lib", own), folder)
+    assert len({name.rpartition(".")[0] for _, name in tuned}) == 1, tuned
+    assert all(name.startswith("lab.processes.") for _, name in tuned)
+
+
 def test_modules_of_processes_are_given_values():
-    for path, tree in sources("lab/processes"):
+    for path, tree in sources("lab/processes", "lab/tuning"):
         if path.name in ("main.py", "params.py", "log.py", "conftest.py"):
             continue
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
@@ -84,7 +94,7 @@ def test_modules_of_processes_are_given_values():
 def test_the_teams_half_imports_at_the_top():
     inside = [
         (str(path), module)
-        for path, tree in sources("lab/processes", "lib")
+        for path, tree in sources("lab/processes", "lab/tuning", "lib")
         for function in ast.walk(tree)
         if isinstance(function, ast.FunctionDef)
         for module in imports(function)

@@ -44,7 +44,7 @@ def relative(path: Path) -> Path:
 def folders() -> list[Path]:
     """Every folder of this project that has a Pipfile, the root first."""
     # The last are those of processes that are still to be added.
-    rooms = ("lab/processes/*", "*", "runtimes/*", "tools/*", "tools/project/skeleton/*")
+    rooms = ("lab/processes/*", "lab/*", "*", "runtimes/*", "tools/*", "tools/project/skeleton/*")
     places = [ROOT, *(place for room in rooms for place in sorted(ROOT.glob(room)))]
     return [folder for folder in places if (folder / "Pipfile").is_file()]
 

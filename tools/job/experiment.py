@@ -1,4 +1,7 @@
-"""Reproduces the pipeline, with what the bucket has already, and notes how each stage went."""
+"""Reproduces the pipeline, with what the bucket has already, and notes how each stage went.
+
+Of a tag that begins with `tune-` it is the pipeline of sweeps, in `lab/tuning`.
+"""
 
 import os
 import re
@@ -13,7 +16,7 @@ from shlex import quote
 from lib.errors import UserError
 from lib.pipeline import MAIN
 from lib.repository import git
-from tools.job.job import add_to_note, main, s3_endpoint
+from tools.job.job import add_to_note, main, read_note, s3_endpoint
 from tools.job.side_by_side import number_of, reproduce, run_dvc
 
 STARTED = re.compile(r"Running stage '(.+)':")
@@ -22,6 +25,7 @@ CACHED = re.compile(r"Stage '(.+)' is cached - skipping run")
 PULLED = re.compile(r"Pulling data for stage: '(.+)'")
 FAILED = re.compile(r"failed to reproduce (['\"])(.+?)\1: (.*)")
 EXITED = re.compile(r"failed to run: (.*), exited with (-?\d+)$")
+SWEEP, SWEEPS = "tune-", "lab/tuning/dvc.yaml"
 KEPT = 200  # lines of output that are looked into for a cause
 LINES_WITHOUT_ERROR = 6  # that DVC prints, at most, where it says that a file is invalid
 MOST_OF_A_REASON = 500  # characters
@@ -75,8 +79,8 @@ def experiment() -> None:
         watches.setdefault(stage, Watch()).read(line)
 
     if jobs > 1:
-        failed, _ = reproduce(jobs, [MAIN], ["--pull"], show)
-    elif code := run_dvc(["repro", "--pull"], partial(show, "")):
+        failed, _ = reproduce(jobs, targets() or [MAIN], ["--pull"], show)
+    elif code := run_dvc(["repro", "--pull", *targets()], partial(show, "")):
         failed[""] = code
     told_of = []
     for name, code in failed.items():
@@ -96,10 +100,15 @@ def experiment() -> None:
         raise UserError("\n".join(told_of))
 
 
+def targets() -> list[str]:
+    """What DVC is told to reproduce; without targets it is dvc.yaml."""
+    return [SWEEPS] if str(read_note().get("name", "")).startswith(SWEEP) else []
+
+
 def told(stage: str, why: str) -> str:
     """What a person needs to know of a run that failed: where, why, and how to see it again."""
     commit = git("rev-parse", "--short", "HEAD")
-    again = " ".join(["tools/within . dvc repro", *([quote(stage)] if stage else [])])
+    again = " ".join(["tools/within . dvc repro", *([quote(stage)] if stage else targets())])
     return (
         f"{f'Stage {stage}' if stage else 'The pipeline'} failed: {why}\nNothing was committed; "
         "what other stages computed is in the runner's cache. Run it locally: "

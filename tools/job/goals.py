@@ -9,6 +9,7 @@ import sys
 
 from lib.errors import UserError
 from lib.repository import ROOT
+from tools.job.experiment import SWEEP
 from tools.job.job import add_to_note, last_line, main, read_note, run
 
 FOUND = ROOT / ".goals.json"
@@ -16,6 +17,9 @@ FOUND = ROOT / ".goals.json"
 
 def judge() -> None:
     """Note what `python -m tools.goals` found; a project that has no goals notes nothing."""
+    if str(read_note().get("name", "")).startswith(SWEEP):
+        print("A sweep trains no model that is kept: there is nothing to judge.")
+        return
     if not list((ROOT / "goals").glob("*_test.py")):
         print("There are no goals in goals/: nothing to judge.")
         return
@@ -35,7 +39,7 @@ def verdict() -> None:
     """Say how it went; UserError, with what was wanted and reached, where a goal was missed."""
     goals = read_note().get("goals")
     if not goals:
-        print("There are no goals in goals/: nothing to judge.")
+        print("No goals were judged.")
         return
     if goals["all_met"]:
         print(f"{goals['summary'].capitalize()}.")

@@ -21,6 +21,7 @@ KEPT_SECTIONS = Project.model_fields  # of params.yaml
 CHAPTERS = {"README.md", "DATA.md", "EXPERIMENTS.md", "PIPELINE.md", "SCALE.md"}
 CHAPTERS |= {"TESTING.md", "WINE.md"}
 KEPT_IN_PROCESSES = {"run", "stages_test.py", "__pycache__", *CHAPTERS}
+SWEEPS = ("lab/tuning/*/main.py", "lab/tuning/dvc.yaml", "lab/tuning/dvc.lock", "artifacts/tune")
 
 PIPELINE = """\
 # The pipeline: what each stage reads (deps, params) and writes (outs, metrics). DVC runs a stage
@@ -31,11 +32,14 @@ stages: {}
 
 
 def example_files() -> list[Path]:
-    """What is removed whole: processes, goals, notebooks, runtimes, metrics, dvc.lock."""
+    """What is removed whole: processes, sweeps, goals, notebooks, runtimes, metrics, dvc.lock."""
     processes = ROOT.glob("lab/processes/*")
     found = [path for path in processes if path.name not in KEPT_IN_PROCESSES]
     for pattern in ("goals/*.py", "lab/analysis/*.ipynb", "metrics/*", "dvc.lock"):
         found += ROOT.glob(pattern)
+    for pattern in SWEEPS:
+        for path in ROOT.glob(pattern):
+            found.append(path.parent if path.name == "main.py" else path)
     found += (manifest.parent for manifest in ROOT.glob("runtimes/*/krt.yml"))
     return sorted(found)
 

@@ -73,7 +73,7 @@ def changed_texts(old: str, new: str) -> Iterator[tuple[str, str]]:
             changed = re.sub(rf"\b{old}\b", new, changed)
             title, new_title = old.replace("_", " "), new.replace("_", " ")
             changed = re.sub(rf"\b{title}, (?=validation|\w+ )", f"{new_title}, ", changed)
-        if file.startswith(inside):
+        if file.startswith((inside, "lab/tuning/")):
             changed = re.sub(rf"\b{type_name(old)}\b", type_name(new), changed)
         if file in ("params.yaml", "dvc.yaml", "dvc.lock") or file.endswith("/params.py"):
             changed = re.sub(rf"(?m)^( *(?:- )?){old}(?=:|[ \t]*$|@)", rf"\g<1>{new}", changed)

@@ -80,7 +80,10 @@ def rules() -> dict[str, set[tuple[str, str]]]:
     """Which tags and branches may use each environment; UserError before that can be told."""
     if not (tag := values().get("run_tag")):
         raise UserError("What a run's tags begin with is not filled in yet: make todo.")
-    return {"experiments": {("tag", f"{tag}*"), MAIN}, "releases": {("tag", "runtime-*")}}
+    return {
+        "experiments": {("tag", f"{tag}*"), ("tag", "tune-*"), MAIN},
+        "releases": {("tag", "runtime-*")},
+    }
 
 
 # ---- what is there

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mlflow.entities import Experiment
 
 from lib.errors import UserError
+from lib.pipeline import MAIN
 from lib.repository import ROOT
 from tools.tracking import runs, store
 from tools.tracking.messages import say, told, warn
@@ -29,8 +30,15 @@ def relog(names: Sequence[str]) -> bool:
     except Exception as error:  # the store's own, of many classes
         told(stages[0].stage, error)
         return False
-    logged = [relog_one(experiment, each) for each in stages]
+    wanted = [each for each in stages if names or is_due(each)]
+    logged = [relog_one(experiment, each) for each in wanted]
     return all(logged)
+
+
+def is_due(tracked: Tracked) -> bool:
+    """Whether a stage may have results: one of another pipeline than dvc.yaml need not have run."""
+    stage = tracked.stage
+    return stage.file == MAIN or any((ROOT / out).exists() for out in stage.outs)
 
 
 def relog_one(experiment: Experiment, tracked: Tracked) -> bool:

@@ -119,8 +119,10 @@ def call_log(stage: Stage, run_id: str) -> bool:
     Raises:
         LogError: it has a mistake; an error of the store is raised as it is.
     """
-    file = ROOT / "lab/processes" / process_of(stage) / "log.py"
-    if not process_of(stage) or not file.is_file():
+    name = process_of(stage)
+    found = [ROOT / room / name / "log.py" for room in ("lab/processes", "lab/tuning")]
+    file = next((file for file in found if name and file.is_file()), None)
+    if file is None:
         return False
     try:
         log = runpy.run_path(str(file))["log"]

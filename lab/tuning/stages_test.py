@@ -1,0 +1,65 @@
+"""The stages of lab/tuning/dvc.yaml fit their sweeps, and `make run` knows nothing of them."""
+
+import json
+import re
+from pathlib import Path
+
+import grimp
+import pytest
+
+from lib.nested import flat
+from lib.params import load_params, model_in
+from lib.pipeline import read_pipeline
+from lib.space import ranges
+
+pytestmark = pytest.mark.unittest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SWEEPS = sorted(main.parent.name for main in ROOT.glob("lab/tuning/*/main.py"))
+GRAPH = grimp.build_graph("lib", "lab", cache_dir=None)
+PIPELINE = read_pipeline()
+ENGINES = {"optuna", "ray"}
+
+
+def imported(main):
+    """The files of this repository that a main.py imports, directly or not."""
+    modules = {main} | GRAPH.find_upstream_modules(main)
+    files = {module.replace(".", "/") + ".py" for module in modules}
+    return {file for file in files if (ROOT / file).is_file()}
+
+
+def test_each_sweep_has_a_stage_of_its_name():
+    stages = [stage.name for stage in PIPELINE.stages if stage.file == "lab/tuning/dvc.yaml"]
+    assert sorted(stages) == SWEEPS
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_the_deps_of_a_stage_are_what_its_main_imports_and_the_lock(name):
+    deps = {path for path in PIPELINE.find(name).deps if path.endswith((".py", "Pipfile.lock"))}
+    assert deps == imported(f"lab.tuning.{name}.main") | {"lab/tuning/Pipfile.lock"}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_stage_lists_its_own_section_and_of_the_tuned_one_what_is_not_searched(name):
+    """Else `make adopt` would make each sweep run again, or a change of the rest would not."""
+    model = model_in(Path("lab/tuning") / name / "params.py")
+    params, stage = load_params(model, ROOT / "params.yaml"), PIPELINE.find(name)
+    (tuned,) = set(model.model_fields) - {"random_seed", name}
+    searched = {key for key, _ in ranges(getattr(params, name).space)}
+    every = set(flat(getattr(params, tuned).model_dump()))
+    listed = {key: value for key, value in stage.params.items() if key.startswith(tuned)}
+    assert set(flat(listed)) == {f"{tuned}.{key}" for key in every - searched}
+    assert set(stage.params) - set(listed) == {"random_seed", name}
+
+
+def test_nothing_of_an_engine_is_imported_or_installed_for_make_run():
+    graph = grimp.build_graph("lib", "lab", include_external_packages=True, cache_dir=None)
+    for main in ROOT.glob("lab/processes/*/main.py"):
+        used = graph.find_upstream_modules(f"lab.processes.{main.parent.name}.main")
+        assert used & (ENGINES | {"lib.tuning", "lib.sweeps"}) == set(), main
+    locks = [ROOT / "Pipfile.lock", ROOT / "tools/tracking/Pipfile.lock"]
+    for lock in [*locks, *ROOT.glob("lab/processes/*/Pipfile.lock"), *ROOT.glob("goals/*.lock")]:
+        assert set(json.loads(lock.read_text())["default"]) & ENGINES == set(), lock
+    made = re.findall(r"(?m)^environments:.*\n\t(.*)", (ROOT / "Makefile").read_text())
+    assert len(made) == 1
+    assert "tuning" not in made[0]

@@ -1,0 +1,19 @@
+"""The parameters of tune_dnn_pytorch: its sections of params.yaml, and those that it tunes."""
+
+from lab.processes.train_dnn_pytorch.params import TrainDnnPytorch
+from lib.params import Section, Seed
+from lib.space import Tuning, space_of
+
+
+class TuneDnnPytorch(Tuning):
+    """How the network's parameters are tuned."""
+
+    space: space_of(TrainDnnPytorch)  # type: ignore[valid-type]
+
+
+class Params(Section):
+    """What this process reads."""
+
+    random_seed: Seed
+    train_dnn_pytorch: TrainDnnPytorch
+    tune_dnn_pytorch: TuneDnnPytorch

@@ -1,0 +1,46 @@
+"""One trial: the densely connected network, trained with the values that are tried."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from lab.processes.train_dnn_pytorch.densenet import train_densenet
+from lib.metrics import classification_metrics
+from lib.pytorch import choose_device, predict_probability
+from lib.space import with_values
+from lib.splits import Splits
+
+NOT_OF_A_TRIAL = ("num_threads", "checkpoint_every", "workers")
+
+
+def train_once(
+    splits: Splits,
+    values: Mapping[str, Any],
+    budget: int | None,
+    *,
+    fixed: Mapping[str, Any],
+    seed: int,
+) -> dict[str, Any]:
+    """The metrics of the validation split; what the test split says is no reason to choose.
+
+    Args:
+        splits: standardised rows.
+        values: what is tried.
+        budget: epochs, in the place of those in `fixed`.
+        fixed: the parameters that are not searched.
+        seed: of every trial.
+
+    Raises:
+        UserError: the network cannot be trained with these values.
+    """
+    torch.set_num_threads(1)
+    params = with_values(fixed, values) | ({"epochs": budget} if budget else {})
+    for name in NOT_OF_A_TRIAL:
+        params.pop(name, None)
+    trained = train_densenet(splits, seed=seed, device=choose_device(), **params)
+    probability = predict_probability(trained.network, splits.X_val)
+    return {
+        "best_epoch": trained.history.best_epoch,
+        "validation": classification_metrics(splits.y_val, probability),
+    }

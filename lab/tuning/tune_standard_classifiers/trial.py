@@ -1,0 +1,46 @@
+"""One trial: one of the classifiers, trained with the values that are tried."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+
+from lab.processes.train_standard_classifiers.classifiers import train_classifiers
+from lib.metrics import classification_metrics
+from lib.params import Section
+from lib.space import with_values
+from lib.splits import Splits
+from lib.tuning import suggest
+
+
+def ask(trial: optuna.Trial, space: Section) -> dict[str, Any]:
+    """A classifier of those that have a space, and values for its parameters."""
+    names = [name for name in type(space).model_fields if getattr(space, name)]
+    name = trial.suggest_categorical("classifier", names)
+    return {"classifier": name, **suggest(trial, getattr(space, name), f"{name}.")}
+
+
+def train_once(
+    splits: Splits,
+    values: Mapping[str, Any],
+    _: int | None = None,
+    *,
+    fixed: Mapping[str, Any],
+    seed: int,
+) -> dict[str, Any]:
+    """The metrics of the validation split; what the test split says is no reason to choose.
+
+    Args:
+        splits: standardised rows.
+        values: the classifier, and what is tried with it.
+        fixed: what is not searched: for each classifier its parameters, and how many rows they get.
+        seed: of every trial.
+
+    Raises:
+        UserError: the classifier cannot be trained with these values.
+    """
+    name = values["classifier"]
+    tried = {key: value for key, value in values.items() if key != "classifier"}
+    params = {name: with_values(fixed, tried)[name]}
+    (trained,) = train_classifiers(splits, params, seed, fixed.get("max_rows"))
+    return {"validation": classification_metrics(splits.y_val, trained.validation)}

@@ -1,0 +1,159 @@
+"""What a sweep may say in `params.yaml`: which values are tried, how many, and what is best.
+
+A process that tunes another types its own section by the other's:
+
+    class TuneModel(Tuning):
+        space: space_of(TrainModel)
+
+Then each name in `space` must be a parameter of `TrainModel`, and each end of its range a value
+that it may have. Only pydantic is needed here, so that the whole file can be checked anywhere.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+
+from lib.params import Count, Real, Section
+
+KINDS = ("uniform", "log", "integer", "log_integer", "choice")
+Finite = Annotated[Real, Field(allow_inf_nan=False)]
+Reals = Annotated[list[Finite], Field(min_length=2, max_length=2)]
+Integers = Annotated[list[int], Field(min_length=2, max_length=2)]
+
+
+class Range(Section):
+    """Where one parameter's values are looked for: exactly one of these.
+
+    uniform and log: real numbers from the first to the last, in the second case spread evenly over
+    their magnitudes. integer and log_integer: the same of whole numbers. choice: any of these.
+    """
+
+    uniform: Reals | None = None
+    log: Reals | None = None
+    integer: Integers | None = None
+    log_integer: Integers | None = None
+    choice: Annotated[list[Any], Field(min_length=2)] | None = None
+
+    @property
+    def kind(self) -> str:
+        """Which of them it is."""
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @property
+    def values(self) -> list[Any]:
+        """Its ends, or what there is to choose from."""
+        return list(getattr(self, self.kind))
+
+    @model_validator(mode="after")
+    def check(self) -> "Range":
+        """ValueError where it is no range."""
+        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(f"one of {', '.join(KINDS)}, and there are {given or 'none'}")
+        if self.kind != "choice" and self.values[0] >= self.values[1]:
+            raise ValueError(f"a range from low to high, and it is {self.kind}: {self.values}")
+        if self.kind.startswith("log") and self.values[0] <= 0:
+            raise ValueError(f"above 0 for {self.kind}, and it is {self.values}")
+        return self
+
+
+def _rising(rungs: list[int]) -> list[int]:
+    if any(low >= high for low, high in pairwise(rungs)):
+        raise ValueError("budgets that rise")
+    return rungs
+
+
+Rungs = Annotated[list[Count], Field(min_length=2), AfterValidator(_rising)]
+
+
+class Tuning(Section):
+    """How a sweep goes; what follows from it is in `lib.tuning.tune`."""
+
+    objective: Annotated[str, Field(min_length=1)]
+    better: Literal["larger", "smaller"]
+    trials: Count
+    batch: Count
+    rungs: Rungs | None = None
+    workers: Count | None
+
+
+def space_of(model: type[BaseModel]) -> type[Section]:
+    """The type of a search space over a section: for each of its parameters a range, or none."""
+    fields: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            fields[name] = (space_of(kind) | None, None)
+        else:
+            allowed: Any = kind
+            for constraint in field.metadata:
+                allowed = Annotated[allowed, constraint]
+            fields[name] = (Annotated[Range, AfterValidator(_each_is(allowed))] | None, None)
+    return create_model(f"{model.__name__}Space", __base__=Section, **fields)
+
+
+def _each_is(allowed: Any) -> Any:
+    """A validator of ranges whose every end is a value that a parameter may have."""
+    adapter: TypeAdapter[Any] = TypeAdapter(allowed)
+
+    def check(found: Range) -> Range:
+        for value in found.values:
+            try:
+                adapter.validate_python(value, strict=True)
+            except ValidationError as error:
+                message = error.errors()[0]["msg"].removeprefix("Input should be ")
+                raise ValueError(
+                    f"a range of values that this parameter may have: {value!r} must be {message}"
+                ) from None
+        return found
+
+    return check
+
+
+def ranges(space: Section, above: str = "") -> Iterator[tuple[str, Range]]:
+    """The dotted name and the range of each parameter that is searched."""
+    for name in type(space).model_fields:
+        found = getattr(space, name)
+        if isinstance(found, Range):
+            yield f"{above}{name}", found
+        elif found is not None:
+            yield from ranges(found, f"{above}{name}.")
+
+
+def with_values(section: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A section's parameters, with values by dotted name in the place of its own."""
+    changed: dict[str, Any] = dict(section)
+    for name, value in values.items():
+        key, _, below = name.partition(".")
+        changed[key] = with_values(changed.get(key, {}), {below: value}) if below else value
+    return changed
+
+
+def fixed(section: BaseModel, space: Section) -> dict[str, Any]:
+    """The parameters of a section that are not searched, and that no sweep changes."""
+    found: dict[str, Any] = {}
+    for name in type(section).model_fields:
+        value, searched = getattr(section, name), getattr(space, name)
+        if isinstance(value, BaseModel):
+            found[name] = fixed(value, searched) if searched else value.model_dump()
+        elif searched is None:
+            found[name] = value
+    return found
+
+
+def is_better(new: float, old: float, better: str) -> bool:
+    """Whether a value is better than another; none is better than one that is no number."""
+    if math.isnan(new) or math.isnan(old):
+        return math.isnan(old) and not math.isnan(new)
+    return new > old if better == "larger" else new < old

@@ -1,0 +1,98 @@
+"""What a sweep may say in params.yaml, and what is said of mistakes in it."""
+
+from typing import Annotated
+
+import pytest
+from pydantic import Field
+
+from lib.params import Count, ParamsError, Positive, Section, check_params
+from lib.space import Tuning, fixed, is_better, ranges, space_of, with_values
+
+pytestmark = pytest.mark.unittest
+
+
+class Tree(Section):
+    depth: Count | None
+
+
+class Model(Section):
+    lr: Positive
+    size: Annotated[int, Field(ge=2)]
+    tree: Tree
+
+
+class TuneModel(Tuning):
+    space: space_of(Model)
+
+
+class Params(Section):
+    tune_model: TuneModel
+
+
+def section(**changed):
+    plain = {"objective": "loss", "better": "smaller", "trials": 4, "batch": 2, "workers": 1}
+    return {"tune_model": plain | {"space": {"lr": {"log": [0.001, 1]}}} | changed}
+
+
+def test_a_space_has_the_ranges_that_it_says_by_dotted_name():
+    space = {"lr": {"log": [0.001, 1]}, "tree": {"depth": {"choice": [1, None]}}}
+    found = dict(ranges(check_params(section(space=space), Params).tune_model.space))
+    assert {name: (each.kind, each.values) for name, each in found.items()} == {
+        "lr": ("log", [0.001, 1.0]),
+        "tree.depth": ("choice", [1, None]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (
+            {"space": {"lrr": {"log": [1, 2]}}},
+            "tune_model.space.lrr is not known: did you mean lr?",
+        ),
+        (
+            {"space": {"lr": {"log": [0, 1]}}},
+            "tune_model.space.lr is a mapping: it must be above 0",
+        ),
+        ({"space": {"lr": {"uniform": [2, 1]}}}, "tune_model.space.lr .* range from low to high"),
+        (
+            {"space": {"lr": {"uniform": [-1, 1]}}},
+            "tune_model.space.lr .* -1.0 must be greater than",
+        ),
+        (
+            {"space": {"size": {"integer": [1, 9]}}},
+            "tune_model.space.size .* 1 must be greater than",
+        ),
+        (
+            {"space": {"size": {"choice": [2, "x"]}}},
+            "tune_model.space.size .*'x' must be a valid int",
+        ),
+        ({"space": {"lr": {}}}, "tune_model.space.lr .* one of uniform, .*, and there are none"),
+        ({"space": {"tree": {"deep": {"choice": [1, 2]}}}}, "tree.deep is not known: .* depth"),
+        ({"rungs": [9, 3]}, "tune_model.rungs is .*: it must be budgets that rise"),
+        ({"better": "up"}, "tune_model.better is 'up': it must be 'larger' or 'smaller'"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_with_its_place(changed, said):
+    with pytest.raises(ParamsError, match=said) as raised:
+        check_params(section(**changed), Params)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_what_is_searched_is_no_part_of_what_is_fixed_and_takes_its_place_again():
+    model = Model(lr=0.1, size=3, tree=Tree(depth=4))
+    space = space_of(Model).model_validate({"tree": {"depth": {"choice": [1, 2]}}})
+    assert fixed(model, space) == {"lr": 0.1, "size": 3, "tree": {}}
+    assert with_values(fixed(model, space), {"tree.depth": 2}) == {
+        "lr": 0.1,
+        "size": 3,
+        "tree": {"depth": 2},
+    }
+
+
+def test_a_number_is_better_than_none_and_none_is_better_than_a_number():
+    nan = float("nan")
+    assert is_better(1, nan, "smaller")
+    assert not is_better(nan, 1, "smaller")
+    assert is_better(2, 1, "larger")
+    assert not is_better(1, 1, "larger")

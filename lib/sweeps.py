@@ -1,0 +1,176 @@
+"""What a sweep leaves: its trials as a table, pictures of how it went, and the best values."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from lib.curves import append_to_curve
+from lib.files import replaced_directory, write_csv, write_json
+from lib.space import Tuning, is_better
+from lib.tuning import Sweep, Trial
+from lib.viz import COLOURS, save_figure
+
+without_formulas = rc_context({"text.parse_math": False})  # `_` and `$` in a name are none
+
+
+def append_to_curves(settings: Tuning) -> Callable[[Trial], None]:
+    """What is called with each trial, so that MLflow shows the sweep while it goes on."""
+    best: list[float] = []
+
+    def append(trial: Trial) -> None:
+        if trial.state == "complete" and trial.objective is not None:
+            if not best or is_better(trial.objective, best[0], settings.better):
+                best[:] = [trial.objective]
+            append_to_curve({"step": trial.number, "objective": trial.objective, "best": best[0]})
+
+    return append
+
+
+def write_sweep(sweep: Sweep, artifacts: Path, metrics: Path, *, seed: int, tunes: str) -> None:
+    """Write the trials with their pictures to a folder, and the best values to a file of metrics.
+
+    Args:
+        sweep: as `lib.tuning.tune` returned it.
+        artifacts: trials.csv, history.csv, importances.csv and a picture of each, and slices.png.
+        metrics: the number of trials, the best of them and its values, which `make adopt` takes.
+        seed: of the forest that tells how much each parameter matters.
+        tunes: the section of params.yaml that the values are of.
+    """
+    history, found = history_rows(sweep), importances(sweep, seed)
+    with replaced_directory(artifacts) as folder:
+        write_csv(folder / "trials.csv", trial_rows(sweep))
+        write_csv(folder / "history.csv", history)
+        rows = [{"parameter": name, "importance": value} for name, value in found.items()]
+        write_csv(folder / "importances.csv", rows or [{"parameter": "", "importance": ""}])
+        save_figure(plot_history(sweep), folder / "history.png")
+        save_figure(plot_importances(found), folder / "importances.png")
+        save_figure(plot_slices(sweep), folder / "slices.png")
+    states = [trial.state for trial in sweep.trials]
+    write_json(
+        metrics,
+        {
+            "tunes": tunes,
+            "objective": sweep.objective,
+            "best": sweep.best.objective,
+            "best_trial": sweep.best.number,
+            "trials": len(states),
+            "pruned": states.count("pruned"),
+            "failed": states.count("failed"),
+            "values": dict(sweep.best.values),
+        },
+    )
+
+
+def trial_rows(sweep: Sweep) -> list[dict[str, Any]]:
+    """A row for each trial: its state and objective, the values tried, its metrics."""
+    values = dict.fromkeys(name for trial in sweep.trials for name in trial.values)
+    metrics = dict.fromkeys(name for trial in sweep.trials for name in trial.metrics)
+    return [
+        {
+            "trial": trial.number,
+            "state": trial.state,
+            "objective": trial.objective,
+            "budget": trial.budget,
+            **{f"values.{name}": trial.values.get(name) for name in values},
+            **{f"metrics.{name}": trial.metrics.get(name) for name in metrics},
+            "reason": trial.reason,
+        }
+        for trial in sweep.trials
+    ]
+
+
+def history_rows(sweep: Sweep) -> list[dict[str, Any]]:
+    """The objective of each trial that is complete, and the best up to there."""
+    larger = sweep.study.direction is optuna.study.StudyDirection.MAXIMIZE
+    rows: list[dict[str, Any]] = []
+    for trial in sweep.trials:
+        if trial.state == "complete" and trial.objective is not None:
+            before = [rows[-1]["best"]] if rows else []
+            best = (max if larger else min)([*before, trial.objective])
+            rows.append({"step": trial.number, "objective": trial.objective, "best": best})
+    return rows
+
+
+def importances(sweep: Sweep, seed: int) -> dict[str, float]:
+    """By how much each parameter that all trials have decides the objective; empty if it cannot.
+
+    Source: Hutter, Hoos and Leyton-Brown 2014, fANOVA
+    """
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
+    try:
+        found = optuna.importance.get_param_importances(sweep.study, evaluator=evaluator)
+    except (ValueError, RuntimeError):  # fewer than two trials, or all have the same objective
+        return {}
+    return {name: float(value) for name, value in found.items()}
+
+
+@without_formulas
+def plot_history(sweep: Sweep) -> Figure:
+    """The objective by trial, and the best so far."""
+    rows = history_rows(sweep)
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    steps = [row["step"] for row in rows]
+    axes.plot(steps, [row["objective"] for row in rows], "o", color=COLOURS[0], label="trial")
+    axes.step(
+        steps, [row["best"] for row in rows], where="post", color=COLOURS[1], label="best so far"
+    )
+    axes.set(xlabel="trial", ylabel=sweep.objective)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+@without_formulas
+def plot_importances(found: dict[str, float]) -> Figure:
+    """How much each parameter matters, the most important on top."""
+    names = sorted(found, key=lambda name: found[name])
+    figure = Figure(figsize=(6.4, 1.2 + 0.35 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(names, [found[name] for name in names], color=COLOURS[0])
+    axes.set(xlabel="importance", xlim=(0, 1))
+    return figure
+
+
+@without_formulas
+def plot_slices(sweep: Sweep) -> Figure:
+    """The objective by each parameter's value, later trials darker."""
+    done = [trial for trial in sweep.trials if trial.state == "complete"]
+    names = list(dict.fromkeys(name for trial in done for name in trial.values))
+    columns = min(len(names), 4)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(3.4 * columns, 3.0 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    logarithmic = {
+        name
+        for trial in sweep.study.trials
+        for name, kind in trial.distributions.items()
+        if getattr(kind, "log", False)
+    }
+    for axes in grid[len(names) :]:
+        axes.set_visible(False)
+    for name, axes in zip(names, grid, strict=False):
+        having = [trial for trial in done if name in trial.values]
+        found = [trial.values[name] for trial in having]
+        x = found if all(isinstance(v, int | float) for v in found) else list(map(str, found))
+        axes.scatter(
+            x,
+            [trial.objective for trial in having],
+            c=[trial.number for trial in having],
+            cmap="Blues",
+            vmin=-len(sweep.trials) / 3,
+            vmax=len(sweep.trials),
+            edgecolors="grey",
+            linewidths=0.4,
+        )
+        if name in logarithmic:
+            axes.set_xscale("log")
+        if x is not found:
+            axes.tick_params(axis="x", rotation=30)
+        axes.set(xlabel=name, ylabel=sweep.objective)
+        axes.grid(alpha=0.3)
+    return figure

@@ -1,0 +1,368 @@
+"""Which parameters do best: a sweep that gives the same bytes however it is run.
+
+Optuna chooses values; processes on this machine, or a cluster, train with them. Notable:
+
+- Optuna is asked for a batch of trials at once and told of them in their order when all are done.
+  So the values that are tried depend on the seed and on the size of a batch, and neither on the
+  number of workers nor on which of them is done first.
+- A trial that is done is never computed again. Each is written at once to a file that is named
+  after what it depends on; a sweep that was killed, or that gets more trials, finds it there.
+- One machine needs no cluster: joblib starts processes. Where RAY_ADDRESS names a cluster of Ray,
+  the same functions are its tasks; one that is lost with its node is computed on another.
+- A worker is given data and values and returns metrics: it writes nothing and logs nothing.
+"""
+
+import hashlib
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from threadpoolctl import threadpool_limits
+
+from lib.errors import UserError
+from lib.files import read_json, write_json
+from lib.nested import flat
+from lib.params import Section, unknown
+from lib.progress import progress
+from lib.space import Tuning, is_better, ranges
+
+RETRIES = 10  # of a task whose node was lost
+
+Values = dict[str, Any]  # by dotted name
+Job = tuple[Values, int | None]  # what is tried, and the budget of a rung
+Result = dict[str, Any]  # metrics by dotted name, or the error
+Engine = Callable[[Mapping[Path, Job]], Iterator[tuple[Path, Result]]]
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial: the values that were tried, and what came of it."""
+
+    number: int
+    values: Values
+    state: str  # complete, pruned (worse than others of its batch) or failed
+    budget: int | None  # of the last rung that it reached
+    objective: float | None
+    metrics: Mapping[str, float | None]
+    reason: str  # why it failed
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All trials in their order, the best that is complete, and the study that Optuna has."""
+
+    trials: Sequence[Trial]
+    best: Trial
+    study: optuna.Study
+    objective: str
+
+
+def tune(
+    ask: Callable[[optuna.Trial], Values],
+    run: Callable[[Any, Values, int | None], Mapping[str, Any]],
+    data: Any,
+    settings: Tuning,
+    *,
+    seed: int,
+    origin: str,
+    folder: Path,
+    on_trial: Callable[[Trial], None] | None = None,
+) -> Sweep:
+    """Try as many values as the settings say.
+
+    With rungs, the trials of a batch run with the first of these budgets, the better half of them
+    (of equals, the earlier) with the next, and so on: successive halving, decided in trial order.
+    Source: Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943
+
+    Args:
+        ask: what to try (`suggest`).
+        run: metrics, nested or not, from data, values and a rung's budget; a function that workers
+            can import, or a partial of one.
+        data: what `run` is given first.
+        settings: how many trials, in which batches and where, and what is best.
+        seed: of what is tried.
+        origin: a name for all else that a result depends on (`fingerprint`).
+        folder: where each trial is kept as soon as it is done.
+        on_trial: is called with each trial, in their order.
+
+    Raises:
+        UserError: every trial failed, the objective is none of the metrics, a worker was killed,
+            or there is no cluster where RAY_ADDRESS says.
+    """
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    directions = optuna.study.StudyDirection
+    direction = directions.MAXIMIZE if settings.better == "larger" else directions.MINIMIZE
+    study = optuna.create_study(sampler=sampler, direction=direction)
+    engine = _on_ray(run, data) if os.environ.get("RAY_ADDRESS") else None
+    engine = engine or partial(_on_this_machine, run, data, settings.workers)
+    trials: list[Trial] = []
+    sizes = batch_sizes(settings)
+    with progress("trials", sum(sum(runs) for runs in sizes)) as advance:
+        best = math.nan
+
+        def compute(jobs: Sequence[Job]) -> list[Result]:
+            nonlocal best
+            files = [folder / origin[:16] / f"{_digest(job)}.json" for job in jobs]
+            found = {file: result for file in files if (result := _kept(file)) is not None}
+            missing = {f: job for f, job in zip(files, jobs, strict=True) if f not in found}
+            for _ in range(len(jobs) - len(missing)):
+                advance("kept")
+            for file, result in engine(missing):
+                values, budget = missing[file]
+                write_json(file, {"values": values, "budget": budget, **result})
+                found[file] = result
+                value = objective_of(result, settings.objective)
+                if value is not None and is_better(value, best, settings.better):
+                    best = value
+                advance(f"{settings.objective} {_shown(value)}, best {_shown(best)}")
+            return [found[file] for file in files]
+
+        for runs in sizes:
+            asked = [study.ask() for _ in range(runs[0])]
+            values = [ask(trial) for trial in asked]
+            reached = _run_batch(values, settings, compute)
+            for trial, tried, rungs in zip(asked, values, reached, strict=True):
+                trials.append(_told(study, trial, tried, rungs, settings))
+                if on_trial:
+                    on_trial(trials[-1])
+    return Sweep(trials, _best(trials, settings), study, settings.objective)
+
+
+def suggest(trial: optuna.Trial, space: Section, above: str = "") -> Values:
+    """A value for each parameter that is searched, by dotted name below `above`."""
+    found: Values = {}
+    for name, each in ranges(space, above):
+        kind, values = each.kind, each.values
+        if kind == "choice":  # Optuna takes no lists
+            texts = [json.dumps(value) for value in values]
+            found[name] = json.loads(trial.suggest_categorical(name, texts))
+        elif kind.endswith("integer"):
+            found[name] = trial.suggest_int(name, *values, log=kind.startswith("log"))
+        else:
+            found[name] = trial.suggest_float(name, *values, log=kind == "log")
+    return found
+
+
+def fingerprint(*parts: Any) -> str:
+    """A hash of these, of the code in `lib/` and `lab/` that is imported, and of the environment.
+
+    Args:
+        parts: arrays, and whatever JSON takes.
+    """
+    digest = hashlib.sha256(Path(sys.prefix).name.encode())  # it is named after its lock's hash
+    for name, source in sorted(_sources().items()):
+        digest.update(f"{name} {source}".encode())
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(repr((part.shape, part.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            digest.update(json.dumps(part, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def batch_sizes(settings: Tuning) -> list[list[int]]:
+    """For each batch, how many of its trials run at each rung, if none fails."""
+    sizes = []
+    for start in range(0, settings.trials, settings.batch):
+        runs = [min(settings.batch, settings.trials - start)]
+        for _ in (settings.rungs or [0])[1:]:
+            runs.append(math.ceil(runs[-1] / 2))
+        sizes.append(runs)
+    return sizes
+
+
+def objective_of(result: Result, name: str) -> float | None:
+    """The value of a metric; None where the trial failed or the value is no finite number.
+
+    Raises:
+        UserError: there is no such metric.
+    """
+    metrics = result.get("metrics", {name: None})
+    if name not in metrics:
+        raise UserError(f"objective: {unknown(name, name, list(metrics))}")
+    found: float | None = metrics[name]
+    return found
+
+
+def _run_batch(
+    values: Sequence[Values], settings: Tuning, compute: Callable[[Sequence[Job]], list[Result]]
+) -> list[list[tuple[int | None, Result]]]:
+    """For each of a batch's values, the rungs that it reached, and what came of each."""
+    reached: list[list[tuple[int | None, Result]]] = [[] for _ in values]
+    left = list(range(len(values)))
+    budgets: Sequence[int | None] = settings.rungs or [None]
+    for budget in budgets:
+        results = compute([(values[n], budget) for n in left])
+        objectives = {}
+        for n, result in zip(left, results, strict=True):
+            reached[n].append((budget, result))
+            if (value := objective_of(result, settings.objective)) is not None:
+                objectives[n] = -value if settings.better == "larger" else value
+        left = sorted(sorted(objectives, key=lambda n: objectives[n])[: math.ceil(len(left) / 2)])
+    return reached
+
+
+def _told(
+    study: optuna.Study,
+    asked: optuna.Trial,
+    values: Values,
+    rungs: Sequence[tuple[int | None, Result]],
+    settings: Tuning,
+) -> Trial:
+    """A trial from the rungs that it reached, which Optuna is told of as well."""
+    for budget, result in rungs:
+        reported = objective_of(result, settings.objective)
+        if budget is not None and reported is not None:
+            asked.report(reported, budget)
+    budget, result = rungs[-1]
+    objective, reason = objective_of(result, settings.objective), result.get("error", "")
+    if objective is None:
+        state = "failed"
+        reason = reason or f"{settings.objective} is no finite number."
+        study.tell(asked, state=optuna.trial.TrialState.FAIL)
+    elif len(rungs) < len(settings.rungs or [None]):
+        state = "pruned"
+        study.tell(asked, state=optuna.trial.TrialState.PRUNED)
+    else:
+        state = "complete"
+        study.tell(asked, objective)
+    metrics = result.get("metrics", {})
+    return Trial(asked.number, values, state, budget, objective, metrics, reason)
+
+
+def _best(trials: Sequence[Trial], settings: Tuning) -> Trial:
+    """The best of those that are complete; of equals, the first."""
+    best: Trial | None = None
+    for trial in trials:
+        if trial.state == "complete" and trial.objective is not None:
+            before = math.nan if best is None else best.objective or 0.0
+            if is_better(trial.objective, before, settings.better):
+                best = trial
+    if best is None:
+        raise UserError(f"All {len(trials)} trials failed. The first: {trials[0].reason}")
+    return best
+
+
+def _kept(file: Path) -> Result | None:
+    """What is kept of a trial; None where that is missing or damaged."""
+    try:
+        content = read_json(file)
+        return {key: content[key] for key in ("metrics", "error") if key in content} or None
+    except (FileNotFoundError, UserError, TypeError):
+        return None
+
+
+def _digest(job: Job) -> str:
+    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.4g}"
+
+
+def _sources() -> dict[str, str]:
+    """The code of each module of `lib/` and `lab/` that is imported, hashed."""
+    files = {
+        name: module.__file__
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] in ("lib", "lab") and getattr(module, "__file__", None)
+    }
+    return {
+        name: hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        for name, file in files.items()
+        if file
+    }
+
+
+# ---- engines: each yields a job's result as soon as it is done
+
+
+def _one(run: Callable[..., Mapping[str, Any]], data: Any, values: Values, budget: Any) -> Result:
+    """What a worker does for one trial; sums do not depend on the number of cores."""
+    try:
+        with threadpool_limits(1):
+            metrics = flat(run(data, values, budget))
+    except UserError as error:
+        return {"error": str(error)}
+    numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float)}
+    return {"metrics": {k: v if math.isfinite(v) else None for k, v in numbers.items()}}
+
+
+def _on_this_machine(
+    run: Callable[..., Mapping[str, Any]],
+    data: Any,
+    workers: int | None,
+    jobs: Mapping[Path, Job],
+) -> Iterator[tuple[Path, Result]]:
+    """Processes of joblib, which stay from batch to batch; as many as there are cores, or fewer."""
+    parallel = Parallel(
+        n_jobs=workers or -1, return_as="generator_unordered", batch_size=1, pre_dispatch="all"
+    )
+    try:
+        yield from parallel(delayed(_named)(file, run, data, *job) for file, job in jobs.items())
+    except TerminatedWorkerError:
+        raise UserError(
+            "A worker was killed: most often the machine was out of memory. With fewer workers, "
+            "try again: the sweep goes on from where it was."
+        ) from None
+
+
+def _named(file: Path, *arguments: Any) -> tuple[Path, Result]:
+    return file, _one(*arguments)
+
+
+def _on_ray(run: Callable[..., Mapping[str, Any]], data: Any) -> Engine:
+    """Tasks of Ray, spread over the nodes of the cluster that RAY_ADDRESS names."""
+    import ray
+
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = os.environ["RAY_ADDRESS"]
+        why = " ".join(str(error).split())
+        raise UserError(f"RAY_ADDRESS is {where}, and no cluster is there: {why}") from None
+    # The nodes work in clones of their own: all must have the code that this one has.
+    sources = _sources()
+    shared = ray.put((run, data))
+    task = ray.remote(max_retries=RETRIES, scheduling_strategy="SPREAD")(_one_on_a_node)
+
+    def compute(jobs: Mapping[Path, Job]) -> Iterator[tuple[Path, Result]]:
+        waiting = {task.remote(shared, sources, *job): file for file, job in jobs.items()}
+        while waiting:
+            done = ray.wait(list(waiting))[0][0]
+            try:
+                result = ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except ray.exceptions.RayError as error:
+                why = " ".join(str(error).split())[:300]
+                raise UserError(
+                    f"The cluster lost a trial {RETRIES} times: {why} Try again: the sweep goes on "
+                    "from where it was."
+                ) from None
+            yield waiting.pop(done), result
+
+    return compute
+
+
+def _one_on_a_node(shared: Any, sources: Mapping[str, str], *job: Any) -> Result:
+    """The same on a node, whose code must be the driver's."""
+    others = [name for name, source in _sources().items() if sources.get(name, source) != source]
+    if others:
+        raise UserError(
+            f"The node {os.uname().nodename} has another {others[0]} than the driver: check out "
+            "the same commit on all nodes, and start their workers again."
+        )
+    return _one(*shared, *job)

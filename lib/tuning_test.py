@@ -1,0 +1,156 @@
+"""A sweep depends on its seed and batch alone, computes nothing twice, and survives bad trials."""
+
+import math
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from lib.errors import UserError
+from lib.params import Real, Section
+from lib.space import Tuning, space_of
+from lib.sweeps import trial_rows, write_sweep
+from lib.tuning import batch_sizes, fingerprint, suggest, tune
+
+pytestmark = pytest.mark.unittest
+
+
+class Model(Section):
+    x: Real
+    y: Real
+    size: int
+    kind: str
+
+
+SPACE = space_of(Model).model_validate(
+    {
+        "x": {"uniform": [-1.0, 1.0]},
+        "y": {"log": [0.01, 1.0]},
+        "size": {"integer": [1, 9]},
+        "kind": {"choice": ["a", "b"]},
+    }
+)
+SETTINGS = {"objective": "validation.loss", "better": "smaller", "trials": 12, "batch": 4}
+
+
+def loss(_, values, budget):
+    """Quick, but the later ones of a batch are done first."""
+    time.sleep(0.02 * (values["size"] % 3))
+    value = (values["x"] - 0.3) ** 2 + values["y"] + values["size"] / (budget or 1)
+    return {"validation": {"loss": value}}
+
+
+def counted(folder, values, budget):
+    """The same, and a file for each time that it is computed."""
+    count = len(list(Path(folder).iterdir()))
+    (Path(folder) / f"{values['x']}-{budget}-{count}").touch()
+    return loss(None, values, budget)
+
+
+def bad(_, values, budget):
+    """No x below 0 can be used, and none above 0.5 gives a number."""
+    if values["x"] < 0:
+        raise UserError(f"x is {values['x']}: it must be at least 0.")
+    found = loss(None, values, budget)
+    return {"validation": {"loss": math.nan}} if values["x"] > 0.5 else found
+
+
+def swept(tmp_path, run=loss, data=None, **changed):
+    settings = Tuning.model_validate(SETTINGS | {"workers": 1} | changed)
+    return tune(
+        partial(suggest, space=SPACE),
+        run,
+        data,
+        settings,
+        seed=0,
+        origin=fingerprint("data", 0),
+        folder=tmp_path / "trials",
+    )
+
+
+def test_the_number_of_workers_changes_no_value(tmp_path):
+    one = swept(tmp_path / "one")
+    assert trial_rows(one) == trial_rows(swept(tmp_path / "two", workers=2))
+    assert len({trial.values["x"] for trial in one.trials}) == 12
+
+
+def test_the_size_of_a_batch_does(tmp_path):
+    small = swept(tmp_path / "one", trials=16, batch=4)
+    assert trial_rows(small) != trial_rows(swept(tmp_path / "two", trials=16, batch=8))
+
+
+def test_the_first_trials_of_a_longer_sweep_are_those_of_a_shorter_one(tmp_path):
+    longer = trial_rows(swept(tmp_path / "one", trials=12))
+    assert longer[:6] == trial_rows(swept(tmp_path / "two", trials=6))
+
+
+def test_no_trial_is_computed_again_when_a_sweep_gets_more_or_another_objective(tmp_path):
+    (tmp_path / "count").mkdir()
+    swept(tmp_path, counted, tmp_path / "count", trials=6)
+    again = swept(tmp_path, counted, tmp_path / "count", trials=12)
+    assert len(list((tmp_path / "count").iterdir())) == 12
+    assert trial_rows(again) == trial_rows(swept(tmp_path / "other"))
+
+
+def test_a_damaged_file_is_a_trial_that_is_not_done(tmp_path):
+    first = trial_rows(swept(tmp_path))
+    for file in (tmp_path / "trials").glob("*/*.json"):
+        file.write_text(file.read_text()[:20])
+    assert trial_rows(swept(tmp_path)) == first
+
+
+def test_the_better_half_of_a_batch_goes_on_to_the_next_rung(tmp_path):
+    sweep = swept(tmp_path, rungs=[1, 3, 9])
+    assert (
+        batch_sizes(Tuning.model_validate(SETTINGS | {"workers": 1, "rungs": [1, 3, 9]}))
+        == [[4, 2, 1]] * 3
+    )
+    for start in range(0, 12, 4):
+        batch = sweep.trials[start : start + 4]
+        assert sorted(trial.budget for trial in batch) == [1, 1, 3, 9]
+        first = [loss(None, trial.values, 1)["validation"]["loss"] for trial in batch]
+        went_on = [trial.budget > 1 for trial in batch]
+        assert sorted(zip(first, went_on, strict=True), key=lambda pair: pair[0])[1][1]
+        assert [trial.state == "complete" for trial in batch].count(True) == 1
+    assert sweep.best.budget == 9
+
+
+def test_a_trial_that_fails_says_why_and_the_others_go_on(tmp_path):
+    sweep = swept(tmp_path, bad, trials=16)
+    by_state = {trial.state: trial for trial in sweep.trials}
+    assert set(by_state) == {"complete", "failed"}
+    reasons = {trial.reason for trial in sweep.trials if trial.state == "failed"}
+    assert "validation.loss is no finite number." in reasons
+    assert any("it must be at least 0" in reason for reason in reasons)
+    assert 0 <= sweep.best.values["x"] <= 0.5
+
+
+def test_the_best_is_the_largest_where_larger_is_better(tmp_path):
+    sweep = swept(tmp_path, better="larger")
+    assert sweep.best.objective == max(trial.objective for trial in sweep.trials)
+
+
+def test_an_objective_that_no_trial_has_is_told_with_what_there_is(tmp_path):
+    said = "objective: validation.los is not known: did you mean validation.loss?"
+    with pytest.raises(UserError, match=said):
+        swept(tmp_path, objective="validation.los")
+
+
+def test_what_a_sweep_leaves_is_the_same_to_the_byte(tmp_path):
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        sweep = swept(folder)
+        write_sweep(sweep, folder / "out", folder / "metrics.json", seed=0, tunes="model")
+    files = sorted(path.name for path in (tmp_path / "one/out").iterdir())
+    assert files == [
+        *("history.csv", "history.png", "importances.csv", "importances.png", "slices.png"),
+        "trials.csv",
+    ]
+    for file in [*(f"out/{name}" for name in files), "metrics.json"]:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_a_fingerprint_changes_with_each_part():
+    assert fingerprint("a", 1) == fingerprint("a", 1)
+    assert len({fingerprint("a", 1), fingerprint("a", 2), fingerprint("b", 1)}) == 3
