@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from lib import pytorch
 from lib.distributed import is_first, joined, rank
 from lib.errors import UserError
 from lib.pytorch import accuracy, create_dataloader, seed_everything, train
@@ -22,10 +23,12 @@ EPOCHS = 12
 
 
 def compute(folder: Path, workers: int) -> None:
-    """Train a small network and write its history; what EVENT says happens in one worker."""
+    """Train a small network and write its history; KILLED says what happens in one worker."""
     rng = np.random.default_rng(1)
     X = rng.normal(size=(203, 6)).astype("float32")
     y = (X[:, 0] + X[:, 1] * X[:, 2] + rng.normal(size=203) / 2 > 0).astype("int64")
+    if "WINDOW" in os.environ:
+        pytorch.WINDOW_ROWS, pytorch.RUN_ROWS = map(int, os.environ["WINDOW"].split())
     seed_everything(3)
     torch.set_num_threads(1)
     # No bias before batch norm: its gradient is nothing but rounding, which Adam makes steps of.
@@ -94,6 +97,18 @@ def test_two_workers_give_the_metrics_of_one(two, tmp_path):
     compute(tmp_path, 1)
     one, both = (json.loads((f / "history.json").read_text()) for f in (tmp_path, two))
     assert len(one) == len(both) == EPOCHS
+    for row, other in zip(one, both, strict=True):
+        assert other == pytest.approx(row, abs=1e-3)
+
+
+def test_two_workers_give_the_metrics_of_one_of_more_rows_than_a_window(tmp_path, monkeypatch):
+    monkeypatch.setattr(pytorch, "WINDOW_ROWS", 32)
+    monkeypatch.setattr(pytorch, "RUN_ROWS", 4)
+    for name in ("one", "both"):
+        (tmp_path / name).mkdir()
+    compute(tmp_path / "one", 1)
+    run(tmp_path / "both", WINDOW="32 4")
+    one, both = (json.loads((tmp_path / n / "history.json").read_text()) for n in ("one", "both"))
     for row, other in zip(one, both, strict=True):
         assert other == pytest.approx(row, abs=1e-3)
 

@@ -81,7 +81,7 @@ def test_two_revisions_are_compared_as_text_and_as_a_page(two_runs):
 def test_the_page_holds_every_plot_and_needs_nothing_from_elsewhere(two_runs):
     two_runs.run("make", "compare", "A=before", "B=HEAD")
     parsed = Page(page(two_runs))
-    assert parsed.tags.count("img") == 6
+    assert parsed.tags.count("img") == 10
     for address in parsed.addresses:
         kind, _, content = address.partition(",")
         assert kind == "data:image/png;base64"

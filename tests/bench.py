@@ -13,6 +13,8 @@ its reference take turns (A B A B …), and the medians are compared. Measured a
     start     `lab/processes/run NAME` to the first line of main.py, against python main.py
     data      prepare_data and a training epoch on 10 million rows, against 1 million: memory; and
               prepare_data against the same in memory: seconds
+    sweeps    trials on two workers against one; 50 short ones, and what each takes beyond itself,
+              against a plain loop
     runtime   a prediction through the rehearsed runtime, against onnxruntime called directly
     setup     the environments of `make run`, against `pip install` of the same packages into one
 
@@ -396,6 +398,41 @@ def measure_data(scratch: Path, turns: int) -> list[Comparison]:
     return [*memory, speed]
 
 
+# ---- sweeps
+
+
+def measure_sweeps(scratch: Path, turns: int) -> list[Comparison]:
+    """Trials of the example's network: of half a second, and of 60 ms."""
+    project = copy_project(scratch / "sweeps")
+    project.dvc("repro", "prepare_data")
+    long, short = ("40", "20"), ("4", "50")  # epochs and trials
+    cases = {
+        "one worker": (*long, "1"),
+        "two workers": (*long, "2"),
+        "short": (*short, "2"),
+        "short, loop": (*short, "0"),
+        "short, one warm worker": (*short, "1", "warm"),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(turns):
+        for name, arguments in cases.items():
+            command = ("tools/within", "lab/tuning", "python", "-m", "tests.bench_sweep")
+            taken[name].append(float(project.run(*command, *arguments).splitlines()[-1]))
+            say(f"  {name}: {taken[name][-1]:.2f} s")
+    warm, loop = ([s / 50 for s in taken[n]] for n in ("short, one warm worker", "short, loop"))
+    return [
+        Comparison(
+            f"{long[1]} trials, two workers",
+            "one worker",
+            taken["two workers"],
+            taken["one worker"],
+            round(1 / 1.5, 2),
+        ),
+        Comparison("50 short trials", "a plain loop", taken["short"], taken["short, loop"], 1.5),
+        Comparison("a short trial, warm", "a turn of the loop", warm, loop, 0.05, True),
+    ]
+
+
 # ---- start
 
 
@@ -492,6 +529,7 @@ MEASUREMENTS: dict[str, Callable[[Path, int], list[Comparison]]] = {
     "checks": measure_checks,
     "epoch": measure_epoch,
     "data": measure_data,
+    "sweeps": measure_sweeps,
     "start": measure_start,
     "runtime": measure_runtime,
     "setup": measure_setup,

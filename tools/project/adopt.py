@@ -98,8 +98,18 @@ def put(section: Any, values: Mapping[str, Any]) -> list[str]:
             place = place.get(key) if isinstance(place, Mapping) else None
         if isinstance(place, Mapping) and last in place:
             place[last] = value  # type: ignore[index]
+            move_comment(place, last, f"{last}: {value!r}")
             taken.append(f"{name} {value}")
     return taken
+
+
+def move_comment(place: Any, key: str, written: str) -> None:
+    """Leave two spaces before a comment that stands after a value, as yamllint wants it."""
+    _, _, after, *_ = place.ca.items.get(key) or (None, None, None)
+    if after:
+        _, column = place.lc.key(key)
+        mark = after.start_mark
+        mark.column = max(mark.column, column + len(written) + 2)
 
 
 def main() -> None:

@@ -1,0 +1,93 @@
+"""A sweep on the runner, from its tag to a model that is trained with what it found."""
+
+import json
+
+import pytest
+
+from lib.files import read_json
+from tests.conftest import Project
+from tests.rehearsal import Sandbox, results_of
+
+pytestmark = pytest.mark.integration
+
+SWEEP = "artifacts/tune/dnn_pytorch"
+METRICS = "metrics/train_dnn_pytorch.json"
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    """The example in a sandbox, with a learning rate that is too small and sweeps of few trials."""
+    sandbox = Sandbox(Project(tmp_path_factory.mktemp("adopt") / "project"))
+    project, sandbox.branch = sandbox.project, "sweeps"
+    sandbox.git("checkout", "--quiet", "-b", sandbox.branch)
+    for old, new in (
+        ("  lr: 0.001", "  lr: 0.00001  # a guess"),
+        ("epochs: 120", "epochs: 30"),
+        ("trials: 40", "trials: 4"),
+        ("trials: 16", "trials: 4"),
+        ("batch: 8", "batch: 4"),
+        ("rungs: [10, 30, 90]", "rungs: [10, 30]"),
+    ):
+        project.edit("params.yaml", old, new)
+    project.commit("A guess")
+    try:
+        sandbox.up()
+        sandbox.push()
+        yield sandbox
+    finally:
+        sandbox.down()
+
+
+@pytest.fixture(scope="module")
+def before(sandbox):
+    """The metrics of a run by tag with the guess; its results are pulled."""
+    commit = results_of(sandbox, sandbox.tag()[0])
+    sandbox.git("pull", "--quiet", "sandbox", sandbox.branch)
+    return json.loads(sandbox.show(commit, METRICS))
+
+
+@pytest.fixture(scope="module")
+def swept(sandbox, before):
+    """The tag of a sweep, what its pusher saw, and its results commit; pulled."""
+    tag, said = sandbox.tag("tune-learning-rate")
+    commit = results_of(sandbox, tag)
+    sandbox.git("pull", "--quiet", "sandbox", sandbox.branch)
+    return said, commit
+
+
+def test_a_tag_of_a_sweep_ends_in_a_commit_with_trials_and_pictures(sandbox, swept):
+    said, commit = swept
+    assert "A sweep trains no model that is kept: there is nothing to judge." in said
+    assert "Job succeeded" in said
+    changed = sandbox.origin("show", "--name-only", "--format=", commit).splitlines()
+    pictures = {f"{SWEEP}/{name}.png" for name in ("history", "importances", "slices")}
+    assert pictures | {f"{SWEEP}/trials.csv", "lab/tuning/dvc.lock"} <= set(changed)
+    assert not {path for path in changed if path.startswith(("metrics/train", "dvc.lock"))}
+    trials = sandbox.show(commit, f"{SWEEP}/trials.csv").splitlines()
+    assert len(trials) == 1 + 4
+
+
+def test_what_it_found_is_adopted_with_comments_kept_and_no_sweep_runs_again(sandbox, swept):
+    project = sandbox.project
+    before = (project.folder / "params.yaml").read_text().splitlines()
+    found = read_json(project.folder / "metrics/tune_dnn_pytorch.json")["values"]
+    said = project.run("make", "adopt", "STAGES=tune_dnn_pytorch")
+    after = (project.folder / "params.yaml").read_text().splitlines()
+    changed = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert f"  lr: {found['lr']}  # a guess" in changed
+    assert all(f"+{line}" in said.splitlines() for line in changed)
+    assert "up to date" in project.dvc("status", "lab/tuning/dvc.yaml:tune_dnn_pytorch")
+    assert "has these values already" in project.run("make", "adopt", "STAGES=tune_dnn_pytorch")
+    assert "nothing is no sweep" in project.run("make", "adopt", "STAGES=nothing", ok=False)
+
+
+def test_a_run_with_it_reaches_what_the_sweep_promised(sandbox, before, swept):
+    project = sandbox.project
+    project.run("make", "adopt")
+    project.commit("What the sweep found")
+    sandbox.push()
+    commit = results_of(sandbox, sandbox.tag()[0])
+    reached = json.loads(sandbox.show(commit, METRICS))["validation"]["log_loss"]
+    promised = json.loads(sandbox.show(commit, "metrics/tune_dnn_pytorch.json"))["best"]
+    assert reached == pytest.approx(promised)
+    assert reached < before["validation"]["log_loss"]
