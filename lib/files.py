@@ -52,8 +52,9 @@ def replaced_file(path: Path | str) -> Iterator[Path]:
 
 def write_json(path: Path | str, content: Any) -> None:
     """Write JSON that a diff shows well: a line each, keys in the order given."""
-    with replaced_file(path) as new:
-        new.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    with replaced_file(path) as new:  # half a pair of UTF-16, which UTF-8 has not, is escaped
+        new.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
 
 
 def read_text(path: Path | str) -> str:

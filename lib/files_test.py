@@ -97,3 +97,10 @@ def test_what_cannot_be_read_is_told_by_file_and_line(tmp_path, read, content, m
     file.write_bytes(content)
     with pytest.raises(UserError, match=message):
         read(file)
+
+
+def test_json_keeps_letters_as_they_are_and_escapes_what_utf8_has_not(tmp_path):
+    content = {"Größe m²": 1, "\udcff": 2}
+    write_json(tmp_path / "file.json", content)
+    assert '"Größe m²": 1' in (tmp_path / "file.json").read_text(encoding="utf-8")
+    assert read_json(tmp_path / "file.json") == content

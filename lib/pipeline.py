@@ -22,6 +22,7 @@ from lib.params import FILE, YamlTextError, line_of, parse_yaml
 from lib.repository import ROOT, files_at
 
 MAIN = "dvc.yaml"
+SWEEPS = "lab/tuning/dvc.yaml"  # which values of parameters do best; no part of `make run`
 
 
 class NoDvcError(UserError):

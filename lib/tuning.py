@@ -158,13 +158,19 @@ def fingerprint(*parts: Any) -> str:
     """A hash of these, of the code in `lib/` and `lab/` that is imported, and of the environment.
 
     Args:
-        parts: arrays, and whatever JSON takes.
+        parts: arrays, tables of pandas and their columns, and whatever JSON takes.
     """
     digest = hashlib.sha256(Path(sys.prefix).name.encode())  # it is named after its lock's hash
     for name, source in sorted(_sources().items()):
         digest.update(f"{name} {source}".encode())
     for part in parts:
-        if isinstance(part, np.ndarray):
+        if hasattr(part, "iloc"):
+            from pandas.util import hash_pandas_object  # which not every sweep has
+
+            names = list(part.columns) if part.ndim == 2 else part.name
+            digest.update(repr((names, part.shape)).encode())
+            digest.update(hash_pandas_object(part).to_numpy().data)
+        elif isinstance(part, np.ndarray):
             digest.update(repr((part.shape, part.dtype.str)).encode())
             digest.update(np.ascontiguousarray(part).data)
         else:

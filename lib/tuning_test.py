@@ -5,6 +5,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from lib.errors import UserError
@@ -154,3 +155,10 @@ def test_what_a_sweep_leaves_is_the_same_to_the_byte(tmp_path):
 def test_a_fingerprint_changes_with_each_part():
     assert fingerprint("a", 1) == fingerprint("a", 1)
     assert len({fingerprint("a", 1), fingerprint("a", 2), fingerprint("b", 1)}) == 3
+
+
+def test_a_fingerprint_of_tables_changes_with_each_value_and_name():
+    table = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", None]})
+    assert fingerprint(table) == fingerprint(table.copy())
+    others = [table.replace(2.0, 3.0), table.rename(columns={"a": "c"}), table["a"], table["b"]]
+    assert len({fingerprint(each) for each in (table, *others)}) == 5

@@ -20,7 +20,10 @@ from lib.metrics import PART_ROWS, roc_auc
 POINTS = 2000  # of a curve or cloud, at most: more make a picture and its table slow, not clearer
 
 without_formulas = rc_context({"text.parse_math": False})  # `$` in a name is none
-COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8e6c8a", "#e0903a", "#5b5b5b", "#17a2a2", "#b08900")
+COLOURS = (
+    *("#1b6ca8", "#d1495b", "#3a7d44", "#8e6c8a", "#e0903a"),
+    *("#5b5b5b", "#17a2a2", "#b08900", "#6b3fa0", "#7a4a21"),
+)
 
 
 @without_formulas

@@ -76,7 +76,7 @@ def test_what_it_found_is_adopted_with_comments_kept_and_no_sweep_runs_again(san
     changed = [new for old, new in zip(before, after, strict=True) if old != new]
     assert f"  lr: {found['lr']}  # a guess" in changed
     assert all(f"+{line}" in said.splitlines() for line in changed)
-    assert "up to date" in project.dvc("status", "lab/tuning/dvc.yaml:tune_dnn_pytorch")
+    assert "params.yaml" not in project.dvc("status", "lab/tuning/dvc.yaml:tune_dnn_pytorch")
     assert "has these values already" in project.run("make", "adopt", "STAGES=tune_dnn_pytorch")
     assert "nothing is no sweep" in project.run("make", "adopt", "STAGES=nothing", ok=False)
 

@@ -139,7 +139,7 @@ def test_data_that_are_not_here_are_named_and_the_rest_is_shown(project):
     assert re.search(r"Missing: .*breast_cancer.csv of before \(.*is not here", said)
     assert "train_dnn_pytorch.lr" in said
     parsed = Page(page(project))
-    assert parsed.tags.count("img") == 1, "the plot that git keeps"
+    assert parsed.tags.count("img") == 5, "the plots that git keeps"
     assert "is not here" in " ".join(parsed.texts)
 
 
@@ -177,7 +177,7 @@ def executed(project, name):
     [
         ("explore_data", "worst concave points", 4),
         ("compare_models", "gaussian_naive_bayes", 4),
-        ("compare_revisions", "train_dnn_pytorch.lr", 8),
+        ("compare_revisions", "train_dnn_pytorch.lr", 12),
     ],
 )
 def test_a_notebook_runs_and_shows_what_it_promises(project, name, said, pictures):

@@ -474,7 +474,7 @@ def test_the_doctor_names_files_of_the_templates_that_were_edited(template, tmp_
     project.make("start")
     assert "none of its files is edited or missing" in project.make("doctor", ok=False)
     # Marks that are filled in otherwise, line endings and permissions are no edit.
-    project.edit(".github/workflows/experiments.yml", "gpu_1]", "gpu_2]")
+    project.edit(".github/workflows/experiments.yml", '"gpu_1"]', '"gpu_2"]')
     crlf = project.folder / "ruff.toml"
     crlf.write_bytes(crlf.read_bytes().replace(b"\n", b"\r\n"))
     (project.folder / "Makefile").chmod(0o755)
@@ -584,7 +584,7 @@ def updated(tmp_path_factory):
     project.edit("params.yaml", "factor: 2.0", "factor: 3.0")
     project.edit("dvc.yaml", "desc: What train_wine computes, in a line.", "desc: Our own.")
     workflow = ".github/workflows/experiments.yml"
-    project.edit(workflow, "self-hosted, linux.x64, gpu_1", "self-hosted, gpu_2")
+    project.edit(workflow, '"self-hosted", "linux.x64", "gpu_1"', '"self-hosted", "gpu_2"')
     project.edit("lib/viz.py", '"""Pictures', '"""Our pictures')
     project.edit("lib/splits.py", "\nimport numpy", "\n# Ours.\nimport numpy")
     project.edit("tools/project/credentials.py", '"""Puts', '"""Our own puts')

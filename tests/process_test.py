@@ -192,22 +192,27 @@ def test_a_target_that_does_not_fit_the_task_is_told_in_a_line(project):
 
 
 def test_a_process_is_renamed_and_no_stage_runs_again(project):
-    project.run("make", "rename-process", "FROM=train_price", "TO=predict_price")
+    project.run("make", "rename-process", "FROM=train_price", "TO=estimate_price")
     assert project.dvc("status").strip() == "Data and pipelines are up to date."
-    assert project.git("grep", "-l", "predict_price").count("\n") == 5
+    assert project.git("grep", "-l", "estimate_price").count("\n") == 5
     assert project.run("git", "grep", "-lw", "train_price", "--", ".", *MACHINERY, ok=False) == ""
     left = [p for p in project.folder.rglob("*train_price*") if ".git" not in p.parts]
     assert [p for p in left if ".dvc" not in p.parts and "__pycache__" not in p.parts] == []
+    project.run("tools/within", "--dev", ".", "ruff", "check", "lab")  # the order of imports
+    project.run("tools/within", "--dev", ".", "ruff", "format", "--check", "lab")
     project.commit("Renamed")
     check = ("tools/within", "--dev", ".", "python", "-m", "pytest", "-q", "lab", "-k")
-    assert " passed" in project.run(*check, "predict_price or stages_test")
+    assert " passed" in project.run(*check, "estimate_price or stages_test")
 
 
 def test_one_that_others_read_is_renamed_with_all_that_reads_it(project):
     goal = project.folder / "goals/more_test.py"
     goal.write_text('"""Goals."""\n\nSTAGES = ("prepare_houses",)\n')
-    project.commit("A goal")
+    report = project.folder / "lab/docs/2026-01-01-first.md"
+    report.write_text("`data/prepare_houses.csv`\n")
+    project.commit("A goal, and a report")
     project.run("make", "rename-process", "FROM=prepare_houses", "TO=clean_houses")
+    assert "prepare_houses" in report.read_text(), "it tells what was"
     assert '("clean_houses",)' in goal.read_text(), "or the goal would no longer apply"
     assert project.dvc("status").strip() == "Data and pipelines are up to date."
     assert (project.folder / "data/clean_houses.csv").exists()
@@ -252,6 +257,11 @@ def test_what_others_read_or_what_is_not_committed_is_not_removed(project):
     said = project.run("make", "remove-process", "NAME=prepare_houses", ok=False)
     assert "train_price reads data/prepare_houses.csv, which prepare_houses writes" in said
     assert "Nothing was removed" in said
+    goal = project.folder / "goals/more_test.py"
+    goal.write_text("from lab.processes.net_sold.params import Params\n")
+    project.commit("A goal")
+    said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
+    assert "goals/more_test.py imports net_sold: change it first" in said
     project.edit("params.yaml", "hidden: [64, 32]", "hidden: [64, 64]")
     said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
     assert "Not committed: params.yaml" in said

@@ -55,7 +55,7 @@ def audit(service: str = "") -> None:
         sys.exit(2)
     found = [line(entry, packages) for entry in json.loads(done.stdout)["vulnerabilities"]]
     if found:
-        print("\n".join(sorted(found)))
+        print("\n".join(sorted(found)), flush=True)
         raise UserError(
             f"{len(found)} found. Where a version has a fix, ask for it in the Pipfiles, then "
             "`make lock`; or take newer versions of everything: `make lock UPGRADE=yes`."

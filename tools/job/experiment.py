@@ -14,7 +14,7 @@ from functools import partial
 from shlex import quote
 
 from lib.errors import UserError
-from lib.pipeline import MAIN
+from lib.pipeline import MAIN, SWEEPS
 from lib.repository import git
 from tools.job.job import add_to_note, main, read_note, s3_endpoint
 from tools.job.side_by_side import number_of, reproduce, run_dvc
@@ -25,7 +25,7 @@ CACHED = re.compile(r"Stage '(.+)' is cached - skipping run")
 PULLED = re.compile(r"Pulling data for stage: '(.+)'")
 FAILED = re.compile(r"failed to reproduce (['\"])(.+?)\1: (.*)")
 EXITED = re.compile(r"failed to run: (.*), exited with (-?\d+)$")
-SWEEP, SWEEPS = "tune-", "lab/tuning/dvc.yaml"
+SWEEP = "tune-"  # what a tag begins with
 KEPT = 200  # lines of output that are looked into for a cause
 LINES_WITHOUT_ERROR = 6  # that DVC prints, at most, where it says that a file is invalid
 MOST_OF_A_REASON = 500  # characters

@@ -36,6 +36,7 @@ PUSHES = 5  # of git, when the branch moves on between fetch and push
 BRANCHES = 9  # results/<tag>, results/<tag>-2, …
 UPLOADS = (0, 5, 15)  # seconds before each try
 TOKEN = os.environ.pop("GIT_TOKEN", "")  # of fetch and push alone: no other child has it
+MOST_METRICS = 20  # that the commit names; the less nested come first
 MOST = 50  # goals and runs that the commit names
 
 
@@ -137,7 +138,7 @@ def commit_message(note: dict[str, object], source: str) -> str:
     """Subject of the source commit with -results, metrics before and after, where it came from."""
     subject = git("show", "-s", "--format=%s", source)
     _, rows = metrics_table(Revision(source), Revision(WORK_TREE), scalars_only=True)
-    kept, more = cut(rows)
+    kept, more = cut([row for row in rows if row[1] != row[2]], MOST_METRICS)
     changed = [f"{one_line(key)[:200]}: {before} -> {after}" for key, before, after, _ in kept]
     body = "\n".join([*changed, *filter(None, [more])])
     trailers = {

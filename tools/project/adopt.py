@@ -41,9 +41,10 @@ def adopt(names: Sequence[str]) -> list[str]:
     lines = []
     for stage, sweep in found.items():
         taken = put(content.get(sweep["tunes"]), sweep["values"])
+        what = ", ".join(taken) or f"nothing of it is in {FILE}"
         lines.append(
-            f"{stage}: {sweep['objective']} {sweep['best']:.4g} by trial {sweep['best_trial']} of "
-            f"{sweep['trials']}: {', '.join(taken) or 'nothing of it is in ' + FILE}."
+            f"{stage}: {sweep['objective']} {sweep['best']:.4g}, reached by {what} "
+            f"(trial {sweep['best_trial']} in trials.csv, which has {sweep['trials']})."
         )
     text = io.StringIO()
     yaml.dump(content, text)

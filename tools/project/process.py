@@ -58,6 +58,11 @@ class Wanted:
 
 def check(wanted: Wanted) -> None:
     """Raise UserError where no such process can be added."""
+    if not wanted.name:
+        raise UserError(
+            f"Say NAME=…, KIND={'|'.join(KINDS)}, AFTER=a stage or a file, and for a training "
+            f"TASK={'|'.join(TASKS)} and TARGET=a column: lab/processes/README.md has examples."
+        )
     check_name(wanted.name)
     if wanted.kind not in KINDS:
         raise UserError(f"KIND is {wanted.kind!r}: it must be {' or '.join(KINDS)}.")

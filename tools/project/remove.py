@@ -75,9 +75,9 @@ def refuse_if_needed(name: str, own: list[Stage], written: list[str], pipeline: 
         inside = [d for d in stage.deps for out in written if f"{out}/".startswith(f"{d}/")]
         if stage not in own and (found := read or inside):
             raise UserError(f"{stage.name} reads {found[0]}, which {name} writes: change it first.")
-    importing = ask_git("grep", "-lE", rf"lab[./]processes[./]{name}\b", "--", "*.py", "*.ipynb")
-    outside = [f for f in importing.stdout.split() if not f.startswith(f"lab/processes/{name}/")]
-    if outside := [file for file in outside if not file.startswith(("tools/", "tests/"))]:
+    importing = files_with(rf"lab[./]processes[./]{name}\b", "*.py", "*.ipynb")
+    own_folder, templates = f"lab/processes/{name}/", ("tools/", "tests/")
+    if outside := [f for f in importing if not f.startswith((own_folder, *templates))]:
         raise UserError(f"{outside[0]} imports {name}: change it first.")
 
 
@@ -176,8 +176,14 @@ def with_empty_keys_mended(text: str) -> str:
 def still_named(name: str, written: list[str]) -> list[str]:
     """The files of the project that still speak of it."""
     words = "|".join(map(re.escape, {name, *written}))
-    found = ask_git("grep", "-lwE", words, "--", ".", ":!tools", ":!tests", ":!CHANGELOG.md")
-    return found.stdout.split()
+    templates = (":!tools", ":!tests", ":!lib", ":!Makefile", ":!CHANGELOG.md")
+    return files_with(rf"(^|\W)({words})(\W|$)", ".", *templates)
+
+
+def files_with(pattern: str, *paths: str) -> list[str]:
+    """The files that git has at these paths, which may have git's wildcards, with such a line."""
+    found = ask_git("grep", "-lzE", pattern, "--", *paths, GIT_LITERAL_PATHSPECS="0")
+    return [name for name in found.stdout.split("\0") if name]
 
 
 def main() -> None:

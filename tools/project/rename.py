@@ -7,8 +7,10 @@ files that changed by that are now, so that no stage runs again.
 
 import hashlib
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from lib.errors import UserError
 from lib.pipeline import read_pipeline
@@ -17,7 +19,7 @@ from tools.project.process import check_name
 from tools.project.remove import refuse_uncommitted, stages_of, still_named
 from tools.tracking import notes
 
-LEFT_ALONE = ("lib/", "tools/", "tests/", ".github/", ".vscode/", "CHANGELOG.md")
+LEFT_ALONE = ("lib/", "tools/", "tests/", ".github/", ".vscode/", "lab/docs/", "CHANGELOG.md")
 
 
 def rename(old: str, new: str) -> list[str]:
@@ -51,8 +53,14 @@ def rename(old: str, new: str) -> list[str]:
             address = re.sub(rf"\b{old}\b", new, stage.address)
             notes.write(address, **{key: v for key, v in note.items() if key != "stage"})
             notes.file_of(stage.address).unlink()
-    changed = {file: (content, texts[file].encode()) for file, content in before.items()}
-    note_in_lock(changed, old, new)
+    paths = {file: ROOT / renamed(file, old, new) for file in texts}
+    if python := [str(path) for path in paths.values() if path.suffix == ".py"]:
+        # The order of imports, and where a line breaks, depend on the name.
+        for command in (["check", "--fix", "--select", "I"], ["format"]):
+            subprocess.run(["ruff", *command, "--quiet", *python], cwd=ROOT, check=True)
+    changed = {file: (content, paths[file].read_bytes()) for file, content in before.items()}
+    for lock in (ROOT / "dvc.lock", *ROOT.glob("lab/*/dvc.lock")):
+        note_in_lock(lock, changed, old, new)
     return sorted(texts)
 
 
@@ -111,9 +119,8 @@ def type_name(name: str) -> str:
     return name.title().replace("_", "")
 
 
-def note_in_lock(changed: dict[str, tuple[bytes, bytes]], old: str, new: str) -> None:
-    """Have dvc.lock name these files by what is in them now, where it had what was before."""
-    file = ROOT / "dvc.lock"
+def note_in_lock(file: Path, changed: dict[str, tuple[bytes, bytes]], old: str, new: str) -> None:
+    """Have a dvc.lock name these files by what is in them now, where it had what was before."""
     if not file.exists():
         return
     text = file.read_text("utf-8")

@@ -45,6 +45,7 @@ VARIABLES = {
     "MLFLOW_S3_ENDPOINT_URL": "optional: another S3 server than .dvc/config names",
     "DVC_REMOTE_URL": "optional: another bucket than .dvc/config names",
     "JOBS": "optional: how many stages may run at once",
+    "RAY_ADDRESS": "optional: a cluster of Ray for sweeps (lab/tuning/README.md)",
 }
 LABELS = (list, 'a list in JSON, as in ["self-hosted", "gpu"]')
 IN_JSON = {

@@ -19,6 +19,7 @@ from ruamel.yaml.error import YAMLError
 
 from lib.comparison import Table, cut, measured, results_table
 from lib.errors import UserError
+from lib.pipeline import SWEEPS
 from lib.revisions import WORK_TREE, Revision
 from lib.text import one_line
 
@@ -43,8 +44,9 @@ def values_beside(revision: Revision, table: Table) -> int:
 
 
 def pictures(revision: Revision) -> Iterator[Path]:
-    """The PNG files on disk that the pipeline writes, from the root."""
-    written = (path for stage in revision.pipeline.stages for path in (*stage.outs, *stage.plots))
+    """The PNG files on disk that the pipeline writes, from the root; not those of sweeps."""
+    stages = [stage for stage in revision.pipeline.stages if stage.file != SWEEPS]
+    written = (path for stage in stages for path in (*stage.outs, *stage.plots))
     for path in dict.fromkeys(written):
         place = revision.root / path
         files = sorted(place.rglob("*.png")) if place.is_dir() else [place]
@@ -130,7 +132,7 @@ def main() -> None:
     else:
         console.print("No metrics yet: `make run`.")
     if left := values_beside(revision, table):
-        console.print(f"{left:,} more values in metrics files: `dvc metrics show`.")
+        console.print(f"{left:,} more values in metrics/.")
     for picture in pictures(revision):
         console.print(f"Picture: {picture}")
     console.print("Runs: `make ui` shows those in mlflow.db; `dvc plots show` draws the plots.")
