@@ -262,6 +262,8 @@ def test_what_others_read_or_what_is_not_committed_is_not_removed(project):
     project.commit("A goal")
     said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
     assert "goals/more_test.py imports net_sold: change it first" in said
+    goal.unlink()
+    project.commit("Without it")
     project.edit("params.yaml", "hidden: [64, 32]", "hidden: [64, 64]")
     said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
     assert "Not committed: params.yaml" in said
