@@ -83,7 +83,7 @@ def test_blank_again_finds_nothing_left(blanked):
 @pytest.mark.parametrize(
     ("name", "after", "why"),
     [
-        ("", "", "lower-case words"),
+        ("", "", "Say NAME=…, KIND=empty|table|sklearn|torch, AFTER="),
         ("Train", "", "lower-case words"),
         ("train-model", "", "lower-case words"),
         ("größe", "", "lower-case words"),
