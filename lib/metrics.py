@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import (
     accuracy_score,
     brier_score_loss,
+    confusion_matrix,
     log_loss,
     mean_absolute_error,
     precision_recall_fscore_support,
@@ -34,20 +35,23 @@ def classification_metrics(y: ArrayLike, probability: ArrayLike) -> dict[str, fl
         brier_score, the last two the lower the better.
     """
     y, probability = np.asarray(y), np.asarray(probability, dtype=np.float64)
-    true, found, both = 0, 0, 0  # positives
-    for part_y, part in parts(y, probability):
-        predicted = part >= 0.5
-        true += int(np.count_nonzero(part_y))
-        found += int(np.count_nonzero(predicted))
-        both += int(np.count_nonzero(predicted & (part_y == 1)))
+    (right_0, wrong_0), (wrong_1, right_1) = confusion_counts(y, probability >= 0.5, 2).tolist()
     return {
-        "accuracy": (len(y) - true - found + 2 * both) / len(y),
+        "accuracy": (right_0 + right_1) / len(y),
         "roc_auc": roc_auc(y, probability),
-        "precision": both / max(found, 1),
-        "recall": both / max(true, 1),
+        "precision": right_1 / max(wrong_0 + right_1, 1),
+        "recall": right_1 / max(wrong_1 + right_1, 1),
         "log_loss": mean_over_parts(partial(log_loss, labels=[0, 1]), y, probability),
         "brier_score": mean_over_parts(partial(brier_score_loss, labels=[0, 1]), y, probability),
     }
+
+
+def confusion_counts(y: ArrayLike, predicted: ArrayLike, n_labels: int) -> NDArray[np.int64]:
+    """(k, k) rows of each true class (row) for which each class (column) was predicted."""
+    counts = np.zeros((n_labels, n_labels), dtype=np.int64)
+    for part_y, part in parts(np.asarray(y), np.asarray(predicted)):
+        counts += confusion_matrix(part_y, part.astype(np.int64), labels=range(n_labels))
+    return counts
 
 
 def parts(y: NDArray[Any], found: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:

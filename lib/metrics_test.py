@@ -2,13 +2,20 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, precision_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from lib import metrics
 from lib.errors import UserError
 from lib.metrics import (
     class_codes,
     classification_metrics,
+    confusion_counts,
     multiclass_metrics,
     regression_metrics,
 )
@@ -110,3 +117,9 @@ def test_measures_of_many_rows_are_those_of_all_at_once(monkeypatch):
     assert at_once["precision"] == precision_score(y, probability >= 0.5)
     assert at_once["recall"] == recall_score(y, probability >= 0.5)
     assert at_once["roc_auc"] == roc_auc_score(y, probability)
+
+
+def test_confusion_counts_of_parts_are_those_of_all_rows(monkeypatch):
+    monkeypatch.setattr(metrics, "PART_ROWS", 7)
+    y, predicted = np.random.default_rng(0).integers(0, 3, (2, 100))
+    assert np.array_equal(confusion_counts(y, predicted, 3), confusion_matrix(y, predicted))

@@ -1,31 +1,29 @@
 """What a sweep leaves: its trials as a table, pictures of how it went, and the best values."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from lib.curves import append_to_curve
 from lib.files import replaced_directory, write_csv, write_json
 from lib.space import Tuning, is_better
+from lib.trials import METRICS, VALUES
 from lib.tuning import Sweep, Trial
-from lib.viz import COLOURS, save_figure
-
-without_formulas = rc_context({"text.parse_math": False})  # `_` and `$` in a name are none
+from lib.viz import COLOURS, save_figure, without_formulas
 
 
 def append_to_curves(settings: Tuning) -> Callable[[Trial], None]:
     """What is called with each trial, so that MLflow shows the sweep while it goes on."""
-    best: list[float] = []
+    trials: list[Trial] = []
 
     def append(trial: Trial) -> None:
-        if trial.state == "complete" and trial.objective is not None:
-            if not best or is_better(trial.objective, best[0], settings.better):
-                best[:] = [trial.objective]
-            append_to_curve({"step": trial.number, "objective": trial.objective, "best": best[0]})
+        trials.append(trial)
+        if trial.state == "complete":
+            append_to_curve(history_rows(trials, settings.better)[-1])
 
     return append
 
@@ -40,13 +38,13 @@ def write_sweep(sweep: Sweep, artifacts: Path, metrics: Path, *, seed: int, tune
         seed: of the forest that tells how much each parameter matters.
         tunes: the section of params.yaml that the values are of.
     """
-    history, found = history_rows(sweep), importances(sweep, seed)
+    history, found = history_rows(sweep.trials, sweep.settings.better), importances(sweep, seed)
     with replaced_directory(artifacts) as folder:
         write_csv(folder / "trials.csv", trial_rows(sweep))
         write_csv(folder / "history.csv", history)
         rows = [{"parameter": name, "importance": value} for name, value in found.items()]
         write_csv(folder / "importances.csv", rows or [{"parameter": "", "importance": ""}])
-        save_figure(plot_history(sweep), folder / "history.png")
+        save_figure(plot_history(history, sweep.settings.objective), folder / "history.png")
         save_figure(plot_importances(found), folder / "importances.png")
         save_figure(plot_slices(sweep), folder / "slices.png")
     states = [trial.state for trial in sweep.trials]
@@ -54,7 +52,7 @@ def write_sweep(sweep: Sweep, artifacts: Path, metrics: Path, *, seed: int, tune
         metrics,
         {
             "tunes": tunes,
-            "objective": sweep.objective,
+            "objective": sweep.settings.objective,
             "best": sweep.best.objective,
             "best_trial": sweep.best.number,
             "trials": len(states),
@@ -75,22 +73,20 @@ def trial_rows(sweep: Sweep) -> list[dict[str, Any]]:
             "state": trial.state,
             "objective": trial.objective,
             "budget": trial.budget,
-            **{f"values.{name}": trial.values.get(name) for name in values},
-            **{f"metrics.{name}": trial.metrics.get(name) for name in metrics},
+            **{f"{VALUES}{name}": trial.values.get(name) for name in values},
+            **{f"{METRICS}{name}": trial.metrics.get(name) for name in metrics},
             "reason": trial.reason,
         }
         for trial in sweep.trials
     ]
 
 
-def history_rows(sweep: Sweep) -> list[dict[str, Any]]:
+def history_rows(trials: Sequence[Trial], better: str) -> list[dict[str, Any]]:
     """The objective of each trial that is complete, and the best up to there."""
-    larger = sweep.study.direction is optuna.study.StudyDirection.MAXIMIZE
-    rows: list[dict[str, Any]] = []
-    for trial in sweep.trials:
+    best, rows = math.nan, []
+    for trial in trials:
         if trial.state == "complete" and trial.objective is not None:
-            before = [rows[-1]["best"]] if rows else []
-            best = (max if larger else min)([*before, trial.objective])
+            best = trial.objective if is_better(trial.objective, best, better) else best
             rows.append({"step": trial.number, "objective": trial.objective, "best": best})
     return rows
 
@@ -109,9 +105,8 @@ def importances(sweep: Sweep, seed: int) -> dict[str, float]:
 
 
 @without_formulas
-def plot_history(sweep: Sweep) -> Figure:
-    """The objective by trial, and the best so far."""
-    rows = history_rows(sweep)
+def plot_history(rows: Sequence[dict[str, Any]], objective: str) -> Figure:
+    """The objective by trial, and the best so far, from `history_rows`."""
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     steps = [row["step"] for row in rows]
@@ -119,7 +114,7 @@ def plot_history(sweep: Sweep) -> Figure:
     axes.step(
         steps, [row["best"] for row in rows], where="post", color=COLOURS[1], label="best so far"
     )
-    axes.set(xlabel="trial", ylabel=sweep.objective)
+    axes.set(xlabel="trial", ylabel=objective)
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
@@ -171,6 +166,6 @@ def plot_slices(sweep: Sweep) -> Figure:
             axes.set_xscale("log")
         if x is not found:
             axes.tick_params(axis="x", rotation=30)
-        axes.set(xlabel=name, ylabel=sweep.objective)
+        axes.set(xlabel=name, ylabel=sweep.settings.objective)
         axes.grid(alpha=0.3)
     return figure

@@ -65,7 +65,7 @@ class Sweep:
     trials: Sequence[Trial]
     best: Trial
     study: optuna.Study
-    objective: str
+    settings: Tuning
 
 
 def tune(
@@ -136,7 +136,7 @@ def tune(
                 trials.append(_told(study, trial, tried, rungs, settings))
                 if on_trial:
                     on_trial(trials[-1])
-    return Sweep(trials, _best(trials, settings), study, settings.objective)
+    return Sweep(trials, _best(trials, settings), study, settings)
 
 
 def suggest(trial: optuna.Trial, space: Section, above: str = "") -> Values:
@@ -253,8 +253,8 @@ def _best(trials: Sequence[Trial], settings: Tuning) -> Trial:
     best: Trial | None = None
     for trial in trials:
         if trial.state == "complete" and trial.objective is not None:
-            before = math.nan if best is None else best.objective or 0.0
-            if is_better(trial.objective, before, settings.better):
+            before = best.objective if best else None
+            if before is None or is_better(trial.objective, before, settings.better):
                 best = trial
     if best is None:
         raise UserError(f"All {len(trials)} trials failed. The first: {trials[0].reason}")

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_curve
 
-from lib.metrics import PART_ROWS, roc_auc
+from lib.metrics import confusion_counts, roc_auc
 
 POINTS = 2000  # of a curve or cloud, at most: more make a picture and its table slow, not clearer
 
@@ -198,17 +198,6 @@ def confusion_rows(
         rows = np.ceil(counts * (most / len(y))).astype(int)
         pairs = [cell for cell, n in np.ndenumerate(rows) for _ in range(n)]
     return [{"actual": labels[actual], "predicted": labels[found]} for actual, found in pairs]
-
-
-def confusion_counts(y: ArrayLike, predicted: ArrayLike, n_labels: int) -> NDArray[np.int64]:
-    """(k, k) rows of each true class (row) for which each class (column) was predicted."""
-    y, predicted = np.asarray(y), np.asarray(predicted)
-    counts = np.zeros((n_labels, n_labels), dtype=np.int64)
-    for start in range(0, len(y), PART_ROWS):
-        part = slice(start, start + PART_ROWS)
-        cells = y[part].astype(np.int64) * n_labels + predicted[part]
-        counts += np.bincount(cells, minlength=counts.size).reshape(counts.shape)
-    return counts
 
 
 def roc(y: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

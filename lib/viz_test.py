@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 from matplotlib.text import Text
-from sklearn.metrics import confusion_matrix, roc_curve
+from sklearn.metrics import roc_curve
 
-from lib import viz
 from lib.viz import (
     confusion_rows,
     one_versus_rest,
@@ -176,9 +175,3 @@ def test_the_confusion_table_of_many_rows_has_the_same_shares(many):
 def test_a_cloud_of_many_rows_has_some_of_them(many):
     [axes] = plot_predicted(*many).axes
     assert len(axes.lines[0].get_xdata()) == 20_000
-
-
-def test_confusion_counts_are_those_of_scikit_learn(monkeypatch):
-    monkeypatch.setattr(viz, "PART_ROWS", 7)
-    y, predicted = np.random.default_rng(0).integers(0, 3, (2, 100))
-    assert np.array_equal(viz.confusion_counts(y, predicted, 3), confusion_matrix(y, predicted))

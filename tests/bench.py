@@ -405,7 +405,7 @@ def measure_sweeps(scratch: Path, turns: int) -> list[Comparison]:
     """Trials of the example's network: of half a second, and of 60 ms."""
     project = copy_project(scratch / "sweeps")
     project.dvc("repro", "prepare_data")
-    long, short = ("40", "20"), ("4", "50")  # epochs and trials
+    long, short = ("20", "50"), ("2", "50")  # epochs and trials
     cases = {
         "one worker": (*long, "1"),
         "two workers": (*long, "2"),

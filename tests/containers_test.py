@@ -7,39 +7,16 @@ runc, from Debian's packages. The base is made here, so that no registry is aske
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from lib.params import parse_yaml, read_yaml
 from tests.conftest import ROOT
+from tests.machines import asked_for, debian_mirror, pip_settings, run
 from tests.rehearsal import rehearsing, results_of
 
-NEEDED = ("buildah", "debootstrap", "podman", "runc")
-
-
-def why_not() -> str:
-    """Why this machine cannot do it."""
-    if os.environ.get("TEST_CONTAINERS") != "yes":
-        return "make test-containers"
-    if absent := [program for program in NEEDED if not shutil.which(program)]:
-        return f"no {', '.join(absent)}"
-    if os.geteuid():
-        return "root alone can make the base"
-    if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:
-        return "not even root may make a namespace here"
-    return "" if debian_mirror() else "apt-get knows no mirror of Debian"
-
-
-def debian_mirror() -> str:
-    """Where this machine's own packages come from."""
-    command = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(SITE)"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split("\n")
-    return next((line.split()[1] for line in listed if line.startswith("Debian ")), "")
-
-
-pytestmark = [pytest.mark.integration, pytest.mark.skipif(bool(why_not()), reason=why_not())]
+pytestmark = [pytest.mark.integration, asked_for("buildah", "debootstrap", "podman", "runc")]
 
 IMAGE = "localhost/machine-of-the-tests"
 # What podman needs where it may neither set limits nor make control groups or networks.
@@ -52,14 +29,6 @@ netns = "host"
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 """
-
-
-def run(*command: str, **options) -> str:
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -77,13 +46,7 @@ def settings(tmp_path_factory):
 def site(tmp_path_factory):
     """This machine's settings of pip, and the folders that they name, as a container's options."""
     file = tmp_path_factory.mktemp("site") / "pip.conf"
-    listed = run("python3", "-m", "pip", "config", "list")
-    lines = [line.partition("=")[::2] for line in listed.splitlines() if line.startswith("global.")]
-    text = "".join(
-        f"{name.removeprefix('global.')} = {value.strip(chr(39))}\n"
-        for name, value in lines
-        if name != "global.constraint"
-    )
+    text = "".join(f"{name} = {value}\n" for name, value in pip_settings().items())
     file.write_text(f"[global]\n{text}")
     places = [
         file_or_folder

@@ -3,19 +3,14 @@
 `make test-containers` installs busybox.
 """
 
-import os
 import shutil
 import subprocess
 
 import pytest
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(
-        os.environ.get("TEST_CONTAINERS") != "yes" or not shutil.which("busybox"),
-        reason="make test-containers",
-    ),
-]
+from tests.machines import asked_for
+
+pytestmark = [pytest.mark.integration, asked_for("busybox", as_root=False)]
 
 # What is neither POSIX's nor the project's own: found where it is.
 PROGRAMS = ("bash", "git", "make", "python3.11")  # the hooks of pre-commit start with bash

@@ -102,3 +102,14 @@ def test_data_that_are_never_pushed_are_named(project):
     file.write_text(file.read_text() + "  push: false\n")
     said = preflight(project, ok=False)
     assert "Not in the bucket: data/raw/given.csv: " in said
+
+
+def test_credentials_that_are_not_there_were_not_refused(project):
+    script = (
+        "from botocore.exceptions import NoCredentialsError\n"
+        "from tools.job.preflight import why_storage_failed\n"
+        "print(why_storage_failed(NoCredentialsError()))\n"
+    )
+    said = project.run("tools/within", ".", "python", "-c", script)
+    assert "there are no credentials: `make credentials`" in said
+    assert "refuses" not in said

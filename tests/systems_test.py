@@ -7,22 +7,15 @@ are made with debootstrap from the place that this machine's own packages come f
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Project
+from tests.machines import asked_for, debian_mirror, pip_settings, run
 from tests.mirror import make_mirror
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(
-        os.environ.get("TEST_CONTAINERS") != "yes" or not shutil.which("debootstrap"),
-        reason="make test-containers",
-    ),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a root file system"),
-]
+pytestmark = [pytest.mark.integration, asked_for("debootstrap")]
 
 PACKAGES = "ca-certificates,git,make,python3,python3-pip"
 SEEN = ("/proc", "/sys", "/dev", "/etc/ssl/certs", "/etc/resolv.conf", "/etc/hosts")
@@ -39,32 +32,6 @@ exec chroot --userspec=1000:1000 "$root" "$@"
 """
 
 
-def run(*command: str) -> str:
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-def debian_mirror() -> str:
-    """Where this machine's own packages come from."""
-    listed = run("apt-get", "indextargets", "--format", "$(SITE)").split()
-    return listed[0]
-
-
-def settings() -> dict[str, str]:
-    """Those of this machine's pip, as variables."""
-    listed = run("python3", "-m", "pip", "config", "list").splitlines()
-    pairs = [line.partition("=")[::2] for line in listed]
-    found = {name.rpartition(".")[2]: value.strip("'") for name, value in pairs}
-    return {
-        f"PIP_{name.upper().replace('-', '_')}": value
-        for name, value in found.items()
-        if name not in ("constraint", "user", "target")
-    }
-
-
 class System:
     """A root file system with a user, in whose home folder the project is cloned."""
 
@@ -73,7 +40,9 @@ class System:
         made = ("debootstrap", "--variant=minbase", f"--include={PACKAGES}", release, str(root))
         run("unshare", "--mount", *made, debian_mirror())
         run("chroot", str(root), "useradd", "--create-home", "--uid", "1000", "someone")
-        self.settings = settings()
+        self.settings = {
+            f"PIP_{name.upper().replace('-', '_')}": value for name, value in pip_settings().items()
+        }
         self.settings |= {k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")}
         # What of the settings is on the disk must be seen from inside, too.
         named = " ".join(self.settings.values()).replace("file://", "").replace(",", " ").split()

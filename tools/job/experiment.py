@@ -102,7 +102,12 @@ def experiment() -> None:
 
 def targets() -> list[str]:
     """What DVC is told to reproduce; without targets it is dvc.yaml."""
-    return [SWEEPS] if str(read_note().get("name", "")).startswith(SWEEP) else []
+    return [SWEEPS] if is_sweep() else []
+
+
+def is_sweep() -> bool:
+    """Whether this run's tag is one of a sweep."""
+    return str(read_note().get("name", "")).startswith(SWEEP)
 
 
 def told(stage: str, why: str) -> str:

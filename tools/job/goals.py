@@ -9,7 +9,7 @@ import sys
 
 from lib.errors import UserError
 from lib.repository import ROOT
-from tools.job.experiment import SWEEP
+from tools.job.experiment import is_sweep
 from tools.job.job import add_to_note, last_line, main, read_note, run
 
 FOUND = ROOT / ".goals.json"
@@ -17,7 +17,7 @@ FOUND = ROOT / ".goals.json"
 
 def judge() -> None:
     """Note what `python -m tools.goals` found; a project that has no goals notes nothing."""
-    if str(read_note().get("name", "")).startswith(SWEEP):
+    if is_sweep():
         print("A sweep trains no model that is kept: there is nothing to judge.")
         return
     if not list((ROOT / "goals").glob("*_test.py")):

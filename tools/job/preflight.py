@@ -192,7 +192,9 @@ def why_storage_failed(error: Exception, asked: str = "write") -> str:
     kinds = " ".join(type(e).__name__ for e in (error, error.__cause__) if e)
     code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code", "")
     text = " ".join(f"{kinds} {code} {error}".split())
-    if re.search(r"InvalidAccessKeyId|SignatureDoesNotMatch|credential|Credentials", text):
+    if "NoCredentials" in text:
+        what = "was not asked, there are no credentials: `make credentials`, or a runner's secrets"
+    elif re.search(r"InvalidAccessKeyId|SignatureDoesNotMatch|credential|Credentials", text):
         what = "refuses the credentials: check the secrets MINIO_ACCESS_KEY_ID and MINIO_SECRET_ACCESS_KEY"  # noqa: E501
     elif re.search(r"AccessDenied|Forbidden|PermissionError|read.?only", text, re.IGNORECASE):
         what = f"does not let these credentials {asked}: give them {asked} access to the bucket"

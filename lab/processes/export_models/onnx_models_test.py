@@ -211,7 +211,7 @@ def pipeline(params, tmp_path_factory):
     content = read_yaml(ROOT / "params.yaml")
     content["train_dnn_pytorch"] |= {"epochs": 3, "hidden": [16, 8], "checkpoint_every": 1}
     for section in content["train_standard_classifiers"].values():
-        if "n_estimators" in (section if isinstance(section, dict) else ()):
+        if isinstance(section, dict) and "n_estimators" in section:
             section["n_estimators"] = 5
     folder = tmp_path_factory.mktemp("pipeline")
     threads = torch.get_num_threads()

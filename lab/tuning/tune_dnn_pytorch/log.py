@@ -6,19 +6,9 @@ on this file.
 
 from typing import Any
 
-from lib.files import read_csv
+from lib.trials import log_trials
 
 
 def log(mlflow: Any, _: dict[str, Any]) -> None:
-    """Log each trial with its values and metrics, below the stage's run.
-
-    Args:
-        mlflow: the module, with the stage's run active.
-    """
-    for row in read_csv("artifacts/tune/dnn_pytorch/trials.csv"):
-        cells = {key: cell for key, cell in row.items() if cell}
-        values = {k.removeprefix("values."): v for k, v in cells.items() if k.startswith("values.")}
-        metrics = {k.partition(".")[2]: v for k, v in cells.items() if k.startswith("metrics.")}
-        with mlflow.start_run(run_name=f"trial {row['trial']}", nested=True):
-            mlflow.log_params({"state": row["state"], **values})
-            mlflow.log_metrics({key: float(value) for key, value in metrics.items()})
+    """Log each trial below the stage's run, which is active in the module `mlflow`."""
+    log_trials(mlflow, "artifacts/tune/dnn_pytorch/trials.csv")
