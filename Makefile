@@ -5,20 +5,20 @@ export PYTHONUTF8 := 1
 export PYTHONIOENCODING := utf-8:replace
 
 # Every target, by what it is for.
-GROUPS := Every_day A_new_project_or_clone A_pipeline_of_your_own Sweeps Reports Trying_a_run_by_tag_here Production Upkeep
+GROUPS := Every_day A_new_project_or_clone A_pipeline_of_your_own Sweeps Reports
 Every_day := run test train results goals compare ui shell
 A_new_project_or_clone := doctor todo start credentials settings setup hooks
 A_pipeline_of_your_own := process rename-process remove-process blank lock
 Sweeps := tune adopt ray-head ray-worker
 Reports := notebooks milestone
-Trying_a_run_by_tag_here := sandbox sandbox-status sandbox-down
-Production := runtime rehearse serve runtime-check
 Upkeep := check audit platforms relog environments list clean
+-include tools/*/targets.mk
+GROUPS += Upkeep
 .PHONY: help $(foreach group,$(GROUPS),$($(group)))
 
 # The arguments of targets. Assigned here, only make's command line can give them, and not an
 # environment that happens to have one of these names (WSL exports NAME).
-$(foreach argument,A ADDRESS AFTER ALLOW ANYWAY B EXAMPLE FILE FOLDERS FROM KIND NAME SET STAGES TARGET TASK TEMPLATE TO UPGRADE VERSION,$(eval $(argument) :=))
+$(foreach argument,A ADDRESS AFTER ALLOW ANYWAY B EXAMPLE FILE FOLDERS FROM KIND NAME RUNTIMES SANDBOX SET STAGES TARGET TASK TEMPLATE TO UPGRADE VERSION,$(eval $(argument) :=))
 DAYS := 1
 JOBS := 1
 PIPELINE := dvc.yaml
@@ -28,7 +28,6 @@ WORKERS := 3
 
 PROCESSES = $(dir $(wildcard lab/processes/*/Pipfile))
 PROJECT = python=$$(tools/environments/bootstrap) && PYTHONPATH=. "$$python" -m tools.project
-RUNTIMES = $(dir $(wildcard runtimes/*/krt.yml))
 GOALS = $(dir $(wildcard goals/Pipfile))
 ENVIRONMENTS = python=$$(tools/environments/bootstrap) && PYTHONPATH=. "$$python" -m tools.environments
 
@@ -39,8 +38,8 @@ help: ## List what there is to make
 todo: ## List what a project must say about itself and has not yet
 	@$(PROJECT).todo
 
-start: ## After copying: git, a first commit (copied by hand: TEMPLATE=its address EXAMPLE=no)
-	@$(PROJECT).start "$(EXAMPLE)" $(TEMPLATE)
+start: ## After copying: git, a first commit (copied by hand: TEMPLATE=its address)
+	@$(PROJECT).start "$(EXAMPLE)" "$(RUNTIMES)" "$(SANDBOX)" $(TEMPLATE)
 
 doctor: ## Say what is missing on this machine and in this project, and how to get it
 	@$(PROJECT).doctor
@@ -138,33 +137,8 @@ lock: ## Lock what no longer fits its Pipfile (FOLDERS=lab/processes/NAME; UPGRA
 ui: ## Serve the MLflow store in mlflow.db (PORT=5000)
 	@tools/within --dev . python -m tools.tracking.ui $(PORT)
 
-runtime-check: ## Say what is wrong with a .krt, or a KAI version's YAML (FILE=…)
-	@tools/within . python -m tools.krt.check "$(FILE)"
-
-runtime: ## Build a .krt from the tracked model (NAME=folder VERSION=v1; ANYWAY=yes: goals missed)
-	@$(ENVIRONMENTS) make . $(GOALS) tools/krt
-	@tools/within tools/krt python -m tools.krt.build "$(NAME)" --version "$(VERSION)" $(if $(ANYWAY),--anyway)
-
-rehearse: ## Serve a .krt, which runs its code, and ask it (FILE=… NAME=…: whose environment; ALLOW=variables)
-	@$(ENVIRONMENTS) make tools/krt $(RUNTIMES)
-	@$(if $(ALLOW),RUNTIME_ALLOW="$(ALLOW)") tools/within tools/krt python -m tools.krt.rehearse "$(FILE)" --name "$(NAME)"
-
-serve: ## Serve a .krt over gRPC, which runs its code (FILE=… PORT=… ALLOW=variables)
-	@$(ENVIRONMENTS) make tools/krt $(RUNTIMES)
-	@$(if $(ALLOW),RUNTIME_ALLOW="$(ALLOW)") exec tools/within tools/krt python -m tools.krt.serve "$(FILE)" --name "$(NAME)" \
-		--port $(if $(filter file,$(origin PORT)),0,"$(or $(PORT),0)")
-
 relog: ## Log results that MLflow is missing, because it was away (STAGES=…: these alone)
 	@tools/within tools/tracking python -m tools.tracking relog $(STAGES)
-
-sandbox: ## Start the platform on this machine: S3, MLflow, git origin, runner
-	@tools/within tools/sandbox python -m tools.sandbox up
-
-sandbox-status: ## Show what runs in the sandbox, and its latest jobs
-	@tools/within tools/sandbox python -m tools.sandbox status
-
-sandbox-down: ## Stop the sandbox and remove all of it
-	@tools/within tools/sandbox python -m tools.sandbox down
 
 -include tests/*.mk
 

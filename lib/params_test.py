@@ -153,7 +153,7 @@ def test_what_is_not_a_mapping_is_refused_without_a_traceback(tmp_path, text):
         ('"\\e[2J": 1\n"\\e[2J": 2\n', r'found duplicate key "\x1b[2J"'),
         ('train: {"\\e[2J": 1}\n', r"train.\x1b[2J is not known"),
     ],
-    ids=str,
+    ids=lambda text: text[:20],
 )
 def test_a_text_that_says_more_than_stands_there_is_refused_in_a_line(tmp_path, text, said):
     (tmp_path / "params.yaml").write_text(text)

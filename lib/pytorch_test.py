@@ -1,11 +1,7 @@
 """Properties of lib/pytorch.py: loaders, the training loop, its checkpoint, the predictor."""
 
-import os
 import random
 import re
-import signal
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -108,24 +104,6 @@ def run(
         on_epoch=on_epoch,
     )
     return network, history
-
-
-def start_python(
-    code: str, folder: Path, *arguments: str, hash_seed: str = "0"
-) -> subprocess.Popen[str]:
-    folder.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-W", "error::UserWarning", "-c", code, *arguments],
-        cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(sys.path),
-            "PYTHONHASHSEED": hash_seed,
-            "OMP_NUM_THREADS": "1",  # as here
-        },
-        stdout=subprocess.PIPE,
-        text=True,
-    )
 
 
 def read_loader(loader: Loader) -> list[tuple[Floats, Ints]]:
@@ -578,31 +556,6 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, epoch: i
     )
 
 
-@pytest.mark.integration
-def test_a_training_killed_with_sigkill_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    code = (
-        "import pathlib, sys, time\n"
-        "from lib.pytorch_test import run\n"
-        "def on_epoch(record):\n"
-        "    print(record.epoch, flush=True)\n"
-        "    time.sleep(60 if record.epoch == 8 else 0)\n"
-        "run(checkpoint=pathlib.Path(sys.argv[1]), on_epoch=on_epoch)\n"
-    )
-    checkpoint = tmp_path / "checkpoint.pt"
-    with start_python(code, tmp_path, str(checkpoint)) as process:
-        assert process.stdout
-        while process.stdout.readline().strip() != "8":
-            assert process.poll() is None, "the training ended before it could be killed"
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
-    expected_network, expected_history = run()
-    seen: list[EpochRecord] = []
-    network, history = run(checkpoint=checkpoint, on_epoch=seen.append)
-    assert [record.epoch for record in seen] == [7, 8, 9, 10, 11, 12]
-    assert history == expected_history
-    assert_same_state(network, expected_network)
-
-
 @pytest.mark.unittest
 @pytest.mark.parametrize(
     "damage",
@@ -817,33 +770,6 @@ def test_a_dump_has_the_same_bytes_after_resuming_predicting_and_loading(tmp_pat
     assert dump(predictor) == expected
     run_interrupted(tmp_path / "checkpoint.pt")
     assert dump(make_predictor(run(checkpoint=tmp_path / "checkpoint.pt")[0])) == expected
-
-
-@pytest.mark.integration
-def test_interpreters_dump_the_same_bytes_and_load_the_same_probabilities(tmp_path: Path) -> None:
-    dump = (
-        "import joblib\n"
-        "from lib.pytorch_test import make_predictor, run\n"
-        "joblib.dump(make_predictor(run()[0]), 'network.joblib')\n"
-    )
-    load = (
-        "import sys, joblib, numpy as np\n"
-        "predictor = joblib.load(sys.argv[1])\n"
-        "assert not [name for name in sys.modules if name.split('.')[0] == 'lab']\n"
-        "np.save('probabilities.npy', predictor.predict_proba(np.load('X.npy')))\n"
-    )
-    X, _ = make_data()
-    np.save(tmp_path / "X.npy", X)
-    predictor = make_predictor(run()[0])
-    here = tmp_path / "network.joblib"
-    joblib.dump(predictor, here)
-    processes = [
-        start_python(dump, tmp_path / "another folder", hash_seed="1"),
-        start_python(load, tmp_path, str(here), hash_seed="2"),
-    ]
-    assert [process.communicate() and process.returncode for process in processes] == [0, 0]
-    assert (tmp_path / "another folder" / "network.joblib").read_bytes() == here.read_bytes()
-    assert np.array_equal(np.load(tmp_path / "probabilities.npy"), predictor.predict_proba(X))
 
 
 # Device and seeds

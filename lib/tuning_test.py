@@ -70,12 +70,6 @@ def swept(tmp_path, run=loss, data=None, **changed):
     )
 
 
-def test_the_number_of_workers_changes_no_value(tmp_path):
-    one = swept(tmp_path / "one")
-    assert trial_rows(one) == trial_rows(swept(tmp_path / "two", workers=2))
-    assert len({trial.values["x"] for trial in one.trials}) == 12
-
-
 def test_the_size_of_a_batch_does(tmp_path):
     small = swept(tmp_path / "one", trials=16, batch=4)
     assert trial_rows(small) != trial_rows(swept(tmp_path / "two", trials=16, batch=8))

@@ -57,13 +57,21 @@ def copier(template, *arguments, ok=True):
     return template.run("tools/within", "--dev", ".", "copier", *arguments, ok=ok)
 
 
-def copied(template, folder, *, ok=True, **answers):
-    """What `copier copy` makes of the template, with these answers beside the usual."""
+def copied(template, folder, **answers):
+    """What `copier copy` makes of the template, with these answers; made once for each."""
+    made = template.folder.parent / f"copy-{hash(frozenset(answers.items()))}"
+    if not made.exists():
+        copied_now(template, made, **answers)
+    shutil.copytree(made, folder, symlinks=True)
+    return Copy(folder)
+
+
+def copied_now(template, folder, *, ok=True, **answers):
+    """What copier says of these answers beside the usual."""
     file = folder.parent / "answers.yml"
     file.write_text(yaml.safe_dump(ANSWERS | answers))
     arguments = ("copy", "--quiet", "--defaults", "--data-file", str(file))
-    said = copier(template, *arguments, str(template.folder), str(folder), ok=ok)
-    return Copy(folder) if ok else said
+    return copier(template, *arguments, str(template.folder), str(folder), ok=ok)
 
 
 def fill_in(project, **values):
@@ -130,6 +138,38 @@ def test_a_project_without_the_example_is_the_same_by_copier_and_by_hand(templat
     one.commit("A process")
     assert "Nothing was left to do" in one.make("start")
     assert (one.folder / "lab/processes/prepare_wine").exists()
+
+
+PARTS = {"runtimes": r"\bkrt\b|\bruntimes?[-/.]|rehears|`releases`", "sandbox": "sandbox"}
+
+
+def test_what_a_project_is_without_is_the_same_by_copier_and_by_hand(template, tmp_path):
+    one = copied(template, tmp_path / "copier", runtimes=False, sandbox=False)
+    other = by_hand(template, tmp_path / "hand")
+    other.make("start", f"TEMPLATE={template.folder}", "RUNTIMES=no", "SANDBOX=no")
+    one.make("start")
+    assert tree(one) == tree(other)
+    assert "copier asks for runtimes" in one.make("start", "RUNTIMES=no", ok=False)
+
+
+@pytest.mark.parametrize("without", [("runtimes",), ("sandbox",), ("runtimes", "sandbox")])
+def test_without_a_part_nothing_that_a_person_reads_speaks_of_it(template, tmp_path, without):
+    project = copied(template, tmp_path / "copy", **dict.fromkeys(without, False))
+    project.make("start")
+    assert "none of its files is edited or missing" in project.make("doctor", ok=False)
+    files = tree(project)
+    assert broken_links(project.folder, files) == []
+    pages = {name: content.decode() for name, (content, _) in files.items() if name.endswith(".md")}
+    pages |= {target: project.make(target) for target in ("help", "settings")}
+    for part, words in PARTS.items():
+        speaking = [name for name, page in pages.items() if re.search(words, page)]
+        assert (speaking == []) == (part in without), (part, speaking)
+    assert not [name for name, page in pages.items() if "<!--" + "%" in page]
+    for part in without:
+        assert "No rule to make target" in project.make(part.removesuffix("s"), ok=False)
+    for hook in ("end-of-file-fixer", "check-yaml"):
+        command = ("pre-commit", "run", "--all-files", hook)
+        project.run("tools/within", "--dev", ".", *command)
 
 
 def test_a_copy_has_a_readme_of_its_own_and_none_of_the_templates(template, tmp_path):
@@ -214,7 +254,7 @@ def text_of(project, name):
     ],
 )
 def test_a_value_that_cannot_be_is_refused_and_nothing_is_written(template, tmp_path, name, value):
-    said = copied(template, tmp_path / "copy", ok=False, **{name: value})
+    said = copied_now(template, tmp_path / "copy", ok=False, **{name: value})
     assert f"'{name}': '{value}' is not " in said
     assert not (tmp_path / "copy").exists()
 
@@ -251,7 +291,7 @@ def test_a_name_that_looks_like_a_number_works_by_copier_and_by_hand(template, t
 def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_is(template, tmp_path):
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy/README.md").write_text("mine")
-    said = copied(template, tmp_path / "copy", ok=False)
+    said = copied_now(template, tmp_path / "copy", ok=False)
     assert "is not empty: name a folder that is not there yet" in said
     assert [file.read_text() for file in (tmp_path / "copy").iterdir()] == ["mine"]
 
@@ -523,7 +563,7 @@ def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_pa
     (folder / "lib/metrics_test.py").unlink()
     template.commit("An older version")
     template.git("tag", "v0.1.0")
-    project = copied(template, tmp_path / "project")
+    project = copied(template, tmp_path / "project", sandbox=False)
     project.make("start")
 
     project.edit("README.md", "# wine-cellar", "# The wine cellar")
@@ -538,7 +578,9 @@ def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_pa
         shutil.copy(ROOT / name, folder / name)
     template.commit("The present version")
     template.git("tag", "v0.2.0")
-    update(template, project)
+    update(template, project, "--data", "sandbox=true")
+    assert (project.folder / "tools/sandbox/README.md").exists(), "what is wanted later comes"
+    assert "make sandbox" in text_of(project, "tools/README.md")
     assert (project.folder / "lib/metrics_test.py").exists()
     assert "# Older." not in text_of(project, "lib/progress.py")
     readme = text_of(project, "README.md")
@@ -553,9 +595,9 @@ def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_pa
     assert "_commit: v0.2.0" in text_of(project, ".copier-answers.yml")
 
 
-def update(template, project):
+def update(template, project, *options):
     """`copier update`, unattended, to the newest version."""
-    copier(template, "update", "--defaults", "--quiet", str(project.folder))
+    copier(template, "update", "--defaults", "--quiet", *options, str(project.folder))
 
 
 def conflicts(project):

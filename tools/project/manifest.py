@@ -1,7 +1,8 @@
 """Which files are the template's, and which of them a project has edited.
 
-`tools/project/manifest` has a line for each: the sha256 of its text, and its name. In the template
-a commit hook writes it; in a project, `make doctor` compares the files with it.
+`tools/project/manifest` has a line for each: the sha256 of its text, and its name. A page that
+speaks of what a project may be without has a line for each text that it can be. In the template a
+commit hook writes it; in a project, `make doctor` compares the files with it.
 
     python -m tools.project.manifest
 
@@ -13,6 +14,7 @@ import hashlib
 from collections.abc import Iterator
 
 from lib.repository import ROOT, git_names
+from tools.project.parts import gone, renderings
 from tools.project.todo import TEMPLATE_ONLY, Mark, marks
 
 FILE = ROOT / "tools/project/manifest"
@@ -39,28 +41,34 @@ def written() -> str:
     names = git_names("ls-files", "-z", "--cached", "--", *TEMPLATES)
     own = FILE.relative_to(ROOT).as_posix()
     listed = sorted(name for name in names if name != own and (ROOT / name).exists())
-    return "".join(f"{digest(name, known)}  {name}\n" for name in listed)
+    return "".join(f"{one}  {name}\n" for name in listed for one in digests(name, known))
 
 
-def digest(name: str, known: list[Mark]) -> str:
-    """The sha256 of a file's text, with the marks put back that stand in it."""
-    lines = (ROOT / name).read_bytes().replace(b"\r\n", b"\n").split(b"\n")
+def digests(name: str, known: list[Mark]) -> list[str]:
+    """The sha256 of each text that a file can be, with the marks put back that stand in it."""
+    content = (ROOT / name).read_bytes().replace(b"\r\n", b"\n")
+    lines = content.decode("utf-8", "surrogateescape").split("\n")
     for mark in known:
         for file, number, _ in mark.found():
             if file == name:
-                lines[number - 1] = mark.line.replace("{}", mark.text).encode()
-    return hashlib.sha256(b"\n".join(lines)).hexdigest()
+                lines[number - 1] = mark.line.replace("{}", mark.text)
+    texts = (text.encode("utf-8", "surrogateescape") for text in renderings("\n".join(lines)))
+    return sorted(hashlib.sha256(text).hexdigest() for text in texts)
 
 
 def differences() -> Iterator[tuple[str, str]]:
     """Name and state, `edited` or `missing`, of each file that is not as the template has it."""
-    known = marks()
+    known, absent = marks(), tuple(gone())
+    expected: dict[str, set[str]] = {}
     for line in FILE.read_text(encoding="utf-8").splitlines():
-        expected, name = line.split("  ", 1)
-        if not (ROOT / name).exists():
+        digest, name = line.split("  ", 1)
+        expected.setdefault(name, set()).add(digest)
+    for name, allowed in expected.items():
+        if (ROOT / name).exists():
+            if not allowed.issuperset(digests(name, known)):
+                yield name, "edited"
+        elif not name.startswith(absent):
             yield name, "missing"
-        elif digest(name, known) != expected:
-            yield name, "edited"
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Any
 
 from lib.errors import UserError
+from lib.repository import ROOT
 from tools.project.todo import marks, values
 
 MAIN = ("branch", "main")
@@ -36,7 +37,10 @@ SEAL = {
         "optional: long random text, with which runs use only environments that are as installed",
     )
 }
-OF_ENVIRONMENT = {"experiments": SECRETS | LOGIN | SEAL, "releases": SECRETS | SEAL}
+RELEASES = (ROOT / ".github/workflows/runtimes.yml").exists()  # a project may be without
+OF_ENVIRONMENT = {"experiments": SECRETS | LOGIN | SEAL} | (
+    {"releases": SECRETS | SEAL} if RELEASES else {}
+)
 VARIABLES = {
     "RUNNER_LABELS": "optional: other labels than the workflow names, as a list in JSON",
     "TESTS_LABELS": 'optional: those of the runners of tests; else ["self-hosted", "tests"]',
@@ -81,10 +85,11 @@ def rules() -> dict[str, set[tuple[str, str]]]:
     """Which tags and branches may use each environment; UserError before that can be told."""
     if not (tag := values().get("run_tag")):
         raise UserError("What a run's tags begin with is not filled in yet: make todo.")
-    return {
+    of_environment = {
         "experiments": {("tag", f"{tag}*"), ("tag", "tune-*"), MAIN},
         "releases": {("tag", "runtime-*")},
     }
+    return {name: of_environment[name] for name in OF_ENVIRONMENT}
 
 
 # ---- what is there
@@ -215,7 +220,7 @@ def missing() -> Iterator[str]:
             yield f"{title}: no secret {secret}"
     for secret in sorted(names("actions/secrets") & {*SECRETS, *LOGIN, "ACCESS_TOKEN"}):
         yield f"{secret} is a secret of the repository, for every branch: gh secret delete {secret}"
-    if not has_ruleset():
+    if RELEASES and not has_ruleset():
         yield "tags runtime-*: everybody who may push may push them"
     if forks_run():
         yield "pull requests of forks: they run without being asked"
@@ -248,7 +253,7 @@ def set_rules() -> int:
             policy = {"type": kind, "name": name}
             what = f"environment {environment}, {kind} {name}"
             done.append(put("POST", f"{path}/deployment-branch-policies", policy, what))
-    if not has_ruleset():
+    if RELEASES and not has_ruleset():
         done.append(put("POST", "rulesets", RULESET, "ruleset for tags runtime-*"))
     if forks_run():
         done.append(put("PUT", FORKS, NO_FORKS, "pull requests of forks"))
@@ -320,14 +325,17 @@ def main() -> None:
     if not os.environ.get("SET"):
         print("On the repository's page: Settings.\n")
         for environment, allowed in rules().items():
-            shown = ", ".join(f"{kind}s {name}" for kind, name in sorted(allowed, reverse=True))
+            shown = ", ".join(f"{kind} {name}" for kind, name in sorted(allowed, reverse=True))
             print(f"Environments: {environment}, which only {shown} may use. Its secrets:")
             for name, (source, what) in OF_ENVIRONMENT[environment].items():
                 print(f"  {name:26} {what} (from {source})")
         print("Secrets and variables, Actions: variables, and no secrets:")
         for name, what in VARIABLES.items():
             print(f"  {name:26} {what}")
-        print("Rules: a ruleset for tags runtime-*, which admins and maintainers alone may push.")
+        if RELEASES:
+            print(
+                "Rules: a ruleset for tags runtime-*, which admins and maintainers alone may push."
+            )
         print("Actions, General: pull requests of forks run once a person says so, or never.")
         print("\nWith gh and the values in the environment: make settings SET=yes")
         return

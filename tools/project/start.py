@@ -3,6 +3,7 @@
     make start                      a copy that `copier copy` made
     make start TEMPLATE=<address>   a copy made by hand: later updates come from there
     make start EXAMPLE=no           the same, without the example, as copier asks it
+    make start RUNTIMES=no SANDBOX=no   a copy made by hand, without these parts
 
 It may be called again at any time: what is done already stays as it is.
 """
@@ -15,20 +16,32 @@ from pathlib import Path
 
 import yaml
 
+from lib.errors import UserError
 from lib.repository import ROOT, ask_git
-from tools.project.todo import CLOSE, ITS_TEXT, OPEN, README, TEMPLATE_ONLY, problems, values
+from tools.project.parts import parts, rendered
+from tools.project.todo import CLOSE, ITS_TEXT, OPEN, README, TEMPLATE_ONLY, files, problems, values
 
 ANSWERS = ".copier-answers.yml"
 
 
-def start(template: str, example: bool) -> list[str]:
-    """Do what is left to do: a line for each thing done."""
+def start(template: str, wanted: dict[str, bool]) -> list[str]:
+    """Do what is left to do: a line for each thing done.
+
+    Args:
+        template: its address; empty where copier knows it, or nobody wants updates.
+        wanted: whether the example and each of the parts is.
+    """
     done = []
     copier = ROOT / TEMPLATE_ONLY
+    without = [name for name in parts() if not wanted[name]]
     if copier.exists():
-        done += remember(template, example)
+        done += remember(template, wanted)
+        write_passages(without)
         done += write_page()
-        done += remove(template_files(copier))
+        done += remove(template_files(copier), "removed, for it is the template's own")
+        done += remove([ROOT / name for part in without for name in parts()[part]], "not wanted")
+    elif without:
+        raise UserError(f"copier asks for {', '.join(without)}; this copy has its answers already.")
     if git("rev-parse", "--git-dir").returncode:
         run("init", "--quiet", "--initial-branch", "main")
         done.append("git: a repository with the branch main")
@@ -36,8 +49,8 @@ def start(template: str, example: bool) -> list[str]:
         run("add", "--all")
         run("commit", "--quiet", "--no-verify", "--message", "Start from the template")
         done.append("git: a first commit")
-        if not (example and example_was_wanted()):  # only now: later processes are the team's own
-            done.append(blank())
+        if not (wanted["example"] and example_was_wanted()):
+            done.append(blank())  # only now: later processes are the team's own
     return done
 
 
@@ -56,7 +69,7 @@ class IncludingNothing(yaml.SafeLoader):
 IncludingNothing.add_constructor("!include", lambda *_: None)
 
 
-def remember(template: str, example: bool) -> list[str]:
+def remember(template: str, wanted: dict[str, bool]) -> list[str]:
     """Write what copier would have: where the template is, its version, and the answers."""
     versions = re.findall(
         r"^## \[(\d+\.\d+\.\d+)\]",
@@ -65,7 +78,7 @@ def remember(template: str, example: bool) -> list[str]:
     )
     if (ROOT / ANSWERS).exists() or not template or not versions:
         return []
-    answers = {"_commit": f"v{versions[0]}", "_src_path": template, "example": example} | values()
+    answers = {"_commit": f"v{versions[0]}", "_src_path": template} | wanted | values()
     (file,) = ROOT.glob(f"{OPEN}_*")
     comment = file.read_text(encoding="utf-8").partition("\n")[0]
     text = yaml.safe_dump(answers, indent=4, allow_unicode=True, sort_keys=True)
@@ -90,6 +103,13 @@ def blank() -> str:
     return "the example: removed, in a second commit (git keeps it in the first)"
 
 
+def write_passages(without: list[str]) -> None:
+    """Take out of pages what they say of these parts, and the comments around all such passages."""
+    for page in (ROOT / name for name in files() if name.endswith(".md")):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(rendered(text, without), encoding="utf-8")
+
+
 def write_page() -> list[str]:
     """Write the project's own README, in place of the template's."""
     if not (ROOT / ITS_TEXT).exists():
@@ -101,13 +121,13 @@ def write_page() -> list[str]:
     return [f"{README}: the project's own"]
 
 
-def remove(files: list[Path]) -> list[str]:
+def remove(paths: list[Path], why: str) -> list[str]:
     """Remove files and folders; a line with those that were there."""
-    there = [file for file in files if file.exists()]
-    for file in there:
-        shutil.rmtree(file) if file.is_dir() else file.unlink()
-    names = ", ".join(str(file.relative_to(ROOT)) for file in there)
-    return [f"removed, for it is the template's own: {names}"] if there else []
+    there = [path for path in paths if path.exists()]
+    for path in there:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    names = ", ".join(str(path.relative_to(ROOT)) for path in there)
+    return [f"{why}: {names}"] if there else []
 
 
 def git(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -131,10 +151,13 @@ def main() -> None:
         print(*left, sep="\n")
         sys.exit(f"{len(left)} to fill in before the project can start (`make todo` lists them).")
     by_hand = (ROOT / TEMPLATE_ONLY).exists()
-    example, *address = sys.argv[1:] or [""]
-    if example not in ("", "yes", "no"):
-        sys.exit(f"EXAMPLE is {example!r}: it must be yes or no.")
-    done = start(" ".join(address), example != "no")
+    asked = ("example", *parts())
+    answers = dict(zip(asked, sys.argv[1:], strict=False))
+    for name, answer in answers.items():
+        if answer not in ("", "yes", "no"):
+            sys.exit(f"{name.upper()} is {answer!r}: it must be yes or no.")
+    wanted = {name: answers.get(name) != "no" for name in asked}
+    done = start(" ".join(sys.argv[1 + len(asked) :]), wanted)
     print(*(done or ["Nothing was left to do."]), sep="\n")
     if by_hand and not (ROOT / ANSWERS).exists():
         print(f"No {ANSWERS}: this project gets no updates (make start TEMPLATE=<address>).")
@@ -143,4 +166,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

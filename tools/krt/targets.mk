@@ -1,0 +1,20 @@
+GROUPS += Production
+Production := runtime rehearse serve runtime-check
+
+RUNTIME_FOLDERS = $(dir $(wildcard runtimes/*/krt.yml))
+
+runtime-check: ## Say what is wrong with a .krt, or a KAI version's YAML (FILE=…)
+	@tools/within . python -m tools.krt.check "$(FILE)"
+
+runtime: ## Build a .krt from the tracked model (NAME=folder VERSION=v1; ANYWAY=yes: goals missed)
+	@$(ENVIRONMENTS) make . $(GOALS) tools/krt
+	@tools/within tools/krt python -m tools.krt.build "$(NAME)" --version "$(VERSION)" $(if $(ANYWAY),--anyway)
+
+rehearse: ## Serve a .krt, which runs its code, and ask it (FILE=… NAME=…: whose environment; ALLOW=variables)
+	@$(ENVIRONMENTS) make tools/krt $(RUNTIME_FOLDERS)
+	@$(if $(ALLOW),RUNTIME_ALLOW="$(ALLOW)") tools/within tools/krt python -m tools.krt.rehearse "$(FILE)" --name "$(NAME)"
+
+serve: ## Serve a .krt over gRPC, which runs its code (FILE=… PORT=… ALLOW=variables)
+	@$(ENVIRONMENTS) make tools/krt $(RUNTIME_FOLDERS)
+	@$(if $(ALLOW),RUNTIME_ALLOW="$(ALLOW)") exec tools/within tools/krt python -m tools.krt.serve "$(FILE)" --name "$(NAME)" \
+		--port $(if $(filter file,$(origin PORT)),0,"$(or $(PORT),0)")
