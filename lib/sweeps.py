@@ -1,7 +1,7 @@
 """What a sweep leaves: its trials as a table, pictures of how it went, and the best values."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,18 @@ from matplotlib.figure import Figure
 from lib.curves import append_to_curve
 from lib.files import replaced_directory, write_csv, write_json
 from lib.space import Tuning, is_better
-from lib.trials import METRICS, VALUES
+from lib.trials import METRICS, VALUES, append_trial
 from lib.tuning import Sweep, Trial
 from lib.viz import COLOURS, save_figure, without_formulas
 
 
-def append_to_curves(settings: Tuning) -> Callable[[Trial], None]:
+def show_live(settings: Tuning) -> Callable[[Trial], None]:
     """What is called with each trial, so that MLflow shows the sweep while it goes on."""
     trials: list[Trial] = []
 
     def append(trial: Trial) -> None:
         trials.append(trial)
+        append_trial(trial_row(trial, trial.values, trial.metrics))
         if trial.state == "complete":
             append_to_curve(history_rows(trials, settings.better)[-1])
 
@@ -67,18 +68,20 @@ def trial_rows(sweep: Sweep) -> list[dict[str, Any]]:
     """A row for each trial: its state and objective, the values tried, its metrics."""
     values = dict.fromkeys(name for trial in sweep.trials for name in trial.values)
     metrics = dict.fromkeys(name for trial in sweep.trials for name in trial.metrics)
-    return [
-        {
-            "trial": trial.number,
-            "state": trial.state,
-            "objective": trial.objective,
-            "budget": trial.budget,
-            **{f"{VALUES}{name}": trial.values.get(name) for name in values},
-            **{f"{METRICS}{name}": trial.metrics.get(name) for name in metrics},
-            "reason": trial.reason,
-        }
-        for trial in sweep.trials
-    ]
+    return [trial_row(trial, values, metrics) for trial in sweep.trials]
+
+
+def trial_row(trial: Trial, values: Iterable[str], metrics: Iterable[str]) -> dict[str, Any]:
+    """One of them, with columns for these values and metrics."""
+    return {
+        "trial": trial.number,
+        "state": trial.state,
+        "objective": trial.objective,
+        "budget": trial.budget,
+        **{f"{VALUES}{name}": trial.values.get(name) for name in values},
+        **{f"{METRICS}{name}": trial.metrics.get(name) for name in metrics},
+        "reason": trial.reason,
+    }
 
 
 def history_rows(trials: Sequence[Trial], better: str) -> list[dict[str, Any]]:

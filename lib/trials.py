@@ -1,32 +1,54 @@
-"""The table of a sweep's trials, as MLflow gets it: a nested run for each of them.
+"""A sweep's trials as MLflow gets them: a nested run for each, while the sweep goes on.
 
-Called by a sweep's `log.py`, in the tracker's environment, which has neither Optuna nor matplotlib.
+A sweep appends each trial to a file beside the curve that the tracker follows (`lib/curves.py`).
+Its `log.py` reads them in the tracker's environment, which has neither Optuna nor matplotlib.
 """
 
+import json
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lib.files import read_csv
-
 VALUES, METRICS = "values.", "metrics."  # what columns of trials.csv begin with
+SO_FAR = "trials.jsonl"
 
 
-def log_trials(mlflow: Any, file: Path | str) -> None:
-    """Log each trial with its state, values and metrics, below the stage's run.
+def append_trial(row: Mapping[str, Any]) -> None:
+    """Append a row of trials.csv to what the tracker follows; nothing happens where nobody does."""
+    if name := os.environ.get("LIVE_CURVE"):
+        with Path(name).with_name(SO_FAR).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def trials_so_far(folder: Path) -> list[dict[str, Any]]:
+    """The rows that have been appended, from the folder that the tracker follows."""
+    text = (folder / SO_FAR).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def log_trials(mlflow: Any, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Log each trial that is not there yet with its state, values and metrics.
 
     Args:
-        mlflow: the module, with the stage's run active.
-        file: trials.csv, as `lib.sweeps.write_sweep` writes it.
+        mlflow: the module, with the stage's run active, below which they are.
+        rows: those of trials.csv, as `lib.sweeps.write_sweep` writes it, or the first of them.
     """
-    for row in read_csv(file):
-        cells = {column: cell for column, cell in row.items() if cell}
-        with mlflow.start_run(run_name=f"trial {row['trial']}", nested=True):
-            mlflow.log_params({"state": row["state"], **below(cells, VALUES)})
-            found = below(cells, METRICS)
-            mlflow.log_metrics({name: float(value) for name, value in found.items()})
+    parent = mlflow.active_run().info
+    nested = f"tags.`mlflow.parentRunId` = '{parent.run_id}'"
+    runs = mlflow.search_runs([parent.experiment_id], filter_string=nested, output_format="list")
+    there = {run.info.run_name for run in runs}
+    for row in rows:
+        name = f"trial {row['trial']}"
+        if name not in there:
+            cells = {column: cell for column, cell in row.items() if cell not in ("", None)}
+            with mlflow.start_run(run_name=name, nested=True):
+                mlflow.log_params({"state": row["state"], **below(cells, VALUES)})
+                found = below(cells, METRICS)
+                mlflow.log_metrics({name: float(value) for name, value in found.items()})
 
 
-def below(cells: dict[str, str], prefix: str) -> dict[str, str]:
+def below(cells: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """The cells of columns that begin so, by what follows."""
     return {
         name.removeprefix(prefix): cell for name, cell in cells.items() if name.startswith(prefix)

@@ -383,6 +383,78 @@ def test_the_curve_of_a_training_is_in_mlflow_before_it_ends_and_whole_afterward
     assert run["metrics"]["rmse"] == 1.5
 
 
+TRIALS = """#!/bin/sh
+mkdir -p artifacts/plain metrics
+beside="${LIVE_CURVE%/*}/trials.jsonl"
+n=0
+while [ ! -e stop ] && [ $n -lt 600 ]; do
+    n=$((n+1))
+    echo "{\\"trial\\": $n, \\"state\\": \\"complete\\", \\"values.lr\\": 0.$n, \\"metrics.loss\\": $n}" >> "$beside"
+    echo "step,best" > "$LIVE_CURVE"
+    echo "$n,0.5" >> "$LIVE_CURVE"
+    sleep 0.5
+done
+cp "$beside" artifacts/plain/trials.jsonl
+echo "rmse: 1.5" > metrics/plain.yaml
+"""
+FOLLOW = """
+from pathlib import Path
+from lib.trials import log_trials, trials_so_far
+
+def follow(mlflow, folder):
+    log_trials(mlflow, trials_so_far(folder))
+
+def log(mlflow, params):
+    log_trials(mlflow, trials_so_far(Path("artifacts/plain")))
+"""
+
+
+def test_the_trials_of_a_sweep_are_in_mlflow_while_it_goes_on_each_once(project):
+    add_process(project, "plain", TRIALS)
+    log = project.folder / "lab/processes/plain/log.py"
+    log.write_text(FOLLOW)
+
+    def trials():
+        return {r["name"]: r for r in logged(project) if "mlflow.parentRunId" in r["tags"]}
+
+    process = project.start("tools/within", ".", "dvc", "repro", "plain")
+    try:
+        wait_for((project.folder / "mlflow.db").exists)
+        seen = wait_for(lambda: len(found := trials()) > 2 and found)
+        assert process.poll() is None
+        assert seen["trial 2"]["status"] == "FINISHED"
+        assert seen["trial 2"]["metrics"] == {"loss": 2.0}
+        assert seen["trial 2"]["params"] == {"state": "complete", "lr": "0.2"}
+        assert {r["status"] for r in logged(project) if "stage" in r["tags"]} == {"RUNNING"}
+        (project.folder / "stop").touch()
+        process.communicate(timeout=60)
+    finally:
+        with_children_killed(process)
+    wanted = len((project.folder / "artifacts/plain/trials.jsonl").read_text().splitlines())
+    runs = logged(project)
+    assert len(runs) == wanted + 1
+    assert {run["tags"]["stage"] for run in runs} == {"plain"}
+    assert len(trials()) == wanted
+
+
+def test_a_mistake_in_follow_is_told_at_the_end_and_costs_nothing(project):
+    add_process(project, "plain", TRIALS)
+    log = project.folder / "lab/processes/plain/log.py"
+    log.write_text(FOLLOW.replace("trials_so_far(folder)", "{}['no such key']"))
+    process = project.start("tools/within", ".", "dvc", "repro", "plain")
+    try:
+        wait_for((project.folder / "mlflow.db").exists)
+        wait_for(lambda: logged(project))
+        (project.folder / "stop").touch()
+        said, _ = process.communicate(timeout=60)
+    finally:
+        with_children_killed(process)
+    assert "MLflow: logged" in said
+    assert "ERROR: logging plain failed: a mistake in lab/processes/plain/log.py" in said
+    assert "KeyError: 'no such key'" in said
+    assert by_stage(project)["plain"]["status"] == "FINISHED"
+
+
 def tracker_of(process):
     """The pid of the tracker that a running process has beside it."""
     for folder in Path("/proc").glob("[0-9]*"):

@@ -2,6 +2,7 @@
 
 Called by `lab/processes/run`, beside the process, with a folder in which the two tell each other:
 rows of a curve come into `curve.csv`, and the process's exit code, once it has ended, into `code`.
+What else the process writes there is for `follow` of its log.py.
 """
 
 import csv
@@ -24,6 +25,7 @@ SHOW_EVERY = 1.0  # new rows of a curve
 OPEN_AFTER = 10.0  # what takes longer is seen in MLflow while it runs
 TRY_AGAIN_AFTER = 30.0  # a server that failed while the process ran
 KILLED = -1  # in place of an exit code
+OURS = ("curve.csv", "code", "new")  # what tools/run and the tracker tell each other
 
 
 def follow(folder: Path, parent: int, started: Started) -> None:
@@ -48,6 +50,8 @@ def follow(folder: Path, parent: int, started: Started) -> None:
     try:
         if outcome := tracker.finish(code):
             say(outcome)
+        if tracker.mistake and code == 0:
+            told(tracker.stage, tracker.mistake)
     except Exception as error:  # of the store, of log.py, of ours: each is told as what it is
         if code == 0:
             told(tracker.stage, error)
@@ -88,6 +92,8 @@ class Tracker:
         self.run: runs.Run | None = None
         self.failed: Exception | None = None
         self.retry_at = 0.0
+        self.followed: dict[str, int] = {}
+        self.mistake: runs.LogError | None = None  # in log.py's `follow`
 
     def connect(self) -> None:
         """Reach the store, and close what a killed tracker left open there."""
@@ -124,6 +130,17 @@ class Tracker:
             self.run = runs.open_run(self.experiment, self.stage, self.tags)
         with store.alone():
             runs.add_points(self.run, found)
+            if self.mistake is None and (files := self.beside()) != self.followed:
+                try:
+                    runs.call_follow(self.stage, self.run, self.folder)
+                except runs.LogError as error:
+                    self.mistake = error
+                self.followed = files
+
+    def beside(self) -> dict[str, int]:
+        """The files for log.py's `follow`, and when each was changed."""
+        files = (file for file in self.folder.iterdir() if file.name not in OURS)
+        return {file.name: file.stat().st_mtime_ns for file in files}
 
     def finish(self, code: int) -> str:
         """What is done when the process has ended: the outcome in a line."""

@@ -106,11 +106,24 @@ def fill(
         log = client.log_artifacts if Path(path).is_dir() else client.log_artifact
         log(run_id, path, place or None)
     if call_log(stage, run_id):
-        nested = f"tags.`mlflow.parentRunId` = '{run_id}'"
-        for child in client.search_runs([run.info.experiment_id], filter_string=nested):
-            client.log_batch(child.info.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+        for child in nested(run.info):
+            client.log_batch(child.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
     client.set_terminated(run_id, "FINISHED")
     notes.write(stage.address, open="")
+
+
+def nested(run: RunInfo) -> list[RunInfo]:
+    """The runs that log.py has nested below a run."""
+    below = f"tags.`mlflow.parentRunId` = '{run.run_id}'"
+    found = mlflow.search_runs([run.experiment_id], filter_string=below, output_format="list")
+    return [child.info for child in found]
+
+
+def log_file(stage: Stage) -> Path | None:
+    """The log.py of a stage's process, where there is one."""
+    name = process_of(stage)
+    found = [ROOT / room / name / "log.py" for room in ("lab/processes", "lab/tuning")]
+    return next((file for file in found if name and file.is_file()), None)
 
 
 def call_log(stage: Stage, run_id: str) -> bool:
@@ -119,10 +132,7 @@ def call_log(stage: Stage, run_id: str) -> bool:
     Raises:
         LogError: it has a mistake; an error of the store is raised as it is.
     """
-    name = process_of(stage)
-    found = [ROOT / room / name / "log.py" for room in ("lab/processes", "lab/tuning")]
-    file = next((file for file in found if name and file.is_file()), None)
-    if file is None:
+    if (file := log_file(stage)) is None:
         return False
     try:
         log = runpy.run_path(str(file))["log"]
@@ -133,8 +143,41 @@ def call_log(stage: Stage, run_id: str) -> bool:
             raise
         mlflow.MlflowClient().set_terminated(run_id, "FAILED")
         notes.write(stage.address, open="")
-        raise LogError(f"{file.relative_to(ROOT)}\n{traceback_from(error, file)}") from error
+        raise mistake_in(file, error) from error
     return True
+
+
+def call_follow(stage: Stage, run: Run, folder: Path) -> None:
+    """Let log.py, if it has `follow`, add to the run what the process shows while it runs.
+
+    Args:
+        stage: whose process runs.
+        run: that is open, and stays so.
+        folder: the files that the process writes beside its curve.
+
+    Raises:
+        LogError: it has a mistake; an error of the store is raised as it is.
+    """
+    if (file := log_file(stage)) is None:
+        return
+    try:
+        functions = runpy.run_path(str(file))
+        if "follow" not in functions:
+            return
+        try:
+            with mlflow.start_run(run_id=run.info.run_id):
+                functions["follow"](mlflow, folder)
+        finally:
+            mlflow.MlflowClient().update_run(run.info.run_id, status="RUNNING")
+    except Exception as error:
+        if is_outage(error):
+            raise
+        raise mistake_in(file, error) from error
+
+
+def mistake_in(file: Path, error: Exception) -> LogError:
+    """The author's error, from the author's own line on."""
+    return LogError(f"{file.relative_to(ROOT)}\n{traceback_from(error, file)}")
 
 
 # ---- a stage whose files are there
@@ -164,7 +207,8 @@ def log_stage(
         known = find(experiment, stage, fingerprint) if ask_store else last_run(stage, fingerprint)
         if known:
             if run:  # a query that took long and found nothing new
-                mlflow.MlflowClient().delete_run(run.info.run_id)
+                for each in (*nested(run.info), run.info):
+                    mlflow.MlflowClient().delete_run(each.run_id)
                 notes.write(stage.address, open="")
             register_models(known, tracked, tags)
             remember(stage, fingerprint, known)

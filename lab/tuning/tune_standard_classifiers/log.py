@@ -1,14 +1,20 @@
 """What MLflow gets of this sweep beside its stage's run: a nested run for each trial.
 
-Called by the tracker, in the tracker's environment, once the sweep has ended well. No stage depends
-on this file.
+Called by the tracker, in the tracker's environment. No stage depends on this file.
 """
 
+from pathlib import Path
 from typing import Any
 
-from lib.trials import log_trials
+from lib.files import read_csv
+from lib.trials import log_trials, trials_so_far
+
+
+def follow(mlflow: Any, folder: Path) -> None:
+    """Log the trials that are done, below the stage's run, which is active in `mlflow`."""
+    log_trials(mlflow, trials_so_far(folder))
 
 
 def log(mlflow: Any, _: dict[str, Any]) -> None:
-    """Log each trial below the stage's run, which is active in the module `mlflow`."""
-    log_trials(mlflow, "artifacts/tune/standard_classifiers/trials.csv")
+    """Log those that are not there yet, once the sweep has ended well."""
+    log_trials(mlflow, read_csv("artifacts/tune/standard_classifiers/trials.csv"))

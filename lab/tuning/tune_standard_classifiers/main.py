@@ -8,7 +8,7 @@ from lab.tuning.tune_standard_classifiers.trial import ask, train_once
 from lib.process import start
 from lib.space import fixed
 from lib.splits import load_data_splits
-from lib.sweeps import append_to_curves, write_sweep
+from lib.sweeps import show_live, write_sweep
 from lib.tuning import fingerprint, tune
 
 PROCESSED = Path("data/processed")
@@ -30,7 +30,7 @@ def sweep(params: Params) -> None:
         seed=seed,
         origin=fingerprint(*splits, others, seed),
         folder=TRIALS,
-        on_trial=append_to_curves(settings),
+        on_trial=show_live(settings),
     )
     write_sweep(found, ARTIFACTS, METRICS, seed=seed, tunes="train_standard_classifiers")
 
