@@ -15,3 +15,12 @@ def flat(nested: Any, separator: str = ".", above: str = "") -> dict[str, Any]:
         else:
             found[key] = value
     return found
+
+
+def with_values(nested: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same mapping, with values by dotted name in the place of its own."""
+    changed: dict[str, Any] = dict(nested)
+    for name, value in values.items():
+        key, _, below = name.partition(".")
+        changed[key] = with_values(changed.get(key, {}), {below: value}) if below else value
+    return changed

@@ -10,7 +10,7 @@ that it may have. Only pydantic is needed here, so that the whole file can be ch
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -129,15 +129,6 @@ def ranges(space: Section, above: str = "") -> Iterator[tuple[str, Range]]:
             yield f"{above}{name}", found
         elif found is not None:
             yield from ranges(found, f"{above}{name}.")
-
-
-def with_values(section: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A section's parameters, with values by dotted name in the place of its own."""
-    changed: dict[str, Any] = dict(section)
-    for name, value in values.items():
-        key, _, below = name.partition(".")
-        changed[key] = with_values(changed.get(key, {}), {below: value}) if below else value
-    return changed
 
 
 def fixed(section: BaseModel, space: Section) -> dict[str, Any]:

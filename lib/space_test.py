@@ -5,8 +5,9 @@ from typing import Annotated
 import pytest
 from pydantic import Field
 
+from lib.nested import with_values
 from lib.params import Count, ParamsError, Positive, Section, check_params
-from lib.space import Tuning, fixed, is_better, ranges, space_of, with_values
+from lib.space import Tuning, fixed, is_better, ranges, space_of
 
 pytestmark = pytest.mark.unittest
 

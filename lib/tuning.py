@@ -17,7 +17,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,23 +25,14 @@ from typing import Any
 
 import numpy as np
 import optuna
-from joblib import Parallel, delayed
-from joblib.externals.loky.process_executor import TerminatedWorkerError
-from threadpoolctl import threadpool_limits
 
+from lib.engines import Job, Result, Values, on_ray, on_this_machine, sources
 from lib.errors import UserError
 from lib.files import read_json, write_json
-from lib.nested import flat
 from lib.params import Section, unknown
 from lib.progress import progress
 from lib.space import Tuning, is_better, ranges
 
-RETRIES = 10  # of a task whose node was lost
-
-Values = dict[str, Any]  # by dotted name
-Job = tuple[Values, int | None]  # what is tried, and the budget of a rung
-Result = dict[str, Any]  # metrics by dotted name, or the error
-Engine = Callable[[Mapping[Path, Job]], Iterator[tuple[Path, Result]]]
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -104,8 +95,8 @@ def tune(
     directions = optuna.study.StudyDirection
     direction = directions.MAXIMIZE if settings.better == "larger" else directions.MINIMIZE
     study = optuna.create_study(sampler=sampler, direction=direction)
-    engine = _on_ray(run, data) if os.environ.get("RAY_ADDRESS") else None
-    engine = engine or partial(_on_this_machine, run, data, settings.workers)
+    engine = on_ray(run, data) if os.environ.get("RAY_ADDRESS") else None
+    engine = engine or partial(on_this_machine, run, data, settings.workers)
     trials: list[Trial] = []
     sizes = batch_sizes(settings)
     with progress("trials", sum(sum(runs) for runs in sizes)) as advance:
@@ -161,7 +152,7 @@ def fingerprint(*parts: Any) -> str:
         parts: arrays, tables of pandas and their columns, and whatever JSON takes.
     """
     digest = hashlib.sha256(Path(sys.prefix).name.encode())  # it is named after its lock's hash
-    for name, source in sorted(_sources().items()):
+    for name, source in sorted(sources().items()):
         digest.update(f"{name} {source}".encode())
     for part in parts:
         if hasattr(part, "iloc"):
@@ -276,99 +267,3 @@ def _digest(job: Job) -> str:
 
 def _shown(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.4g}"
-
-
-def _sources() -> dict[str, str]:
-    """The code of each module of `lib/` and `lab/` that is imported, hashed."""
-    files = {
-        name: module.__file__
-        for name, module in list(sys.modules.items())
-        if name.partition(".")[0] in ("lib", "lab") and getattr(module, "__file__", None)
-    }
-    return {
-        name: hashlib.sha256(Path(file).read_bytes()).hexdigest()
-        for name, file in files.items()
-        if file
-    }
-
-
-# ---- engines: each yields a job's result as soon as it is done
-
-
-def _one(run: Callable[..., Mapping[str, Any]], data: Any, values: Values, budget: Any) -> Result:
-    """What a worker does for one trial; sums do not depend on the number of cores."""
-    try:
-        with threadpool_limits(1):
-            metrics = flat(run(data, values, budget))
-    except UserError as error:
-        return {"error": str(error)}
-    numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float)}
-    return {"metrics": {k: v if math.isfinite(v) else None for k, v in numbers.items()}}
-
-
-def _on_this_machine(
-    run: Callable[..., Mapping[str, Any]],
-    data: Any,
-    workers: int | None,
-    jobs: Mapping[Path, Job],
-) -> Iterator[tuple[Path, Result]]:
-    """Processes of joblib, which stay from batch to batch; as many as there are cores, or fewer."""
-    parallel = Parallel(
-        n_jobs=workers or -1, return_as="generator_unordered", batch_size=1, pre_dispatch="all"
-    )
-    try:
-        yield from parallel(delayed(_named)(file, run, data, *job) for file, job in jobs.items())
-    except TerminatedWorkerError:
-        raise UserError(
-            "A worker was killed: most often the machine was out of memory. With fewer workers, "
-            "try again: the sweep goes on from where it was."
-        ) from None
-
-
-def _named(file: Path, *arguments: Any) -> tuple[Path, Result]:
-    return file, _one(*arguments)
-
-
-def _on_ray(run: Callable[..., Mapping[str, Any]], data: Any) -> Engine:
-    """Tasks of Ray, spread over the nodes of the cluster that RAY_ADDRESS names."""
-    import ray
-
-    try:
-        ray.init(log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = os.environ["RAY_ADDRESS"]
-        why = " ".join(str(error).split())
-        raise UserError(f"RAY_ADDRESS is {where}, and no cluster is there: {why}") from None
-    # The nodes work in clones of their own: all must have the code that this one has.
-    sources = _sources()
-    shared = ray.put((run, data))
-    task = ray.remote(max_retries=RETRIES, scheduling_strategy="SPREAD")(_one_on_a_node)
-
-    def compute(jobs: Mapping[Path, Job]) -> Iterator[tuple[Path, Result]]:
-        waiting = {task.remote(shared, sources, *job): file for file, job in jobs.items()}
-        while waiting:
-            done = ray.wait(list(waiting))[0][0]
-            try:
-                result = ray.get(done)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from None
-            except ray.exceptions.RayError as error:
-                why = " ".join(str(error).split())[:300]
-                raise UserError(
-                    f"The cluster lost a trial {RETRIES} times: {why} Try again: the sweep goes on "
-                    "from where it was."
-                ) from None
-            yield waiting.pop(done), result
-
-    return compute
-
-
-def _one_on_a_node(shared: Any, sources: Mapping[str, str], *job: Any) -> Result:
-    """The same on a node, whose code must be the driver's."""
-    others = [name for name, source in _sources().items() if sources.get(name, source) != source]
-    if others:
-        raise UserError(
-            f"The node {os.uname().nodename} has another {others[0]} than the driver: check out "
-            "the same commit on all nodes, and start their workers again."
-        )
-    return _one(*shared, *job)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unittest
 
 ROOMS = ("lab", "goals", "runtimes", "lib", "tools", "tests")
 # By those who have them.
-OPTIONAL = {("lib/splits.py", "torch"), ("lib/tuning.py", "ray"), ("lib/tuning.py", "pandas.util")}
+OPTIONAL = {("lib/splits.py", "torch"), ("lib/engines.py", "ray"), ("lib/tuning.py", "pandas.util")}
 
 
 def sources(*folders):

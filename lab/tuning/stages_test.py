@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unittest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SWEEPS = sorted(main.parent.name for main in ROOT.glob("lab/tuning/*/main.py"))
-GRAPH = grimp.build_graph("lib", "lab", cache_dir=None)
+GRAPH = grimp.build_graph("lib", "lab", include_external_packages=True, cache_dir=None)
 PIPELINE = read_pipeline()
 ENGINES = {"optuna", "ray"}
 
@@ -52,11 +52,17 @@ def test_a_stage_lists_its_own_section_and_of_the_tuned_one_what_is_not_searched
     assert set(stage.params) - set(listed) == {"random_seed", name}
 
 
+@pytest.mark.parametrize("name", SWEEPS)
+def test_workers_do_not_wait_for_what_the_driver_alone_needs(name):
+    for module in (f"lab.tuning.{name}.trial", "lib.engines"):
+        used = GRAPH.find_upstream_modules(module)
+        assert used & {"optuna", "matplotlib", "pydantic", "ruamel"} == set(), module
+
+
 def test_nothing_of_an_engine_is_imported_or_installed_for_make_run():
-    graph = grimp.build_graph("lib", "lab", include_external_packages=True, cache_dir=None)
     for main in ROOT.glob("lab/processes/*/main.py"):
-        used = graph.find_upstream_modules(f"lab.processes.{main.parent.name}.main")
-        assert used & (ENGINES | {"lib.tuning", "lib.sweeps"}) == set(), main
+        used = GRAPH.find_upstream_modules(f"lab.processes.{main.parent.name}.main")
+        assert used & (ENGINES | {"lib.engines", "lib.tuning", "lib.sweeps"}) == set(), main
     locks = [ROOT / "Pipfile.lock", ROOT / "tools/tracking/Pipfile.lock"]
     for lock in [*locks, *ROOT.glob("lab/processes/*/Pipfile.lock"), *ROOT.glob("goals/*.lock")]:
         assert set(json.loads(lock.read_text())["default"]) & ENGINES == set(), lock

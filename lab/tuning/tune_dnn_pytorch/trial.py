@@ -7,8 +7,8 @@ import torch
 
 from lab.processes.train_dnn_pytorch.densenet import train_densenet
 from lib.metrics import classification_metrics
+from lib.nested import with_values
 from lib.pytorch import choose_device, predict_probability
-from lib.space import with_values
 from lib.splits import Splits
 
 NOT_OF_A_TRIAL = ("num_threads", "checkpoint_every", "workers")

@@ -3,8 +3,9 @@
 from functools import partial
 from pathlib import Path
 
+from lab.tuning.tune_standard_classifiers.ask import ask
 from lab.tuning.tune_standard_classifiers.params import Params
-from lab.tuning.tune_standard_classifiers.trial import ask, train_once
+from lab.tuning.tune_standard_classifiers.trial import train_once
 from lib.process import start
 from lib.space import fixed
 from lib.splits import load_data_splits

@@ -3,21 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import optuna
-
 from lab.processes.train_standard_classifiers.classifiers import train_classifiers
 from lib.metrics import classification_metrics
-from lib.params import Section
-from lib.space import with_values
+from lib.nested import with_values
 from lib.splits import Splits
-from lib.tuning import suggest
-
-
-def ask(trial: optuna.Trial, space: Section) -> dict[str, Any]:
-    """A classifier of those that have a space, and values for its parameters."""
-    names = [name for name in type(space).model_fields if getattr(space, name)]
-    name = trial.suggest_categorical("classifier", names)
-    return {"classifier": name, **suggest(trial, getattr(space, name), f"{name}.")}
 
 
 def train_once(
