@@ -412,6 +412,7 @@ def measure_sweeps(scratch: Path, turns: int) -> list[Comparison]:
         "short": (*short, "2"),
         "short, loop": (*short, "0"),
         "short, one warm worker": (*short, "1", "warm"),
+        "short, warm loop": (*short, "0", "warm"),
     }
     taken: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(turns):
@@ -419,7 +420,7 @@ def measure_sweeps(scratch: Path, turns: int) -> list[Comparison]:
             command = ("tools/within", "lab/tuning", "python", "-m", "tests.bench_sweep")
             taken[name].append(float(project.run(*command, *arguments).splitlines()[-1]))
             say(f"  {name}: {taken[name][-1]:.2f} s")
-    warm, loop = ([s / 50 for s in taken[n]] for n in ("short, one warm worker", "short, loop"))
+    warm, loop = ([s / 50 for s in taken[f"short, {n}"]] for n in ("one warm worker", "warm loop"))
     return [
         Comparison(
             f"{long[1]} trials, two workers",

@@ -389,7 +389,8 @@ beside="${LIVE_CURVE%/*}/trials.jsonl"
 n=0
 while [ ! -e stop ] && [ $n -lt 600 ]; do
     n=$((n+1))
-    echo "{\\"trial\\": $n, \\"state\\": \\"complete\\", \\"values.lr\\": 0.$n, \\"metrics.loss\\": $n}" >> "$beside"
+    printf '{"trial": %s, "state": "complete", ' $n >> "$beside"
+    printf '"values.lr": 0.%s, "metrics.loss": %s}\\n' $n $n >> "$beside"
     echo "step,best" > "$LIVE_CURVE"
     echo "$n,0.5" >> "$LIVE_CURVE"
     sleep 0.5
