@@ -70,6 +70,39 @@ def test_independent_stages_run_at_once_and_leave_the_same_lock_as_one_by_one(pr
     assert (project.folder / "dvc.lock").read_bytes() == lock
 
 
+def test_frozen_stages_imported_data_and_those_that_always_run_are_as_one_by_one(project, tmp_path):
+    outside = tmp_path / "outside.csv"
+    outside.write_text("a\n1\n")
+    project.dvc("import-url", str(outside), "imported.csv")
+    stages = (
+        stage("kept", "cat rows.csv > kept.txt", "rows.csv")
+        | stage("asked", "echo a >> ../asked; cat rows.csv > asked.txt", always_changed=True)
+        | stage("both", "cat kept.txt imported.csv > both.txt", "kept.txt", "imported.csv")
+    )
+    give(project, stages)
+    project.dvc("repro")
+    stages["kept"]["frozen"] = True
+    give(project, stages)
+    (project.folder / "rows.csv").write_text("a\n3\n")
+    outside.write_text("a\n2\n")
+    alone = project.copied(tmp_path / "alone")
+    asked = tmp_path / "asked"
+    asked.unlink()
+    alone.dvc("repro")
+    said = side_by_side(project)
+    assert asked.read_text() == "a\na\n", "once in each"
+    for name in ("dvc.lock", "both.txt", "imported.csv.dvc"):
+        assert (project.folder / name).read_bytes() == (alone.folder / name).read_bytes()
+    assert "kept | Running" not in said
+    del stages["kept"]["frozen"]
+    for each in (project, alone):
+        give(each, stages)
+    alone.dvc("repro", "--all-pipelines")
+    side_by_side(project)
+    assert (project.folder / "both.txt").read_text() == "a\n3\na\n1\n", "what is imported is frozen"
+    assert (project.folder / "dvc.lock").read_bytes() == (alone.folder / "dvc.lock").read_bytes()
+
+
 def test_stages_of_one_pool_do_not_meet(project):
     pool = {"meta": {"pool": "gpu"}}
     give(project, {k: v for n in "abc" for k, v in stage(n, ALONE.format(n), **pool).items()})
