@@ -9,7 +9,7 @@ GROUPS := Every_day A_new_project_or_clone A_pipeline_of_your_own Sweeps Reports
 Every_day := run test train results goals compare ui shell
 A_new_project_or_clone := doctor todo start credentials settings setup hooks
 A_pipeline_of_your_own := process rename-process remove-process blank lock
-Sweeps := tune adopt ray-head ray-worker
+Sweeps := sweep tune adopt ray-head ray-worker
 Reports := notebooks milestone
 Upkeep := check audit platforms relog environments list clean
 -include tools/*/targets.mk
@@ -80,8 +80,11 @@ train: environments ## Train on several workers, which params.yaml then says (WO
 	@tools/within . python -m tools.job.train "$(if $(filter command,$(firstword $(origin WORKERS))),$(WORKERS))" "$(NAME)"
 	@tools/within . python -m tools.report.results
 
+sweep: ## Add a sweep over a process, which tries values for its parameters (NAME=train_prices)
+	@tools/within --dev . python -m tools.project.sweep "$(NAME)"
+
 tune: ## Run the sweeps in lab/tuning (STAGES=tune_x: these alone; where RAY_ADDRESS is set: on Ray)
-	@[ -f lab/tuning/dvc.yaml ] || { echo 'There is no sweep yet: see lab/tuning/README.md.'; exit 1; }
+	@[ -f lab/tuning/dvc.yaml ] || { echo 'There is no sweep yet: make sweep NAME=a process.'; exit 1; }
 	@$(ENVIRONMENTS) make . tools/tracking lab/tuning
 	@tools/within . python -m lib.params
 	@tools/within . python -m tools.job.guarded_dvc repro $(or $(addprefix lab/tuning/dvc.yaml:,$(STAGES)),lab/tuning/dvc.yaml)

@@ -188,6 +188,50 @@ def test_a_target_that_does_not_fit_the_task_is_told_in_a_line(project):
     assert "Traceback" not in said
 
 
+# ---- tuned
+
+
+def test_a_sweep_over_a_training_of_either_kind_runs_and_its_best_is_adopted(project):
+    for name in ("train_price", "net_grade", "train_sold"):
+        said = project.run("make", "sweep", f"NAME={name}")
+        assert "But first" not in said, "the sweeps' lock has what processes of these kinds import"
+    file = project.folder / "params.yaml"
+    text = file.read_text().replace("  trials: 20\n  batch: 10", "  trials: 3\n  batch: 3")
+    file.write_text(text.replace("workers: null", "workers: 1"))
+    check = ("tools/within", "--dev", ".", "python", "-m", "pytest", "-q", "lab/tuning")
+    assert " passed" in project.run(*check, OMP_NUM_THREADS="1")
+    project.run("tools/within", "--dev", ".", "ruff", "check", "lab")
+    project.run("tools/within", "--dev", ".", "ruff", "format", "--check", "lab")
+    files = ("lab/tuning/dvc.yaml", "params.yaml")
+    project.run("tools/within", "--dev", ".", "yamllint", "--strict", *files)
+    project.run("tools/within", "--dev", ".", "end-of-file-fixer", *files)
+    sweeps = ("tune_price", "tune_net_grade", "tune_sold")
+    python(project, RUN.replace("processes", "tuning"), *sweeps)
+    for sweep in sweeps:
+        assert metrics(project, sweep)["trials"] == 3
+        assert metrics(project, sweep)["failed"] == 0
+    assert metrics(project, "tune_net_grade")["objective"] == "validation.f1_macro"
+    best = metrics(project, "tune_price")["values"]["learning_rate"]
+    project.run("make", "adopt", "STAGES=tune_price")
+    assert f"learning_rate: {best}" in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("", "it must be a process (count_files, net_grade"),
+        ("../lab", "it must be a process"),
+        ("count_files", "not written as `make process` writes a training"),
+        ("prepare_houses", "not written as `make process` writes a training"),
+    ],
+)
+def test_a_sweep_over_nothing_that_trains_is_refused(houses, name, why):
+    said = houses.run("make", "sweep", f"NAME={name}", ok=False)
+    assert why in said
+    assert "Nothing was written" in said
+    assert houses.git("status", "--porcelain") == ""
+
+
 # ---- renamed
 
 

@@ -13,10 +13,11 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grimp
 from jinja2 import Environment, FileSystemLoader
@@ -188,18 +189,25 @@ def rendered(wanted: Wanted) -> dict[str, str]:
         "table": table,
         "target": quoted(target),
     }
+    found: dict[str, str] = {}
+    for folder in KINDS[wanted.kind]:
+        found |= filled_in(folder, words)
+    return found
+
+
+def filled_in(folder: str, words: Mapping[str, Any]) -> dict[str, str]:
+    """The text of each file in a folder of the skeleton, by its name there, without `.jinja`."""
     environment = Environment(
         loader=FileSystemLoader(SKELETON), keep_trailing_newline=True, autoescape=False
     )
     found = {}
-    for folder in KINDS[wanted.kind]:
-        for file in sorted((SKELETON / folder).iterdir()):
-            if file.suffix == ".jinja" and file.name[0] != "_":
-                template = environment.get_template(f"{folder}/{file.name}")
-                text = template.render(words).strip("\n") + "\n"
-                found[file.name.removesuffix(".jinja")] = text
-            elif file.name[0] != "_":
-                found[file.name] = file.read_text("utf-8")
+    for file in sorted((SKELETON / folder).iterdir()):
+        if file.suffix == ".jinja" and file.name[0] != "_":
+            template = environment.get_template(f"{folder}/{file.name}")
+            text = template.render(words).strip("\n") + "\n"
+            found[file.name.removesuffix(".jinja")] = text
+        elif file.name[0] != "_":
+            found[file.name] = file.read_text("utf-8")
     return found
 
 
@@ -212,12 +220,11 @@ def quoted(text: str) -> str:
 YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 
-def write_folder(name: str, files: dict[str, str]) -> None:
+def write_folder(folder: Path, files: Mapping[str, str]) -> None:
     """The process's own files."""
-    folder = ROOT / "lab/processes" / name
     folder.mkdir()
     for file, text in files.items():
-        (folder / file.replace("NAME", name)).write_text(text, encoding="utf-8")
+        (folder / file.replace("NAME", folder.name)).write_text(text, encoding="utf-8")
     # The order of imports, and where a line breaks, depend on the name.
     for command in (["check", "--fix", "--select", "I"], ["format"]):
         subprocess.run(["ruff", *command, "--quiet", str(folder)], cwd=ROOT, check=True)
@@ -225,15 +232,7 @@ def write_folder(name: str, files: dict[str, str]) -> None:
 
 def stage_text(name: str, read: Sequence[str], written: str) -> str:
     """The stage, with the lock and every file of this repository that its main.py imports."""
-    main = f"lab.processes.{name}.main"
-    try:
-        graph = grimp.build_graph("lib", "lab", cache_dir=None)
-    except grimp.exceptions.SourceSyntaxError as error:
-        place = f"{os.path.relpath(error.filename, ROOT)}, line {error.lineno}"
-        text = (error.text or "").strip()
-        raise UserError(f"{place}: not Python ({text}). A merge left marks in it?") from None
-    modules = {main} | graph.find_upstream_modules(main)
-    files = [file for m in modules if (ROOT / (file := m.replace(".", "/") + ".py")).is_file()]
+    files = imported(f"lab.processes.{name}.main")
     deps = [*read, *sorted([f"lab/processes/{name}/Pipfile.lock", *files])]
     sections = [f"    - {section}" for section in sections_of(name)]
     lines = [
@@ -246,6 +245,18 @@ def stage_text(name: str, read: Sequence[str], written: str) -> str:
         *(f"    - {dep}" for dep in deps),
     ]
     return "\n".join(lines) + "\n" + textwrap.indent(written, "  ")
+
+
+def imported(main: str) -> list[str]:
+    """The files of this repository that a module imports, directly or not, and its own."""
+    try:
+        graph = grimp.build_graph("lib", "lab", cache_dir=None)
+    except grimp.exceptions.SourceSyntaxError as error:
+        place = f"{os.path.relpath(error.filename, ROOT)}, line {error.lineno}"
+        text = (error.text or "").strip()
+        raise UserError(f"{place}: not Python ({text}). A merge left marks in it?") from None
+    modules = {main} | graph.find_upstream_modules(main)
+    return [file for m in modules if (ROOT / (file := m.replace(".", "/") + ".py")).is_file()]
 
 
 def sections_of(name: str) -> list[str]:
@@ -310,10 +321,11 @@ def add(wanted: Wanted) -> None:
             added; nothing was written.
     """
     name, read, files = wanted.name, inputs(wanted), rendered(wanted)
+    folder = ROOT / "lab/processes" / name
     section, outs = files.pop("params.yaml"), files.pop("dvc.yaml")
     params, pipeline, ignored = (ROOT / file for file in ("params.yaml", MAIN, ".gitignore"))
-    with all_or_nothing([params, pipeline, ignored], ROOT / "lab/processes" / name):
-        write_folder(name, files)
+    with all_or_nothing([params, pipeline, ignored], folder):
+        write_folder(folder, files)
         append(params, f"\n{name}:\n{section}")
         text = with_stage(pipeline.read_bytes().decode(*BYTES), stage_text(name, read, outs))
         pipeline.write_bytes(text.encode(*BYTES))

@@ -1,0 +1,204 @@
+"""Adds a sweep over a process: `make sweep NAME=train_prices`.
+
+It is a folder of `lab/tuning`, filled in from `skeleton/sweep`, a section of params.yaml, and a
+stage of lab/tuning/dvc.yaml. It trains by the functions that `make process` gives a training. All
+of it is there at the end, or nothing.
+"""
+
+import re
+import sys
+import tomllib
+from dataclasses import dataclass
+
+from lib.errors import UserError
+from lib.files import read_text
+from lib.params import read_yaml
+from lib.pipeline import SWEEPS, read_pipeline
+from lib.repository import ROOT
+from tools.project.process import (
+    LONGEST_NAME,
+    all_or_nothing,
+    append,
+    filled_in,
+    imported,
+    with_stage,
+    write_folder,
+)
+
+ROOM = ROOT / "lab/tuning"
+PIPELINE = """\
+# Sweeps: which values of parameters do best. A pipeline of its own, so that `make run` neither runs
+# them nor installs what they need; `make tune` runs it, and the tag tune-… on the runner.
+# git keeps what they write: a reviewer sees the trials in the commit.
+stages: {}
+"""
+# The function that trains, and the one that measures, tell what a process is.
+KINDS = {"train_network": "torch", "create_model": "sklearn"}
+TASKS = {
+    "regression_metrics": "regression",
+    "multiclass_metrics": "classes",
+    "classification_metrics": "binary",
+}
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The process that is tuned."""
+
+    name: str
+    kind: str
+    task: str
+    table: str
+    section: str  # the name of the type of its section
+
+    @property
+    def sweep(self) -> str:
+        """What its sweep is called."""
+        return f"tune_{self.name.removeprefix('train_')}"
+
+
+def tuned(name: str) -> Tuned:
+    """What a sweep must know of a process.
+
+    Raises:
+        UserError: there is no such process, or it is written otherwise than `make process` does.
+    """
+    folder = ROOT / "lab/processes" / name
+    if not re.fullmatch(r"\w+", name) or not (folder / "main.py").is_file():
+        known = ", ".join(sorted(file.parent.name for file in ROOT.glob("lab/processes/*/main.py")))
+        raise UserError(f"NAME is {name!r}: it must be a process ({known or 'there is none'}).")
+    texts = [folder / file for file in (f"{name}.py", "main.py", "params.py")]
+    module, main, params = (read_text(file) if file.exists() else "" for file in texts)
+    kinds = [kind for word, kind in KINDS.items() if re.search(rf"(?m)^def {word}\(", module)]
+    tasks = [task for word, task in TASKS.items() if re.search(rf"\b{word}\b", module)]
+    tables = re.findall(r'(?m)^TABLE = Path\("(.+)"\)$', main)
+    sections = re.findall(rf"(?m)^    {name}: (\w+)$", params)
+    if not (kinds and tasks and tables and sections):
+        raise UserError(
+            f"{name} is not written as `make process` writes a training (KIND=sklearn or torch): "
+            "its sweep is to be written by hand, as lab/tuning/README.md tells."
+        )
+    return Tuned(name, kinds[0], tasks[0], tables[0], sections[0])
+
+
+def add(process: Tuned) -> None:
+    """Write it all.
+
+    Raises:
+        UserError: something of this name is there, or dvc.yaml is written so that no stage can be
+            added; nothing was written.
+    """
+    name, folder = process.sweep, ROOM / process.sweep
+    params, pipeline = ROOT / "params.yaml", ROOT / SWEEPS
+    content = read_yaml(params)
+    if len(name) > LONGEST_NAME:
+        raise UserError(f"{name} is longer than {LONGEST_NAME} characters: rename the process.")
+    if folder.exists() or name in content:
+        raise UserError(f"{name} is there already: change what it tries in params.yaml.")
+    files = filled_in(
+        "sweep",
+        {
+            "name": name,
+            "short": name.removeprefix("tune_"),
+            "type": name.title().replace("_", ""),
+            "tuned": process.name,
+            "tuned_type": process.section,
+            "kind": process.kind,
+            "task": process.task,
+            "table": process.table,
+        },
+    )
+    section = files.pop("params.yaml")
+    new = not pipeline.exists()
+    if new:
+        pipeline.write_text(PIPELINE, encoding="utf-8")
+    try:
+        with all_or_nothing([params, pipeline], folder):
+            write_folder(folder, files)
+            append(params, f"\n{name}:\n{section}")
+            searched = set(read_yaml(params)[name]["space"])
+            others = sorted(set(content.get(process.name) or {}) - searched)
+            text = with_stage(read_text(pipeline), stage_text(process, others))
+            pipeline.write_text(with_plots(text, process), encoding="utf-8")
+            if not any(stage.name == name for stage in read_pipeline().stages):
+                raise UserError(f"{SWEEPS} is not written stage below stage: add it by hand.")
+    except BaseException:
+        if new:
+            pipeline.unlink()
+        raise
+
+
+def stage_text(process: Tuned, others: list[str]) -> str:
+    """Its stage, which lists what is not searched: adopting the rest runs no sweep again."""
+    name, short = process.sweep, process.sweep.removeprefix("tune_")
+    deps = [
+        process.table,
+        *sorted(["lab/tuning/Pipfile.lock", *imported(f"lab.tuning.{name}.main")]),
+    ]
+    lines = [
+        f"{name}:",
+        f"  desc: Which parameters of {process.name} do best.",
+        "  wdir: ../..",
+        f"  cmd: lab/processes/run {name}",
+        "  params:",
+        *(f"    - {key}" for key in ("random_seed", name)),
+        "    # What is not searched; `make adopt` changes the rest, and no sweep runs again.",
+        *(f"    - {process.name}.{key}" for key in others),
+        "  deps:",
+        *(f"    - {dep}" for dep in deps),
+        "  outs:",
+        f"    - artifacts/tune/{short}:",
+        "        cache: false",
+        "  metrics:",
+        f"    - metrics/{name}.json:",
+        "        cache: false",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def with_plots(text: str, process: Tuned) -> str:
+    """The sweeps' dvc.yaml with plots of its history and of the importance of parameters."""
+    folder = f"../../artifacts/tune/{process.sweep.removeprefix('tune_')}"
+    title = process.name.replace("_", " ")
+    heading = "" if re.search(r"(?m)^plots:", text) else "\nplots:\n"
+    return f"""{text.rstrip()}
+{heading}  - {title}, best so far by trial:
+      x: step
+      y:
+        {folder}/history.csv: [objective, best]
+  - {title}, importance of parameters:
+      template: bar_horizontal
+      x: importance
+      y:
+        {folder}/importances.csv: parameter
+"""
+
+
+def packages_missing(process: Tuned) -> list[str]:
+    """What the process's Pipfile names and that of the sweeps does not."""
+    wanted, there = (
+        set(tomllib.loads(read_text(folder / "Pipfile")).get("packages", {}))
+        for folder in (ROOT / "lab/processes" / process.name, ROOM)
+    )
+    return sorted(wanted - there)
+
+
+def main() -> None:
+    """Add it, and print where to go on."""
+    try:
+        process = tuned(sys.argv[1])
+        add(process)
+    except UserError as error:
+        sys.exit(f"{error}\nNothing was written.")
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted: nothing was written.")
+    print(
+        f"Added: lab/tuning/{process.sweep}, its section in params.yaml, its stage in {SWEEPS}.\n"
+        f"What is tried is in params.yaml. Next: make tune STAGES={process.sweep}, then make adopt."
+    )
+    if missing := packages_missing(process):
+        print(f"But first, add to lab/tuning/Pipfile: {', '.join(missing)}; then make lock.")
+
+
+if __name__ == "__main__":
+    main()
