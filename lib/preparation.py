@@ -12,7 +12,6 @@ to share rows out:
 
 import itertools
 import math
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -92,7 +91,7 @@ def write_splits(
 
     Args:
         chunks: the rows; with `ids`, where they are shared out by hash.
-        folder: where to write; up to 16 bytes a value are taken there on the way.
+        folder: where to write; up to 8 bytes a value are taken there on the way.
         shares: how to share rows out.
         feature_names: of the d columns of X.
         class_names: of the classes in y; none where y is numbers, which are drawn unstratified.
@@ -107,7 +106,7 @@ def write_splits(
         _refuse_missing(ordered.counts, class_names)
         scaler = StandardScaler()
         for rows in ordered.read(0):
-            scaler.partial_fit(_features(rows))
+            scaler.partial_fit(rows[:, :-1])
         for split, name in enumerate(NAMES):
             n = int(ordered.counts[split].sum())
             with (
@@ -115,14 +114,11 @@ def write_splits(
                 _npy(folder / f"y_{name}.npy", np.int64 if n_classes else np.float64, (n,)) as y,
             ):
                 for rows in ordered.read(split):
-                    X.write(scaler.transform(_features(rows)).astype(np.float32).data)
+                    features = scaler.transform(rows[:, :-1], copy=False)  # rows are ours to change
+                    X.write(features.astype(np.float32).data)
                     y.write(rows[:, -1].astype(np.int64 if n_classes else np.float64).data)
     save_names(folder, feature_names, class_names)
     return Prepared(scaler, ordered.counts)
-
-
-def _features(rows: Numbers) -> Numbers:
-    return np.ascontiguousarray(rows[:, :-1])
 
 
 @contextmanager
@@ -146,7 +142,10 @@ def _refuse_missing(counts: NDArray[np.int64], class_names: Sequence[str]) -> No
 
 
 def _records(chunk: Chunk) -> Numbers:
-    return np.column_stack([chunk.X, chunk.y]).astype(np.float64, copy=False)
+    # Row after row: np.column_stack keeps a frame's columns together, which are slow to write out.
+    records = np.empty((len(chunk.X), chunk.X.shape[1] + 1))
+    records[:, :-1], records[:, -1] = chunk.X, chunk.y
+    return records
 
 
 # ---- by hash
@@ -201,9 +200,11 @@ def _drawn(
     as_read = Buckets(scratch / "as read", np.float64, width)
     kind = np.min_scalar_type(max(n_classes - 1, 0))
     parts = []
+    start = 0
     for chunk in chunks:
         parts.append(chunk.y.astype(kind) if n_classes else np.zeros(len(chunk.y), dtype=kind))
-        as_read.append(np.zeros(len(chunk.y), dtype=np.intp), _records(chunk))
+        as_read.append(np.full(len(chunk.y), start // CHUNK_ROWS), _records(chunk))
+        start += len(chunk.y)
     codes = np.concatenate(parts) if parts else np.zeros(0, dtype=kind)
     orders = drawn_rows(codes, shares, stratified=n_classes > 0)
     counts = [np.bincount(codes[order], minlength=max(n_classes, 1)) for order in orders]
@@ -220,18 +221,20 @@ def _drawn(
         block_of[rows] = number
     by_block = Buckets(scratch / "by block", np.float64, width)
     start = 0
-    for rows in as_read.read(0, CHUNK_ROWS):
-        by_block.append(block_of[start : start + len(rows)], rows)
-        start += len(rows)
-    shutil.rmtree(as_read.folder)
+    for number in range(math.ceil(len(codes) / CHUNK_ROWS)):
+        for rows in as_read.read(number, CHUNK_ROWS):
+            by_block.append(block_of[start : start + len(rows)], rows)
+            start += len(rows)
+        as_read.remove(number)  # so that all rows are never on disk twice
 
     def read(split: int) -> Iterator[Numbers]:
         for number, numbers in enumerate(blocks[split], first[split]):
             # They lie there as they were read, by row number: the rank of each is its place.
-            places = np.argsort(np.argsort(numbers))
+            places = np.empty(len(numbers), dtype=np.intp)
+            places[np.argsort(numbers)] = np.arange(len(numbers))
             for rows in by_block.read(number):
                 for begin in range(0, len(places), CHUNK_ROWS):
-                    yield rows[places[begin : begin + CHUNK_ROWS]]
+                    yield rows.take(places[begin : begin + CHUNK_ROWS], axis=0)
 
     return _Ordered(np.array(counts), read)
 

@@ -139,7 +139,7 @@ class Failures:
         if len(twice):
             raise DataError(f"Raw data: column {twice[0]!r} occurs more than once.")
         try:
-            schema.validate(frame, lazy=True)
+            schema.validate(frame, lazy=True, inplace=True)  # nothing is coerced: no copy
         except pa.errors.SchemaErrors as errors:
             failures = errors.failure_cases
             # Of a column of another type, its values fail as well, for that reason.
