@@ -18,6 +18,7 @@ import pytest
 
 from lib.chunks import Duplicates, read_chunks
 from lib.preparation import Chunk, Shares, write_splits
+from lib.repository import ROOT
 from lib.splits import load_data_splits
 
 pytestmark = [
@@ -25,7 +26,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold to the limit"),
 ]
 
-ROOT = Path(__file__).resolve().parent.parent
+
 NAMES = [f"feature {n}" for n in range(30)]
 FEW, MANY = 100_000, 800_000  # rows: of a file, and of eight
 
@@ -100,7 +101,7 @@ def limited(name: str, folder: str, megabytes: str) -> None:
 
 def run_limited(name: str, folder: Path, megabytes: float) -> None:
     """The same in a process of its own."""
-    call = "import sys; from lib.memory_test import limited; limited(*sys.argv[1:])"
+    call = "import sys; from tests.memory_test import limited; limited(*sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", call, name, str(folder), str(megabytes)],
         cwd=ROOT,
