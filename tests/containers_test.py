@@ -1,4 +1,4 @@
-"""The image that the project builds, and a process that runs in one.
+"""The image that the project builds, a process that runs in one, and jobs in a container.
 
 `make test-containers` installs what these need, and runs them: debootstrap, buildah, podman and
 runc, from Debian's packages. The base is made here, so that no registry is asked.
@@ -7,6 +7,8 @@ runc, from Debian's packages. The base is made here, so that no registry is aske
 import json
 import os
 import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from lib.params import parse_yaml, read_yaml
 from tests.conftest import ROOT
 from tests.machines import asked_for, debian_mirror, pip_settings, run
-from tests.rehearsal import rehearsing, results_of
+from tests.rehearsal import DVC_YAML, rehearsing, results_of
 
 pytestmark = [pytest.mark.integration, asked_for("buildah", "debootstrap", "podman", "runc")]
 
@@ -44,16 +46,15 @@ def settings(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """This machine's settings of pip, and the folders that they name, as a container's options."""
+    """This machine's settings of pip, and the folders that they name, as a container's volumes."""
     file = tmp_path_factory.mktemp("site") / "pip.conf"
     text = "".join(f"{name} = {value}\n" for name, value in pip_settings().items())
     file.write_text(f"[global]\n{text}")
+    # Not /opt itself: act puts a folder of its own there.
     places = [
-        file_or_folder
-        for file_or_folder in ("/etc/ssl/certs", "/opt")
-        if Path(file_or_folder).is_dir()
+        place for place in (Path("/etc/ssl/certs"), *Path("/opt").glob("*")) if place.is_dir()
     ]
-    return file, [f"--volume={place}:{place}:ro" for place in places]
+    return file, [f"{place}:{place}:ro" for place in places]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,8 @@ def image(settings, site, tmp_path_factory):
     pip, volumes = site
     wheels = os.environ.get("PIP_FIND_LINKS", "")
     run(
-        *("buildah", "bud", "--isolation", "chroot", "--network", "host", *volumes),
+        *("buildah", "bud", "--isolation", "chroot", "--network", "host"),
+        *(f"--volume={volume}" for volume in volumes),
         *("--secret", f"id=pip.conf,src={pip}", "--build-arg", f"PIP_FIND_LINKS={wheels}"),
         *("--build-arg", "BASE=localhost/debian:tests", "--target", "machine", "--tag", IMAGE),
         *("--file", "tools/image/Dockerfile", "."),
@@ -88,6 +90,33 @@ def sandbox(image, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "a projëct"
     with rehearsing(folder, dvc_yaml=pipeline, ignored=()) as sandbox:
         yield sandbox
+
+
+@pytest.fixture
+def socket(tmp_path, monkeypatch):
+    """Podman in the place of Docker's engine, for act."""
+    place = tmp_path / "podman.sock"
+    before = volumes_of_act()
+    with subprocess.Popen(
+        ["podman", "system", "service", "--time=0", f"unix://{place}"]
+    ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not place.exists():
+                assert process.poll() is None, "podman gives no socket"
+                assert time.monotonic() < deadline, "podman gives no socket"
+                time.sleep(0.1)
+            monkeypatch.setenv("DOCKER_HOST", f"unix://{place}")
+            yield
+        finally:
+            process.terminate()
+    for volume in volumes_of_act() - before:
+        run("podman", "volume", "rm", volume)
+
+
+def volumes_of_act() -> set[str]:
+    listed = run("podman", "volume", "ls", "--quiet").split()
+    return {volume for volume in listed if volume.startswith("act-")}
 
 
 def outs(dvc_lock: str):
@@ -114,7 +143,8 @@ def test_a_stage_in_an_image_of_its_own_has_the_same_bytes_in_a_run_by_tag(sandb
     sandbox.git("checkout", "--quiet", "--force", "-B", "image", sandbox.base)
     sandbox.branch = "image"
     file = "lab/processes/prepare_data/image"
-    (folder / file).write_text(f"{IMAGE} {' '.join(volumes)} --volume={pip}:/etc/pip.conf:ro\n")
+    mounted = " ".join(f"--volume={volume}" for volume in (*volumes, f"{pip}:/etc/pip.conf:ro"))
+    (folder / file).write_text(f"{IMAGE} {mounted}\n")
     sandbox.project.edit("dvc.yaml", '"deps": [', f'"deps": ["{file}", ')
     sandbox.project.commit("An image of its own")
     sandbox.push()
@@ -123,3 +153,40 @@ def test_a_stage_in_an_image_of_its_own_has_the_same_bytes_in_a_run_by_tag(sandb
     commit = results_of(sandbox, tag)
     assert file in sandbox.show(commit, "dvc.lock")
     assert outs(sandbox.show(commit, "dvc.lock")) == outside
+
+
+def test_a_run_by_tag_is_a_job_in_the_container_that_the_variable_names(
+    sandbox, site, socket, tmp_path
+):
+    pip, volumes = site
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "word").write_text("seen in the container\n")  # whose path outside is another
+    places = {"XDG_CACHE_HOME": "/kept/cache", "XDG_DATA_HOME": "/kept/data"}
+    wheels = {k: v for k, v in os.environ.items() if k == "PIP_FIND_LINKS"}
+    container = {
+        "image": IMAGE,
+        "options": "--user 0",
+        "volumes": [*volumes, f"{pip}:/etc/pip.conf:ro", f"{kept}:/kept"],
+        "env": places | wheels,
+    }
+    sandbox.git("checkout", "--quiet", "--force", "-B", "container", sandbox.base)
+    sandbox.branch = "container"
+    folder = sandbox.project.folder
+    (folder / "dvc.yaml").write_text(DVC_YAML)
+    with (folder / ".gitignore").open("a") as rules:
+        rules.write("/artifacts/quick\n")
+    sandbox.project.edit(
+        "lab/processes/quick/main", "mkdir ", "id -un 1000; cat /kept/word\nmkdir "
+    )
+    sandbox.project.commit("In a container")
+    sandbox.push()
+    with sandbox.settings("variables", RUN_CONTAINER=json.dumps(container)):
+        tag, said = sandbox.tag()
+    shutil.rmtree(kept)
+    assert "| me " in said, "the image's user"
+    assert "seen in the container" in said
+    commit = results_of(sandbox, tag)
+    assert "accuracy" in sandbox.show(commit, "metrics/quick.json")
+    left = run("podman", "ps", "--all", "--quiet", "--filter", f"ancestor={IMAGE}")
+    assert not left, "the container is removed"

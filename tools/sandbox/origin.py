@@ -12,11 +12,13 @@ from tools.sandbox.state import FOLDER, JOBS, ORIGIN, State, write_private
 
 FIND_LINKS = "SANDBOX_PIP_FIND_LINKS"
 LABEL = "sandbox"  # of its one runner
+OF_A_JOB = "SANDBOX_ORIGIN"  # set in jobs: what they push starts nothing, as with GitHub's token
 VARIABLES, SECRETS = FOLDER / "variables.yml", FOLDER / "secrets.yml"
 
 # It finds the project by its own place. Whatever pushes, jobs are the sandbox's processes.
 HOOK = f"""\
 #!/bin/sh
+[ -z "${{{OF_A_JOB}-}}" ] || exit 0
 root=$(CDPATH='' cd -- ../.. && pwd)
 if [ ! -e "$root/tools/sandbox/runner.py" ]; then
     echo "sandbox: this checkout has no tools/sandbox/runner.py, so no run is started."

@@ -2,8 +2,9 @@
 
     python -m tools.sandbox.runner     the origin's post-receive hook, refs on standard input
 
-The workflow file of the tag's commit is what runs, by act, without Docker. What stays of a job is
-`.sandbox/jobs/<tag>-<number>/`: its log and summary, and its workspace if it failed.
+The workflow file of the tag's commit is what runs, by act: without Docker, unless the variable
+RUN_CONTAINER asks for a container. What stays of a job is `.sandbox/jobs/<tag>-<number>/`: its log
+and summary, and its workspace if it failed outside a container.
 """
 
 import fcntl
@@ -31,6 +32,7 @@ from lib.text import one_line
 from tools.sandbox.origin import (
     FIND_LINKS,
     LABEL,
+    OF_A_JOB,
     SECRETS,
     VARIABLES,
     read_settings,
@@ -45,7 +47,7 @@ from tools.sandbox.state import FOLDER, JOBS, ORIGIN, State, write_private
 WORKFLOWS = ".github/workflows"
 UNFILLED = "TODO" + "(run_tag)"  # in one piece it would be a mark itself
 NO_COMMIT = "0" * 40
-OF_A_JOB = "SANDBOX_ORIGIN"  # set in jobs: what they push starts nothing, as with GitHub's token
+CONTAINER = "RUN_CONTAINER"
 CHECKOUT, SHELL = Path(__file__).parent / "checkout", Path(__file__).parent / "shell"
 
 SIMPLE = re.compile(r"[A-Za-z0-9/._-]+")
@@ -54,7 +56,8 @@ LINK_PREFIX = f"sandbox-{hashlib.sha256(os.fsencode(FOLDER)).hexdigest()[:12]}-"
 
 # What act says of itself: nothing that a log on GitHub would hold.
 NOISE = re.compile(
-    r"LocalRepositoryCache|valid docker connection|Cleaning up container|^Error: Job '.*' failed$"
+    r"LocalRepositoryCache|valid docker connection|Using docker host|🐳  docker"
+    r"|Cleaning up container|^Error: Job '.*' failed$"
 )
 SUMMARY = "  ⚙  Summary - "
 
@@ -105,6 +108,28 @@ class Workflow:
         """The steps of all its jobs."""
         for job in self.content.get("jobs", {}).values():
             yield from job.get("steps", [])
+
+    def container(self) -> str:
+        """What the variable RUN_CONTAINER says, if a job goes by it."""
+        jobs = self.content.get("jobs", {}).values()
+        asked = any(CONTAINER in str(job.get("container")) for job in jobs)
+        return read_settings(VARIABLES).get(CONTAINER, "") if asked else ""
+
+    def in_container(self) -> dict[str, Any]:
+        """The file with that container written out: act takes no expression for a mapping.
+
+        The sandbox's folder is there by the same path, for the origin and DVC's cache.
+        """
+        try:
+            container = dict(json.loads(self.container()))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"The variable {CONTAINER} is no mapping in JSON: {error}") from None
+        container["volumes"] = [*container.get("volumes", []), f"{FOLDER}:{FOLDER}"]
+        jobs = {
+            name: job | {"container": container} if CONTAINER in str(job.get("container")) else job
+            for name, job in self.content.get("jobs", {}).items()
+        }
+        return self.content | {"jobs": jobs}
 
     def labels(self) -> set[str]:
         """The runner labels that its jobs ask for, or get by the sandbox's variable."""
@@ -268,6 +293,7 @@ def job_number(folder: Path) -> int:
 
 def run_job(event: Event, workflow: Workflow) -> bool:
     """Run a workflow for an event, to its end; whether it succeeded."""
+    content = workflow.in_container() if workflow.container() else None
     number, folder = new_folder(event.label)
     output, started = Output(folder / "log"), time.monotonic()
     output.say(f"sandbox: run {number}, {event.label}, {workflow.path}")
@@ -276,6 +302,8 @@ def run_job(event: Event, workflow: Workflow) -> bool:
     quiet = ("--quiet", "--no-checkout", "--shared", "--template=")
     git("clone", *quiet, str(ORIGIN), str(source), folder=folder)
     git("checkout", "--quiet", "--detach", event.commit, folder=source)
+    if content:
+        (source / workflow.path).write_text(json.dumps(content))  # JSON is YAML
     with (
         simple_path(folder) as simple,
         subprocess.Popen(
@@ -356,6 +384,8 @@ def act(event: Event, workflow: Workflow, number: int, folder: Path, simple: Pat
 
     They are JSON in files called .yml: in those, act takes every character as it is.
     """
+    container = workflow.container()  # has a home of its own
+    homes = {name: value for name, value in job_environment().items() if is_home(name)}
     files = {
         "event": event.payload,
         "env": {
@@ -366,7 +396,7 @@ def act(event: Event, workflow: Workflow, number: int, folder: Path, simple: Pat
             "GIT_CONFIG_GLOBAL": str(FOLDER / "gitconfig"),
             OF_A_JOB: str(ORIGIN),
         }
-        | {name: value for name, value in job_environment().items() if is_home(name)},
+        | ({} if container else homes),
         "vars": read_settings(VARIABLES),
         "secrets": read_settings(SECRETS),
         "none": {},
@@ -384,6 +414,7 @@ def act(event: Event, workflow: Workflow, number: int, folder: Path, simple: Pat
         *("--eventpath", str(folder / "event.yml"), "--env-file", str(folder / "env.yml")),
         *("--var-file", str(folder / "vars.yml"), "--secret-file", str(folder / "secrets.yml")),
         *("--input-file", str(folder / "none.yml"), "--action-cache-path", str(simple / "act")),
+        *(("--pull=false", "--rm") if container else ()),  # an image that is here may be used
     ]
 
 
@@ -410,7 +441,7 @@ def received(lines: Sequence[str]) -> None:
             continue  # on GitHub a new branch is compared with others; here it starts nothing
         if ref.startswith("refs/tags/") and new != NO_COMMIT:
             tags.append((old, new, ref))
-        elif ref.startswith("refs/heads/") and not os.environ.get(OF_A_JOB):
+        elif ref.startswith("refs/heads/"):
             branches.append((old, new, ref))
     if len(tags) > 3:
         say("sandbox: GitHub starts no run where more than three tags are pushed at once.")
