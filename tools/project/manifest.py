@@ -58,7 +58,7 @@ def digests(name: str, known: list[Mark]) -> list[str]:
 
 def differences() -> Iterator[tuple[str, str]]:
     """Name and state, `edited` or `missing`, of each file that is not as the template has it."""
-    known, absent = marks(), tuple(gone())
+    known, absent = marks(), tuple(f"{name}/" for name in gone())
     expected: dict[str, set[str]] = {}
     for line in FILE.read_text(encoding="utf-8").splitlines():
         digest, name = line.split("  ", 1)
@@ -67,7 +67,7 @@ def differences() -> Iterator[tuple[str, str]]:
         if (ROOT / name).exists():
             if not allowed.issuperset(digests(name, known)):
                 yield name, "edited"
-        elif not name.startswith(absent):
+        elif not f"{name}/".startswith(absent):
             yield name, "missing"
 
 

@@ -296,12 +296,15 @@ def with_ignored(text: str, line: str) -> str:
 @contextmanager
 def all_or_nothing(files: list[Path], folder: Path) -> Iterator[None]:
     """Put files back as they were, and remove the folder, when the block does not end well."""
-    before = {file: file.read_bytes() for file in files}
+    before = {file: file.read_bytes() for file in files if file.exists()}
     try:
         yield
     except BaseException:
-        for file, content in before.items():
-            file.write_bytes(content)
+        for file in files:
+            if file in before:
+                file.write_bytes(before[file])
+            else:
+                file.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         raise
 

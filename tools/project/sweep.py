@@ -52,9 +52,14 @@ class Tuned:
     section: str  # the name of the type of its section
 
     @property
+    def short(self) -> str:
+        """What the sweep's folder of artifacts is called."""
+        return self.name.removeprefix("train_")
+
+    @property
     def sweep(self) -> str:
         """What its sweep is called."""
-        return f"tune_{self.name.removeprefix('train_')}"
+        return f"tune_{self.short}"
 
 
 def tuned(name: str) -> Tuned:
@@ -99,7 +104,7 @@ def add(process: Tuned) -> None:
         "sweep",
         {
             "name": name,
-            "short": name.removeprefix("tune_"),
+            "short": process.short,
             "type": name.title().replace("_", ""),
             "tuned": process.name,
             "tuned_type": process.section,
@@ -109,32 +114,22 @@ def add(process: Tuned) -> None:
         },
     )
     section = files.pop("params.yaml")
-    new = not pipeline.exists()
-    if new:
-        pipeline.write_text(PIPELINE, encoding="utf-8")
-    try:
-        with all_or_nothing([params, pipeline], folder):
-            write_folder(folder, files)
-            append(params, f"\n{name}:\n{section}")
-            searched = set(read_yaml(params)[name]["space"])
-            others = sorted(set(content.get(process.name) or {}) - searched)
-            text = with_stage(read_text(pipeline), stage_text(process, others))
-            pipeline.write_text(with_plots(text, process), encoding="utf-8")
-            if not any(stage.name == name for stage in read_pipeline().stages):
-                raise UserError(f"{SWEEPS} is not written stage below stage: add it by hand.")
-    except BaseException:
-        if new:
-            pipeline.unlink()
-        raise
+    with all_or_nothing([params, pipeline], folder):
+        write_folder(folder, files)
+        append(params, f"\n{name}:\n{section}")
+        searched = set(read_yaml(params)[name]["space"])
+        others = sorted(set(content.get(process.name) or {}) - searched)
+        text = read_text(pipeline) if pipeline.exists() else PIPELINE
+        text = with_plots(with_stage(text, stage_text(process, others)), process)
+        pipeline.write_text(text, encoding="utf-8")
+        if not any(stage.name == name for stage in read_pipeline().stages):
+            raise UserError(f"{SWEEPS} is not written stage below stage: add it by hand.")
 
 
 def stage_text(process: Tuned, others: list[str]) -> str:
     """Its stage, which lists what is not searched: adopting the rest runs no sweep again."""
-    name, short = process.sweep, process.sweep.removeprefix("tune_")
-    deps = [
-        process.table,
-        *sorted(["lab/tuning/Pipfile.lock", *imported(f"lab.tuning.{name}.main")]),
-    ]
+    name = process.sweep
+    deps = sorted(["lab/tuning/Pipfile.lock", *imported(f"lab.tuning.{name}.main")])
     lines = [
         f"{name}:",
         f"  desc: Which parameters of {process.name} do best.",
@@ -145,9 +140,9 @@ def stage_text(process: Tuned, others: list[str]) -> str:
         "    # What is not searched; `make adopt` changes the rest, and no sweep runs again.",
         *(f"    - {process.name}.{key}" for key in others),
         "  deps:",
-        *(f"    - {dep}" for dep in deps),
+        *(f"    - {dep}" for dep in (process.table, *deps)),
         "  outs:",
-        f"    - artifacts/tune/{short}:",
+        f"    - artifacts/tune/{process.short}:",
         "        cache: false",
         "  metrics:",
         f"    - metrics/{name}.json:",
@@ -158,7 +153,7 @@ def stage_text(process: Tuned, others: list[str]) -> str:
 
 def with_plots(text: str, process: Tuned) -> str:
     """The sweeps' dvc.yaml with plots of its history and of the importance of parameters."""
-    folder = f"../../artifacts/tune/{process.sweep.removeprefix('tune_')}"
+    folder = f"../../artifacts/tune/{process.short}"
     title = process.name.replace("_", " ")
     heading = "" if re.search(r"(?m)^plots:", text) else "\nplots:\n"
     return f"""{text.rstrip()}
