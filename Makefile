@@ -1,6 +1,7 @@
 # Every habit in one word; `make` alone lists them in groups.
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
+unexport PYTHONHOME PYTHONEXECUTABLE PYTHONOPTIMIZE PYTHONPLATLIBDIR
 export PYTHONUTF8 := 1
 export PYTHONIOENCODING := utf-8:replace
 
@@ -26,6 +27,9 @@ PORT := 5000
 RAY_PORT := 6379
 WORKERS := 3
 
+# Whether an argument such as UPGRADE=yes asks for it; no, 0 and false do not.
+yes = $(filter-out no 0 false,$(1))
+
 PROCESSES = $(dir $(wildcard lab/processes/*/Pipfile))
 PROJECT = python=$$(tools/environments/bootstrap) && PYTHONPATH=. "$$python" -m tools.project
 GOALS = $(dir $(wildcard goals/Pipfile))
@@ -48,7 +52,7 @@ credentials: ## Put your S3 credentials where git never sees them
 	@tools/within . python -m tools.project.credentials
 
 settings: ## List, or set with gh (SET=yes), the secrets and variables of the hosting site
-	@export SET="$(SET)"; $(PROJECT).settings
+	@export SET="$(call yes,$(SET))"; $(PROJECT).settings
 
 blank: ## Take the example out of a project (git must have it)
 	@tools/within --dev . python -m tools.project.blank
@@ -67,6 +71,7 @@ environments: ## Make the environments that a run needs (FOLDERS=…: those of t
 
 setup: environments ## Make every environment, and .venv for the editor
 	@$(ENVIRONMENTS) make --dev .
+	@[ -L .venv ] || [ ! -e .venv ] || { echo '.venv is there and is no link of `make setup`: move it away.' >&2; exit 1; }
 	@tools/within --dev . sh -c 'ln -sfn "$$VIRTUAL_ENV" .venv && echo "Interpreter: $$VIRTUAL_ENV/bin/python (.venv)"'
 
 run: environments ## Run the pipeline and show its results (JOBS=2: stages side by side; PIPELINE=folder/dvc.yaml: another)
@@ -106,7 +111,7 @@ results: ## Show the results on disk, and how they differ from those committed
 	@tools/within . python -m tools.report.results
 
 goals: ## Judge the results on disk by the goals of the project
-	@tools/within goals python -m tools.goals
+	@tools/within $(if $(GOALS),goals,--dev .) python -m tools.goals
 
 compare: ## Show what differs between two revisions, as text and as a page with plots (A=, B=)
 	@tools/within --dev . python -m tools.report.compare --from "$(A)" --to "$(B)"
@@ -135,7 +140,7 @@ hooks: setup ## Install the git hooks: .pre-commit-config.yaml's, and dvc checko
 	@tools/within --dev . python -m tools.project.hooks
 
 lock: ## Lock what no longer fits its Pipfile (FOLDERS=lab/processes/NAME; UPGRADE=yes: newest versions)
-	@$(ENVIRONMENTS) lock $(if $(UPGRADE),--upgrade) $(FOLDERS)
+	@$(ENVIRONMENTS) lock $(if $(call yes,$(UPGRADE)),--upgrade) $(FOLDERS)
 
 ui: ## Serve the MLflow store in mlflow.db (PORT=5000)
 	@tools/within --dev . python -m tools.tracking.ui $(PORT)

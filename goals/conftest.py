@@ -109,7 +109,12 @@ def best_on_main(stages) -> dict[str, float]:
         commits = commits_of(f"refs/{branch}", SIZES, *METRICS.values())
         alike = [commit for commit in commits if content_at(commit, SIZES) == sizes]
         losses = {
-            model: [found["test"]["log_loss"] for c in alike if (found := content_at(c, file))]
+            model: [
+                loss
+                for commit in alike
+                if (found := content_at(commit, file))
+                and (loss := found.get("test", {}).get("log_loss")) is not None
+            ]
             for model, file in METRICS.items()
         }
         if best := {model: float(min(found)) for model, found in losses.items() if found}:

@@ -4,7 +4,7 @@ Called by processes that prepare data. What is held in memory is a chunk and som
 whatever the number of rows; beside it stand, on disk, what `Buckets` and `Duplicates` say.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -69,7 +69,11 @@ def _files(source: Path) -> list[Path]:
     """A file, or those below a folder that can be read, by name."""
     kinds = " or ".join(SUFFIXES)
     if source.is_dir():
-        found = [file for file in sorted(source.rglob("*")) if file.name.endswith(SUFFIXES)]
+        found = [
+            file
+            for file in sorted(source.rglob("*"))
+            if file.name.endswith(SUFFIXES) and file.is_file() and not file.name.startswith(".")
+        ]
         if not found:
             raise UserError(f"{source} has no file to read: expected {kinds}.")
         return found
@@ -108,22 +112,41 @@ def _read_csv(file: Path, types: Mapping[str, str], rows: int) -> Iterator[pa.Re
 # ---- writing, and keeping on disk
 
 
+def _in_order(frame: pd.DataFrame, names: Sequence[Any]) -> pd.DataFrame:
+    """Its columns in this order; UserError where it has others."""
+    if set(frame) != set(names):
+        wrong = ", ".join(sorted(map(str, set(frame) ^ set(names))))
+        raise UserError(f"Columns differ between the first rows and later ones: {wrong}.")
+    return frame[list(names)]
+
+
 def also_written(
     frames: Iterable[pd.DataFrame], path: Path, form: Literal["csv", "parquet"]
 ) -> Iterator[pd.DataFrame]:
-    """The frames as they come, each written to one file before it is handed on."""
+    """The frames as they come, each written to one file before it is handed on.
+
+    Raises:
+        UserError: a frame has other columns than the first, or values that do not fit its types.
+    """
+    names: list[Any] = []
     if form == "csv":
         with path.open("w", encoding="utf-8", newline="") as file:
             for n, frame in enumerate(frames):
-                frame.to_csv(file, index=False, header=n == 0)
+                names = names or list(frame)
+                _in_order(frame, names).to_csv(file, index=False, header=n == 0)
                 yield frame
         return
     writer = None
     try:
         for frame in frames:
-            table = pa.Table.from_pandas(frame, preserve_index=False)
+            names = names or list(frame)
+            table = pa.Table.from_pandas(_in_order(frame, names), preserve_index=False)
             writer = writer or pq.ParquetWriter(path, table.schema)
-            writer.write_table(table)
+            try:
+                writer.write_table(table.cast(writer.schema))
+            except (pa.ArrowException, ValueError) as error:
+                why = " ".join(str(error).split())
+                raise UserError(f"{path}: later rows have another type: {why}") from None
             yield frame
     finally:
         if writer:

@@ -101,3 +101,32 @@ def test_without_repeated_rows_there_is_no_first(tmp_path):
     duplicates = Duplicates(tmp_path)
     duplicates.add(FRAME)
     assert duplicates.count() == (0, None)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_columns_in_another_order_are_written_under_their_names(tmp_path, form):
+    frames = [FRAME[:4], FRAME[4:][["kind", "size"]]]
+    list(also_written(frames, tmp_path / f"all.{form}", form))
+    found = pd.concat(read_chunks(tmp_path / f"all.{form}", TYPES))
+    pd.testing.assert_frame_equal(found, FRAME, check_dtype=False, check_index_type=False)
+    with pytest.raises(UserError, match=r"Columns differ .*: kind"):
+        list(also_written([FRAME, FRAME[["size"]]], tmp_path / f"other.{form}", form))
+
+
+def test_a_gap_in_later_rows_is_a_gap_in_the_file(tmp_path):
+    whole = [pd.DataFrame({"n": [1, 2]}), pd.DataFrame({"n": [3.0, None]})]
+    list(also_written(whole, tmp_path / "n.parquet", "parquet"))
+    assert pd.read_parquet(tmp_path / "n.parquet")["n"].isna().tolist() == [False] * 3 + [True]
+    with pytest.raises(UserError, match="later rows have another type"):
+        list(
+            also_written(
+                [whole[0], FRAME[["kind"]].set_axis(["n"], axis=1)], tmp_path / "x", "parquet"
+            )
+        )
+
+
+def test_what_is_no_file_of_data_is_left_out(tmp_path):
+    put(tmp_path, "1.csv", FRAME)
+    (tmp_path / "._1.csv").write_bytes(b"\0")
+    (tmp_path / "sub.csv").mkdir()
+    assert sum(map(len, read_chunks(tmp_path, TYPES))) == len(FRAME)

@@ -230,11 +230,11 @@ def described(out: Out | None, digits: int = 8) -> str:
 
 def size(count: float) -> str:
     """Bytes as a person reads them."""
-    return next(
-        f"{count / unit:.3g} {name}"
-        for name, unit in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1))
-        if count >= unit or unit == 1
-    )
+    units = ("B", "kB", "MB", "GB", "TB", "PB")
+    power = 0
+    while power < len(units) - 1 and float(f"{count:.3g}") >= 1000:
+        count, power = count / 1000, power + 1
+    return f"{count:.3g} {units[power]}"
 
 
 # ---- tables as text

@@ -16,6 +16,7 @@ from lib.comparison import (
     params_table,
     results_table,
     shown,
+    size,
 )
 from lib.revisions import Revision
 
@@ -46,6 +47,14 @@ def revision(tmp_path):
 
 
 # ---- values
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (999_700, "1 MB"), (12_345, "12.3 kB"), (1.5e12, "1.5 TB")],
+)
+def test_bytes_read_as_a_person_says_them(count, text):
+    assert size(count) == text
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,10 @@ With one worker nothing here does anything.
 import copy
 import os
 import re
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -60,6 +63,7 @@ def joined(workers: int, device: torch.device) -> Iterator[None]:
     if workers == 1:
         yield
         return
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
@@ -73,6 +77,13 @@ def joined(workers: int, device: torch.device) -> Iterator[None]:
     distributed.destroy_process_group()
 
 
+def _end_with(launcher: int) -> None:
+    """End this worker once what started it is gone: it would train on beside its successor."""
+    while os.getppid() == launcher:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 # ---- what they share
 
 
@@ -80,6 +91,9 @@ def shared(network: nn.Module, device: torch.device) -> nn.Module:
     """The network as all workers train it together; alone, the network itself.
 
     Means and variances of batch norm are those of the whole batch, as with one worker.
+
+    Raises:
+        UserError: on the CPU, it has another batch norm than BatchNorm1d.
     """
     if world_size() == 1:
         return network
@@ -88,7 +102,12 @@ def shared(network: nn.Module, device: torch.device) -> nn.Module:
         return DistributedDataParallel(twin, device_ids=[device.index])
     twin = copy.deepcopy(network)
     for name, module in [*twin.named_modules()]:
-        if isinstance(module, nn.BatchNorm1d):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if type(module) is not nn.BatchNorm1d or not module.affine or module.momentum is None:
+                raise UserError(
+                    f"workers: on the CPU, {name} ({module}) cannot be shared; of batch norm, "
+                    "only nn.BatchNorm1d with affine and a momentum can. Take 1 worker."
+                )
             norm = _SharedBatchNorm(module.num_features, module.eps, module.momentum)
             norm.load_state_dict(module.state_dict())
             twin.set_submodule(name, norm)

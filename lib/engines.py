@@ -104,6 +104,8 @@ def _one(run: Callable[..., Mapping[str, Any]], data: Any, values: Values, budge
             metrics = flat(run(data, values, budget))
     except UserError as error:
         return {"error": str(error)}
+    except Exception as error:  # it costs this trial, and the next start tries it again
+        return {"raised": f"{type(error).__name__}: {' '.join(str(error).split())}"}
     numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float)}
     return {"metrics": {k: v if math.isfinite(v) else None for k, v in numbers.items()}}
 

@@ -32,9 +32,11 @@ def replaced_directory(path: Path | str) -> Iterator[Path]:
         if path.exists():
             path.rename(old)
         new.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
-        for left_over in (new, old):
-            shutil.rmtree(left_over, ignore_errors=True)
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(new, ignore_errors=True)
 
 
 @contextmanager
@@ -84,10 +86,18 @@ def read_json(path: Path | str) -> Any:
         raise UserError(f"{path}{line}: not JSON ({error}). A merge left marks in it?") from None
 
 
-def write_csv(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the same keys, which become the header; floats lose no digit."""
+def write_csv(
+    path: Path | str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()
+) -> None:
+    """Write rows with the same keys; floats lose no digit.
+
+    Args:
+        path: the file.
+        rows: its rows.
+        columns: its header; by default the keys of the first row, of which there is one then.
+    """
     with replaced_file(path) as new, new.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, columns or list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

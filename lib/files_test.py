@@ -1,6 +1,7 @@
 """Files are there whole or not at all."""
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,28 @@ def test_a_block_that_raises_leaves_what_was_there(tmp_path):
         fill_half(folder)
     assert names(target) == ["old"]
     assert names(tmp_path) == ["out"]
+
+
+def test_a_directory_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/old").touch()
+    rename = Path.rename
+
+    def fail(self, target):
+        if self.name == ".out.new":
+            raise OSError("full")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="full"), replaced_directory(tmp_path / "out") as folder:
+        (folder / "new").touch()
+    assert names(tmp_path / "out") == ["old"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_table_without_rows_has_its_header(tmp_path):
+    write_csv(tmp_path / "none.csv", [], ("a", "b"))
+    assert (tmp_path / "none.csv").read_text() == "a,b\n"
 
 
 def test_what_a_killed_process_left_is_cleared_and_what_it_moved_away_comes_back(tmp_path):

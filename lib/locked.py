@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 from lib.errors import UserError
 from lib.params import read_yaml
 
 LOCK = "dvc.lock"
+IGNORED = re.compile(r"^\..*\.(new|old)$|^\.DS_Store$")  # in folders, as .dvcignore says
 
 
 def locked(path: Path | str, root: Path | str = "") -> Path:
@@ -36,7 +38,11 @@ def md5(out: Path) -> str:
     """As DVC notes it: of a file its own, of a folder that of its listing."""
     if not out.is_dir():
         return digest(out.read_bytes()) if out.is_file() else ""
-    files = sorted((f.relative_to(out).as_posix(), f) for f in out.rglob("*") if f.is_file())
+    files = sorted(
+        (file.relative_to(out).as_posix(), file)
+        for file in out.rglob("*")
+        if file.is_file() and not IGNORED.search(file.name)
+    )
     listing = [{"md5": digest(file.read_bytes()), "relpath": name} for name, file in files]
     return digest(json.dumps(listing, sort_keys=True).encode()) + ".dir"
 

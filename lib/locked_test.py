@@ -41,5 +41,11 @@ def test_what_it_does_not_name_is_refused(folder, name):
         locked(name, folder)
 
 
+def test_what_dvc_does_not_count_is_not_counted(folder):
+    for name in (".DS_Store", "a/.b.new", ".c.old"):
+        (folder / "folder" / name).write_text("5")
+    assert locked("folder/c", folder) == folder / "folder/c"
+
+
 def test_without_dvc_nothing_is_asked(tmp_path):
     assert locked("model", tmp_path) == tmp_path / "model"

@@ -23,27 +23,32 @@ from lib.errors import UserError
 PART_ROWS = 2**18  # measured at a time
 
 
-def classification_metrics(y: ArrayLike, probability: ArrayLike) -> dict[str, float]:
+def classification_metrics(y: ArrayLike, probability: ArrayLike) -> dict[str, float | None]:
     """Measures of a binary classifier; the positive class is 1, decided from 0.5 up.
 
     Args:
-        y: (n,) true labels, 0 or 1; both must occur.
+        y: (n,) true labels, 0 or 1.
         probability: (n,) probability of class 1.
 
     Returns:
-        accuracy, roc_auc, precision (0 where nothing is predicted positive), recall, log_loss and
-        brier_score, the last two the lower the better.
+        accuracy, roc_auc (None where only one class occurs), precision (0 where nothing is
+        predicted positive), recall, log_loss and brier_score, the last two the lower the better.
     """
     y, probability = np.asarray(y), np.asarray(probability, dtype=np.float64)
     (right_0, wrong_0), (wrong_1, right_1) = confusion_counts(y, probability >= 0.5, 2).tolist()
     return {
         "accuracy": (right_0 + right_1) / len(y),
-        "roc_auc": roc_auc(y, probability),
+        "roc_auc": roc_auc(y, probability) if both_occur(y) else None,
         "precision": right_1 / max(wrong_0 + right_1, 1),
         "recall": right_1 / max(wrong_1 + right_1, 1),
         "log_loss": mean_over_parts(partial(log_loss, labels=[0, 1]), y, probability),
         "brier_score": mean_over_parts(partial(brier_score_loss, labels=[0, 1]), y, probability),
     }
+
+
+def both_occur(y: ArrayLike) -> bool:
+    """Whether there are rows of either class among (n,) labels, 0 or 1: else there is no ROC."""
+    return bool(0 < np.count_nonzero(y) < np.size(y))
 
 
 def confusion_counts(y: ArrayLike, predicted: ArrayLike, n_labels: int) -> NDArray[np.int64]:
@@ -112,7 +117,7 @@ def multiclass_metrics(
     codes, predicted = range(len(class_names)), probability.argmax(axis=1)
     by_class = precision_recall_fscore_support(y, predicted, labels=codes, zero_division=0)
     precision, recall, f1, _ = (values.mean() for values in by_class)
-    occurring = [code for code in codes if 0 < np.sum(y == code) < len(y)]
+    occurring = [code for code in codes if both_occur(y == code)]
     areas = [roc_auc(y == code, probability[:, code]) for code in occurring]
     return {
         "accuracy": float(accuracy_score(y, predicted)),
@@ -133,12 +138,15 @@ def multiclass_metrics(
     }
 
 
-def regression_metrics(y: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
-    """Measures of predicted numbers, (n,) or (n, m): rmse and mae in the unit of y, and r2."""
+def regression_metrics(y: ArrayLike, predicted: ArrayLike) -> dict[str, float | None]:
+    """Measures of predicted numbers, (n,) or (n, m): rmse and mae in the unit of y, and r2.
+
+    r2 is None of a single row.
+    """
     return {
         "rmse": float(root_mean_squared_error(y, predicted)),
         "mae": float(mean_absolute_error(y, predicted)),
-        "r2": float(r2_score(y, predicted)),
+        "r2": float(r2_score(y, predicted)) if len(np.asarray(y)) > 1 else None,
     }
 
 

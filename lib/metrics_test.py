@@ -80,6 +80,12 @@ def test_those_of_several_classes_agree_with_their_definitions():
     )
 
 
+def test_where_one_class_occurs_there_is_no_area_under_a_curve():
+    assert classification_metrics([1, 1], [0.9, 0.4])["roc_auc"] is None
+    assert classification_metrics([0, 1], [0.1, 0.4])["roc_auc"] == 1
+    assert regression_metrics([1.0], [2.0]) == {"rmse": 1.0, "mae": 1.0, "r2": None}
+
+
 def test_a_class_that_does_not_occur_costs_no_other_its_measures():
     probability = [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.7, 0.2, 0.1]]
     found = multiclass_metrics([0, 1, 0], probability, NAMES)

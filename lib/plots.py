@@ -66,11 +66,16 @@ def draw_lines(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
 def draw_points(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
     """A point for each row, the newer revision's above the older one's."""
     (name,) = plot.y
-    for (label, rows), colour in zip(tables.items(), (OLD, NEW)[-len(tables) :], strict=True):
+    for (label, rows), colour in zip(tables.items(), revision_colours(tables), strict=True):
         x, y = numbers(rows, plot.x), numbers(rows, name)
         axes.plot(x, y, ".", color=colour, alpha=0.4, markeredgewidth=0, label=label)
     axes.set(xlabel=plot.x.replace("_", " "), ylabel=name.replace("_", " "))
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+
+
+def revision_colours(tables: Mapping[str, Rows]) -> list[str]:
+    """What points and bars of each revision are filled with: the newest as ever."""
+    return [OLD] * (len(tables) - 1) + [NEW]
 
 
 def revision_styles(tables: Mapping[str, Rows]) -> list[dict[str, Any]]:
@@ -87,7 +92,7 @@ def draw_bars(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
     names = names[:READABLE]
     height, values = 0.8 / len(tables), []
     for index, ((label, rows), colour) in enumerate(
-        zip(tables.items(), (OLD, NEW)[-len(tables) :], strict=True)
+        zip(tables.items(), revision_colours(tables), strict=True)
     ):
         by_name = dict(zip((row[name] for row in rows), numbers(rows, plot.x), strict=True))
         lengths = [by_name.get(key, np.nan) for key in names]

@@ -174,8 +174,13 @@ def hashed_splits(ids: pd.Series, shares: Shares) -> NDArray[np.intp]:
     Numbers count by their digits: 7 in Parquet and "7" in CSV are the same id.
 
     Raises:
-        SplitError: the ids are neither text nor whole numbers.
+        SplitError: an id is missing, or neither text nor a whole number.
     """
+    if (missing := ids.isna().to_numpy()).any():
+        raise SplitError(f"column {ids.name!r} has no id in row {ids.index[missing.argmax()] + 1}.")
+    if ids.dtype == object and pd.api.types.infer_dtype(ids) not in ("string", "integer", "empty"):
+        kind = pd.api.types.infer_dtype(ids)
+        raise SplitError(f"column {ids.name!r} holds {kind} values: ids are text or whole numbers.")
     if ids.dtype.kind not in "iuO" and not isinstance(ids.dtype, pd.StringDtype):
         raise SplitError(
             f"column {ids.name!r} holds {ids.dtype}: an id to share rows out by is text or a whole "

@@ -152,7 +152,12 @@ def test_the_hash_is_the_same_in_every_version():
 
 @pytest.mark.parametrize(
     ("ids", "message"),
-    [(None, "there are none"), (IDS + 0.5, "'patient' holds float64: an id .* is text or a whole")],
+    [
+        (None, "there are none"),
+        (IDS.where(IDS.index > 0), "'patient' has no id in row 1"),
+        (IDS.astype(object).where(IDS.index > 0, 0.5), "'patient' holds mixed.* values"),
+        (IDS + 0.5, "'patient' holds float64: an id .* is text or a whole"),
+    ],
 )
 def test_ids_that_are_none_are_told(tmp_path, ids, message):
     with pytest.raises(SplitError, match=message):

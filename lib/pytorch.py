@@ -424,7 +424,11 @@ class _Measured:
     def _measure(self) -> None:
         parts = (torch.cat(self.outputs), torch.cat(self.y))
         outputs, y = (distributed.gathered(part) for part in parts)
-        values = {name: float(metric(outputs, y)) for name, metric in self.metrics.items()}
+        finite = bool(torch.isfinite(outputs).all())  # else the loss tells, and no metric can
+        values = {
+            name: float(metric(outputs, y)) if finite else math.nan
+            for name, metric in self.metrics.items()
+        }
         self.windows.append((len(y), values))
         self.outputs, self.y = [], []
 

@@ -12,7 +12,7 @@ that it may have. Only pydantic is needed here, so that the whole file can be ch
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -86,6 +86,22 @@ class Tuning(Section):
     batch: Count
     rungs: Rungs | None = None
     workers: Count | None
+
+    budget: ClassVar[str] = ""  # the parameter that a rung sets
+
+    @model_validator(mode="after")
+    def check(self) -> "Tuning":
+        """ValueError where nothing is searched, or what rungs set."""
+        space = getattr(self, "space", None)  # of those that tune a process
+        if space is None:
+            return self
+        if not any(getattr(space, name) for name in type(space).model_fields):
+            raise ValueError("a section whose space has a range for at least one parameter")
+        if self.rungs and self.budget in dict(ranges(space)):
+            raise ValueError(
+                f"a section without rungs, or without a range of {self.budget}, which they set"
+            )
+        return self
 
 
 def space_of(model: type[BaseModel]) -> type[Section]:

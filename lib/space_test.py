@@ -23,6 +23,7 @@ class Model(Section):
 
 
 class TuneModel(Tuning):
+    budget = "size"
     space: space_of(Model)
 
 
@@ -70,6 +71,11 @@ def test_a_space_has_the_ranges_that_it_says_by_dotted_name():
         ),
         ({"space": {"lr": {}}}, "tune_model.space.lr .* one of uniform, .*, and there are none"),
         ({"space": {"tree": {"deep": {"choice": [1, 2]}}}}, "tree.deep is not known: .* depth"),
+        (
+            {"rungs": [1, 3], "space": {"size": {"integer": [2, 9]}}},
+            "tune_model is .*: it must be a section without rungs, or without a range of size",
+        ),
+        ({"space": {}}, "tune_model is .*: it must be a section whose space has a range"),
         ({"rungs": [9, 3]}, "tune_model.rungs is .*: it must be budgets that rise"),
         ({"better": "up"}, "tune_model.better is 'up': it must be 'larger' or 'smaller'"),
     ],

@@ -4,6 +4,7 @@ A table is a CSV file whose column `split` says train, validation or test of eac
 """
 
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +36,16 @@ def read_table(path: Path | str) -> pd.DataFrame:
         UserError: the file is missing, or holds no table with rows.
     """
     try:
-        frame = pd.read_csv(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            # Values beyond the last name would else make the first column an index of rows.
+            frame = pd.read_csv(path, index_col=False)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: `make run`, or `dvc pull {path}`.") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a table in CSV: {' '.join(str(error).split())}") from None
+    except pd.errors.ParserWarning:
+        raise UserError(f"{path}: rows have more values than there are names of columns.") from None
     if frame.empty:
         raise UserError(f"{path} has no rows: expected a line of names, then a line for each row.")
     return frame
@@ -93,13 +99,16 @@ def rows_by_split(
         random_seed: of that splitting.
 
     Raises:
-        UserError: there is no such column, or no row of one of the splits.
+        UserError: there is no such column, no row of one of the splits, or a row of none.
     """
     target = target or [name for name in frame if name != SPLIT][-1]
     known = column(frame, target).notna()
     if not known.all():
         logger.info("%d rows without %s are left out", (~known).sum(), target)
     frame = with_splits(frame[known], random_seed=random_seed)
+    if unknown := [value for value in frame[SPLIT].unique() if value not in SPLITS]:
+        found = "empty" if pd.isna(unknown[0]) else repr(unknown[0])
+        raise UserError(f"The column {SPLIT!r} is {found} somewhere: it says {', '.join(SPLITS)}.")
     parts = [frame[frame[SPLIT] == name].drop(columns=SPLIT) for name in SPLITS]
     for name, part in zip(SPLITS, parts, strict=True):
         if part.empty:
@@ -140,6 +149,8 @@ def check_numbers(y: pd.Series) -> None:
             f"Column {y.name!r} holds {y.dtype} ({y.iloc[0]!r}): a regression predicts numbers. "
             "Name another target, or train a classifier."
         )
+    if np.isinf(y).any():
+        raise UserError(f"Column {y.name!r} holds an infinite number: leave the row out.")
 
 
 def check_classes(y: pd.Series, most: int = 100) -> None:

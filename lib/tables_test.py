@@ -45,6 +45,14 @@ def test_a_file_that_is_no_table_is_told_by_its_name(tmp_path, content, message)
         read_table(tmp_path / "table.csv")
 
 
+def test_a_comma_at_the_end_of_rows_shifts_no_column(tmp_path):
+    (tmp_path / "table.csv").write_text("rooms,size\n4,156.4,\n3,80.0,\n")
+    assert read_table(tmp_path / "table.csv")["rooms"].tolist() == [4, 3]
+    (tmp_path / "table.csv").write_text("rooms,size\n4,156.4,7\n3,80.0,8\n")
+    with pytest.raises(UserError, match="rows have more values than there are names"):
+        read_table(tmp_path / "table.csv")
+
+
 def test_each_row_is_in_one_split_and_the_seed_decides_in_which(frame):
     first, again, other = (with_splits(frame, random_seed=seed) for seed in (1, 1, 2))
     assert first["split"].value_counts().to_dict() == {"train": 136, "validation": 34, "test": 30}
@@ -78,6 +86,10 @@ def test_a_column_that_cannot_be_predicted_is_told(frame):
         rows_by_split(frame, "age", 0)
     with pytest.raises(UserError, match="No row is for validation"):
         rows_by_split(frame.assign(split="train"), "price", 0)
+    splits = with_splits(frame, random_seed=0)["split"]
+    for value, shown in (("val", "'val'"), (np.nan, "empty")):
+        with pytest.raises(UserError, match=f"'split' is {shown} somewhere: it says train, "):
+            rows_by_split(frame.assign(split=splits.where(splits.index > 0, value)), "price", 0)
     with pytest.raises(UserError, match=r"'kind' holds .*: a regression predicts numbers"):
         check_numbers(frame["kind"])
     with pytest.raises(UserError, match=r"'price' has 200 different values .*: two classes"):

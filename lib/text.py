@@ -21,6 +21,17 @@ def one_line(text: str) -> str:
     return HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), spaced)
 
 
+def last_line(text: str) -> str:
+    """The last line that is not empty, without passwords."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return without_password(lines[-1]) if lines else "it ended without a message"
+
+
+def sentence(text: str) -> str:
+    """Text that begins with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
 def cell(text: str) -> str:
     """Text as it stands in a cell of a Markdown table: no markup, link, picture or formula."""
     return re.sub(r"([\\|<`*$]|\](?=[(\[]))", r"\\\1", one_line(text))

@@ -107,8 +107,11 @@ def tune(
             files = [folder / origin[:16] / f"{_digest(job)}.json" for job in jobs]
             found = {file: result for file in files if (result := _kept(file)) is not None}
             missing = {f: job for f, job in zip(files, jobs, strict=True) if f not in found}
-            for _ in range(len(jobs) - len(missing)):
-                advance("kept")
+            for result in found.values():
+                value = objective_of(result, settings.objective)
+                if value is not None and is_better(value, best, settings.better):
+                    best = value
+                advance(f"kept, best {_shown(best)}")
             for file, result in engine(missing):
                 values, budget = missing[file]
                 write_json(file, {"values": values, "budget": budget, **result})
@@ -224,7 +227,8 @@ def _told(
         if budget is not None and reported is not None:
             asked.report(reported, budget)
     budget, result = rungs[-1]
-    objective, reason = objective_of(result, settings.objective), result.get("error", "")
+    objective = objective_of(result, settings.objective)
+    reason = result.get("error") or result.get("raised", "")
     if objective is None:
         state = "failed"
         reason = reason or f"{settings.objective} is no finite number."

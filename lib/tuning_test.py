@@ -50,7 +50,9 @@ def counted(folder, values, budget):
 
 
 def bad(_, values, budget):
-    """No x below 0 can be used, and none above 0.5 gives a number."""
+    """No x below 0 can be used, none above 0.5 gives a number, and one is a mistake of its own."""
+    if values["x"] < -0.5:
+        raise ZeroDivisionError("no such x")
     if values["x"] < 0:
         raise UserError(f"x is {values['x']}: it must be at least 0.")
     found = loss(None, values, budget)
@@ -118,6 +120,7 @@ def test_a_trial_that_fails_says_why_and_the_others_go_on(tmp_path):
     reasons = {trial.reason for trial in sweep.trials if trial.state == "failed"}
     assert "validation.loss is no finite number." in reasons
     assert any("it must be at least 0" in reason for reason in reasons)
+    assert "ZeroDivisionError: no such x" in reasons
     assert 0 <= sweep.best.values["x"] <= 0.5
 
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_curve
 
-from lib.metrics import confusion_counts, roc_auc
+from lib.metrics import both_occur, confusion_counts, roc_auc
 
 POINTS = 2000  # of a curve or cloud, at most: more make a picture and its table slow, not clearer
 
@@ -88,11 +88,12 @@ def plot_roc_curves(
 
     Args:
         probabilities: for each name, (n,) probability of class 1.
-        y: (n,) true labels, 0 or 1; or these for each name, as `one_versus_rest` has them.
+        y: (n,) true labels, 0 or 1; or these for each name, as `one_versus_rest` has them. What
+            only one class occurs of has no curve.
         title: what the rows are.
     """
     truth = y if isinstance(y, Mapping) else dict.fromkeys(probabilities, y)
-    areas = {name: roc_auc(truth[name], p) for name, p in probabilities.items()}
+    areas = {n: roc_auc(truth[n], p) for n, p in probabilities.items() if both_occur(truth[n])}
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     axes = figure.subplots()
     for index, name in enumerate(sorted(areas, key=lambda name: -areas[name])):
@@ -104,7 +105,8 @@ def plot_roc_curves(
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
     axes.set_aspect("equal")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", title="area under the curve")
+    if areas:
+        axes.legend(loc="lower right", title="area under the curve")
     return figure
 
 
@@ -151,14 +153,21 @@ def write_out_large_numbers(axes: Axes) -> None:
             axis.set_major_formatter("{x:,.0f}")
 
 
+ROC_COLUMNS = ("model", "false_positive_rate", "true_positive_rate")
+
+
 def roc_rows(
     probabilities: Mapping[str, ArrayLike], y: ArrayLike | Mapping[str, ArrayLike]
 ) -> list[dict[str, str | float]]:
-    """The ROC curves as rows for a CSV file, which `dvc plots` draws: a row for each bend."""
+    """The ROC curves as rows for a CSV file, which `dvc plots` draws: a row for each bend.
+
+    What only one class occurs of has no curve: there may be no row, so ROC_COLUMNS are the header.
+    """
     truth = y if isinstance(y, Mapping) else dict.fromkeys(probabilities, y)
     return [
-        {"model": name, "false_positive_rate": float(x), "true_positive_rate": float(t)}
+        dict(zip(ROC_COLUMNS, (name, float(x), float(t)), strict=True))
         for name, probability in probabilities.items()
+        if both_occur(truth[name])
         for x, t in zip(*roc(truth[name], probability), strict=True)
     ]
 

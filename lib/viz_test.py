@@ -66,6 +66,12 @@ def test_roc_curves_of_several_models_are_in_one_picture_the_best_first():
     assert labels == ["right (1.000)", "coin (0.500)"]
 
 
+def test_what_only_one_class_occurs_of_has_no_roc_curve():
+    [axes] = plot_roc_curves({"model": [0.2, 0.3]}, [1, 1]).axes
+    assert len(axes.lines) == 1, "the diagonal"
+    assert roc_rows({"model": [0.2, 0.3]}, [1, 1]) == []
+
+
 def test_a_history_of_any_measures_has_a_panel_for_each():
     history = {"epoch": [1], "train_loss": [2.0], "validation_loss": [3.0]}
     [loss] = plot_training_history(history).axes

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from lib.params import read_yaml
 from tests.conftest import ROOT, Project
 from tests.copy_test import broken_links
 from tests.rehearsal import Sandbox
@@ -28,6 +29,43 @@ def blanked(tmp_path_factory):
 def pytest_in(project, *where):
     """What the project's own tests say; all must pass."""
     return project.run("tools/within", "--dev", ".", "python", "-m", "pytest", "-q", *where)
+
+
+def test_what_a_team_has_added_stays(project):
+    make = ("make", "process", "KIND=sklearn", "TASK=regression", "AFTER=prepare_houses")
+    project.run("make", "process", "NAME=prepare_houses", "KIND=table")
+    project.run(*make, "NAME=train_prices", "TARGET=price")
+    added = {
+        "goals/own_test.py": "def test_own(reached):\n    reached({'m': 1.0}, at_least=0.5)\n",
+        "lab/analysis/own.ipynb": "{}",
+        "lab/processes/NOTES.md": "Notes.\n",
+    }
+    for name, text in added.items():
+        (project.folder / name).write_text(text)
+    project.commit("A pipeline beside the example")
+    before = read_yaml(project.folder / "dvc.yaml")["stages"]
+    sections = read_yaml(project.folder / "params.yaml")
+    project.run("make", "blank")
+    own = ("prepare_houses", "train_prices")
+    kept = read_yaml(project.folder / "dvc.yaml")["stages"]
+    assert kept == {name: before[name] for name in own}
+    kept = read_yaml(project.folder / "params.yaml")
+    assert kept == {n: sections[n] for n in ("random_seed", "experiment", "goals", *own)}
+    assert all((project.folder / name).exists() for name in (*added, "goals/conftest.py"))
+    ignored = (project.folder / ".gitignore").read_text()
+    assert "/artifacts/train_prices\n" in ignored
+    assert "/artifacts/onnx" not in ignored
+    assert not (project.folder / "lab/processes/prepare_data").exists()
+    assert not (project.folder / "goals/results_test.py").exists()
+    project.dvc("status")  # it is a pipeline
+
+
+def test_what_another_process_needs_is_not_taken_away(project):
+    project.run("make", "process", "NAME=weigh", "AFTER=export_models")
+    project.commit("It reads the example's models")
+    said = project.run("make", "blank", ok=False)
+    assert "weigh reads artifacts/onnx, which " in said
+    assert project.git("status", "--porcelain") == ""
 
 
 def test_what_git_has_not_is_not_taken_away(project):

@@ -250,6 +250,8 @@ def text_of(project, name):
         ("run_tag", "run*"),
         ("run_tag", "run..x"),
         ("run_tag", "runtime-x"),
+        ("run_tag", "run"),
+        ("run_tag", "tune-lr"),
         ("contact", "nobody"),
     ],
 )

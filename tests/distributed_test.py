@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 from torch import nn
 
 from lib import pytorch
-from lib.distributed import is_first, joined, rank
+from lib.distributed import is_first, joined, rank, shared
 from lib.errors import UserError
 from lib.pytorch import accuracy, create_dataloader, seed_everything, train
 from lib.repository import ROOT
@@ -64,25 +66,34 @@ def compute(folder: Path, workers: int) -> None:
 
 
 def happens(epoch: int) -> None:
-    """KILLED is a worker's number, and in which epoch since the start it is killed."""
+    """KILLED is a worker's number, and in which epoch since the start it is killed.
+
+    HELD is a folder, in which each worker leaves its process id before it waits for ever.
+    """
+    if folder := os.environ.get("HELD"):
+        (Path(folder) / f"{os.getpid()}.pid").touch()
+        time.sleep(600)
     number, when = os.environ.get("KILLED", "- 0").split()
     if epoch == int(when) and number == str(rank()):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(folder: Path, ok: bool = True, **variables: str) -> str:
+def start(folder: Path, **variables: str) -> subprocess.Popen[str]:
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, *torchrun, "--local-addr", "localhost", __file__, str(folder), "2"],
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"} | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        check=False,
-        timeout=600,
     )
-    assert (done.returncode == 0) == ok, done.stdout
-    return done.stdout
+
+
+def run(folder: Path, ok: bool = True, **variables: str) -> str:
+    process = start(folder, **variables)
+    said, _ = process.communicate(timeout=600)
+    assert (process.returncode == 0) == ok, said
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +131,29 @@ def test_after_a_worker_was_killed_the_rest_is_trained_to_the_same_bits(two, tmp
     assert "Training continues after epoch 8" in run(tmp_path)
     for name in ("history.json", "weights.pt"):
         assert (tmp_path / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_workers_end_with_what_started_them(tmp_path):
+    launcher = start(tmp_path, HELD=str(tmp_path))
+    deadline = time.monotonic() + 120
+    while len([*tmp_path.glob("*.pid")]) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    workers = [int(file.stem) for file in tmp_path.glob("*.pid")]
+    launcher.kill()
+    try:
+        assert len(workers) == 2
+        launcher.communicate(timeout=60)  # what they print on is closed by the last of them
+    finally:
+        for worker in workers:
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(3), nn.BatchNorm1d(3, affine=False)])
+def test_a_batch_norm_that_cannot_be_shared_is_told(norm, monkeypatch):
+    monkeypatch.setattr("lib.distributed.world_size", lambda: 2)
+    with pytest.raises(UserError, match=r"workers: on the CPU, 0 \(BatchNorm.* cannot be shared"):
+        shared(nn.Sequential(norm), torch.device("cpu"))
 
 
 def test_another_number_of_workers_than_the_parameters_say_is_told(tmp_path):

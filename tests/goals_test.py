@@ -159,6 +159,23 @@ def test_a_goal_that_cannot_be_read_is_no_goal_met(project):
     assert "8 of 11 goals met" in said
 
 
+def test_a_goal_that_holds_nothing_against_a_threshold_is_not_met(project):
+    (project.folder / "goals/more_test.py").write_text(
+        "def test_nothing(reached):\n    reached({}, at_least=0.9)\n"
+        "def test_both(reached):\n    reached({'m': 5.0}, at_least=1, at_most=2)\n"
+        "def test_none():\n    assert True\n"
+        'def test_brackets(reached):\n    """Share in [low, high]."""\n'
+        "    reached({'[/x]': 1.0}, at_least=1)\n"
+    )
+    said = project.run("make", "goals", ok=False)
+    assert "Share in [low, high]" in said
+    found = verdicts(project)
+    assert found["test_nothing"] == ("not judged", "there is no value to compare")
+    assert found["test_both"][0] == found["test_none"][0] == "not judged"
+    assert found["test_none"][1] == "it ends without `reached(…)`, which compares"
+    assert found["Share in [low, high]"] == ("met", "[/x] 1")
+
+
 def test_results_on_main_are_what_may_not_be_given_away(project):
     title = "Log loss above the best that the same model had on main"
     reason = "main has no result to compare with yet"

@@ -10,7 +10,7 @@ import tomllib
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, answer, server_that
 from tests.environments_test import copy_project, wait_for
 
 pytestmark = pytest.mark.integration
@@ -233,6 +233,41 @@ def test_a_version_that_is_none_is_told_in_a_line(locks, version):
     assert "lab/processes/two/Pipfile could not be resolved: " in done.stderr
     assert f"six=={version.removeprefix('==')}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_index_that_is_away_changes_no_version(locks):
+    before = locks.texts()
+    locks.write("two", six="*")
+    with server_that(answer(503, "away")) as address:
+        # Without caches, which would answer in its place.
+        own = {"PIP_INDEX_URL": f"{address}/simple", "PIP_NO_CACHE_DIR": "1", "PIP_RETRIES": "0"}
+        done = locks.run(
+            "make lock", PIP_FIND_LINKS="", UV_NO_CACHE="1", UV_HTTP_RETRIES="0", **own
+        )
+    assert "The package index does not answer, or did not a moment ago" in done.stderr
+    assert locks.texts() == before
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (("[requires]", 'python_version = "3.12"'), "every environment has Python 3.11"),
+        (
+            ("[packages]", "six = {version = '*', markers = \"sys_platform == 'none'\"}"),
+            "not for this",
+        ),
+    ],
+)
+def test_what_no_lock_could_hold_is_told_and_none_is_written(locks, wanted, said):
+    section, line = wanted
+    locks.write("two", idna="*")
+    file = locks.file("two").with_name("Pipfile")
+    text = file.read_text().replace('python_version = "3.11"', "")
+    file.write_text(text.replace(section, f"{section}\n{line}"))
+    before = locks.texts()
+    done = locks.run("make lock")
+    assert said in done.stderr
+    assert locks.texts() == before
 
 
 def test_a_pipfile_that_names_an_index_is_refused(locks):

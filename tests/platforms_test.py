@@ -80,6 +80,20 @@ def test_a_lock_that_a_platform_cannot_install_is_told(project):
     assert command(project, f"platforms --quiet {SMALL}") == ""
 
 
+@pytest.mark.parametrize("password", ["pa#sEcr", "pa/sEcr", "pa@#sEcr"])
+def test_a_password_that_makes_no_address_is_not_shown(project, password):
+    index = f"http://bob:{password}@127.0.0.1:9/simple"
+    said = project.run("make", "platforms", ok=False, PIP_INDEX_URL=index)
+    assert "pip's index-url is no address (127.0.0.1:9/simple): in a password" in said
+    assert "sEcr" not in said
+
+
+def test_a_setting_of_pips_that_cannot_be_is_told_in_a_line(project):
+    said = project.run("make", "platforms", ok=False, PIP_DEFAULT_TIMEOUT="15s")
+    assert "pip's timeout is '15s': it must be seconds, as 15.\n" in said
+    assert "Traceback" not in said
+
+
 def test_without_an_index_one_line_says_that_platforms_were_not_asked(project, tmp_path):
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "UV_CACHE_DIR": str(tmp_path / "cache")}
     nowhere |= {"PIP_RETRIES": "0", "PIP_EXTRA_INDEX_URL": "", "PIP_CONFIG_FILE": "/dev/null"}

@@ -14,6 +14,7 @@ These are the commands of `python -m tools.environments`. It runs on the interpr
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -72,3 +73,6 @@ if __name__ == "__main__":
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever read this went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)

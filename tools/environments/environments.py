@@ -138,9 +138,12 @@ def make(environments: Sequence[Environment]) -> None:
             for task, environment in list(tasks.items()):
                 if task in bars.task_ids:
                     bars.update(task, completed=installed(environment))
-    problems = [str(future.exception()) for future in finished if future.exception()]
-    if problems:
-        raise UserError("\n".join(problems))
+    errors = [error for future in finished if (error := future.exception())]
+    for error in errors:
+        if not isinstance(error, UserError | OSError):  # a mistake of ours
+            raise error
+    if errors:
+        raise UserError("\n".join(map(str, errors)))
 
 
 def wanted(environment: Environment) -> dict[str, Any]:
@@ -163,6 +166,8 @@ def make_one(environment: Environment) -> None:
         if not environment.whole:
             if KEY and path.exists():
                 refuse_if_used(path)
+            if path.is_symlink() or path.is_file():
+                path.unlink()
             shutil.rmtree(path, ignore_errors=True)
             path.mkdir(mode=0o700)
             install(path, environment.folder, wanted(environment), KEY, handle)

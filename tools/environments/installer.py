@@ -7,14 +7,17 @@ the file system can.
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipenv.patched.pip._internal.configuration import Configuration
+from pipenv.patched.pip._internal.exceptions import ConfigurationError
 from virtualenv.seed.wheels.embed import get_embed_wheel
 
 from lib.errors import UserError
@@ -117,7 +120,7 @@ def scratch(path: Path) -> Path:
 def reason(log: Path) -> str:
     """What uv said went wrong, in a line."""
     text = log.read_text(encoding="utf-8", errors="replace")
-    error = text.rpartition("error: ")[2].partition("\nhint")[0]
+    error = re.split(r"(?m)^error: ", text)[-1].partition("\nhint")[0]
     return " ".join(error.replace("cause: ", "").split()) or "uv ended without a message"
 
 
@@ -127,7 +130,10 @@ def reason(log: Path) -> str:
 def pip_settings(variables: Settings) -> dict[str, str]:
     """What pip's files and these variables say, the later ones over the earlier."""
     configuration = Configuration(isolated=False)
-    configuration.load()
+    try:
+        configuration.load()
+    except ConfigurationError as error:
+        raise UserError(f"pip's settings cannot be read: {' '.join(str(error).split())}") from None
     files = [found for name, found in configuration.items() if name != ":env:"]
     settings = {}
     for section in ("global", "install"):
@@ -146,8 +152,27 @@ def on(settings: Settings, name: str) -> bool:
     return settings.get(name, "").lower() in ("1", "y", "yes", "t", "true", "on")
 
 
+def check_address(name: str, address: str) -> None:
+    """UserError, which shows no password, where uv would find none in it and print it all."""
+    if "://" not in address:
+        return
+    try:
+        parts = urlsplit(address)
+        valid = parts.scheme == "file" or (parts.hostname and (parts.port or True))
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UserError(
+            f"pip's {name} is no address ({address.rpartition('@')[2]}): in a password, / is "
+            "written %2F, # is %23, ? is %3F and @ is %40."
+        )
+
+
 def for_uv(settings: Settings, variables: Settings) -> dict[str, str]:
     """The same in uv's variables: an address may hold a password, which no command line shows."""
+    for name in ("index-url", "extra-index-url", "find-links", "proxy"):
+        for address in settings.get(name, "").split():
+            check_address(name, address)
     found = {"UV_SYSTEM_CERTS": "1", "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
     found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip has it; hashes keep it safe
     if not on(settings, "no-index"):
@@ -174,7 +199,10 @@ def for_uv(settings: Settings, variables: Settings) -> dict[str, str]:
     if proxy := settings.get("proxy"):
         found |= {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy}
     if seconds := settings.get("timeout") or settings.get("default-timeout"):
-        found["UV_HTTP_TIMEOUT"] = str(round(float(seconds)))
+        try:
+            found["UV_HTTP_TIMEOUT"] = str(round(float(seconds)))
+        except ValueError:
+            raise UserError(f"pip's timeout is {seconds!r}: it must be seconds, as 15.") from None
     if retries := settings.get("retries"):
         found["UV_HTTP_RETRIES"] = retries
     return {name: value for name, value in found.items() if value}

@@ -7,6 +7,7 @@ Runs without an environment, as all that makes them does.
 
 import json
 import re
+import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,7 @@ SETTINGS = ("pipenv", "requires", "scripts", "source", "build-system")  # no pac
 
 # Where a Pipfile may say that a package is. Such code has no hash, and clones whose locks are equal
 # share an environment: one would import what the other's folder holds.
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PLACES = ("path", "file", "git", "hg", "svn", "bzr", "editable", "index")
 ELSEWHERE = "only a release on your pip's index has hashes; put code of your own into lib/"
 
@@ -76,6 +78,11 @@ def read_pipfile(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{relative(file)} has a [[source]], and locks name no index: remove it, and set the "
             "index in pip's own settings (`pip config set global.index-url …`)."
+        )
+    if (requires := pipfile.get("requires", {})) not in ({}, {"python_version": PYTHON}):
+        raise UserError(
+            f"{relative(file)}: [requires] says {requires}, and every environment has Python "
+            f'{PYTHON}: write python_version = "{PYTHON}", or leave it out.'
         )
     for table, packages in groups(pipfile).items():
         for name, entry in packages.items() if isinstance(packages, dict) else [(table, packages)]:

@@ -23,6 +23,7 @@ from pipenv.patched.pip._vendor.packaging.specifiers import InvalidSpecifier, Sp
 from pipenv.vendor import tomlkit
 
 from lib.errors import UserError
+from lib.text import last_line
 from tools.environments.locks import (
     Lock,
     Locks,
@@ -44,12 +45,13 @@ from tools.environments.locks import (
     verify,
     versions,
 )
-from tools.environments.platforms import files_elsewhere
+from tools.environments.platforms import NO_ANSWER, files_elsewhere, here, uv
 from tools.environments.surroundings import for_installers
 from tools.environments.variables import values
 
 SECTIONS = {"packages": "default", "dev-packages": "develop"}  # a lock's names for these groups
 
+MISSING = re.compile(r"No matching distribution found for ([\w.-]+(?:==[\w.+!]+)?)")
 EXACT = re.compile(r"==[\w.+!]+")
 
 
@@ -156,6 +158,12 @@ def resolve(folder: Path, settled: Locks, waiting: Locks, known: Sequence[Lock])
         new = resolve_with(preferred, common, pipfile)
     except RefusedError as reason:
         raise UserError(f"{relative(folder / 'Pipfile')} could not be resolved: {reason}") from None
+    for name, entry in entries(new).items():
+        if entry.get("version", "*") == "*":
+            raise UserError(
+                f"{relative(folder / 'Pipfile')}: {name} is not for this platform, so no version "
+                'of it was looked for here: name one, such as "==1.2".'
+            )
     found = versions(new)
     keep_files(new, known)
     add_platforms(new, asked(pipfile))
@@ -223,6 +231,7 @@ def resolve_with(
             try:
                 return resolve_groups(Path(scratch), pipfile, kept)
             except RefusedError as refusal:
+                check_that_index_answers(str(refusal), scratch)
                 if not kept:
                     raise
                 named = [package for package in refusal.packages if package in kept]
@@ -230,6 +239,22 @@ def resolve_with(
                     preferred[min(named, key=lambda p: common.get(p) == kept[p])].pop(0)
                 else:
                     preferred = {}
+
+
+def check_that_index_answers(refusal: str, scratch: str) -> None:
+    """UserError where a version that is said to be missing is there, or nobody answers.
+
+    pipenv takes an index that is away for one that has no such version.
+    """
+    if not (missing := MISSING.search(refusal)):
+        return
+    where = ("install", "--dry-run", "--target", scratch, "--requirement", "-")
+    done = uv(here(), [missing[1]], *where)
+    if done.returncode == 0 or NO_ANSWER.search(done.stderr):
+        raise UserError(
+            "The package index does not answer, or did not a moment ago: no lock was written. "
+            "`pip config list` shows which it is; try again when it is there."
+        )
 
 
 def resolve_groups(
@@ -266,10 +291,12 @@ def resolve_group(
 
 def reason(output: str) -> str:
     """Why pipenv found no solution, in a line."""
-    said = re.split(r"\b\w*(?:ERROR|Error): ", output, maxsplit=1)[-1].partition("Traceback")[0]
+    said = re.split(r"\b\w*(?:ERROR|Error): ", output, maxsplit=1)[-1]
+    said = re.split("Traceback|The above exception|During handling", said, maxsplit=1)[0]
     lines = [line.strip() for line in said[-500:].splitlines()]
     noise = ("ResolutionImpossible", "The conflict is caused by")
-    return "; ".join(line for line in lines if line and not line.startswith(noise))
+    found = "; ".join(line for line in lines if line and not line.startswith(noise))
+    return found or last_line(output)
 
 
 def keep_files(new: Lock, locks: Sequence[Lock]) -> None:

@@ -1,4 +1,5 @@
 """Judges the results on disk by the goals in goals/, which are the team's.
 
-`make goals` and the workflow call `python -m tools.goals`, in the environment of goals/Pipfile.
+`make goals` calls `python -m tools.goals`, in the environment of goals/Pipfile; the job, milestones
+and runtimes do by `judge`.
 """

@@ -1,4 +1,4 @@
-"""Judges the results on disk and shows the verdicts as a table: `make goals`, and the workflow.
+"""Judges the results on disk and shows the verdicts as a table: `make goals`.
 
 tools/within goals python -m tools.goals
 """
@@ -8,10 +8,12 @@ import sys
 
 import pytest
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tools.goals import plugin
-from tools.goals.plugin import GOALS, NOTE
+from tools.goals.judge import NOTE
+from tools.goals.plugin import GOALS
 
 COLOURS = {"met": "green", "missed": "red", "not judged": "red", "not applicable": "dim"}
 
@@ -35,9 +37,10 @@ def main() -> int:
         console.width = 150
     table = Table("goal", "wanted", "reached", "", show_lines=True)
     for goal in found["goals"]:
-        title = f"[bold]{goal['title']}[/bold]\n{goal['reason']}".strip()
+        title = f"[bold]{escape(goal['title'])}[/bold]\n{escape(goal['reason'])}".strip()
         state = f"[{COLOURS[goal['state']]}]{goal['state']}[/]"
-        table.add_row(title, goal["goal"], goal["reached"] or goal["message"], state)
+        what = escape(goal["reached"] or goal["message"])
+        table.add_row(title, escape(goal["goal"]), what, state)
     console.print(table)
     console.print(f"[bold]{found['summary']}[/bold]")
     return 0 if found["all_met"] else 1

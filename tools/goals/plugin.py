@@ -18,9 +18,9 @@ from lib.errors import UserError
 from lib.files import write_json
 from lib.numbers import shown_alike, shown_number
 from lib.repository import ROOT
+from tools.goals.judge import NOTE
 
 GOALS = ROOT / "goals"
-NOTE = ROOT / ".goals.json"
 REACHED = pytest.StashKey[dict[str, str]]()
 VERDICTS = pytest.StashKey[dict[str, dict[str, str]]]()
 UNREADABLE: dict[str, dict[str, str]] = {}  # a report of collection knows no configuration
@@ -37,8 +37,12 @@ def reached(request: pytest.FixtureRequest) -> Callable[..., None]:
         at_most: float | None = None,
         unit: str = "",
     ) -> None:
+        if (at_least is None) == (at_most is None):
+            raise UserError("a goal has one threshold: at_least=… or at_most=…")
+        if not found:
+            raise UserError("there is no value to compare")
         sign, threshold = ("≥", at_least) if at_least is not None else ("≤", at_most)
-        assert threshold is not None, "a goal has a threshold: at_least=… or at_most=…"
+        assert threshold is not None
         unit = unit.strip()
         unit = unit if unit.startswith(("%", "°")) else f" {unit}".rstrip()
         values = zip(found, shown_alike([*found.values()]), strict=True)
@@ -78,8 +82,10 @@ def verdict(
     message = ""
     if report.skipped:
         state, message = "not applicable", getattr(error, "msg", "")
-    elif report.passed:
+    elif report.passed and found["goal"]:
         state = "met"
+    elif report.passed:
+        state, message = "not judged", "it ends without `reached(…)`, which compares"
     elif found["goal"]:
         state = "missed"
     else:

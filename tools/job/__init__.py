@@ -7,4 +7,10 @@ share.py       data to the bucket, then the results commit
 registry.py    the alias `champion` in MLflow's registry
 release.py     a runtime to the bucket
 job.py         what they share
+
+By `make run`, `tune` and `train` as well:
+
+guarded_dvc.py   DVC, with the listings of folders checked
+side_by_side.py  stages that do not depend on each other, at once
+train.py         a training on several workers
 """

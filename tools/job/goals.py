@@ -4,34 +4,25 @@ goals            judges and notes what it found, before the results commit, whic
 goals --verdict  the job's last step: fails where a goal was missed
 """
 
-import json
 import sys
 
 from lib.errors import UserError
-from lib.repository import ROOT
+from lib.text import sentence
+from tools.goals.judge import judge, there_are_goals
 from tools.job.experiment import is_sweep
-from tools.job.job import add_to_note, last_line, main, read_note, run
-
-FOUND = ROOT / ".goals.json"
+from tools.job.job import add_to_note, main, read_note
 
 
-def judge() -> None:
-    """Note what `python -m tools.goals` found; a project that has no goals notes nothing."""
+def note_verdicts() -> None:
+    """Note what was found; a project that has no goals notes nothing."""
     if is_sweep():
         print("A sweep trains no model that is kept: there is nothing to judge.")
         return
-    if not list((ROOT / "goals").glob("*_test.py")):
+    if not there_are_goals():
         print("There are no goals in goals/: nothing to judge.")
         return
-    FOUND.unlink(missing_ok=True)
-    where = ("goals",) if (ROOT / "goals" / "Pipfile").exists() else ("--dev", ".")
-    done = run("tools/within", *where, "python", "-m", "tools.goals", ok=False)
-    print((done.stdout + done.stderr).strip(), flush=True)
-    try:
-        found = json.loads(FOUND.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        why = last_line(done.stderr or done.stdout)
-        found = {"summary": f"goals could not be judged: {why}", "all_met": False, "goals": []}
+    found, printed = judge()
+    print(printed, flush=True)
     add_to_note(goals=found)
 
 
@@ -42,7 +33,7 @@ def verdict() -> None:
         print("No goals were judged.")
         return
     if goals["all_met"]:
-        print(f"{goals['summary'].capitalize()}.")
+        print(f"{sentence(goals['summary'])}.")
         return
     lines = [
         f"{goal['title']}: {goal['state']}"
@@ -60,4 +51,4 @@ def verdict() -> None:
 
 
 if __name__ == "__main__":
-    main(verdict if "--verdict" in sys.argv else judge)
+    main(verdict if "--verdict" in sys.argv else note_verdicts)

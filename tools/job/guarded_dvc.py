@@ -4,9 +4,9 @@
 
 A folder that DVC keeps is a listing of its files. DVC 3.67 takes every path in one, and writes
 `../../escaped` where that leads; and `verify` compares all files with their checksums, but not the
-listings. `make run` and the workflows' steps call DVC by this name; by its own name it is as it
-comes. All that DVC does with a listing, wherever it comes from (dvc.lock, the cache, the bucket,
-its run cache), begins in the two functions that are replaced here.
+listings. `make run` and the workflows' steps that write files call DVC by this name; by its own
+name it is as it comes. All that DVC does with a listing, wherever it comes from (dvc.lock, the
+cache, the bucket, its run cache), begins in the two functions that are replaced here.
 """
 
 import hashlib

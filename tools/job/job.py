@@ -13,7 +13,7 @@ import requests
 
 from lib.errors import UserError
 from lib.repository import ROOT
-from lib.text import one_line, prose, shown_address, without_password
+from lib.text import last_line, one_line, prose, shown_address, without_password
 from tools.tracking.address import check_address
 
 MARK = "TODO" + "("  # of what is to be filled in; in one piece it would be a mark itself
@@ -52,12 +52,6 @@ def run(*command: str, ok: bool = True, **extra: str) -> subprocess.CompletedPro
             f"`{' '.join(command[:3])}` failed: {last_line(done.stderr or done.stdout)}"
         )
     return done
-
-
-def last_line(text: str) -> str:
-    """The last line that is not empty."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return without_password(lines[-1]) if lines else "it ended without a message"
 
 
 def read_note() -> dict[str, Any]:

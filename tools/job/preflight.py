@@ -20,12 +20,11 @@ from typing import Any
 
 from lib.errors import UserError
 from lib.repository import ROOT, ask_git, git
-from lib.text import shown_address, without_password
+from lib.text import last_line, shown_address, without_password
 from tools.job.job import (
     MARK,
     add_to_note,
     ask_mlflow,
-    last_line,
     main,
     run,
     run_url,

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from lib.errors import UserError
 from lib.repository import ROOT, git
-from tools.job.job import last_line, main, read_note, run_live, run_url, summarise
+from lib.text import last_line
+from tools.job.job import main, read_note, run_live, run_url, summarise
 from tools.job.preflight import why_storage_failed
 
 TAG = "runtime-"

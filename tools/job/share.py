@@ -19,12 +19,11 @@ from lib.errors import UserError
 from lib.pipeline import read_pipeline
 from lib.repository import ROOT, ask_git, git, git_names, run_git
 from lib.revisions import WORK_TREE, Revision
-from lib.text import one_line, without_password
+from lib.text import last_line, one_line, without_password
 from tools.job.job import (
     MOST_OF_A_PAGE,
     NOTE,
     add_to_note,
-    last_line,
     main,
     read_note,
     run,

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from lib.errors import UserError
 from lib.files import replaced_file
 from lib.repository import ROOT, git
+from tools.goals.judge import judge, there_are_goals
 from tools.krt.archive import pack
 from tools.krt.check import MANIFEST, check, load
 from tools.krt.format import NAME, ManifestV2, read
@@ -159,20 +160,15 @@ def judged_goals(*, anyway: bool) -> tuple[str, bool]:
     UserError where some are not, unless it is to be built anyway. The archive says no number: how
     many apply depends on what main has by now, and the same commit gives the same bytes.
     """
-    if not list((ROOT / "goals").glob("*_test.py")):
+    if not there_are_goals():
         return "no goals to meet", False
-    note = ROOT / ".goals.json"
-    note.unlink(missing_ok=True)
-    command = ["tools/within", "goals", "python", "-m", "tools.goals"]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=False
-    )
-    summary = json.loads(note.read_text("utf-8"))["summary"] if note.exists() else "not judged"
-    if done.returncode == 0:
-        return str(summary), False
+    found, printed = judge()
+    summary = str(found["summary"])
+    if found["all_met"]:
+        return summary, False
     if anyway:
         return f"{summary}, built all the same", True
-    print(done.stdout)
+    print(printed, flush=True)
     raise UserError(
         f"goals: {summary}. What misses its goals is not released: `make goals` says more, and "
         "ANYWAY=yes builds it all the same."

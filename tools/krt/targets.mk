@@ -8,7 +8,7 @@ runtime-check: ## Say what is wrong with a .krt, or a KAI version's YAML (FILE=�
 
 runtime: ## Build a .krt from the tracked model (NAME=folder VERSION=v1; ANYWAY=yes: goals missed)
 	@$(ENVIRONMENTS) make . $(GOALS) tools/krt
-	@tools/within tools/krt python -m tools.krt.build "$(NAME)" --version "$(VERSION)" $(if $(ANYWAY),--anyway)
+	@tools/within tools/krt python -m tools.krt.build "$(NAME)" --version "$(VERSION)" $(if $(call yes,$(ANYWAY)),--anyway)
 
 rehearse: ## Serve a .krt, which runs its code, and ask it (FILE=… NAME=…: whose environment; ALLOW=variables)
 	@$(ENVIRONMENTS) make tools/krt $(RUNTIME_FOLDERS)

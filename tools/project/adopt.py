@@ -41,7 +41,11 @@ def adopt(names: Sequence[str]) -> list[str]:
     lines = []
     for stage, sweep in found.items():
         taken = put(content.get(sweep["tunes"]), sweep["values"])
-        what = ", ".join(taken) or f"nothing of it is in {FILE}"
+        if not taken:
+            raise UserError(
+                f"{stage}: {FILE} has no {sweep['tunes']} with what was tried: `make tune` again."
+            )
+        what = ", ".join(taken)
         lines.append(
             f"{stage}: {sweep['objective']} {sweep['best']:.4g}, reached by {what} "
             f"(trial {sweep['best_trial']} in trials.csv, which has {sweep['trials']})."

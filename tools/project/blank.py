@@ -1,27 +1,36 @@
 """Takes the example out of a project: `make blank`.
 
-Files and folders are removed, the example's sections and lines go from params.yaml and .gitignore,
-what the team's pages say of it goes, and dvc.yaml has no stages any more. git must have all of it:
-what goes can be brought back with `git checkout <commit> -- <path>`.
+`lab/example.yml` says what it is. Its files go, its stages with what they wrote, its sections of
+params.yaml, its lines of .gitignore, and what the team's pages say of it; all else stays as it is.
+git must have all of it: what goes can be brought back with `git checkout <commit> -- <path>`.
 """
 
+import posixpath
 import re
 import shutil
 import sys
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from lib.errors import UserError
 from lib.files import read_text
-from lib.params import Project, read_yaml
-from lib.pipeline import read_pipeline
-from lib.repository import ROOT, GitError, git, uncommitted
+from lib.params import read_yaml
+from lib.pipeline import MAIN, SWEEPS, Pipeline, Stage, read_pipeline
+from lib.repository import ROOT, GitError, git
+from tools.project.remove import (
+    refuse_if_needed,
+    refuse_uncommitted,
+    stages_of,
+    without_lines,
+    without_section,
+    without_stages,
+    written_by,
+)
 
-KEPT_SECTIONS = Project.model_fields  # of params.yaml
-CHAPTERS = {"README.md", "DATA.md", "EXPERIMENTS.md", "PIPELINE.md", "SCALE.md"}
-CHAPTERS |= {"TESTING.md", "WINE.md"}
-KEPT_IN_PROCESSES = {"run", "stages_test.py", "__pycache__", *CHAPTERS}
-SWEEPS = ("lab/tuning/*/main.py", "lab/tuning/dvc.yaml", "lab/tuning/dvc.lock", "artifacts/tune")
+LIST = ROOT / "lab/example.yml"
+GOALS = ROOT / "goals"
 
 PIPELINE = """\
 # The pipeline: what each stage reads (deps, params) and writes (outs, metrics). DVC runs a stage
@@ -31,36 +40,31 @@ stages: {}
 """
 
 
-def example_files() -> list[Path]:
-    """What is removed whole: processes, sweeps, goals, notebooks, runtimes, metrics, dvc.lock."""
-    processes = ROOT.glob("lab/processes/*")
-    found = [path for path in processes if path.name not in KEPT_IN_PROCESSES]
-    for pattern in ("goals/*.py", "lab/analysis/*.ipynb", "metrics/*", "dvc.lock"):
-        found += ROOT.glob(pattern)
-    for pattern in SWEEPS:
-        for path in ROOT.glob(pattern):
-            found.append(path.parent if path.name == "main.py" else path)
-    found += (manifest.parent for manifest in ROOT.glob("runtimes/*/krt.yml"))
-    return sorted(found)
+@dataclass
+class Example:
+    """What is left of the example."""
+
+    names: list[str]  # of processes and sweeps
+    sections: list[str]
+    files: list[Path]  # and folders, removed whole
+    stages: list[Stage]
 
 
-def without_sections(text: str, kept: Container[str]) -> str:
-    """params.yaml without its other sections, and without the comments directly above these."""
-    for name in re.findall(r"(?m)^(\w+):", text):
-        if name not in kept:
-            text = without_section(text, name)
-    return text.rstrip("\n") + "\n"
-
-
-def without_section(text: str, name: str) -> str:
-    """params.yaml without one section, and without the comments directly above it."""
-    section = rf"(?m)^(?:#.*\n)*{name}:.*\n(?:(?:[ \t].*)?\n)*"
-    return re.sub(section, "", text.rstrip("\n") + "\n", count=1).rstrip("\n") + "\n"
-
-
-def without_lines(text: str, gone: Container[str]) -> str:
-    """A text without these lines."""
-    return "".join(line for line in text.splitlines(True) if line.rstrip("\r\n") not in gone)
+def find_example(pipeline: Pipeline) -> Example:
+    """What the list names and what is there."""
+    listed = read_yaml(LIST) if LIST.exists() else {}
+    processes, sweeps = listed.get("processes") or [], listed.get("sweeps") or []
+    names, sections = [*processes, *sweeps], [*processes, *sweeps]
+    files = [ROOT / "lab/processes" / name for name in processes]
+    files += [ROOT / "lab/tuning" / name for name in sweeps]
+    files += [ROOT / name for name in listed.get("files") or []]
+    goals = [GOALS / name for name in listed.get("goals") or []]
+    if goals and not set(GOALS.glob("*_test.py")) - set(goals):
+        goals += [GOALS / "conftest.py", GOALS / "params.py"]
+        sections.append("goals")
+    found = [path for path in (*files, *goals, LIST) if path.exists()]
+    stages = [stage for name in names for stage in stages_of(name, pipeline)]
+    return Example(names, sections, found, stages)
 
 
 def without_passages(text: str) -> str:
@@ -76,48 +80,70 @@ def pages() -> list[Path]:
     return [path for path in found if "<!-- example -->" in path.read_text(encoding="utf-8")]
 
 
+def pipelines(example: Example, pipeline: Pipeline) -> dict[Path, str]:
+    """What dvc.yaml and dvc.lock are without the example, of each of its pipelines; empty: none."""
+    texts = {}
+    for name in (MAIN, SWEEPS):
+        folder = posixpath.dirname(name)
+        own = [stage for stage in example.stages if stage.file == name]
+        others = any(stage.file == name and stage not in own for stage in pipeline.stages)
+        for file in (ROOT / name, (ROOT / name).with_suffix(".lock")):
+            if file.exists() and own:
+                text = without_stages(read_text(file), own, written_by(own), folder)
+                texts[file] = text if others else ""
+    if texts.get(ROOT / MAIN) == "":
+        texts[ROOT / MAIN] = PIPELINE
+    return texts
+
+
 def blank() -> list[str]:
     """Take the example out; the names of what was removed.
 
     Raises:
-        UserError: git does not have all of it, or params.yaml cannot be cut; nothing is changed.
+        UserError: something else needs it, git does not have all of it, or params.yaml cannot be
+            cut; nothing is changed.
     """
-    outs = [out for stage in read_pipeline().stages for out in stage.outs]
-    files = example_files()
-    of_it = [page for page in pages() if page not in files]
-    pipeline, params, ignored = (ROOT / name for name in ("dvc.yaml", "params.yaml", ".gitignore"))
-    check_that_git_has([*files, pipeline, params, ignored, *of_it])
-    texts = {
-        pipeline: PIPELINE,
-        params: without_sections(read_text(params), KEPT_SECTIONS),
-        ignored: without_lines(read_text(ignored), {f"/{out}" for out in outs}),
-    } | {page: without_passages(read_text(page)) for page in of_it}
+    pipeline = read_pipeline()
+    example = find_example(pipeline)
+    if not example.files:
+        return []
+    gone = [str(path.relative_to(ROOT)) for path in example.files]
+    written = written_by(example.stages)
+    refuse_if_needed(example.names, example.stages, written, pipeline, gone)
+    params, ignored = ROOT / "params.yaml", ROOT / ".gitignore"
+    of_it = [page for page in pages() if page not in example.files]
+    texts = pipelines(example, pipeline)
+    check_that_git_has([*example.files, params, ignored, *of_it, *texts])
+    texts[params] = read_text(params)
+    for section in example.sections:
+        texts[params] = without_section(texts[params], section)
+    texts[ignored] = without_lines(read_text(ignored), {f"/{path}" for path in written})
+    texts |= {page: without_passages(read_text(page)) for page in of_it}
     for file, text in texts.items():
         file.write_text(text, encoding="utf-8")
-    for path in (*files, *(ROOT / out for out in outs)):
+    for path in (
+        *example.files,
+        *(ROOT / out for out in written),
+        *(f for f in texts if not texts[f]),
+    ):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    if left := set(read_yaml(params)) - set(KEPT_SECTIONS):
+        with suppress(OSError):  # where something is left in it
+            path.parent.rmdir()
+    if left := set(read_yaml(params)) & set(example.sections):
         raise UserError(f"params.yaml still has {', '.join(sorted(left))}: remove it by hand.")
-    return [str(path.relative_to(ROOT)) for path in files]
+    return gone
 
 
 def check_that_git_has(paths: Iterable[Path]) -> None:
     """Raise UserError where something would be lost."""
-    names = [str(path.relative_to(ROOT)) for path in paths]
     try:
         git("rev-parse", "--verify", "--quiet", "HEAD")
-        changed = uncommitted(names, "--untracked-files=all")
     except GitError:
         raise UserError("git must have the example before it goes: `make start` first.") from None
-    if changed:
-        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
-        raise UserError(
-            f"Not committed: {', '.join(changed[:5])}{more}. Commit or discard that first: git "
-            "must be able to bring back what goes."
-        )
+    refuse_uncommitted(str(path.relative_to(ROOT)) for path in paths)
 
 
 def main() -> None:

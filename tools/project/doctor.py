@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lib.errors import UserError
-from lib.repository import ROOT, git_or_nothing
+from lib.repository import ROOT, ask_git, git_or_nothing
 from lib.text import shown_address
 from tools.environments.environments import Environment
 from tools.environments.locks import folders, verify
@@ -70,7 +70,10 @@ def git() -> str:
             'git does not know you: git config --global user.name "…"; '
             "git config --global user.email …"
         )
-    if Path(git_or_nothing("rev-parse", "--show-toplevel") or "/") != ROOT:
+    asked = ask_git("rev-parse", "--show-toplevel")
+    if "dubious ownership" in asked.stderr:
+        raise Problem(f"another user owns it: git config --global --add safe.directory '{ROOT}'")
+    if Path(asked.stdout.strip() or "/") != ROOT:
         raise Problem("this folder is no repository of its own: make start")
     if not git_or_nothing("rev-parse", "--verify", "--quiet", "HEAD"):
         raise Problem("there is no commit yet: make start")
@@ -124,7 +127,8 @@ def locks() -> str:
 @check("environments")
 def environments() -> str:
     """Those that `make run` uses."""
-    needed = [f for f in folders() if f == ROOT or f.parent.name == "processes"]
+    others = (ROOT, ROOT / "goals", ROOT / "tools/tracking")
+    needed = [f for f in folders() if f in others or f.parent.name == "processes"]
     missing = [place.name for place in map(Environment, needed) if not place.complete]
     if missing:
         raise Advice(f"{len(missing)} not made yet: make setup (make run makes what it needs)")
@@ -247,4 +251,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BrokenPipeError:  # whoever read this went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)

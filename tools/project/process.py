@@ -125,6 +125,10 @@ def inputs(wanted: Wanted) -> list[str]:
     file = Path(after)
     inside = not file.is_absolute() and ".." not in file.parts
     if inside and ((ROOT / file).exists() or (ROOT / f"{file}.dvc").exists()):
+        if odd := re.search(r"[#:${}\"'\\\n]", after):
+            raise UserError(
+                f"AFTER has {odd[0]!r} in it, which dvc.yaml reads otherwise: rename it."
+            )
         if wanted.kind != "empty" and file.suffix != ".csv":
             raise UserError(f"AFTER is {after!r}: KIND={wanted.kind} reads a table, a .csv file.")
         return [file.as_posix()]
@@ -161,7 +165,7 @@ def column_to_predict(wanted: Wanted, table: str) -> str:
     file = ROOT / table
     if not file.is_file():
         return wanted.target
-    with file.open(encoding="utf-8", errors="replace", newline="") as opened:
+    with file.open(encoding="utf-8-sig", errors="replace", newline="") as opened:
         header = [name for name in next(csv.reader(opened), []) if name != "split"]
     if wanted.target and wanted.target not in header:
         raise UserError(

@@ -5,10 +5,11 @@ dvc.lock, its outs and metrics, and their lines in .gitignore. git must have all
 can be brought back with `git checkout HEAD -- <path>`.
 """
 
+import posixpath
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -17,8 +18,7 @@ from lib.errors import UserError
 from lib.files import read_text
 from lib.params import read_yaml
 from lib.pipeline import MAIN, Pipeline, Stage, read_pipeline
-from lib.repository import ROOT, ask_git, git
-from tools.project.blank import without_lines, without_section
+from lib.repository import ROOT, ask_git, uncommitted
 from tools.tracking import notes
 
 EDITED = ("params.yaml", MAIN, "dvc.lock", ".gitignore")
@@ -37,8 +37,8 @@ def remove(name: str) -> list[str]:
     if not re.fullmatch(r"\w+", name) or not (folder.is_dir() or own):
         known = ", ".join(sorted(file.parent.name for file in ROOT.glob("lab/processes/*/main*")))
         raise UserError(f"NAME is {name!r}: it must be a process ({known or 'there is none'}).")
-    written = [path for stage in own for path in (*stage.outs, *stage.metrics, *stage.plots)]
-    refuse_if_needed(name, own, written, pipeline)
+    written = written_by(own)
+    refuse_if_needed([name], own, written, pipeline, [f"lab/processes/{name}"])
     refuse_uncommitted([f"lab/processes/{name}", *EDITED, *written])
     # All is read before anything is written.
     texts = {path: read_text(path) for file in EDITED if (path := ROOT / file).exists()}
@@ -68,17 +68,38 @@ def stages_of(name: str, pipeline: Pipeline) -> list[Stage]:
     return [s for s in pipeline.stages if command.search(" && ".join(s.commands))]
 
 
-def refuse_if_needed(name: str, own: list[Stage], written: list[str], pipeline: Pipeline) -> None:
-    """UserError where another stage reads what it writes, or a file imports its code."""
+def written_by(stages: Iterable[Stage]) -> list[str]:
+    """What stages write: outs, metrics and plots."""
+    return [path for s in stages for path in (*s.outs, *s.metrics, *s.plots)]
+
+
+def refuse_if_needed(
+    names: Sequence[str],
+    own: Sequence[Stage],
+    written: Sequence[str],
+    pipeline: Pipeline,
+    gone: Sequence[str],
+) -> None:
+    """UserError where another stage reads what processes write, or a file imports their code.
+
+    Args:
+        names: the processes.
+        own: their stages.
+        written: what these write.
+        pipeline: all stages.
+        gone: the files and folders that go with them.
+    """
     for stage in pipeline.stages:
         read = [d for d in stage.deps for out in written if f"{d}/".startswith(f"{out}/")]
         inside = [d for d in stage.deps for out in written if f"{out}/".startswith(f"{d}/")]
         if stage not in own and (found := read or inside):
-            raise UserError(f"{stage.name} reads {found[0]}, which {name} writes: change it first.")
-    importing = files_with(rf"lab[./]processes[./]{name}\b", "*.py", "*.ipynb")
-    own_folder, templates = f"lab/processes/{name}/", ("tools/", "tests/")
-    if outside := [f for f in importing if not f.startswith((own_folder, *templates))]:
-        raise UserError(f"{outside[0]} imports {name}: change it first.")
+            what = ", ".join(names)
+            raise UserError(f"{stage.name} reads {found[0]}, which {what} writes: change it first.")
+    inside_of = (*(f"{path}/" for path in gone), *gone, "tools/", "tests/")
+    for name in names:
+        importing = files_with(rf"lab[./](processes|tuning)[./]{name}\b", "*.py", "*.ipynb")
+        if outside := [file for file in importing if not file.startswith(inside_of)]:
+            raise UserError(f"{outside[0]} imports {name}: change it first.")
 
 
 def read_by_others(name: str, pipeline: Pipeline) -> bool:
@@ -90,36 +111,58 @@ def read_by_others(name: str, pipeline: Pipeline) -> bool:
 
 def refuse_uncommitted(paths: Iterable[str]) -> None:
     """UserError where git would lose something."""
-    names = sorted(set(paths))
-    listed = git("status", "--porcelain", "-z", "--untracked-files=all", "--", *names)
-    if changed := [entry[3:] for entry in listed.split("\0") if entry]:
+    if changed := uncommitted(sorted(set(paths)), "--untracked-files=all"):
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise UserError(
-            f"Not committed: {', '.join(changed[:5])}{more}. Commit or discard it first."
+            f"Not committed: {', '.join(changed[:5])}{more}. Commit or discard that first: git "
+            "must be able to bring back what goes."
         )
 
 
-# ---- dvc.yaml and dvc.lock, all else in them to the byte
+# ---- params.yaml, .gitignore, dvc.yaml and dvc.lock, all else in them to the byte
 
 
-def without_stages(text: str, own: list[Stage], written: list[str]) -> str:
-    """The text without these stages, and without plots and models of what they write."""
+def without_section(text: str, name: str) -> str:
+    """params.yaml without one section, and without the comments directly above it."""
+    section = rf"(?m)^(?:#.*\n)*{name}:.*\n(?:(?:[ \t].*)?\n)*"
+    return re.sub(section, "", text.rstrip("\n") + "\n", count=1).rstrip("\n") + "\n"
+
+
+def without_lines(text: str, gone: Container[str]) -> str:
+    """A text without these lines."""
+    return "".join(line for line in text.splitlines(True) if line.rstrip("\r\n") not in gone)
+
+
+def without_stages(
+    text: str, own: Sequence[Stage], written: Sequence[str], folder: str = ""
+) -> str:
+    """The text without these stages, and without plots and models of what they write.
+
+    Args:
+        text: of a dvc.yaml or dvc.lock.
+        own: the stages.
+        written: what they write, from the repository's root.
+        folder: where the file is.
+    """
     content = YAML().load(text)
     names = {stage.name.partition("@")[0] for stage in own}
     names |= {stage.name for stage in own}  # in dvc.lock each item of a matrix has its own
     cuts = [content["stages"].lc.key(name) for name in content.get("stages") or {} if name in names]
-    cuts += entries_that_name(content, written)
+    cuts += entries_that_name(content, written, folder)
     lines = text.splitlines(keepends=True)
     for number, indent in sorted(cuts, reverse=True):
         cut(lines, number, indent)
     return with_empty_keys_mended("".join(lines))
 
 
-def entries_that_name(content: Any, written: list[str]) -> Iterator[tuple[int, int]]:
+def entries_that_name(
+    content: Any, written: Sequence[str], folder: str
+) -> Iterator[tuple[int, int]]:
     """Line and indent of each top-level plot, model and metric of what is written."""
 
     def is_written(found: Any) -> bool:
-        return any(f"{found}/".startswith(f"{path}/") for path in written)
+        place = posixpath.normpath(posixpath.join(folder, str(found)))
+        return any(f"{place}/".startswith(f"{path}/") for path in written)
 
     for name, model in (content.get("artifacts") or {}).items():
         if is_written(model.get("path")):

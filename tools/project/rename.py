@@ -19,7 +19,8 @@ from tools.project.process import check_name
 from tools.project.remove import refuse_uncommitted, stages_of, still_named
 from tools.tracking import notes
 
-LEFT_ALONE = ("lib/", "tools/", "tests/", ".github/", ".vscode/", "lab/docs/", "CHANGELOG.md")
+OTHERS = ("lib/", "tools/", "tests/", ".github/", ".vscode/", "lab/docs/", "CHANGELOG.md")
+LEFT_ALONE = (*OTHERS, "lab/example.yml")  # what gets another name is the team's own
 
 
 def rename(old: str, new: str) -> list[str]:
@@ -36,11 +37,15 @@ def rename(old: str, new: str) -> list[str]:
     refuse_uncommitted(["."])
     own = stages_of(old, read_pipeline())
     written = [path for stage in own for path in (*stage.outs, *stage.metrics, *stage.plots)]
+    moved = moved_paths(old, new, [*written, f".checkpoints/{old}.pt", f"artifacts/{old}"])
+    if there := [
+        to for path, to in moved.items() if (ROOT / path).exists() and (ROOT / to).exists()
+    ]:
+        raise UserError(f"{there[0]} exists already: choose another name, or move it away.")
     texts = dict(changed_texts(old, new))
     before = {file: (ROOT / file).read_bytes() for file in texts}
     for file, text in texts.items():
         (ROOT / file).write_bytes(text.encode())
-    moved = moved_paths(old, new, [*written, f".checkpoints/{old}.pt", f"artifacts/{old}"])
     for path, to in moved.items():
         if (ROOT / path).exists():
             (ROOT / to).parent.mkdir(parents=True, exist_ok=True)
@@ -83,8 +88,10 @@ def changed_texts(old: str, new: str) -> Iterator[tuple[str, str]]:
             changed = re.sub(rf"\b{title}, (?=validation|\w+ )", f"{new_title}, ", changed)
         if file.startswith((inside, "lab/tuning/")):
             changed = re.sub(rf"\b{type_name(old)}\b", type_name(new), changed)
-        if file in ("params.yaml", "dvc.yaml", "dvc.lock") or file.endswith("/params.py"):
-            changed = re.sub(rf"(?m)^( *(?:- )?){old}(?=:|[ \t]*$|@)", rf"\g<1>{new}", changed)
+        if Path(file).name in ("params.yaml", "dvc.yaml", "dvc.lock", "params.py"):
+            changed = re.sub(rf"(?m)^( *(?:- )?){old}(?=[:.@]|[ \t]*$)", rf"\g<1>{new}", changed)
+        if file.startswith("metrics/"):
+            changed = re.sub(rf'("tunes": "){old}"', rf'\g<1>{new}"', changed)
         if file.endswith((".py", ".ipynb")):
             changed = re.sub(rf"\bparams\.{old}\b", f"params.{new}", changed)
             changed = re.sub(rf"""(["']){old}\1""", rf"\g<1>{new}\g<1>", changed)

@@ -218,7 +218,7 @@ def missing() -> Iterator[str]:
                 yield f"{title}: {kind} {name} may use its secrets as well: remove it there"
         for secret in sorted(SECRETS.keys() - names(f"environments/{environment}/secrets")):
             yield f"{title}: no secret {secret}"
-    for secret in sorted(names("actions/secrets") & {*SECRETS, *LOGIN, "ACCESS_TOKEN"}):
+    for secret in sorted(names("actions/secrets") & {*SECRETS, *LOGIN, *SEAL, "ACCESS_TOKEN"}):
         yield f"{secret} is a secret of the repository, for every branch: gh secret delete {secret}"
     if RELEASES and not has_ruleset():
         yield "tags runtime-*: everybody who may push may push them"

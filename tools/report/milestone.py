@@ -27,10 +27,11 @@ from lib.comparison import (
     results_table,
 )
 from lib.errors import UserError
-from lib.files import read_json, read_text, replaced_directory, replaced_file
+from lib.files import read_text, replaced_directory, replaced_file
 from lib.repository import ROOT, git, uncommitted
 from lib.revisions import Revision
-from lib.text import cell
+from lib.text import cell, sentence
+from tools.goals.judge import judge, there_are_goals
 from tools.report.results import pictures
 
 DOCS = Path("lab/docs")
@@ -130,18 +131,14 @@ def best_sentence(best: tuple[str, str, str] | None) -> str:
 
 def goals() -> str:
     """The verdicts on the goals as a table."""
-    command = ["tools/within", "goals", "python", "-m", "tools.goals"]
-    note = ROOT / ".goals.json"
-    note.unlink(missing_ok=True)
-    subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
-    if not note.exists():
+    if not there_are_goals():
         return "No goals were judged."
-    found = read_json(note)
+    found, _ = judge()
     lines = [
         (goal["title"], goal["goal"], without_times(goal), goal["state"]) for goal in found["goals"]
     ]
     table = as_markdown((("goal", "wanted", "reached", ""), lines))
-    return f"**{found['summary'].capitalize()}.**\n\n{table}"
+    return f"**{sentence(found['summary'])}.**\n\n{table}" if lines else f"{found['summary']}."
 
 
 def without_times(goal: dict[str, str]) -> str:

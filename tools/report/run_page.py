@@ -24,7 +24,7 @@ from lib.comparison import (
 from lib.errors import UserError
 from lib.repository import git
 from lib.revisions import WORK_TREE, Revision
-from lib.text import cell, prose, shown_address, without_password
+from lib.text import cell, prose, sentence, shown_address, without_password
 from tools.job.job import add_to_note, main, read_note, summarise
 from tools.tracking import notes
 
@@ -94,7 +94,7 @@ def goals_section(note: Mapping[str, Any]) -> str:
     goals = note.get("goals")
     if not goals:
         return "No goals were judged."
-    head = f"**{goals['summary'].capitalize()}.**"
+    head = f"**{sentence(goals['summary'])}.**"
     rows = [
         (goal["title"], goal["goal"], goal["reached"] or goal["message"], goal["state"])
         for goal in goals["goals"]

@@ -29,7 +29,7 @@ from tools.sandbox.origin import make_origin, shown, write_settings
 from tools.sandbox.processes import end_all, ours
 from tools.sandbox.runner import dispatch, job_number, remove_links, run_tag_prefix
 from tools.sandbox.servers import remove_data, remove_sockets, servers, start_servers
-from tools.sandbox.state import ARTIFACT_MODES, FOLDER, JOBS, ORIGIN, State, alone
+from tools.sandbox.state import ARTIFACT_MODES, JOBS, ORIGIN, State, alone
 
 NEXT = """\
 
@@ -159,4 +159,4 @@ if __name__ == "__main__":
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
     except OSError as error:
-        sys.exit(f"sandbox: {FOLDER}: {error.strerror or error}")
+        sys.exit(f"sandbox: {error}")

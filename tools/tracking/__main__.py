@@ -9,6 +9,7 @@ followed was killed.
 
 import gc
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def main() -> None:
     if command == "follow":
         folder, parent, process, *rest = arguments
         follow(Path(folder), int(parent), Started(process, rest))
+        if os.getppid() != int(parent):  # which removes it, and was killed
+            shutil.rmtree(folder, ignore_errors=True)
         sys.stderr.flush()
         os._exit(0)
     elif command == "relog":

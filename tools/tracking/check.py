@@ -8,9 +8,12 @@ is away is no mistake; `make relog` logs what it missed.
 
 import sys
 
+from lib.pipeline import read_pipeline
 from tools.tracking import notes
 
 if __name__ == "__main__":
-    mistakes = [note["error"] for note in notes.everything().values() if note.get("error")]
+    # Notes are the clone's: one may be of a stage that another branch has.
+    noted = [notes.read(stage.address) for stage in read_pipeline().stages]
+    mistakes = [note["error"] for note in noted if note.get("error")]
     if mistakes:
         sys.exit("\n".join([*mistakes, "The results are complete. Mend it, then `make relog`."]))

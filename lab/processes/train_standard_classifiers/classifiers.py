@@ -138,7 +138,7 @@ def positive(model: ClassifierMixin, X: NDArray[np.float32]) -> NDArray[np.float
     return np.concatenate(parts).astype(np.float64)
 
 
-def measure(trained: Trained, splits: Splits) -> dict[str, dict[str, float]]:
+def measure(trained: Trained, splits: Splits) -> dict[str, dict[str, Any]]:
     """The metrics of one classifier on both splits that it has not seen."""
     return {
         "validation": classification_metrics(splits.y_val, trained.validation),

@@ -20,6 +20,7 @@ from lib.process import start
 from lib.progress import progress
 from lib.splits import Splits, load_data_splits
 from lib.viz import (
+    ROC_COLUMNS,
     confusion_rows,
     plot_confusion_matrix,
     plot_roc_curves,
@@ -62,7 +63,7 @@ def draw(folder: Path, splits: Splits, trained: Mapping[str, Trained], best: str
     probabilities = {name: one.validation for name, one in trained.items()}
     predicted = (probabilities[best] >= 0.5).astype(int)
     names = splits.class_names
-    write_csv(folder / "roc_curves.csv", roc_rows(probabilities, splits.y_val))
+    write_csv(folder / "roc_curves.csv", roc_rows(probabilities, splits.y_val), ROC_COLUMNS)
     write_csv(folder / "confusion_matrix.csv", confusion_rows(splits.y_val, predicted, names))
     roc = plot_roc_curves(probabilities, splits.y_val, "validation")
     save_figure(roc, folder / "roc_curves.png")

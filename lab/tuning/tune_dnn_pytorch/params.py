@@ -1,5 +1,7 @@
 """The parameters of tune_dnn_pytorch: its sections of params.yaml, and those that it tunes."""
 
+from typing import ClassVar
+
 from lab.processes.train_dnn_pytorch.params import TrainDnnPytorch
 from lib.params import Section, Seed
 from lib.space import Tuning, space_of
@@ -8,6 +10,7 @@ from lib.space import Tuning, space_of
 class TuneDnnPytorch(Tuning):
     """How the network's parameters are tuned."""
 
+    budget: ClassVar[str] = "epochs"
     space: space_of(TrainDnnPytorch)  # type: ignore[valid-type]
 
 

@@ -1,5 +1,9 @@
 """The parameters of tune_standard_classifiers: its sections of params.yaml, and those it tunes."""
 
+from typing import Any
+
+from pydantic import field_validator
+
 from lab.processes.train_standard_classifiers.params import TrainStandardClassifiers
 from lib.params import Section, Seed
 from lib.space import Tuning, space_of
@@ -9,6 +13,14 @@ class TuneStandardClassifiers(Tuning):
     """Which classifiers are tuned, and how."""
 
     space: space_of(TrainStandardClassifiers)  # type: ignore[valid-type]
+
+    @field_validator("space")
+    @classmethod
+    def check_space(cls, space: Any) -> Any:
+        """ValueError where it has what is no classifier's."""
+        if space.max_rows:
+            raise ValueError("of classifiers; max_rows is none of them")
+        return space
 
 
 class Params(Section):
