@@ -174,7 +174,10 @@ def resolved(stage: DvcStage, top: str) -> Stage:
     params: dict[str, Any] = {}
     for dep in stage.deps:
         if isinstance(dep, ParamsDependency) and dep.exists:
-            params |= dep.read_params()
+            file = top_relative(dep.fs_path, top)
+            # Of two files that have the same key, the later says its name.
+            for key, value in dep.read_params().items():
+                params[f"{file}:{key}" if key in params else key] = value
     commands = stage.cmd if isinstance(stage.cmd, list) else [stage.cmd] if stage.cmd else []
     return Stage(
         name=getattr(stage, "name", None) or top_relative(stage.path, top),

@@ -302,6 +302,59 @@ def test_a_mistake_in_log_py_is_shown_costs_no_result_and_is_not_told_as_an_outa
     }
 
 
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_log_py_that_ends_the_program_is_a_mistake_of_its_own(project, code):
+    log = project.folder / "lab/processes/plain/log.py"
+    log.write_text(f"import sys\ndef log(mlflow, params):\n    sys.exit({code})\n")
+    said = project.dvc("repro", "plain")
+    assert "ERROR: logging plain failed: a mistake in lab/processes/plain/log.py" in said
+    assert "SystemExit" in said
+
+
+TWICE = """#!/bin/sh
+mkdir -p artifacts/p/model artifacts/q/model metrics
+echo first > artifacts/p/model.txt
+echo second > artifacts/q/model.txt
+echo 3 > artifacts/p/model/a
+echo '{"huge": 1'$(printf '0%.0s' $(seq 400))', "m": 1}' > metrics/twice.json
+"""
+
+
+def test_outs_and_parameters_of_one_name_are_both_logged(project):
+    add_process(project, "plain", TWICE)
+    (project.folder / "other.yaml").write_text("random_seed: 9\nplain: other\n")
+    (project.folder / "dvc.yaml").write_text(
+        "stages:\n  plain:\n    cmd: lab/processes/run plain\n"
+        "    params: [random_seed, plain, other.yaml: [random_seed]]\n"
+        "    outs: [artifacts/p/model.txt, artifacts/q/model.txt, artifacts/p/model]\n"
+        "    metrics:\n      - metrics/twice.json:\n          cache: false\n"
+    )
+    with (project.folder / "params.yaml").open("a") as params:
+        params.write("  random_seed: 7\n")
+    said = project.dvc("repro", "plain")
+    assert "MLflow: metrics/twice.json: huge is larger than a number can be there" in said
+    [run] = logged(project)
+    assert run["metrics"] == {"m": 1.0}
+    assert run["files"] == ["a", "p", "q"]
+    found = {run["params"][name] for name in run["params"] if name.endswith("random_seed")}
+    assert found == {"42", "7", "9"}
+
+
+def test_what_has_changed_since_it_ran_is_not_logged_as_its_result(project):
+    project.dvc("repro", "plain")
+    project.edit("params.yaml", "depth: 3", "depth: 4")
+    said = project.run("make", "relog", "STAGES=plain", ok=False)
+    assert "plain: changed since it ran: params.yaml. Bring that back, or `make run`." in said
+    assert [run["params"]["depth"] for run in logged(project)] == ["3"]
+
+
+def test_code_is_what_dvc_yaml_says_too(project):
+    project.edit("dvc.yaml", "run plain", "run plain again")
+    assert "MLflow: logged" in project.dvc("repro", "plain")
+    [run] = logged(project)
+    assert run["tags"]["git.dirty"] == "true"
+
+
 def test_a_mistake_in_log_py_ends_make_run_with_an_error(project):
     log = project.folder / "lab/processes/plain/log.py"
     log.write_text("import no_such_package\n")

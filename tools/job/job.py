@@ -5,8 +5,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import requests
@@ -17,6 +18,7 @@ from lib.text import last_line, one_line, prose, shown_address, without_password
 from tools.tracking.address import check_address
 
 MARK = "TODO" + "("  # of what is to be filled in; in one piece it would be a mark itself
+LAST_LINES = 5.0  # seconds that a command which has ended gets for them
 MOST_OF_A_PAGE = 900_000  # bytes: the hosting site refuses a page of more than 1 MiB
 NOTE = ROOT / ".dvc" / "tmp" / "run.json"  # what one step tells the next; git ignores it
 
@@ -31,9 +33,19 @@ def run_live(command: Sequence[str], show: Callable[[str], None]) -> int:
         encoding="utf-8",
         errors="replace",
     ) as process:
-        for line in process.stdout or ():
-            show(line.rstrip("\n"))
+        reader = Thread(target=hand_on, args=(process.stdout, show), daemon=True)
+        reader.start()
+        process.wait()
+        reader.join(LAST_LINES)
+        if reader.is_alive():  # what the command has left running holds the stream
+            process.stdout = None
     return process.returncode
+
+
+def hand_on(lines: Iterable[str], show: Callable[[str], None]) -> None:
+    """Show each line."""
+    for line in lines:
+        show(line.rstrip("\n"))
 
 
 def run(*command: str, ok: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:

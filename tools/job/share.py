@@ -57,8 +57,10 @@ def share() -> None:
             add_to_note(shared=f"{branch} has these very results already")
             print(f"Nothing changed: {branch} has these very results already.")
             return
-        if not tip or differ(source, tip, files):
+        rewritten = tip and ask_git("merge-base", "--is-ancestor", source, tip).returncode
+        if not tip or rewritten or differ(source, tip, files):
             why = "got other results meanwhile" if tip else "is gone"
+            why = "no longer has the commit that was run" if rewritten else why
             keep_aside(note, source, files, message, f"{branch} {why}")
             return
         commit = commit_on(tip, files, message)

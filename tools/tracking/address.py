@@ -17,6 +17,11 @@ def check_address(address: str) -> None:
         broken = ":" in (parts.netloc or "") and not parts.auth and "@" in "".join(behind)
     except LocationParseError:
         broken = True
+    if address != "databricks" and not re.match(r"(?i)https?://[^/]", address):
+        raise UserError(
+            f"MLflow at {shown_address(address)} cannot be asked: MLFLOW_URL must begin with "
+            "https:// or http://, and name a server."
+        )
     if broken or re.search(r"[\s\\\x00-\x1f\x7f]", address):
         raise UserError(
             f"MLflow at {shown_address(address)} cannot be asked: MLFLOW_URL is no address. In a "

@@ -85,6 +85,7 @@ def place_in_run(path: str, stage: Stage) -> str:
     """Where a file of the stage's outs is among the run's artifacts."""
     for out, place in artifacts_of(stage).items():
         if Path(path).is_relative_to(out):
-            inner = Path(path).relative_to(out) if out != path else Path(Path(path).name)
+            inside = Path(out).is_dir()
+            inner = Path(path).relative_to(out) if inside else Path(Path(path).name)
             return (Path(place) / inner).as_posix()
     return Path(path).name

@@ -9,7 +9,7 @@ from lib.pipeline import MAIN
 from lib.repository import ROOT
 from tools.tracking import runs, store
 from tools.tracking.messages import say, told, warn
-from tools.tracking.stages import Tracked, provenance, tracked_stages
+from tools.tracking.stages import Tracked, changed_since, provenance, tracked_stages
 
 
 def relog(names: Sequence[str]) -> bool:
@@ -38,7 +38,8 @@ def relog(names: Sequence[str]) -> bool:
 def is_due(tracked: Tracked) -> bool:
     """Whether a stage may have results: one of another pipeline than dvc.yaml need not have run."""
     stage = tracked.stage
-    return stage.file == MAIN or any((ROOT / out).exists() for out in stage.outs)
+    written = (*stage.outs, *stage.metrics, *stage.plots)
+    return stage.file == MAIN or any((ROOT / path).exists() for path in written)
 
 
 def relog_one(experiment: Experiment, tracked: Tracked) -> bool:
@@ -49,6 +50,10 @@ def relog_one(experiment: Experiment, tracked: Tracked) -> bool:
         warn(
             f"{stage.address}: missing: {', '.join(missing)}. `dvc pull` or `make run` brings it.",
         )
+        return False
+    if changed := changed_since(tracked):
+        what = ", ".join(changed[:5])
+        warn(f"{stage.address}: changed since it ran: {what}. Bring that back, or `make run`.")
         return False
     try:
         runs.end_open_run(stage, "KILLED")

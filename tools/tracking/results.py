@@ -6,6 +6,7 @@ What MLflow cannot take is left out and told, never an error: results are files 
 import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,11 +46,13 @@ def results_of(stage: Stage) -> Results:
     """Everything in the files of a stage that has run."""
     results = Results()
     own = process_of(stage)
-    for key, value in stage.params.items():
-        # The process's own section goes without its name: `lr`, not `train.lr`.
-        values = flat(value) if key == own else {key: value}
-        nested = flat(values)
-        results.params |= {allowed(name): shortened(value) for name, value in nested.items()}
+    taken = {allowed(name) for name in flat({k: v for k, v in stage.params.items() if k != own})}
+    for key, section in stage.params.items():
+        for name, value in flat({key: section}).items():
+            # The process's own section goes without its name: `lr`, not `train.lr`.
+            short = allowed(name.removeprefix(f"{own}.") if key == own else name)
+            whole = key == own and short in taken
+            results.params[allowed(name) if whole else short] = shortened(value)
     several = len(stage.metrics) > 1
     for path in stage.metrics:
         add_metrics(results, path, f"{Path(path).stem}_" if several else "")
@@ -72,7 +75,11 @@ def add_metrics(results: Results, path: str, prefix: str) -> None:
             if name in results.metrics:
                 results.left_out.append(f"{path}: {key}: {name} is there already")
             else:
-                results.metrics[name] = float(value)
+                try:
+                    results.metrics[name] = float(value)
+                except OverflowError:
+                    results.left_out.append(f"{path}: {key} is larger than a number can be there")
+                    continue
                 if name != f"{prefix}{key}":
                     results.left_out.append(f"{path}: {key}: logged as {name}, which MLflow takes")
         elif isinstance(value, str):
@@ -136,8 +143,22 @@ def number(cell: str) -> float | None:
 def artifacts_of(stage: Stage) -> Mapping[str, str]:
     """The outs that are logged as files, and the folder in the run that each goes to.
 
-    The only folder of a stage goes to the root of the run's artifacts.
+    The only folder of a stage goes to the root of the run's artifacts. What would be written over
+    another out there goes where it is below `artifacts/`.
     """
     outs = [out for out in stage.outs if out.startswith(ARTIFACTS) and Path(out).exists()]
     folders = [out for out in outs if Path(out).is_dir()]
-    return {out: Path(out).name if out in folders and len(folders) > 1 else "" for out in outs}
+    places = {out: Path(out).name if out in folders and len(folders) > 1 else "" for out in outs}
+    written = Counter(name for out, place in places.items() for name in names_at_root(out, place))
+    for out, place in places.items():
+        if any(written[name] > 1 for name in names_at_root(out, place)):
+            inner = Path(out).relative_to(ARTIFACTS)
+            places[out] = (inner if out in folders else inner.parent).as_posix().strip(".")
+    return places
+
+
+def names_at_root(out: str, place: str) -> set[str]:
+    """What an out would be called, or hold, at the root of a run's artifacts."""
+    if place:
+        return {place}
+    return {file.name for file in Path(out).iterdir()} if Path(out).is_dir() else {Path(out).name}

@@ -138,7 +138,7 @@ def call_log(stage: Stage, run_id: str) -> bool:
         log = runpy.run_path(str(file))["log"]
         with mlflow.start_run(run_id=run_id):
             log(mlflow, dict(stage.params))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if is_outage(error):
             raise
         mlflow.MlflowClient().set_terminated(run_id, "FAILED")
@@ -169,13 +169,13 @@ def call_follow(stage: Stage, run: Run, folder: Path) -> None:
                 functions["follow"](mlflow, folder)
         finally:
             mlflow.MlflowClient().update_run(run.info.run_id, status="RUNNING")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if is_outage(error):
             raise
         raise mistake_in(file, error) from error
 
 
-def mistake_in(file: Path, error: Exception) -> LogError:
+def mistake_in(file: Path, error: BaseException) -> LogError:
     """The author's error, from the author's own line on."""
     return LogError(f"{file.relative_to(ROOT)}\n{traceback_from(error, file)}")
 
@@ -204,7 +204,7 @@ def log_stage(
     stage, sums = tracked.stage, checksums(tracked)
     fingerprint = sums.fingerprint(stage)
     with alone():
-        known = find(experiment, stage, fingerprint) if ask_store else last_run(stage, fingerprint)
+        known = find(experiment, fingerprint) if ask_store else last_run(stage, fingerprint)
         if known:
             if run:  # a query that took long and found nothing new
                 for each in (*nested(run.info), run.info):
@@ -225,10 +225,10 @@ def log_stage(
     return f"logged: {run_url(run.info)}"
 
 
-def find(experiment: Experiment, stage: Stage, fingerprint: str) -> RunInfo | None:
+def find(experiment: Experiment, fingerprint: str) -> RunInfo | None:
     """The finished run with this fingerprint; unfinished ones are marked as killed."""
     client = mlflow.MlflowClient()
-    wanted = f"tags.fingerprint = '{fingerprint}' and tags.stage = '{stage.address}'"
+    wanted = f"tags.fingerprint = '{fingerprint}'"  # which the stage is a part of
     for run in client.search_runs([experiment.experiment_id], filter_string=wanted):
         if run.info.status == "FINISHED":
             return run.info

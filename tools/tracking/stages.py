@@ -12,6 +12,7 @@ from dvc.dependency.param import ParamsDependency
 from dvc.output import Output
 from dvc.stage import Stage as DvcStage
 
+from lib.params import FILE
 from lib.pipeline import Pipeline, Stage, in_root, open_repo, pipeline_of, place
 from lib.repository import GitError, git_or_nothing, uncommitted
 
@@ -90,14 +91,17 @@ def calls(stage: Stage) -> list[list[str]]:
 def provenance(tracked: Tracked) -> dict[str, str]:
     """The tags that trace a run to its code, experiment and machine, as things are now."""
     stage, made = tracked.stage, outs_of(tracked.pipeline)
-    written = [path for path in (*stage.deps, "params.yaml") if path not in made and in_root(path)]
+    top, process = tracked.dvc.repo.root_dir, process_of(stage)
+    params = [place(dep, top) for dep in tracked.dvc.deps if isinstance(dep, ParamsDependency)]
+    mains = [f"lab/processes/{process}/{main}" for main in ("main", "main.py") if process]
+    read = {*stage.deps, *params, *mains, FILE, stage.file}
+    written = sorted(path for path in read if path not in made and in_root(path))
     server, repository, run = (
         os.environ.get(f"GITHUB_{name}", "") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")
     )
     on_tag = os.environ.get("GITHUB_REF_TYPE") == "tag"
     commit = os.environ.get("DVC_EXP_BASELINE_REV") or git_or_nothing("rev-parse", "HEAD")
     tag = git_or_nothing("tag", "--points-at").replace("\n", " ")
-    process = process_of(stage)
     tags = {
         "stage": stage.address,
         "git.commit": commit,
@@ -158,6 +162,12 @@ def checksums(tracked: Tracked) -> Checksums:
         {place(dep, top): md5_of(dep) for dep in deps},
         {place(out, top): md5_of(out) for out in tracked.dvc.outs},
     )
+
+
+def changed_since(tracked: Tracked) -> list[str]:
+    """What of a stage's deps, parameters and outs is not as dvc.lock noted it when it ran."""
+    found = [name for item in (*tracked.dvc.deps, *tracked.dvc.outs) for name in item.status()]
+    return sorted(map(str, found))
 
 
 def md5_of(item: Output) -> str:
