@@ -165,12 +165,12 @@ def checksums(tracked: Tracked) -> Checksums:
 
 
 def changed_since(tracked: Tracked) -> list[str]:
-    """What of a stage's deps, parameters and outs is not as dvc.lock noted it when it ran.
+    """What of a stage's deps and parameters is not as dvc.lock noted it when it ran.
 
-    Of what it has not noted, for it was run by hand, nothing can be said.
+    Of a stage that it has not noted, for it was run by hand, nothing can be said.
     """
-    noted = [item for item in (*tracked.dvc.deps, *tracked.dvc.outs) if item.hash_info]
-    return sorted(str(name) for item in noted for name in item.status())
+    noted = [dep for dep in tracked.dvc.deps if dep.hash_info]
+    return sorted(str(name) for dep in noted for name in dep.status())
 
 
 def md5_of(item: Output) -> str:
