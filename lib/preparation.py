@@ -178,13 +178,11 @@ def hashed_splits(ids: pd.Series, shares: Shares) -> NDArray[np.intp]:
     """
     if (missing := ids.isna().to_numpy()).any():
         raise SplitError(f"column {ids.name!r} has no id in row {ids.index[missing.argmax()] + 1}.")
-    if ids.dtype == object and pd.api.types.infer_dtype(ids) not in ("string", "integer", "empty"):
-        kind = pd.api.types.infer_dtype(ids)
-        raise SplitError(f"column {ids.name!r} holds {kind} values: ids are text or whole numbers.")
-    if ids.dtype.kind not in "iuO" and not isinstance(ids.dtype, pd.StringDtype):
+    kind = pd.api.types.infer_dtype(ids)
+    if kind not in ("string", "integer", "empty"):
         raise SplitError(
-            f"column {ids.name!r} holds {ids.dtype}: an id to share rows out by is text or a whole "
-            "number."
+            f"column {ids.name!r} holds {kind} values ({ids.dtype}): an id to share rows out by is "
+            "text or a whole number."
         )
     texts = ids.astype(str).to_numpy(dtype=object)
     key = f"{shares.random_seed:016d}"

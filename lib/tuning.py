@@ -102,24 +102,25 @@ def tune(
     with progress("trials", sum(sum(runs) for runs in sizes)) as advance:
         best = math.nan
 
-        def compute(jobs: Sequence[Job]) -> list[Result]:
+        def judged(result: Result) -> float | None:
             nonlocal best
+            value = objective_of(result, settings.objective)
+            if value is not None and is_better(value, best, settings.better):
+                best = value
+            return value
+
+        def compute(jobs: Sequence[Job]) -> list[Result]:
             files = [folder / origin[:16] / f"{_digest(job)}.json" for job in jobs]
             found = {file: result for file in files if (result := _kept(file)) is not None}
             missing = {f: job for f, job in zip(files, jobs, strict=True) if f not in found}
             for result in found.values():
-                value = objective_of(result, settings.objective)
-                if value is not None and is_better(value, best, settings.better):
-                    best = value
+                judged(result)
                 advance(f"kept, best {_shown(best)}")
             for file, result in engine(missing):
                 values, budget = missing[file]
                 write_json(file, {"values": values, "budget": budget, **result})
                 found[file] = result
-                value = objective_of(result, settings.objective)
-                if value is not None and is_better(value, best, settings.better):
-                    best = value
-                advance(f"{settings.objective} {_shown(value)}, best {_shown(best)}")
+                advance(f"{settings.objective} {_shown(judged(result))}, best {_shown(best)}")
             return [found[file] for file in files]
 
         for runs in sizes:

@@ -18,6 +18,7 @@ from sklearn.metrics import roc_curve
 from lib.metrics import both_occur, confusion_counts, roc_auc
 
 POINTS = 2000  # of a curve or cloud, at most: more make a picture and its table slow, not clearer
+ROC_COLUMNS = ("model", "false_positive_rate", "true_positive_rate")
 
 without_formulas = rc_context({"text.parse_math": False})  # `$` in a name is none
 COLOURS = (
@@ -151,9 +152,6 @@ def write_out_large_numbers(axes: Axes) -> None:
         if 1e4 <= max(map(abs, axis.get_view_interval())) < 1e12:
             axis.set_major_locator(MaxNLocator(5))
             axis.set_major_formatter("{x:,.0f}")
-
-
-ROC_COLUMNS = ("model", "false_positive_rate", "true_positive_rate")
 
 
 def roc_rows(

@@ -64,7 +64,7 @@ def test_what_another_process_needs_is_not_taken_away(project):
     project.run("make", "process", "NAME=weigh", "AFTER=export_models")
     project.commit("It reads the example's models")
     said = project.run("make", "blank", ok=False)
-    assert "weigh reads artifacts/onnx, which " in said
+    assert "weigh reads artifacts/onnx, which export_models writes: change it first." in said
     assert project.git("status", "--porcelain") == ""
 
 

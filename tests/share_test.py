@@ -105,6 +105,16 @@ def other_results(project, *branches) -> None:
     project.git("stash", "pop", "--quiet")
 
 
+def test_a_branch_that_was_rewritten_gets_no_results_of_what_it_has_no_more(project):
+    tip = project.git("commit-tree", "HEAD^{tree}", "-m", "Another history").strip()
+    project.git("push", "--quiet", "--force", "origin", f"{tip}:refs/heads/work")
+    said = project.run(*SHARE)
+    assert "work no longer has the commit that was run" in said
+    assert project.git("ls-remote", "origin", "refs/heads/work").split()[0] == tip
+    there = project.git("ls-remote", "origin", f"refs/heads/results/{TAG}").split()[0]
+    assert f"Results are commit {there[:10]} on results/{TAG}: " in said
+
+
 def test_where_nine_branches_have_other_results_they_come_as_a_patch(project):
     taken = [f"results/{TAG}", *(f"results/{TAG}-{n}" for n in range(2, 10))]
     other_results(project, "work", *taken)

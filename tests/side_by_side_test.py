@@ -1,11 +1,15 @@
 """Stages that do not depend on each other, run at once: `make run JOBS=2`, and JOBS in a run."""
 
 import json
+import os
+import signal
+import time
 
 import pytest
 
 from lib.params import read_yaml
 from tests.conftest import Project
+from tools.job.job import run_live
 
 EXPERIMENT = ("tools/within", ".", "python", "-m", "tools.job.experiment")
 # Each waits until the other has begun: one after the other, the first would wait in vain.
@@ -25,6 +29,24 @@ DIAMOND = (
     | stage("right", MEET.format("right", "left"), "top.txt")
     | stage("end", "cat left.txt right.txt > end.txt", "left.txt", "right.txt")
 )
+
+
+def test_nobody_waits_for_what_a_command_leaves_running():
+    started, seen = time.monotonic(), []
+    script = "sleep 60 & echo $!; printf 'no end of a line'; exit 3"
+    assert run_live(["sh", "-c", script], seen.append) == 3
+    assert time.monotonic() - started < 30
+    left, last = seen
+    assert last == "no end of a line"
+    os.kill(int(left), signal.SIGKILL)
+
+
+def test_an_error_in_what_shows_the_lines_is_raised_and_the_command_ended():
+    def show(_):
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run_live(["yes"], show)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ These are the commands of `python -m tools.environments`. It runs on the interpr
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from tools.environments.locks import folders, verify
 from tools.environments.platforms import platforms
 from tools.environments.resolution import lock
 from tools.environments.variables import script
+from tools.unread import end_unread
 
 
 def main() -> None:
@@ -73,6 +73,5 @@ if __name__ == "__main__":
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # whoever read this went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(141)
+    except BrokenPipeError:
+        end_unread()

@@ -21,13 +21,12 @@ from pipenv.patched.pip._internal.exceptions import ConfigurationError
 from virtualenv.seed.wheels.embed import get_embed_wheel
 
 from lib.errors import UserError
-from tools.environments.locks import BUILDS_ARE_FOR
+from tools.environments.locks import BUILDS_ARE_FOR, PYTHON
 from tools.environments.surroundings import for_installers
 from tools.environments.variables import values
 
 UV = Path(sys.prefix) / "bin" / "uv"
 BUILD_TOOLS = Path(__file__).with_name("requirements.txt")
-VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 Settings = Mapping[str, str]  # pip's, by their names there
 
@@ -48,7 +47,7 @@ def install(path: Path, folder: Path, packages: Mapping[str, Any], key: str, han
     wanted.write_text("\n".join(map(requirement, packages, packages.values())), encoding="utf-8")
     variables = variables_for(this_machine())
     settings = pip_settings(variables)
-    carried = get_embed_wheel("pip", VERSION)  # what a person may call in the environment
+    carried = get_embed_wheel("pip", PYTHON)  # what a person may call in the environment
     pip = [carried.path] if carried else []
     install = ("pip", "install", "--python", path / "bin" / "python", "--no-deps", "--quiet")
     kept = ("--no-cache", "--link-mode=copy") if key else cache(settings, variables)

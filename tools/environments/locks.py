@@ -25,9 +25,10 @@ EXACT = re.compile(r"==[A-Za-z0-9_.+!-]+")
 HASH = re.compile("sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
 SETTINGS = ("pipenv", "requires", "scripts", "source", "build-system")  # no packages in these
 
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # of every environment
+
 # Where a Pipfile may say that a package is. Such code has no hash, and clones whose locks are equal
 # share an environment: one would import what the other's folder holds.
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PLACES = ("path", "file", "git", "hg", "svn", "bzr", "editable", "index")
 ELSEWHERE = "only a release on your pip's index has hashes; put code of your own into lib/"
 

@@ -5,10 +5,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from uuid import uuid4
 
 import requests
 
@@ -18,34 +20,34 @@ from lib.text import last_line, one_line, prose, shown_address, without_password
 from tools.tracking.address import check_address
 
 MARK = "TODO" + "("  # of what is to be filled in; in one piece it would be a mark itself
-LAST_LINES = 5.0  # seconds that a command which has ended gets for them
 MOST_OF_A_PAGE = 900_000  # bytes: the hosting site refuses a page of more than 1 MiB
 NOTE = ROOT / ".dvc" / "tmp" / "run.json"  # what one step tells the next; git ignores it
 
 
 def run_live(command: Sequence[str], show: Callable[[str], None]) -> int:
-    """Run a command and hand on each line that it prints, on both streams; the exit code."""
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-    ) as process:
-        reader = Thread(target=hand_on, args=(process.stdout, show), daemon=True)
-        reader.start()
-        process.wait()
-        reader.join(LAST_LINES)
-        if reader.is_alive():  # what the command has left running holds the stream
-            process.stdout = None
+    """Run a command and hand on each line that it prints, on both streams; the exit code.
+
+    What it leaves running may go on printing; nobody waits for that.
+    """
+    read, write = os.pipe()
+    last = f"{uuid4()}\n"  # written behind all that the command printed
+    with (
+        subprocess.Popen(command, cwd=ROOT, stdout=write, stderr=subprocess.STDOUT) as process,
+        os.fdopen(read, encoding="utf-8", errors="replace") as lines,
+    ):
+
+        def tell_the_end() -> None:
+            process.wait()
+            with suppress(BrokenPipeError), os.fdopen(write, "wb", buffering=0) as stream:
+                stream.write(last.encode())
+
+        Thread(target=tell_the_end, daemon=True).start()
+        for line in lines:
+            if text := line.removesuffix(last):
+                show(text.rstrip("\n"))
+            if line.endswith(last):
+                break
     return process.returncode
-
-
-def hand_on(lines: Iterable[str], show: Callable[[str], None]) -> None:
-    """Show each line."""
-    for line in lines:
-        show(line.rstrip("\n"))
 
 
 def run(*command: str, ok: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:

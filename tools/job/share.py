@@ -57,10 +57,7 @@ def share() -> None:
             add_to_note(shared=f"{branch} has these very results already")
             print(f"Nothing changed: {branch} has these very results already.")
             return
-        rewritten = tip and ask_git("merge-base", "--is-ancestor", source, tip).returncode
-        if not tip or rewritten or differ(source, tip, files):
-            why = "got other results meanwhile" if tip else "is gone"
-            why = "no longer has the commit that was run" if rewritten else why
+        if why := unfit(source, tip, files):
             keep_aside(note, source, files, message, f"{branch} {why}")
             return
         commit = commit_on(tip, files, message)
@@ -73,6 +70,15 @@ def share() -> None:
             keep_aside(note, source, files, message, f"{branch} refuses it: {pushed}")
             return
     keep_aside(note, source, files, message, f"{branch} moves on faster than results can follow")
+
+
+def unfit(source: str, tip: str, files: list[str]) -> str:
+    """Why results of a commit may not go onto a branch's tip; empty where they may."""
+    if not tip:
+        return "is gone"
+    if ask_git("merge-base", "--is-ancestor", source, tip).returncode:
+        return "no longer has the commit that was run"
+    return "got other results meanwhile" if differ(source, tip, files) else ""
 
 
 # ---- data

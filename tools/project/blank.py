@@ -109,7 +109,7 @@ def blank() -> list[str]:
         return []
     gone = [str(path.relative_to(ROOT)) for path in example.files]
     written = written_by(example.stages)
-    refuse_if_needed(example.names, example.stages, written, pipeline, gone)
+    refuse_if_needed(example.names, example.stages, pipeline, gone)
     params, ignored = ROOT / "params.yaml", ROOT / ".gitignore"
     of_it = [page for page in pages() if page not in example.files]
     texts = pipelines(example, pipeline)

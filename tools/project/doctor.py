@@ -24,6 +24,7 @@ from tools.environments.platforms import here
 from tools.project import settings
 from tools.project.manifest import differences
 from tools.project.todo import TEMPLATE_ONLY, problems, values
+from tools.unread import end_unread
 
 FREE_GIGABYTES = 6  # every environment, and room to work
 CHECKS: dict[str, Callable[[], str]] = {}
@@ -253,6 +254,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except BrokenPipeError:  # whoever read this went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(141)
+    except BrokenPipeError:
+        end_unread()

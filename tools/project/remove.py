@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import product
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -38,7 +39,7 @@ def remove(name: str) -> list[str]:
         known = ", ".join(sorted(file.parent.name for file in ROOT.glob("lab/processes/*/main*")))
         raise UserError(f"NAME is {name!r}: it must be a process ({known or 'there is none'}).")
     written = written_by(own)
-    refuse_if_needed([name], own, written, pipeline, [f"lab/processes/{name}"])
+    refuse_if_needed([name], own, pipeline, [f"lab/processes/{name}"])
     refuse_uncommitted([f"lab/processes/{name}", *EDITED, *written])
     # All is read before anything is written.
     texts = {path: read_text(path) for file in EDITED if (path := ROOT / file).exists()}
@@ -76,7 +77,6 @@ def written_by(stages: Iterable[Stage]) -> list[str]:
 def refuse_if_needed(
     names: Sequence[str],
     own: Sequence[Stage],
-    written: Sequence[str],
     pipeline: Pipeline,
     gone: Sequence[str],
 ) -> None:
@@ -85,16 +85,16 @@ def refuse_if_needed(
     Args:
         names: the processes.
         own: their stages.
-        written: what these write.
         pipeline: all stages.
         gone: the files and folders that go with them.
     """
-    for stage in pipeline.stages:
-        read = [d for d in stage.deps for out in written if f"{d}/".startswith(f"{out}/")]
-        inside = [d for d in stage.deps for out in written if f"{out}/".startswith(f"{d}/")]
-        if stage not in own and (found := read or inside):
-            what = ", ".join(names)
-            raise UserError(f"{stage.name} reads {found[0]}, which {what} writes: change it first.")
+    others = [stage for stage in pipeline.stages if stage not in own]
+    for writer, reader in product(own, others):
+        for out, dep in product(written_by([writer]), reader.deps):
+            if f"{dep}/".startswith(f"{out}/") or f"{out}/".startswith(f"{dep}/"):
+                raise UserError(
+                    f"{reader.name} reads {dep}, which {writer.name} writes: change it first."
+                )
     inside_of = (*(f"{path}/" for path in gone), *gone, "tools/", "tests/")
     for name in names:
         importing = files_with(rf"lab[./](processes|tuning)[./]{name}\b", "*.py", "*.ipynb")

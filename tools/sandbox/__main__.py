@@ -30,6 +30,7 @@ from tools.sandbox.processes import end_all, ours
 from tools.sandbox.runner import dispatch, job_number, remove_links, run_tag_prefix
 from tools.sandbox.servers import remove_data, remove_sockets, servers, start_servers
 from tools.sandbox.state import ARTIFACT_MODES, JOBS, ORIGIN, State, alone
+from tools.unread import end_unread
 
 NEXT = """\
 
@@ -155,8 +156,7 @@ if __name__ == "__main__":
         sys.exit(f"sandbox: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # whoever read this went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(141)
+    except BrokenPipeError:
+        end_unread()
     except OSError as error:
         sys.exit(f"sandbox: {error}")

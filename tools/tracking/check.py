@@ -8,12 +8,22 @@ is away is no mistake; `make relog` logs what it missed.
 
 import sys
 
+from lib.errors import UserError
 from lib.pipeline import read_pipeline
 from tools.tracking import notes
 
-if __name__ == "__main__":
-    # Notes are the clone's: one may be of a stage that another branch has.
+
+def check() -> None:
+    """UserError with the mistakes; notes are the clone's, and a stage may be another branch's."""
     noted = [notes.read(stage.address) for stage in read_pipeline().stages]
-    mistakes = [note["error"] for note in noted if note.get("error")]
-    if mistakes:
-        sys.exit("\n".join([*mistakes, "The results are complete. Mend it, then `make relog`."]))
+    if mistakes := [note["error"] for note in noted if note.get("error")]:
+        raise UserError(
+            "\n".join([*mistakes, "The results are complete. Mend it, then `make relog`."])
+        )
+
+
+if __name__ == "__main__":
+    try:
+        check()
+    except UserError as error:
+        sys.exit(str(error))

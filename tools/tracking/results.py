@@ -153,7 +153,8 @@ def artifacts_of(stage: Stage) -> Mapping[str, str]:
     for out, place in places.items():
         if any(written[name] > 1 for name in names_at_root(out, place)):
             inner = Path(out).relative_to(ARTIFACTS)
-            places[out] = (inner if out in folders else inner.parent).as_posix().strip(".")
+            inner = inner if out in folders else inner.parent
+            places[out] = "" if inner == Path() else inner.as_posix()
     return places
 
 
