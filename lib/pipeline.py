@@ -178,7 +178,7 @@ def resolved(stage: DvcStage, top: str) -> Stage:
             # Of two files that have the same key, the later says its name.
             for key, value in dep.read_params().items():
                 params[f"{file}:{key}" if key in params else key] = value
-    commands = stage.cmd if isinstance(stage.cmd, list) else [stage.cmd] if stage.cmd else []
+    commands = stage.cmd if isinstance(stage.cmd, list) else (stage.cmd or "").splitlines()
     return Stage(
         name=getattr(stage, "name", None) or top_relative(stage.path, top),
         file=top_relative(stage.path, top),

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from lib.params import read_yaml
 from tests.conftest import ROOT, Project
 
 pytestmark = pytest.mark.integration
@@ -314,3 +315,20 @@ def test_what_others_read_or_what_is_not_committed_is_not_removed(project):
     assert "NAME is 'nothing': it must be a process (" in project.run(
         "make", "remove-process", "NAME=nothing", ok=False
     )
+
+
+def test_a_sweep_goes_along_when_what_it_tunes_is_renamed(project):
+    project.run("make", "process", "NAME=prepare_flats", "KIND=table")
+    project.run(
+        *("make", "process", "NAME=train_rents", "KIND=sklearn", "TASK=regression"),
+        *("AFTER=prepare_flats", "TARGET=rent"),
+    )
+    project.run("make", "sweep", "NAME=train_rents")
+    (project.folder / "metrics/tune_rents.json").write_text('{"tunes": "train_rents"}\n')
+    project.commit("A sweep")
+    project.run("make", "rename-process", "FROM=train_rents", "TO=train_leases")
+    project.run("tools/within", ".", "python", "-m", "lib.params")
+    stage = read_yaml(project.folder / "lab/tuning/dvc.yaml")["stages"]["tune_rents"]
+    assert "train_leases.target" in stage["params"]
+    assert not [name for name in stage["params"] + stage["deps"] if "train_rents" in name]
+    assert '"tunes": "train_leases"' in (project.folder / "metrics/tune_rents.json").read_text()

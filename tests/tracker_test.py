@@ -67,6 +67,15 @@ mkdir -p artifacts/sweep metrics/sweep
 echo "$1" > "artifacts/sweep/$1.txt"
 echo "{\\"accuracy\\": 0.${#1}}" > "metrics/sweep/$1.json"
 """
+PART = """#!/bin/sh
+# here
+mkdir -p "artifacts/$1"
+[ "$1" = one ] && steps="1 2" || steps="3 4"
+echo epoch,loss > "artifacts/$1/curve.csv"
+for step in $steps; do echo "$step,0.$step"; done >> "artifacts/$1/curve.csv"
+cp "artifacts/$1/curve.csv" "$LIVE_CURVE"
+sleep 2.5
+"""
 PARAMS = """
 plain:
   depth: 3
@@ -193,6 +202,41 @@ def test_metrics_that_cannot_be_read_are_told_by_their_file_and_the_rest_is_logg
     assert "MLflow: metrics/plain.yaml " in said
     assert by_stage(project)["plain"]["steps"]["loss"] == [1, 2]
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "cmd",
+    [
+        '["lab/processes/run part one", "lab/processes/run part two"]',
+        "lab/processes/run part one && lab/processes/run part two",
+        "|\n      lab/processes/run part one\n      lab/processes/run part two",
+    ],
+    ids=["list", "and", "lines"],
+)
+def test_a_stage_of_several_processes_is_one_run_with_the_results_of_all(project, cmd):
+    add_process(project, "part", PART)
+    stage = f"  parts:\n    cmd: {cmd}\n    outs: [artifacts/one, artifacts/two]\n"
+    (project.folder / "dvc.yaml").write_text(f"stages:\n{stage}")
+    said = project.dvc("repro", "parts")
+    (run,) = logged(project)
+    assert run["status"] == "FINISHED"
+    assert run["files"] == ["one", "two"]
+    assert run["steps"] == {"loss": [1, 2, 3, 4]}
+    assert said.count("MLflow: logged: run parts") == 1
+    add_process(project, "part", PART.replace("# here", '[ "$1" = one ] || exit 3'))
+    project.dvc("repro", "--force", "parts", ok=False)
+    assert [run["status"] for run in logged(project)] == ["FAILED", "FINISHED"]
+
+
+def test_a_process_that_only_one_branch_of_a_command_starts_is_logged(project):
+    add_process(project, "part", PART)
+    cmd = "if true; then lab/processes/run part one; else lab/processes/run part two; fi"
+    (project.folder / "dvc.yaml").write_text(
+        f"stages:\n  parts:\n    cmd: {cmd}\n    outs: [artifacts/one]\n"
+    )
+    project.dvc("repro", "parts")
+    (run,) = logged(project)
+    assert (run["status"], run["files"]) == ("FINISHED", ["curve.csv"])
 
 
 def test_a_process_that_no_stage_starts_says_so(project):

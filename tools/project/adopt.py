@@ -9,14 +9,15 @@ Comments stay, and a person commits.
 import difflib
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, SequenceNode
 
 from lib.errors import UserError
 from lib.files import read_json, read_text, replaced_file
-from lib.params import FILE, check_all, read_yaml
+from lib.params import FILE, check_all, parse_yaml, read_yaml
 from lib.pipeline import Stage, read_pipeline
 from lib.repository import ROOT
 
@@ -31,16 +32,11 @@ def adopt(names: Sequence[str]) -> list[str]:
             nothing is changed.
     """
     found = sweeps(read_pipeline().stages, names)
-    before = read_text(ROOT / FILE)
     read_yaml(ROOT / FILE)  # what is wrong with it is told
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    yaml.representer.add_representer(type(None), null)
-    content = yaml.load(before)
+    before = after = read_text(ROOT / FILE)
     lines = []
     for stage, sweep in found.items():
-        taken = put(content.get(sweep["tunes"]), sweep["values"])
+        after, taken = put(after, sweep["tunes"], sweep["values"])
         if not taken:
             raise UserError(
                 f"{stage}: {FILE} has no {sweep['tunes']} with what was tried: `make tune` again."
@@ -50,9 +46,6 @@ def adopt(names: Sequence[str]) -> list[str]:
             f"{stage}: {sweep['objective']} {sweep['best']:.4g}, reached by {what} "
             f"(trial {sweep['best_trial']} in trials.csv, which has {sweep['trials']})."
         )
-    text = io.StringIO()
-    yaml.dump(content, text)
-    after = text.getvalue()
     if after == before:
         return [*lines, f"{FILE} has these values already."]
     with replaced_file(ROOT / FILE) as new:
@@ -64,11 +57,6 @@ def adopt(names: Sequence[str]) -> list[str]:
         raise
     old, now = before.splitlines(), after.splitlines()
     return [*lines, *difflib.unified_diff(old, now, FILE, FILE, lineterm="", n=0)]
-
-
-def null(representer: Any, _: None) -> Any:
-    """None as it is written in params.yaml; ruamel would leave it out."""
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 def sweeps(stages: Sequence[Stage], names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
@@ -93,28 +81,70 @@ def sweeps(stages: Sequence[Stage], names: Sequence[str]) -> dict[str, Mapping[s
     return {name: found[name] for name in names or found}
 
 
-def put(section: Any, values: Mapping[str, Any]) -> list[str]:
-    """Write values by their dotted names into a section that has these; what was written."""
-    taken = []
+def put(text: str, section: str, values: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """A YAML text with values in it, by their dotted names in a section; and what it took of them.
+
+    Everything else stays as it is written, and so does a value that is the same already.
+    """
+    taken, edits = [], list[tuple[int, int, str]]()
     for name, value in values.items():
-        *above, last = name.split(".")
-        place = section
-        for key in above:
-            place = place.get(key) if isinstance(place, Mapping) else None
-        if isinstance(place, Mapping) and last in place:
-            place[last] = value  # type: ignore[index]
-            move_comment(place, last, f"{last}: {value!r}")
+        node, content = YAML(pure=True).compose(text), parse_yaml(text)
+        for key in (section, *name.split(".")):
+            pairs = node.value if isinstance(node, MappingNode) else []
+            found = next((pair for pair in pairs if pair[0].value == key), None)
+            if not found:
+                break
+            (above, node), content = found, content.get(key)
+        else:
+            after = text.index(":", above.end_mark.index) + 1
+            edits += changes(text, node, after, content, value)
             taken.append(f"{name} {value}")
-    return taken
+    for start, end, new in sorted(edits, reverse=True):
+        text = text[:start] + new + text[end:]
+    return text, taken
 
 
-def move_comment(place: Any, key: str, written: str) -> None:
-    """Leave two spaces before a comment that stands after a value, as yamllint wants it."""
-    _, _, after, *_ = place.ca.items.get(key) or (None, None, None)
-    if after:
-        _, column = place.lc.key(key)
-        mark = after.start_mark
-        mark.column = max(mark.column, column + len(written) + 2)
+def changes(
+    text: str, node: Node, after: int, old: Any, new: Any
+) -> Iterator[tuple[int, int, str]]:
+    """Where a text is to be replaced, from and to, and by what, for a node to have a new value.
+
+    Args:
+        text: the YAML.
+        node: what it has now.
+        after: where the colon before it ends, behind which lists of several lines and empty values
+            are put; 0 in a list.
+        old: what the node says.
+        new: what it shall say.
+    """
+    if old == new:
+        return
+    start, end = node.start_mark.index, last(node).end_mark.index
+    end = start + len(text[start:end].rstrip())
+    if isinstance(node, SequenceNode) and isinstance(new, list) and len(new) == len(old):
+        for item, (was, will) in zip(node.value, zip(old, new, strict=True), strict=True):
+            yield from changes(text, item, 0, was, will)
+    elif after and (start == end or (isinstance(node, CollectionNode) and not node.flow_style)):
+        yield after, after, f" {flow(new)}"
+        if start < end:
+            yield len(text[:start].rstrip()), end, ""
+    else:
+        yield start, end, flow(new)
+
+
+def last(node: Node) -> Node:
+    """The node with which a block of lines ends: its own end is where the next key begins."""
+    if isinstance(node, CollectionNode) and not node.flow_style and node.value:
+        return last(node.value[-1][1] if isinstance(node, MappingNode) else node.value[-1])
+    return node
+
+
+def flow(value: Any) -> str:
+    """A value as YAML has it within a line."""
+    text, yaml = io.StringIO(), YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.width = True, sys.maxsize
+    yaml.dump(value, text)
+    return text.getvalue().removesuffix("...\n").strip()
 
 
 def main() -> None:

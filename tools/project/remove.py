@@ -115,7 +115,7 @@ def refuse_uncommitted(paths: Iterable[str]) -> None:
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise UserError(
             f"Not committed: {', '.join(changed[:5])}{more}. Commit or discard that first: git "
-            "must be able to bring back what goes."
+            "must be able to bring it back."
         )
 
 

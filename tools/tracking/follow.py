@@ -18,7 +18,14 @@ from lib.errors import UserError
 from tools.tracking import runs, store
 from tools.tracking.messages import say, told, warn
 from tools.tracking.results import Point, curve_files, points
-from tools.tracking.stages import Started, Tracked, provenance, started_stage
+from tools.tracking.stages import (
+    Started,
+    Tracked,
+    is_last,
+    is_later,
+    provenance,
+    started_stage,
+)
 
 LOOK_EVERY = 0.05  # seconds: whether the process has ended
 SHOW_EVERY = 1.0  # new rows of a curve
@@ -40,7 +47,7 @@ def follow(folder: Path, parent: int, started: Started) -> None:
         if wait(folder, parent) == 0:
             say(f"no stage of the pipeline starts {started.process}: nothing is logged.")
         return
-    tracker = Tracker(tracked, folder)
+    tracker = Tracker(tracked, started, folder)
     while (code := exit_code(folder, parent)) is None:
         tracker.look()
         time.sleep(LOOK_EVERY)
@@ -83,8 +90,9 @@ def rows_so_far(file: Path) -> list[list[str]]:
 class Tracker:
     """Follows one process; whatever fails here is kept for the end, and the process goes on."""
 
-    def __init__(self, tracked: Tracked, folder: Path) -> None:
-        self.tracked, self.stage, self.folder = tracked, tracked.stage, folder
+    def __init__(self, tracked: Tracked, started: Started, folder: Path) -> None:
+        self.tracked, self.stage = tracked, tracked.stage
+        self.started, self.folder = started, folder
         self.tags = provenance(tracked)
         self.began = self.shown = time.monotonic()
         self.began_at = time.time()
@@ -99,7 +107,10 @@ class Tracker:
         """Reach the store, and close what a killed tracker left open there."""
         if self.experiment is None:
             self.experiment = store.connect()
-            runs.end_open_run(self.stage, "KILLED")
+            if is_later(self.stage, self.started):
+                self.run = runs.continued_run(self.stage)
+            else:
+                runs.end_open_run(self.stage, "KILLED")
 
     def look(self) -> None:
         """What is done again and again while the process runs."""
@@ -132,7 +143,7 @@ class Tracker:
             runs.add_points(self.run, found)
             if self.mistake is None and (files := self.beside()) != self.followed:
                 try:
-                    runs.call_follow(self.stage, self.run, self.folder)
+                    runs.call_follow(self.stage, self.started.process, self.run, self.folder)
                 except runs.LogError as error:
                     self.mistake = error
                 self.followed = files
@@ -144,11 +155,14 @@ class Tracker:
 
     def finish(self, code: int) -> str:
         """What is done when the process has ended: the outcome in a line."""
-        if code == 0:
+        if code == 0 and is_last(self.stage, self.started):
             self.connect()
             assert self.experiment
             return runs.log_stage(self.experiment, self.tracked, self.tags, run=self.run)
+        if is_later(self.stage, self.started):  # one before it may have left a run open
+            self.connect()
         if self.run:
             self.show(self.curves())
+        if self.run and code != 0:
             runs.end_open_run(self.stage, "KILLED" if code == KILLED else "FAILED")
         return ""

@@ -25,7 +25,7 @@ from tools.tracking.results import (
     results_of,
     shortened,
 )
-from tools.tracking.stages import Tracked, checksums, process_of
+from tools.tracking.stages import Tracked, checksums, processes_of
 from tools.tracking.store import (
     alone,
     experiment_name,
@@ -119,65 +119,84 @@ def nested(run: RunInfo) -> list[RunInfo]:
     return [child.info for child in found]
 
 
-def log_file(stage: Stage) -> Path | None:
-    """The log.py of a stage's process, where there is one."""
-    name = process_of(stage)
-    found = [ROOT / room / name / "log.py" for room in ("lab/processes", "lab/tuning")]
-    return next((file for file in found if name and file.is_file()), None)
+def log_files(stage: Stage) -> list[Path]:
+    """The log.py of each of a stage's processes that has one."""
+    rooms = [ROOT / room for room in ("lab/processes", "lab/tuning")]
+    found = [room / name / "log.py" for name in processes_of(stage) for room in rooms]
+    return [file for file in found if file.is_file()]
 
 
 def call_log(stage: Stage, run_id: str) -> bool:
-    """Let a process's log.py, where there is one, add to the stage's run; whether there is one.
+    """Let each process's log.py, where there is one, add to the stage's run; whether there is one.
 
     Raises:
         LogError: it has a mistake; an error of the store is raised as it is.
     """
-    if (file := log_file(stage)) is None:
-        return False
-    try:
-        log = runpy.run_path(str(file))["log"]
-        with mlflow.start_run(run_id=run_id):
-            log(mlflow, dict(stage.params))
-    except (Exception, SystemExit) as error:
-        if is_outage(error):
-            raise
-        mlflow.MlflowClient().set_terminated(run_id, "FAILED")
-        notes.write(stage.address, open="")
-        raise mistake_in(file, error) from error
-    return True
+    for file in (files := log_files(stage)):
+        try:
+            log = runpy.run_path(str(file))["log"]
+            with mlflow.start_run(run_id=run_id):
+                log(mlflow, dict(stage.params))
+        except (Exception, SystemExit) as error:
+            if is_outage(error):
+                raise
+            mlflow.MlflowClient().set_terminated(run_id, "FAILED")
+            notes.write(stage.address, open="")
+            raise mistake_in(file, error) from error
+    return bool(files)
 
 
-def call_follow(stage: Stage, run: Run, folder: Path) -> None:
+def call_follow(stage: Stage, process: str, run: Run, folder: Path) -> None:
     """Let log.py, if it has `follow`, add to the run what the process shows while it runs.
 
     Args:
-        stage: whose process runs.
+        stage: that the process was started for.
+        process: that runs.
         run: that is open, and stays so.
         folder: the files that the process writes beside its curve.
 
     Raises:
         LogError: it has a mistake; an error of the store is raised as it is.
     """
-    if (file := log_file(stage)) is None:
-        return
-    try:
-        functions = runpy.run_path(str(file))
-        if "follow" not in functions:
-            return
+    for file in log_files(stage):
+        if file.parent.name != process:
+            continue
         try:
-            with mlflow.start_run(run_id=run.info.run_id):
-                functions["follow"](mlflow, folder)
-        finally:
-            mlflow.MlflowClient().update_run(run.info.run_id, status="RUNNING")
-    except (Exception, SystemExit) as error:
-        if is_outage(error):
-            raise
-        raise mistake_in(file, error) from error
+            functions = runpy.run_path(str(file))
+            if "follow" not in functions:
+                return
+            try:
+                with mlflow.start_run(run_id=run.info.run_id):
+                    functions["follow"](mlflow, folder)
+            finally:
+                mlflow.MlflowClient().update_run(run.info.run_id, status="RUNNING")
+        except (Exception, SystemExit) as error:
+            if is_outage(error):
+                raise
+            raise mistake_in(file, error) from error
 
 
 def mistake_in(file: Path, error: BaseException) -> LogError:
     """The author's error, from the author's own line on."""
     return LogError(f"{file.relative_to(ROOT)}\n{traceback_from(error, file)}")
+
+
+def continued_run(stage: Stage) -> Run | None:
+    """The run that the tracker of the process before this one, of the same stage, left open."""
+    run_id = notes.read(stage.address).get("open")
+    if not run_id:
+        return None
+    client = mlflow.MlflowClient()
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    if run.info.lifecycle_stage != "active":
+        return None
+    points = {(k, p.step) for k in run.data.metrics for p in client.get_metric_history(run_id, k)}
+    return Run(run.info, points)
 
 
 # ---- a stage whose files are there

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from lib.repository import GitError, git_or_nothing, uncommitted
 
 RUN = "lab/processes/run"
 MOST_DEPS = 100  # of which the checksum becomes a tag
+COMPOUND = re.compile(r"\s*(if|for|while|until|case|[{(])")  # how a shell's own constructs begin
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,19 @@ class Started:
 
     process: str
     arguments: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A start of a process in a stage's commands.
+
+    Attributes:
+        words: the process, and its arguments.
+        sure: whether it is made whenever what stands before it has ended well.
+    """
+
+    words: Sequence[str]
+    sure: bool
 
 
 @dataclass(frozen=True)
@@ -63,26 +79,50 @@ def started_stage(started: Started) -> Tracked | None:
 
 def process_of(stage: Stage) -> str:
     """The process that a stage starts first; empty where it starts none."""
-    return next((name for name, *_ in calls(stage)), "")
+    return next(iter(processes_of(stage)), "")
+
+
+def processes_of(stage: Stage) -> list[str]:
+    """All processes that a stage starts, each once."""
+    return list(dict.fromkeys(call.words[0] for call in calls(stage)))
 
 
 def starts(stage: Stage, started: Started) -> bool:
     """Whether one of the stage's commands is this one."""
-    return [started.process, *started.arguments] in calls(stage)
+    return [started.process, *started.arguments] in [call.words for call in calls(stage)]
 
 
-def calls(stage: Stage) -> list[list[str]]:
-    """What follows `lab/processes/run` in each command of a stage."""
+def is_later(stage: Stage, started: Started) -> bool:
+    """Whether the stage has started another process before this one, or this one before."""
+    words = [call.words for call in calls(stage)]
+    return [started.process, *started.arguments] in words[1:]
+
+
+def is_last(stage: Stage, started: Started) -> bool:
+    """Whether the stage is not sure to start another process when this one has ended well."""
+    own, made = [started.process, *started.arguments], calls(stage)
+    place = max((n for n, call in enumerate(made) if call.words == own), default=len(made))
+    return not any(call.sure for call in made[place + 1 :])
+
+
+def calls(stage: Stage) -> list[Call]:
+    """Each `lab/processes/run` in the commands of a stage, in their order."""
     found = []
     for command in stage.commands:
-        try:
-            words = shlex.split(command)
-        except ValueError:  # an open quote: the shell will complain
-            continue
-        place = next((n for n, word in enumerate(words) if word.endswith(RUN)), None)
-        if place is not None and words[place + 1 :]:
-            found.append(words[place + 1 :])
+        compound = COMPOUND.match(command)
+        for words in simple_commands(command):
+            place = next((n for n, word in enumerate(words) if word.endswith(RUN)), None)
+            if place is not None and words[place + 1 :]:
+                found.append(Call(words[place + 1 :], place == 0 and not compound))
     return found
+
+
+def simple_commands(command: str) -> list[list[str]]:
+    """The words of what a shell would run one after the other."""
+    for parts in (re.split("&&|;", command), [command]):  # these may stand between quotes, too
+        with suppress(ValueError):  # an open quote: of the whole line, the shell will complain
+            return [shlex.split(part) for part in parts]
+    return []
 
 
 # ---- provenance
@@ -93,7 +133,8 @@ def provenance(tracked: Tracked) -> dict[str, str]:
     stage, made = tracked.stage, outs_of(tracked.pipeline)
     top, process = tracked.dvc.repo.root_dir, process_of(stage)
     params = [place(dep, top) for dep in tracked.dvc.deps if isinstance(dep, ParamsDependency)]
-    mains = [f"lab/processes/{process}/{main}" for main in ("main", "main.py") if process]
+    started = [f"lab/processes/{name}" for name in processes_of(stage)]
+    mains = [f"{folder}/{main}" for folder in started for main in ("main", "main.py")]
     read = {*stage.deps, *params, *mains, FILE, stage.file}
     written = sorted(path for path in read if path not in made and in_root(path))
     server, repository, run = (
