@@ -1,9 +1,7 @@
-"""PyTorch for any task: loaders, a resumable training loop, a saved predictor.
+"""PyTorch for any task: a resumable training loop, its metrics, a saved predictor.
 
-Called by the processes that train networks; it knows none of them. Five things are notable:
+Called by the processes that train networks; it knows none of them. Four things are notable:
 
-- Loaders hand whole batches. A DataLoader's usual way, row by row and then collated, takes as long
-  as the training itself; here a sampler yields one tensor of row numbers per batch.
 - Training is reproducible to the bit, and continues from its checkpoint after a kill as if it had
   never stopped.
 - The loop is given its loss and its metrics, and keeps the best epoch by any of these.
@@ -14,13 +12,10 @@ Called by the processes that train networks; it knows none of them. Five things 
 """
 
 import copy
-import hashlib
-import io
 import logging
 import math
 import os
 import random
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,21 +31,25 @@ from sklearn.metrics import f1_score, r2_score
 from sklearn.utils import check_array
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from lib import distributed
+from lib import distributed, loaders
 from lib.better import better_when
+from lib.checkpoints import (
+    description,
+    fingerprint,
+    random_states,
+    read_checkpoint,
+    set_random_states,
+    write_checkpoint,
+)
 from lib.errors import UserError
+from lib.loaders import Loader, Targets
+from lib.loaders import create_dataloader as create_dataloader  # noqa: PLC0414 - for who trains
 
 logger = logging.getLogger(__name__)
 
-Loader = DataLoader[tuple[Tensor, ...]]
-Targets = npt.NDArray[np.number[Any]]
 Metric = Callable[[Tensor, Tensor], float]
 Precision = Literal["float32", "bfloat16"]
-
-WINDOW_ROWS = 2**18  # what is shuffled, and measured, at a time
-RUN_ROWS = 2**8  # neighbours on disk
 
 
 class NonFiniteLossError(UserError, ValueError):
@@ -155,110 +154,6 @@ def seed_everything(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-class BatchIndices(Sampler[Tensor]):
-    """Row numbers by whole batches, one int64 tensor each; every row once per epoch.
-
-    Shuffles anew each epoch with `generator`, in the order of torch's RandomSampler; without one,
-    the rows come in their own order. A rest of one row joins the batch before it, because batch
-    norm cannot train on a single row. Of several workers, each gets its share of every batch.
-
-    More than WINDOW_ROWS rows are shuffled window by window, so that what is read at a time fits
-    into memory, and numbers of all rows are not held: a window is drawn from everywhere, as runs of
-    RUN_ROWS neighbouring rows, which are quick to read, and its rows are shuffled.
-    """
-
-    def __init__(self, n_rows: int, batch_size: int, generator: torch.Generator | None) -> None:
-        self.generator = generator
-        self.n_rows = n_rows
-        self.sizes = [batch_size] * (n_rows // batch_size)
-        rest = n_rows % batch_size
-        if 0 < rest < max(2, distributed.world_size()) and self.sizes:
-            self.sizes[-1] += rest
-        elif rest:
-            self.sizes.append(rest)
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for batch in self.batches():
-            yield batch.tensor_split(distributed.world_size())[distributed.rank()]
-
-    def batches(self) -> Iterator[Tensor]:
-        """The rows of each batch, all workers' together."""
-        waiting = torch.empty(0, dtype=torch.int64)
-        windows = self.windows()
-        for size in self.sizes:
-            while len(waiting) < size:
-                waiting = torch.cat([waiting, next(windows)])
-            batch, waiting = waiting[:size], waiting[size:]
-            yield batch
-        if self.generator is not None and self.n_rows <= WINDOW_ROWS:
-            # RandomSampler draws once more for an empty remainder: later epochs stay equal to its.
-            torch.randperm(self.n_rows, generator=self.generator)
-
-    def windows(self) -> Iterator[Tensor]:
-        """All row numbers once, at most WINDOW_ROWS at a time."""
-        if self.generator is None:
-            for start in range(0, self.n_rows, WINDOW_ROWS):
-                yield torch.arange(start, min(start + WINDOW_ROWS, self.n_rows))
-        elif self.n_rows <= WINDOW_ROWS:
-            yield torch.randperm(self.n_rows, generator=self.generator)
-        else:
-            runs = torch.randperm(math.ceil(self.n_rows / RUN_ROWS), generator=self.generator)
-            for starts in (runs * RUN_ROWS).split(WINDOW_ROWS // RUN_ROWS):
-                rows = (starts[:, None] + torch.arange(RUN_ROWS)).flatten()
-                rows = rows[rows < self.n_rows]
-                yield rows[torch.randperm(len(rows), generator=self.generator)]
-
-
-def create_dataloader(
-    X: npt.NDArray[np.float32], y: Targets, batch_size: int, shuffle: bool, seed: int
-) -> Loader:
-    """A DataLoader over (X, y) that hands whole batches, in an order that depends on `seed` alone.
-
-    Memory-mapped arrays stay on disk: a batch's rows are read when it is asked for, and are a copy.
-    What an epoch takes in memory does not grow with the rows: `BatchIndices` says how more than
-    WINDOW_ROWS are shuffled.
-
-    Args:
-        X: (n, d) float32.
-        y: (n,) classes from 0, or (n,) or (n, m) numbers; batches keep their type.
-        batch_size: rows per batch, at least 1; a rest of one row joins the batch before it.
-        shuffle: a new order each epoch.
-        seed: of the shuffling.
-
-    Raises:
-        ValueError: X and y differ in length or are empty, or batch_size is below 1, or below the
-            number of workers.
-    """
-    if len(X) != len(y) or len(X) == 0:
-        raise ValueError(
-            f"X has {len(X)} rows and y {len(y)}: expected the same number, at least 1"
-        )
-    if batch_size < distributed.world_size():
-        expected = distributed.world_size()
-        raise ValueError(f"batch_size is {batch_size}: expected at least {expected}")
-    generator = torch.Generator().manual_seed(seed)
-    dataset = TensorDataset(_share_memory(X), _share_memory(y))
-    sampler = BatchIndices(len(X), batch_size, generator if shuffle else None)
-    return DataLoader(
-        dataset,
-        sampler=sampler,
-        batch_size=None,
-        generator=generator,
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-def _share_memory(array: npt.NDArray[Any]) -> Tensor:
-    with warnings.catch_warnings():
-        # torch warns that writing to a read-only array's tensor is undefined. Batches are copies:
-        # nobody writes to it.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
-
-
 def train(
     network: nn.Module,
     loader_train: Loader,
@@ -325,8 +220,8 @@ def train(
         computed = {k: getattr(m, "__qualname__", type(m).__name__) for k, m in metrics.items()}
         workers = distributed.world_size()
         by = (computed, tuple(best_by))
-        values = (lr, patience, device.type, precision, accumulate, workers, _description(loss), by)
-        origin = _fingerprint((network, loss), (loader_train, loader_validation), values)
+        values = (lr, patience, device.type, precision, accumulate, workers, description(loss), by)
+        origin = fingerprint((network, loss), (loader_train, loader_validation), values)
         training.resume(checkpoint, origin, epochs)
     while len(training.records) < epochs and not training.is_stalled(patience):
         if generator := loader_train.generator:
@@ -384,7 +279,7 @@ def _run_epoch(
 
 
 class _Measured:
-    """Metrics of an epoch: of all rows at once up to WINDOW_ROWS, else their mean over windows.
+    """Metrics of an epoch: of all rows at once; of more than WINDOW_ROWS, their mean over windows.
 
     Windows have the same number of batches on each worker, as all measure together.
     """
@@ -400,7 +295,7 @@ class _Measured:
         """Take in a batch. All stays on the device: reading a value makes the CPU wait for it."""
         if not self.batches_at_a_time:
             rows = distributed.summed(torch.tensor(len(y), device=y.device)).item()
-            self.batches_at_a_time = math.ceil(WINDOW_ROWS / rows)
+            self.batches_at_a_time = math.ceil(loaders.WINDOW_ROWS / rows)
         if len(self.y) == self.batches_at_a_time:
             self._measure()
         self.outputs.append(outputs)
@@ -508,18 +403,13 @@ class _Training:
             "records": [dict(record.measures) for record in self.records],
             "best_epoch": self.best_epoch,
             "best_state": self.best_state,
-            "random": _random_states(self.network, self.generator),
+            "random": random_states(self.network, self.generator),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = io.BytesIO()
-        torch.save(state, data)
-        _unfinished(path).write_bytes(_seal(origin, data.getvalue()) + data.getvalue())
-        _unfinished(path).replace(path)
+        write_checkpoint(path, state, origin)
 
     def resume(self, path: Path, origin: str, epochs: int) -> None:
         """Continues from the checkpoint, if there is one and it fits."""
-        _unfinished(path).unlink(missing_ok=True)
-        saved = _read_checkpoint(path, origin, epochs)
+        saved = read_checkpoint(path, origin, epochs)
         if saved is None:
             return
         self.network.load_state_dict(saved["network"])
@@ -527,88 +417,8 @@ class _Training:
         self.records = [EpochRecord(n, row) for n, row in enumerate(saved["records"], start=1)]
         self.best_epoch = saved["best_epoch"]
         self.best_state = saved["best_state"]
-        _set_random_states(self.network, self.generator, saved["random"])
+        set_random_states(self.network, self.generator, saved["random"])
         logger.info("Training continues after epoch %s, from %s", len(self.records), path)
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(path.name + ".unfinished")
-
-
-def _read_checkpoint(path: Path, origin: str, epochs: int) -> dict[str, Any] | None:
-    """What `save` wrote for this very training, or None.
-
-    The seal covers content and origin, so torch unpickles nothing but what this training wrote.
-    """
-    if not path.exists():
-        return None
-    content = path.read_bytes()
-    seal, data = content[:32], content[32:]
-    if seal != _seal(origin, data):
-        reason = "it is damaged or of other data, parameters, network, torch or thread count"
-    else:
-        saved: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        if len(saved["records"]) <= epochs:
-            return saved
-        reason = f"it holds {len(saved['records'])} epochs, expected at most {epochs}"
-    logger.warning("Checkpoint %s is not used, training starts afresh: %s", path, reason)
-    return None
-
-
-def _seal(origin: str, data: bytes) -> bytes:
-    return hashlib.sha256(origin.encode() + data).digest()
-
-
-def _description(loss: nn.Module) -> tuple[Any, ...]:
-    """What a loss is made of, beside its tensors: its printed form does not have its settings."""
-    plain = {k: v for k, v in vars(loss).items() if isinstance(v, str | int | float | None)}
-    return type(loss).__module__, repr(loss), sorted(plain.items())
-
-
-def _fingerprint(
-    modules: tuple[nn.Module, ...], loaders: tuple[Loader, ...], values: tuple[Any, ...]
-) -> str:
-    """Hash of what decides a training's result; data outside a TensorDataset count by length only.
-
-    Reading all data once costs a few hundredths of an epoch; a checkpoint of other data costs more.
-    """
-    batches = [
-        (len(loader), getattr(loader.sampler, "sizes", loader.batch_size)) for loader in loaders
-    ]
-    shuffled = [getattr(loader.sampler, "generator", None) is not None for loader in loaders]
-    # Sums are split over the threads: another number of them gives other last bits.
-    arithmetic = (torch.__version__, torch.get_num_threads())
-    digest = hashlib.sha256(repr((arithmetic, modules, values, batches, shuffled)).encode())
-    tensors = [tensor for module in modules for tensor in module.state_dict().values()]
-    for loader in loaders:
-        tensors += getattr(loader.dataset, "tensors", ())
-        if loader.generator:
-            tensors.append(loader.generator.get_state())
-    for tensor in tensors:
-        digest.update(repr((tensor.shape, tensor.dtype)).encode())
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
-    return digest.hexdigest()
-
-
-def _random_states(network: nn.Module, generator: torch.Generator | None) -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    device = next(network.parameters()).device.type
-    if device != "cpu":
-        states[device] = getattr(torch, device).get_rng_state()
-    if generator:
-        states["loader"] = generator.get_state()
-    return states
-
-
-def _set_random_states(
-    network: nn.Module, generator: torch.Generator | None, states: dict[str, Tensor]
-) -> None:
-    torch.set_rng_state(states["cpu"])
-    device = next(network.parameters()).device.type
-    if device != "cpu":
-        getattr(torch, device).set_rng_state(states[device])
-    if generator:
-        generator.set_state(states["loader"])
 
 
 # ---- prediction

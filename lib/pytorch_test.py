@@ -1,8 +1,7 @@
-"""Properties of lib/pytorch.py: loaders, the training loop, its checkpoint, the predictor."""
+"""Properties of lib/pytorch.py: the training loop and the predictor."""
 
 import random
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,11 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
-from lib import pytorch
+from lib import loaders, pytorch
 from lib.pytorch import (
-    BatchIndices,
     EpochRecord,
     History,
-    Loader,
     Metric,
     NonFiniteLossError,
     TorchClassifier,
@@ -106,8 +102,21 @@ def run(
     return network, history
 
 
-def read_loader(loader: Loader) -> list[tuple[Floats, Ints]]:
-    return [(X.numpy(), y.numpy()) for X, y in loader]
+class InterruptionError(Exception):
+    pass
+
+
+def interrupt_at(epoch: int) -> Callable[[EpochRecord], None]:
+    def on_epoch(record: EpochRecord) -> None:
+        if record.epoch == epoch:
+            raise InterruptionError
+
+    return on_epoch
+
+
+def run_interrupted(checkpoint: Path, epoch: int = 7) -> None:
+    with pytest.raises(InterruptionError):
+        run(checkpoint=checkpoint, on_epoch=interrupt_at(epoch))
 
 
 def assert_same_state(one: nn.Module, other: nn.Module) -> None:
@@ -115,148 +124,6 @@ def assert_same_state(one: nn.Module, other: nn.Module) -> None:
     assert states[0].keys() == states[1].keys()
     for name in states[0]:
         assert torch.equal(states[0][name], states[1][name]), f"{name} differs"
-
-
-# Loaders
-
-
-@pytest.mark.unittest
-@pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize(
-    ("n", "batch_size"), [(97, 10), (97, 16), (97, 97), (97, 500), (1, 8), (90, 1)]
-)
-def test_each_epoch_holds_each_row_exactly_once(n: int, batch_size: int, shuffle: bool) -> None:
-    X, y = np.arange(n, dtype=np.float32).reshape(-1, 1), np.arange(n, dtype=np.uint8)
-    loader = create_dataloader(X, y, batch_size, shuffle, seed=0)
-    for _ in range(2):
-        batches = read_loader(loader)
-        assert len(batches) == len(loader)
-        assert sorted(np.concatenate([batch[1] for batch in batches])) == list(range(n))
-        assert all(np.array_equal(batch[0][:, 0], batch[1]) for batch in batches), (
-            "a row lost its label"
-        )
-
-
-@pytest.mark.unittest
-@pytest.mark.parametrize("shuffle", [True, False])
-def test_batches_are_those_of_a_per_row_loader_with_the_same_seed(shuffle: bool) -> None:
-    X, y = make_data(100)
-    fast = create_dataloader(X, y, 16, shuffle, seed=3)
-    slow: Loader = DataLoader(
-        TensorDataset(torch.from_numpy(X), torch.from_numpy(y)),
-        batch_size=16,
-        shuffle=shuffle,
-        generator=torch.Generator().manual_seed(3),
-    )
-    for _ in range(2):
-        for batch, expected in zip(fast, slow, strict=True):
-            assert torch.equal(batch[0], expected[0])
-            assert torch.equal(batch[1], expected[1])
-
-
-@pytest.mark.unittest
-def test_two_epochs_have_different_orders_and_the_same_seed_the_same() -> None:
-    X, y = make_data()
-    one, same = (create_dataloader(X, y, 16, shuffle=True, seed=5) for _ in range(2))
-    other = create_dataloader(X, y, 16, shuffle=True, seed=6)
-    first, second = (np.concatenate([b[0] for b in read_loader(one)]) for _ in range(2))
-    assert not np.array_equal(first, second)
-    assert np.array_equal(first, np.concatenate([b[0] for b in read_loader(same)]))
-    assert not np.array_equal(first, np.concatenate([b[0] for b in read_loader(other)]))
-
-
-@pytest.mark.unittest
-@pytest.mark.parametrize("n", [65, 1000, 1001, 1024])
-def test_more_rows_than_a_window_are_shuffled_window_by_window(
-    monkeypatch: pytest.MonkeyPatch, n: int
-) -> None:
-    monkeypatch.setattr(pytorch, "WINDOW_ROWS", 64)
-    monkeypatch.setattr(pytorch, "RUN_ROWS", 4)
-    batches = BatchIndices(n, 10, torch.Generator().manual_seed(0))
-    first, second = (torch.cat(list(batches)).tolist() for _ in range(2))
-    assert sorted(first) == sorted(second) == list(range(n)), "every row once"
-    assert first != second
-    again = BatchIndices(n, 10, torch.Generator().manual_seed(0))
-    assert torch.cat(list(again)).tolist() == first
-    runs = {row // 4 for row in first[:60]}
-    assert len(runs) <= 16, "a window is read in runs"
-    if n >= 1000:
-        assert max(runs) - min(runs) > n / 8, "and comes from everywhere"
-    assert torch.cat(list(BatchIndices(n, 10, None))).tolist() == list(range(n))
-
-
-@pytest.mark.unittest
-def test_what_an_epoch_is_measured_by_is_the_mean_over_windows(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    _, whole = run(epochs=1)
-    monkeypatch.setattr(pytorch, "WINDOW_ROWS", 97)  # all rows, in one
-    _, same = run(epochs=1)
-    assert same.records == whole.records
-    assert pytorch_measures(97) == pytest.approx(pytorch_measures(20))
-
-
-def pytorch_measures(window: int) -> dict[str, float]:
-    """The accuracy of 97 outputs, taken in by tens, where so many rows are a window."""
-    outputs, y = torch.randn(97, generator=torch.Generator().manual_seed(0)), torch.ones(97)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pytorch, "WINDOW_ROWS", window)
-        measured = pytorch._Measured({"accuracy": accuracy})
-        for start in range(0, 97, 10):
-            measured.add(outputs[start : start + 10], y[start : start + 10])
-        return measured.values()
-
-
-@pytest.mark.unittest
-def test_iterating_leaves_the_global_random_state_alone() -> None:
-    before = torch.get_rng_state()
-    read_loader(create_dataloader(*make_data(), 16, shuffle=True, seed=0))
-    assert torch.equal(before, torch.get_rng_state())
-
-
-@pytest.mark.unittest
-@pytest.mark.parametrize(
-    ("n", "batch_size", "sizes"),
-    [(97, 16, [16] * 5 + [17]), (98, 16, [16] * 6 + [2]), (96, 16, [16] * 6)],
-)
-def test_a_rest_of_one_row_joins_the_batch_before_it(
-    n: int, batch_size: int, sizes: list[int]
-) -> None:
-    loader = create_dataloader(*make_data(n), batch_size, shuffle=True, seed=0)
-    assert [len(y) for _, y in loader] == sizes
-    assert len(loader) == len(sizes)
-
-
-@pytest.mark.unittest
-def test_a_memory_mapped_array_loads_without_a_warning_and_batches_are_copies(
-    tmp_path: Path,
-) -> None:
-    X, y = make_data()
-    np.save(tmp_path / "X.npy", X)
-    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        loader = create_dataloader(mapped, y, 16, shuffle=False, seed=0)
-    assert isinstance(loader.dataset, TensorDataset)
-    assert loader.dataset.tensors[0].data_ptr() == mapped.ctypes.data, (
-        "the data were copied into memory"
-    )
-    for batch, _ in loader:
-        batch.zero_()
-    assert np.array_equal(mapped, X)
-
-
-@pytest.mark.unittest
-@pytest.mark.parametrize(
-    ("n_rows", "n_labels", "batch_size", "message"),
-    [(3, 2, 1, "X has 3 rows and y 2"), (0, 0, 1, "X has 0 rows"), (3, 3, 0, "batch_size is 0")],
-)
-def test_a_loader_refuses_what_it_cannot_iterate(
-    n_rows: int, n_labels: int, batch_size: int, message: str
-) -> None:
-    X, y = np.zeros((n_rows, 2), np.float32), np.zeros(n_labels, np.uint8)
-    with pytest.raises(ValueError, match=message):
-        create_dataloader(X, y, batch_size, shuffle=True, seed=0)
 
 
 # Training
@@ -346,6 +213,28 @@ def test_records_hold_mean_loss_and_accuracy_over_rows() -> None:
     expected = np.mean(np.log1p(np.exp([-1.0, -1.0, -1.0, 1.0])))
     assert history.best.measures["validation_accuracy"] == 0.75
     assert history.best.measures["validation_loss"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.unittest
+def test_what_an_epoch_is_measured_by_is_the_mean_over_windows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, whole = run(epochs=1)
+    monkeypatch.setattr(loaders, "WINDOW_ROWS", 97)  # all rows, in one
+    _, same = run(epochs=1)
+    assert same.records == whole.records
+    assert pytorch_measures(97) == pytest.approx(pytorch_measures(20))
+
+
+def pytorch_measures(window: int) -> dict[str, float]:
+    """The accuracy of 97 outputs, taken in by tens, where so many rows are a window."""
+    outputs, y = torch.randn(97, generator=torch.Generator().manual_seed(0)), torch.ones(97)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loaders, "WINDOW_ROWS", window)
+        measured = pytorch._Measured({"accuracy": accuracy})
+        for start in range(0, 97, 10):
+            measured.add(outputs[start : start + 10], y[start : start + 10])
+        return measured.values()
 
 
 @pytest.mark.unittest
@@ -508,146 +397,6 @@ def test_a_measure_that_says_nothing_of_the_best_epoch_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         train_scripted([[RIGHT] * 4], None, [best_by], xyz=accuracy)
-
-
-# Checkpoint
-
-
-class InterruptionError(Exception):
-    pass
-
-
-def interrupt_at(epoch: int) -> Callable[[EpochRecord], None]:
-    def on_epoch(record: EpochRecord) -> None:
-        if record.epoch == epoch:
-            raise InterruptionError
-
-    return on_epoch
-
-
-def run_interrupted(checkpoint: Path, epoch: int = 7) -> None:
-    with pytest.raises(InterruptionError):
-        run(checkpoint=checkpoint, on_epoch=interrupt_at(epoch))
-
-
-class Smoothed(nn.Module):
-    """A loss with a setting that its printed form does not show."""
-
-    def __init__(self, by: float) -> None:
-        super().__init__()
-        self.by = by
-
-    def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
-        return nn.functional.binary_cross_entropy_with_logits(outputs, y * (1 - self.by))
-
-
-@pytest.mark.unittest
-@pytest.mark.parametrize("epoch", [1, 3, 7, 12])
-def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, epoch: int) -> None:
-    checkpoint = tmp_path / "new" / "checkpoint.pt"
-    expected_network, expected_history = run()
-    run_interrupted(checkpoint, epoch)
-    seen: list[EpochRecord] = []
-    network, history = run(checkpoint=checkpoint, on_epoch=seen.append)
-    assert history == expected_history
-    assert_same_state(network, expected_network)
-    assert seen == history.records[(epoch - 1) // 3 * 3 :], (
-        "epochs in the checkpoint were trained again"
-    )
-
-
-@pytest.mark.unittest
-@pytest.mark.parametrize(
-    "damage",
-    [
-        pytest.param(lambda data: data[: len(data) // 2], id="truncated"),
-        pytest.param(lambda _: b"", id="empty"),
-        pytest.param(lambda _: b"not a checkpoint", id="something else"),
-        pytest.param(
-            lambda data: data[: len(data) // 2] + b"\xff\x00\xff\x00" + data[len(data) // 2 + 4 :],
-            id="bytes changed",
-        ),
-    ],
-)
-def test_a_damaged_checkpoint_is_reported_and_training_starts_afresh(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes]
-) -> None:
-    checkpoint = tmp_path / "checkpoint.pt"
-    run_interrupted(checkpoint)
-    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
-    network, history = run(checkpoint=checkpoint)
-    expected_network, expected_history = run()
-    assert f"Checkpoint {checkpoint} is not used" in caplog.text
-    assert history == expected_history
-    assert_same_state(network, expected_network)
-
-
-@pytest.mark.unittest
-@pytest.mark.parametrize(
-    "change", ["lr", "batch_size", "patience", "data", "epochs", "best_by", "weights", "smoothing"]
-)
-def test_a_checkpoint_of_another_training_is_reported_and_not_used(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: str
-) -> None:
-    checkpoint = tmp_path / "checkpoint.pt"
-    run_interrupted(checkpoint)
-    X, _ = make_data()
-    X[50, 2] += 0.01
-    changed: dict[str, dict[str, Any]] = {
-        "lr": {"lr": 0.02},
-        "batch_size": {"batch_size": 17},  # as many batches as with 16
-        "patience": {"patience": 11},
-        "data": {"X": X},
-        "epochs": {"epochs": 5},
-        "best_by": {"best_by": ["validation_loss"]},
-        "weights": {"loss": nn.BCEWithLogitsLoss(pos_weight=torch.tensor(2.0))},
-        "smoothing": {"loss": Smoothed(0.1)},
-    }
-    network, history = run(checkpoint=checkpoint, **changed[change])
-    expected_network, expected_history = run(**changed[change])
-    assert f"Checkpoint {checkpoint} is not used" in caplog.text
-    assert history == expected_history
-    assert_same_state(network, expected_network)
-
-
-@pytest.mark.unittest
-def test_a_checkpoint_made_with_another_number_of_threads_is_not_used(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checkpoint = tmp_path / "checkpoint.pt"
-    run_interrupted(checkpoint)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1000)
-    _, history = run(checkpoint=checkpoint)
-    assert f"Checkpoint {checkpoint} is not used" in caplog.text
-    assert history == run()[1]
-
-
-@pytest.mark.unittest
-def test_a_checkpoint_of_fewer_epochs_is_continued_to_more(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "checkpoint.pt"
-    run(checkpoint=checkpoint, epochs=6)
-    network, history = run(checkpoint=checkpoint)
-    expected_network, expected_history = run()
-    assert history == expected_history
-    assert_same_state(network, expected_network)
-
-
-@pytest.mark.unittest
-def test_writing_a_checkpoint_leaves_no_other_file(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.pt.unfinished").write_bytes(b"of a training killed while it wrote")
-    run(checkpoint=tmp_path / "checkpoint.pt", epochs=2)
-    assert list(tmp_path.iterdir()) == []
-    run(checkpoint=tmp_path / "checkpoint.pt")
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
-
-
-@pytest.mark.unittest
-def test_a_state_dict_saved_in_two_folders_has_the_same_bytes(tmp_path: Path) -> None:
-    paths = [tmp_path / name / "network.pt" for name in ("a", "b")]
-    for path in paths:
-        path.parent.mkdir()
-        torch.save(run()[0].state_dict(), path)
-    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 # Prediction

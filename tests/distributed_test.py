@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib import pytorch
+from lib import loaders
 from lib.distributed import is_first, joined, rank, shared
 from lib.errors import UserError
 from lib.pytorch import accuracy, create_dataloader, seed_everything, train
@@ -30,7 +30,7 @@ def compute(folder: Path, workers: int) -> None:
     X = rng.normal(size=(203, 6)).astype("float32")
     y = (X[:, 0] + X[:, 1] * X[:, 2] + rng.normal(size=203) / 2 > 0).astype("int64")
     if "WINDOW" in os.environ:
-        pytorch.WINDOW_ROWS, pytorch.RUN_ROWS = map(int, os.environ["WINDOW"].split())
+        loaders.WINDOW_ROWS, loaders.RUN_ROWS = map(int, os.environ["WINDOW"].split())
     seed_everything(3)
     torch.set_num_threads(1)
     # No bias before batch norm: its gradient is nothing but rounding, which Adam makes steps of.
@@ -113,8 +113,8 @@ def test_two_workers_give_the_metrics_of_one(two, tmp_path):
 
 
 def test_two_workers_give_the_metrics_of_one_of_more_rows_than_a_window(tmp_path, monkeypatch):
-    monkeypatch.setattr(pytorch, "WINDOW_ROWS", 32)
-    monkeypatch.setattr(pytorch, "RUN_ROWS", 4)
+    monkeypatch.setattr(loaders, "WINDOW_ROWS", 32)
+    monkeypatch.setattr(loaders, "RUN_ROWS", 4)
     for name in ("one", "both"):
         (tmp_path / name).mkdir()
     compute(tmp_path / "one", 1)

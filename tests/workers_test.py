@@ -59,7 +59,10 @@ def test_make_train_writes_the_number_down_and_two_reach_what_one_does(finished,
     project.dvc("repro", "--single-item", "train_dnn_pytorch")
     metrics = project.folder / "metrics/train_dnn_pytorch.json"
     one = read_yaml(metrics)
+    written = (project.folder / "params.yaml").read_text()
     said = project.run("make", "train", "WORKERS=2")
+    then = (project.folder / "params.yaml").read_text()
+    assert then == written.replace("  workers: 1  # programs", "  workers: 2  # programs")
     assert read_yaml(project.folder / "params.yaml")["train_dnn_pytorch"]["workers"] == 2
     assert said.count("best epoch: ") == 1
     assert project.dvc("status", "train_dnn_pytorch").strip().endswith("up to date.")

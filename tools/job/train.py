@@ -8,9 +8,11 @@ import subprocess
 import sys
 
 from lib.errors import UserError
+from lib.files import read_text, replaced_file
 from lib.params import FILE, read_yaml
 from lib.pipeline import MAIN, read_pipeline
 from lib.repository import ROOT
+from lib.rewriting import put
 from tools.job import guarded_dvc
 
 KEY = "workers"
@@ -35,9 +37,11 @@ def train(workers: str, name: str) -> int:
         there = ", ".join(able) or "none"
         raise UserError(f"NAME is {name!r}: of stages that have {KEY} in {FILE} there is {there}.")
     stage = name or able[0]
-    change = ("--set-param", f"{stage}.{KEY}={workers}")
-    dvc = (sys.executable, "-m", guarded_dvc.__name__, "exp", "run", *change)
-    return subprocess.run([*dvc, "--single-item", stage], cwd=ROOT, check=False).returncode
+    text, _ = put(read_text(ROOT / FILE), stage, {KEY: int(workers)})
+    with replaced_file(ROOT / FILE) as new:
+        new.write_text(text, encoding="utf-8")
+    dvc = (sys.executable, "-m", guarded_dvc.__name__, "exp", "run", "--single-item", stage)
+    return subprocess.run(dvc, cwd=ROOT, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -7,19 +7,16 @@ Comments stay, and a person commits.
 """
 
 import difflib
-import io
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from ruamel.yaml import YAML
-from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, SequenceNode
 
 from lib.errors import UserError
 from lib.files import read_json, read_text, replaced_file
-from lib.params import FILE, check_all, parse_yaml, read_yaml
+from lib.params import FILE, check_all, read_yaml
 from lib.pipeline import Stage, read_pipeline
 from lib.repository import ROOT
+from lib.rewriting import put
 
 MUST_HAVE = {"tunes", "objective", "best", "best_trial", "trials", "values"}
 
@@ -79,72 +76,6 @@ def sweeps(stages: Sequence[Stage], names: Sequence[str]) -> dict[str, Mapping[s
     if not found:
         raise UserError("No sweep has run here: `make tune` first.")
     return {name: found[name] for name in names or found}
-
-
-def put(text: str, section: str, values: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """A YAML text with values in it, by their dotted names in a section; and what it took of them.
-
-    Everything else stays as it is written, and so does a value that is the same already.
-    """
-    taken, edits = [], list[tuple[int, int, str]]()
-    for name, value in values.items():
-        node, content = YAML(pure=True).compose(text), parse_yaml(text)
-        for key in (section, *name.split(".")):
-            pairs = node.value if isinstance(node, MappingNode) else []
-            found = next((pair for pair in pairs if pair[0].value == key), None)
-            if not found:
-                break
-            (above, node), content = found, content.get(key)
-        else:
-            after = text.index(":", above.end_mark.index) + 1
-            edits += changes(text, node, after, content, value)
-            taken.append(f"{name} {value}")
-    for start, end, new in sorted(edits, reverse=True):
-        text = text[:start] + new + text[end:]
-    return text, taken
-
-
-def changes(
-    text: str, node: Node, after: int, old: Any, new: Any
-) -> Iterator[tuple[int, int, str]]:
-    """Where a text is to be replaced, from and to, and by what, for a node to have a new value.
-
-    Args:
-        text: the YAML.
-        node: what it has now.
-        after: where the colon before it ends, behind which lists of several lines and empty values
-            are put; 0 in a list.
-        old: what the node says.
-        new: what it shall say.
-    """
-    if old == new:
-        return
-    start, end = node.start_mark.index, last(node).end_mark.index
-    end = start + len(text[start:end].rstrip())
-    if isinstance(node, SequenceNode) and isinstance(new, list) and len(new) == len(old):
-        for item, (was, will) in zip(node.value, zip(old, new, strict=True), strict=True):
-            yield from changes(text, item, 0, was, will)
-    elif after and (start == end or (isinstance(node, CollectionNode) and not node.flow_style)):
-        yield after, after, f" {flow(new)}"
-        if start < end:
-            yield len(text[:start].rstrip()), end, ""
-    else:
-        yield start, end, flow(new)
-
-
-def last(node: Node) -> Node:
-    """The node with which a block of lines ends: its own end is where the next key begins."""
-    if isinstance(node, CollectionNode) and not node.flow_style and node.value:
-        return last(node.value[-1][1] if isinstance(node, MappingNode) else node.value[-1])
-    return node
-
-
-def flow(value: Any) -> str:
-    """A value as YAML has it within a line."""
-    text, yaml = io.StringIO(), YAML(typ="safe", pure=True)
-    yaml.default_flow_style, yaml.width = True, sys.maxsize
-    yaml.dump(value, text)
-    return text.getvalue().removesuffix("...\n").strip()
 
 
 def main() -> None:

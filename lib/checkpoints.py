@@ -1,0 +1,107 @@
+"""Checkpoints of a training: whole or not there, and used by the very training that wrote them."""
+
+import hashlib
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.loaders import Loader
+
+logger = logging.getLogger(__name__)
+
+
+def write_checkpoint(path: Path, state: dict[str, Any], origin: str) -> None:
+    """Write what `read_checkpoint` reads: the file is a whole one, the former or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = io.BytesIO()
+    torch.save(state, data)
+    _unfinished(path).write_bytes(_seal(origin, data.getvalue()) + data.getvalue())
+    _unfinished(path).replace(path)
+
+
+def read_checkpoint(path: Path, origin: str, epochs: int) -> dict[str, Any] | None:
+    """What `write_checkpoint` wrote for this very training, or None; anything else is told.
+
+    The seal covers content and origin, so torch unpickles nothing but what this training wrote.
+    """
+    _unfinished(path).unlink(missing_ok=True)
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    seal, data = content[:32], content[32:]
+    if seal != _seal(origin, data):
+        reason = "it is damaged or of other data, parameters, network, torch or thread count"
+    else:
+        saved: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        if len(saved["records"]) <= epochs:
+            return saved
+        reason = f"it holds {len(saved['records'])} epochs, expected at most {epochs}"
+    logger.warning("Checkpoint %s is not used, training starts afresh: %s", path, reason)
+    return None
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(path.name + ".unfinished")
+
+
+def _seal(origin: str, data: bytes) -> bytes:
+    return hashlib.sha256(origin.encode() + data).digest()
+
+
+def description(loss: nn.Module) -> tuple[Any, ...]:
+    """What a loss is made of, beside its tensors: its printed form does not have its settings."""
+    plain = {k: v for k, v in vars(loss).items() if isinstance(v, str | int | float | None)}
+    return type(loss).__module__, repr(loss), sorted(plain.items())
+
+
+def fingerprint(
+    modules: tuple[nn.Module, ...], loaders: tuple[Loader, ...], values: tuple[Any, ...]
+) -> str:
+    """Hash of what decides a training's result; data outside a TensorDataset count by length only.
+
+    Reading all data once costs a few hundredths of an epoch; a checkpoint of other data costs more.
+    """
+    batches = [
+        (len(loader), getattr(loader.sampler, "sizes", loader.batch_size)) for loader in loaders
+    ]
+    shuffled = [getattr(loader.sampler, "generator", None) is not None for loader in loaders]
+    # Sums are split over the threads: another number of them gives other last bits.
+    arithmetic = (torch.__version__, torch.get_num_threads())
+    digest = hashlib.sha256(repr((arithmetic, modules, values, batches, shuffled)).encode())
+    tensors = [tensor for module in modules for tensor in module.state_dict().values()]
+    for loader in loaders:
+        tensors += getattr(loader.dataset, "tensors", ())
+        if loader.generator:
+            tensors.append(loader.generator.get_state())
+    for tensor in tensors:
+        digest.update(repr((tensor.shape, tensor.dtype)).encode())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
+    return digest.hexdigest()
+
+
+def random_states(network: nn.Module, generator: torch.Generator | None) -> dict[str, Tensor]:
+    """Where the random numbers are: of torch, of the network's device, of the loader's order."""
+    states = {"cpu": torch.get_rng_state()}
+    device = next(network.parameters()).device.type
+    if device != "cpu":
+        states[device] = getattr(torch, device).get_rng_state()
+    if generator:
+        states["loader"] = generator.get_state()
+    return states
+
+
+def set_random_states(
+    network: nn.Module, generator: torch.Generator | None, states: dict[str, Tensor]
+) -> None:
+    """Go on from there."""
+    torch.set_rng_state(states["cpu"])
+    device = next(network.parameters()).device.type
+    if device != "cpu":
+        getattr(torch, device).set_rng_state(states[device])
+    if generator:
+        generator.set_state(states["loader"])

@@ -1,0 +1,134 @@
+"""A training that was interrupted ends as if it had not been; no other checkpoint is used."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lib.pytorch import EpochRecord
+from lib.pytorch_test import assert_same_state, make_data, one_thread, run, run_interrupted
+
+__all__ = ["one_thread"]  # a fixture of every test here
+
+
+class Smoothed(nn.Module):
+    """A loss with a setting that its printed form does not show."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(outputs, y * (1 - self.by))
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize("epoch", [1, 3, 7, 12])
+def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, epoch: int) -> None:
+    checkpoint = tmp_path / "new" / "checkpoint.pt"
+    expected_network, expected_history = run()
+    run_interrupted(checkpoint, epoch)
+    seen: list[EpochRecord] = []
+    network, history = run(checkpoint=checkpoint, on_epoch=seen.append)
+    assert history == expected_history
+    assert_same_state(network, expected_network)
+    assert seen == history.records[(epoch - 1) // 3 * 3 :], (
+        "epochs in the checkpoint were trained again"
+    )
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda data: data[: len(data) // 2], id="truncated"),
+        pytest.param(lambda _: b"", id="empty"),
+        pytest.param(lambda _: b"not a checkpoint", id="something else"),
+        pytest.param(
+            lambda data: data[: len(data) // 2] + b"\xff\x00\xff\x00" + data[len(data) // 2 + 4 :],
+            id="bytes changed",
+        ),
+    ],
+)
+def test_a_damaged_checkpoint_is_reported_and_training_starts_afresh(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes]
+) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    run_interrupted(checkpoint)
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    network, history = run(checkpoint=checkpoint)
+    expected_network, expected_history = run()
+    assert f"Checkpoint {checkpoint} is not used" in caplog.text
+    assert history == expected_history
+    assert_same_state(network, expected_network)
+
+
+@pytest.mark.unittest
+@pytest.mark.parametrize(
+    "change", ["lr", "batch_size", "patience", "data", "epochs", "best_by", "weights", "smoothing"]
+)
+def test_a_checkpoint_of_another_training_is_reported_and_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: str
+) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    run_interrupted(checkpoint)
+    X, _ = make_data()
+    X[50, 2] += 0.01
+    changed: dict[str, dict[str, Any]] = {
+        "lr": {"lr": 0.02},
+        "batch_size": {"batch_size": 17},  # as many batches as with 16
+        "patience": {"patience": 11},
+        "data": {"X": X},
+        "epochs": {"epochs": 5},
+        "best_by": {"best_by": ["validation_loss"]},
+        "weights": {"loss": nn.BCEWithLogitsLoss(pos_weight=torch.tensor(2.0))},
+        "smoothing": {"loss": Smoothed(0.1)},
+    }
+    network, history = run(checkpoint=checkpoint, **changed[change])
+    expected_network, expected_history = run(**changed[change])
+    assert f"Checkpoint {checkpoint} is not used" in caplog.text
+    assert history == expected_history
+    assert_same_state(network, expected_network)
+
+
+@pytest.mark.unittest
+def test_a_checkpoint_made_with_another_number_of_threads_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    run_interrupted(checkpoint)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1000)
+    _, history = run(checkpoint=checkpoint)
+    assert f"Checkpoint {checkpoint} is not used" in caplog.text
+    assert history == run()[1]
+
+
+@pytest.mark.unittest
+def test_a_checkpoint_of_fewer_epochs_is_continued_to_more(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    run(checkpoint=checkpoint, epochs=6)
+    network, history = run(checkpoint=checkpoint)
+    expected_network, expected_history = run()
+    assert history == expected_history
+    assert_same_state(network, expected_network)
+
+
+@pytest.mark.unittest
+def test_writing_a_checkpoint_leaves_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt.unfinished").write_bytes(b"of a training killed while it wrote")
+    run(checkpoint=tmp_path / "checkpoint.pt", epochs=2)
+    assert list(tmp_path.iterdir()) == []
+    run(checkpoint=tmp_path / "checkpoint.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.unittest
+def test_a_state_dict_saved_in_two_folders_has_the_same_bytes(tmp_path: Path) -> None:
+    paths = [tmp_path / name / "network.pt" for name in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir()
+        torch.save(run()[0].state_dict(), path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()

@@ -1,0 +1,128 @@
+"""Loaders for PyTorch that hand whole batches, of arrays of any size.
+
+A DataLoader's usual way, row by row and then collated, takes as long as the training itself; here a
+sampler yields one tensor of row numbers per batch.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler, TensorDataset
+
+from lib import distributed
+
+Loader = DataLoader[tuple[Tensor, ...]]
+Targets = npt.NDArray[np.number[Any]]
+
+WINDOW_ROWS = 2**18  # what is shuffled, and measured, at a time
+RUN_ROWS = 2**8  # neighbours on disk
+
+
+class BatchIndices(Sampler[Tensor]):
+    """Row numbers by whole batches, one int64 tensor each; every row once per epoch.
+
+    Shuffles anew each epoch with `generator`, in the order of torch's RandomSampler; without one,
+    the rows come in their own order. A rest of one row joins the batch before it, because batch
+    norm cannot train on a single row. Of several workers, each gets its share of every batch.
+
+    More than WINDOW_ROWS rows are shuffled window by window, so that what is read at a time fits
+    into memory, and numbers of all rows are not held: a window is drawn from everywhere, as runs of
+    RUN_ROWS neighbouring rows, which are quick to read, and its rows are shuffled.
+    """
+
+    def __init__(self, n_rows: int, batch_size: int, generator: torch.Generator | None) -> None:
+        self.generator = generator
+        self.n_rows = n_rows
+        self.sizes = [batch_size] * (n_rows // batch_size)
+        rest = n_rows % batch_size
+        if 0 < rest < max(2, distributed.world_size()) and self.sizes:
+            self.sizes[-1] += rest
+        elif rest:
+            self.sizes.append(rest)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in self.batches():
+            yield batch.tensor_split(distributed.world_size())[distributed.rank()]
+
+    def batches(self) -> Iterator[Tensor]:
+        """The rows of each batch, all workers' together."""
+        waiting = torch.empty(0, dtype=torch.int64)
+        windows = self.windows()
+        for size in self.sizes:
+            while len(waiting) < size:
+                waiting = torch.cat([waiting, next(windows)])
+            batch, waiting = waiting[:size], waiting[size:]
+            yield batch
+        if self.generator is not None and self.n_rows <= WINDOW_ROWS:
+            # RandomSampler draws once more for an empty remainder: later epochs stay equal to its.
+            torch.randperm(self.n_rows, generator=self.generator)
+
+    def windows(self) -> Iterator[Tensor]:
+        """All row numbers once, at most WINDOW_ROWS at a time."""
+        if self.generator is None:
+            for start in range(0, self.n_rows, WINDOW_ROWS):
+                yield torch.arange(start, min(start + WINDOW_ROWS, self.n_rows))
+        elif self.n_rows <= WINDOW_ROWS:
+            yield torch.randperm(self.n_rows, generator=self.generator)
+        else:
+            runs = torch.randperm(math.ceil(self.n_rows / RUN_ROWS), generator=self.generator)
+            for starts in (runs * RUN_ROWS).split(WINDOW_ROWS // RUN_ROWS):
+                rows = (starts[:, None] + torch.arange(RUN_ROWS)).flatten()
+                rows = rows[rows < self.n_rows]
+                yield rows[torch.randperm(len(rows), generator=self.generator)]
+
+
+def create_dataloader(
+    X: npt.NDArray[np.float32], y: Targets, batch_size: int, shuffle: bool, seed: int
+) -> Loader:
+    """A DataLoader over (X, y) that hands whole batches, in an order that depends on `seed` alone.
+
+    Memory-mapped arrays stay on disk: a batch's rows are read when it is asked for, and are a copy.
+    What an epoch takes in memory does not grow with the rows: `BatchIndices` says how more than
+    WINDOW_ROWS are shuffled.
+
+    Args:
+        X: (n, d) float32.
+        y: (n,) classes from 0, or (n,) or (n, m) numbers; batches keep their type.
+        batch_size: rows per batch, at least 1; a rest of one row joins the batch before it.
+        shuffle: a new order each epoch.
+        seed: of the shuffling.
+
+    Raises:
+        ValueError: X and y differ in length or are empty, or batch_size is below 1, or below the
+            number of workers.
+    """
+    if len(X) != len(y) or len(X) == 0:
+        raise ValueError(
+            f"X has {len(X)} rows and y {len(y)}: expected the same number, at least 1"
+        )
+    if batch_size < distributed.world_size():
+        expected = distributed.world_size()
+        raise ValueError(f"batch_size is {batch_size}: expected at least {expected}")
+    generator = torch.Generator().manual_seed(seed)
+    dataset = TensorDataset(_share_memory(X), _share_memory(y))
+    sampler = BatchIndices(len(X), batch_size, generator if shuffle else None)
+    return DataLoader(
+        dataset,
+        sampler=sampler,
+        batch_size=None,
+        generator=generator,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _share_memory(array: npt.NDArray[Any]) -> Tensor:
+    with warnings.catch_warnings():
+        # torch warns that writing to a read-only array's tensor is undefined. Batches are copies:
+        # nobody writes to it.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
