@@ -1,6 +1,7 @@
 """A training that was interrupted ends as if it had not been; no other checkpoint is used."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from lib.pytorch import EpochRecord
 from lib.pytorch_test import assert_same_state, make_data, one_thread, run, run_interrupted
 
 __all__ = ["one_thread"]  # a fixture of every test here
+
+uninterrupted = cache(run)
 
 
 class Smoothed(nn.Module):
@@ -29,7 +32,7 @@ class Smoothed(nn.Module):
 @pytest.mark.parametrize("epoch", [1, 3, 7, 12])
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, epoch: int) -> None:
     checkpoint = tmp_path / "new" / "checkpoint.pt"
-    expected_network, expected_history = run()
+    expected_network, expected_history = uninterrupted()
     run_interrupted(checkpoint, epoch)
     seen: list[EpochRecord] = []
     network, history = run(checkpoint=checkpoint, on_epoch=seen.append)
@@ -60,7 +63,7 @@ def test_a_damaged_checkpoint_is_reported_and_training_starts_afresh(
     run_interrupted(checkpoint)
     checkpoint.write_bytes(damage(checkpoint.read_bytes()))
     network, history = run(checkpoint=checkpoint)
-    expected_network, expected_history = run()
+    expected_network, expected_history = uninterrupted()
     assert f"Checkpoint {checkpoint} is not used" in caplog.text
     assert history == expected_history
     assert_same_state(network, expected_network)
@@ -103,7 +106,7 @@ def test_a_checkpoint_made_with_another_number_of_threads_is_not_used(
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1000)
     _, history = run(checkpoint=checkpoint)
     assert f"Checkpoint {checkpoint} is not used" in caplog.text
-    assert history == run()[1]
+    assert history == uninterrupted()[1]
 
 
 @pytest.mark.unittest
@@ -111,7 +114,7 @@ def test_a_checkpoint_of_fewer_epochs_is_continued_to_more(tmp_path: Path) -> No
     checkpoint = tmp_path / "checkpoint.pt"
     run(checkpoint=checkpoint, epochs=6)
     network, history = run(checkpoint=checkpoint)
-    expected_network, expected_history = run()
+    expected_network, expected_history = uninterrupted()
     assert history == expected_history
     assert_same_state(network, expected_network)
 
