@@ -158,22 +158,22 @@ def call_follow(stage: Stage, process: str, run: Run, folder: Path) -> None:
     Raises:
         LogError: it has a mistake; an error of the store is raised as it is.
     """
-    for file in log_files(stage):
-        if file.parent.name != process:
-            continue
+    file = next((file for file in log_files(stage) if file.parent.name == process), None)
+    if file is None:
+        return
+    try:
+        functions = runpy.run_path(str(file))
+        if "follow" not in functions:
+            return
         try:
-            functions = runpy.run_path(str(file))
-            if "follow" not in functions:
-                return
-            try:
-                with mlflow.start_run(run_id=run.info.run_id):
-                    functions["follow"](mlflow, folder)
-            finally:
-                mlflow.MlflowClient().update_run(run.info.run_id, status="RUNNING")
-        except (Exception, SystemExit) as error:
-            if is_outage(error):
-                raise
-            raise mistake_in(file, error) from error
+            with mlflow.start_run(run_id=run.info.run_id):
+                functions["follow"](mlflow, folder)
+        finally:
+            mlflow.MlflowClient().update_run(run.info.run_id, status="RUNNING")
+    except (Exception, SystemExit) as error:
+        if is_outage(error):
+            raise
+        raise mistake_in(file, error) from error
 
 
 def mistake_in(file: Path, error: BaseException) -> LogError:

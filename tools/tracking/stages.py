@@ -20,7 +20,7 @@ from lib.repository import GitError, git_or_nothing, uncommitted
 
 RUN = "lab/processes/run"
 MOST_DEPS = 100  # of which the checksum becomes a tag
-COMPOUND = re.compile(r"\s*(if|for|while|until|case|[{(])")  # how a shell's own constructs begin
+CHOICE = re.compile(r"\s*(if|for|while|until|case|[{(])|.*\|\|")  # not all may run
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,12 @@ def calls(stage: Stage) -> list[Call]:
     """Each `lab/processes/run` in the commands of a stage, in their order."""
     found = []
     for command in stage.commands:
-        compound = COMPOUND.match(command)
+        choice = CHOICE.match(command)
         for words in simple_commands(command):
             place = next((n for n, word in enumerate(words) if word.endswith(RUN)), None)
             if place is not None and words[place + 1 :]:
-                found.append(Call(words[place + 1 :], place == 0 and not compound))
+                alone = all("=" in word for word in words[:place])  # but for variables
+                found.append(Call(words[place + 1 :], alone and not choice))
     return found
 
 
