@@ -6,6 +6,7 @@ The processes here are a few lines of shell: the tracker knows a stage by its fi
 import csv
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -625,6 +626,62 @@ def test_a_store_that_is_torn_is_told_in_a_line_and_moved_away_made_anew(project
     assert "Traceback" not in said
     (project.folder / "mlflow.db").unlink()
     assert "MLflow: logged" in project.run("make", "relog", "STAGES=plain")
+
+
+KILLED = """
+import os, sqlite3
+connection = sqlite3.connect("mlflow.db")
+connection.execute("PRAGMA wal_autocheckpoint = 0")
+connection.execute("INSERT INTO experiments (experiment_id, name, lifecycle_stage) VALUES (77, 'late', 'active')")
+connection.commit()
+os._exit(0)
+"""  # noqa: E501
+
+
+MIGRATE = """
+from mlflow.exceptions import MlflowException
+from mlflow.store.db import utils
+from tools.tracking.store import make_embedded
+
+def old(engine):
+    raise MlflowException("Detected out-of-date database schema")
+
+utils._verify_schema = old
+make_embedded()
+"""
+
+
+def names_in(file):
+    with sqlite3.connect(file) as database:
+        return {name for (name,) in database.execute("SELECT name FROM experiments")}
+
+
+def test_a_store_is_one_file_and_what_a_kill_left_beside_it_gets_into_no_other(project, tmp_path):
+    project.dvc("repro", "plain")
+    folder, count = project.folder, "SELECT count(*) FROM runs"
+    shutil.copy(folder / "mlflow.db", tmp_path / "alone.db")
+    with sqlite3.connect(tmp_path / "alone.db") as database:
+        assert database.execute(count).fetchone() == (1,)
+    project.run("tools/within", ".", "python", "-c", KILLED)
+    assert (folder / "mlflow.db-wal").stat().st_size, "the kill leaves something"
+    project.run("tools/within", "tools/tracking", "python", "-c", MIGRATE)
+    assert "late" in names_in(folder / "mlflow.db"), "a new version of MLflow loses it"
+    project.run("tools/within", ".", "python", "-c", KILLED.replace("77, 'late'", "78, 'later'"))
+    (folder / "mlflow.db").unlink()
+    assert "MLflow: logged" in project.run("make", "relog", "STAGES=plain")
+    assert not {"late", "later"} & names_in(folder / "mlflow.db")
+    assert len(logged(project)) == 1
+
+
+def test_a_store_that_is_damaged_within_is_told_in_a_line(project):
+    project.dvc("repro", "plain")
+    with (project.folder / "mlflow.db").open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (project.folder / "mlflow.db").stat().st_size)
+    said = project.dvc("repro", "--force", "plain")
+    assert "MLflow at mlflow.db: mlflow.db is" in said
+    assert "move it away, a new one is made" in said
+    assert "Traceback" not in said
 
 
 def whole(file):

@@ -10,7 +10,9 @@ followed was killed.
 import gc
 import os
 import shutil
+import sqlite3
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from lib.errors import UserError
@@ -30,6 +32,7 @@ def main() -> None:
     from tools.tracking.follow import follow
     from tools.tracking.relog import relog
     from tools.tracking.stages import Started
+    from tools.tracking.store import settle
 
     gc.freeze()
     gc.enable()
@@ -39,6 +42,8 @@ def main() -> None:
         follow(Path(folder), int(parent), Started(process, rest))
         if os.getppid() != int(parent):  # which removes it, and was killed
             shutil.rmtree(folder, ignore_errors=True)
+        with suppress(sqlite3.Error):
+            settle()
         sys.stderr.flush()
         os._exit(0)
     elif command == "relog":

@@ -8,12 +8,12 @@ import fcntl
 import logging
 import os
 import re
-import shutil
 import sqlite3
 import textwrap
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow.entities import Experiment
@@ -113,18 +113,43 @@ def make_embedded() -> None:
 
     with alone():
         found = LOCAL_FILE.exists()
+        if found:
+            settle()
+            engine = database.create_sqlalchemy_engine(f"sqlite:///{os.path.relpath(LOCAL_FILE)}")
+            with suppress(MlflowException), disposed(engine):
+                database._verify_schema(engine)
+                return  # another one has made it, and may have written to it
         for rest in LOCAL_FILE.parent.glob(f"{LOCAL_FILE.name}.new*"):
             rest.unlink()
         new = LOCAL_FILE.with_name(f"{LOCAL_FILE.name}.new")
         if found:
-            shutil.copy(LOCAL_FILE, new)
+            with closing(sqlite3.connect(LOCAL_FILE)) as old, closing(sqlite3.connect(new)) as copy:
+                old.backup(copy)
         engine = database.create_sqlalchemy_engine(f"sqlite:///{os.path.relpath(new)}")
-        database._upgrade_db(engine) if found else database._initialize_tables(engine)
-        engine.dispose()
+        with disposed(engine):
+            database._upgrade_db(engine) if found else database._initialize_tables(engine)
         with closing(sqlite3.connect(new)) as connection:
             # `make ui` may read while a run is logged, and 60 small commits take half the time.
             connection.execute("PRAGMA journal_mode = WAL")
+        for rest in LOCAL_FILE.parent.glob(f"{LOCAL_FILE.name}-*"):
+            rest.unlink()  # sqlite would read it into the new one, which it is not of
         new.replace(LOCAL_FILE)
+
+
+@contextmanager
+def disposed(engine: Any) -> Iterator[None]:
+    """A database's engine for a while."""
+    try:
+        yield
+    finally:
+        engine.dispose()
+
+
+def settle() -> None:
+    """Have all of the embedded store in its one file, which people copy and remove."""
+    if is_local() and LOCAL_FILE.exists():
+        with closing(sqlite3.connect(LOCAL_FILE, timeout=1)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # later, where one is at it
 
 
 def client_of_this_version() -> mlflow.MlflowClient:
@@ -136,8 +161,7 @@ def client_of_this_version() -> mlflow.MlflowClient:
     try:
         return mlflow.MlflowClient()
     except Exception as error:  # sqlite's and sqlalchemy's own, too
-        wrong = re.search("out-of-date database schema|not a database|malformed", str(error))
-        if not is_local() or not wrong:
+        if not is_damage(error) and "out-of-date database schema" not in str(error):
             raise
     try:
         make_embedded()
@@ -164,6 +188,8 @@ def reason(error: BaseException) -> str:
     text = without_password(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, UserError):
         return text
+    if is_damage(error):
+        return f"{LOCAL_FILE.name} is damaged: move it away, a new one is made."
     if re.search(r"\b(401|403)\b|Access ?Denied|InvalidAccessKeyId|SignatureDoesNotMatch", text):
         what = (
             "it refused the credentials: check MLFLOW_TRACKING_USERNAME, "
@@ -180,8 +206,15 @@ def reason(error: BaseException) -> str:
     return f"{what} ({textwrap.shorten(text, 300, placeholder=' …')})."
 
 
+def is_damage(error: BaseException) -> bool:
+    """Whether the embedded store is no database, or one whose pages do not fit together."""
+    return is_local() and bool(re.search("not a database|image is malformed", str(error)))
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether an error comes from the store or the way there, not from the code that logs."""
+    if is_damage(error):
+        return True
     if isinstance(error, MlflowException):
         return error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
