@@ -163,6 +163,6 @@ class Tracker:
             self.connect()
         if self.run:
             self.show(self.curves())
-        if self.run and code != 0:
-            runs.end_open_run(self.stage, "KILLED" if code == KILLED else "FAILED")
+            if code != 0:
+                runs.end_open_run(self.stage, "KILLED" if code == KILLED else "FAILED")
         return ""

@@ -183,20 +183,23 @@ def mistake_in(file: Path, error: BaseException) -> LogError:
 
 def continued_run(stage: Stage) -> Run | None:
     """The run that the tracker of the process before this one, of the same stage, left open."""
-    run_id = notes.read(stage.address).get("open")
-    if not run_id:
+    run = active_run(notes.read(stage.address).get("open", ""))
+    if run is None:
         return None
-    client = mlflow.MlflowClient()
+    history, run_id = mlflow.MlflowClient().get_metric_history, run.info.run_id
+    points = {(name, point.step) for name in run.data.metrics for point in history(run_id, name)}
+    return Run(run.info, points)
+
+
+def active_run(run_id: str) -> mlflow.entities.Run | None:
+    """A run that MLflow has and that was not deleted there."""
     try:
-        run = client.get_run(run_id)
+        run = mlflow.MlflowClient().get_run(run_id) if run_id else None
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
-    if run.info.lifecycle_stage != "active":
-        return None
-    points = {(k, p.step) for k in run.data.metrics for p in client.get_metric_history(run_id, k)}
-    return Run(run.info, points)
+    return run if run and run.info.lifecycle_stage == "active" else None
 
 
 # ---- a stage whose files are there
@@ -289,13 +292,8 @@ def last_run(stage: Stage, fingerprint: str) -> RunInfo | None:
     note = notes.read(stage.address)
     if (note.get("fingerprint"), note.get("uri")) != (fingerprint, shown_uri()):
         return None
-    client = mlflow.MlflowClient()
-    try:
-        run = client.get_run(note["run_id"]).info
-        experiment = client.get_experiment(run.experiment_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-    there = (run.lifecycle_stage, run.status, experiment.name)
-    return run if there == ("active", "FINISHED", experiment_name()) else None
+    if (run := active_run(note["run_id"])) is None:
+        return None
+    experiment = mlflow.MlflowClient().get_experiment(run.info.experiment_id)
+    there = (run.info.status, experiment.name)
+    return run.info if there == ("FINISHED", experiment_name()) else None

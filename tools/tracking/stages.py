@@ -20,7 +20,7 @@ from lib.repository import GitError, git_or_nothing, uncommitted
 
 RUN = "lab/processes/run"
 MOST_DEPS = 100  # of which the checksum becomes a tag
-CHOICE = re.compile(r"\s*(if|for|while|until|case|[{(])|.*\|\|")  # not all may run
+CHOICE = re.compile(r"\s*(if|for|while|until|case|[{(])|.*\|\|")  # runs not all it has
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,11 @@ class Started:
 
     process: str
     arguments: Sequence[str]
+
+    @property
+    def words(self) -> Sequence[str]:
+        """As a stage's command has them."""
+        return [self.process, *self.arguments]
 
 
 @dataclass(frozen=True)
@@ -89,19 +94,19 @@ def processes_of(stage: Stage) -> list[str]:
 
 def starts(stage: Stage, started: Started) -> bool:
     """Whether one of the stage's commands is this one."""
-    return [started.process, *started.arguments] in [call.words for call in calls(stage)]
+    return started.words in [call.words for call in calls(stage)]
 
 
 def is_later(stage: Stage, started: Started) -> bool:
     """Whether the stage has started another process before this one, or this one before."""
-    words = [call.words for call in calls(stage)]
-    return [started.process, *started.arguments] in words[1:]
+    return started.words in [call.words for call in calls(stage)[1:]]
 
 
 def is_last(stage: Stage, started: Started) -> bool:
     """Whether the stage is not sure to start another process when this one has ended well."""
-    own, made = [started.process, *started.arguments], calls(stage)
-    place = max((n for n, call in enumerate(made) if call.words == own), default=len(made))
+    made = calls(stage)
+    own = (n for n, call in enumerate(made) if call.words == started.words)
+    place = max(own, default=len(made))
     return not any(call.sure for call in made[place + 1 :])
 
 

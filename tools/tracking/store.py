@@ -114,7 +114,6 @@ def make_embedded() -> None:
     with alone():
         found = LOCAL_FILE.exists()
         if found:
-            settle()
             engine = database.create_sqlalchemy_engine(f"sqlite:///{os.path.relpath(LOCAL_FILE)}")
             with suppress(MlflowException), disposed(engine):
                 database._verify_schema(engine)
@@ -131,8 +130,8 @@ def make_embedded() -> None:
         with closing(sqlite3.connect(new)) as connection:
             # `make ui` may read while a run is logged, and 60 small commits take half the time.
             connection.execute("PRAGMA journal_mode = WAL")
-        for rest in LOCAL_FILE.parent.glob(f"{LOCAL_FILE.name}-*"):
-            rest.unlink()  # sqlite would read it into the new one, which it is not of
+        for log in ("-wal", "-shm"):  # sqlite would read them into the new one
+            LOCAL_FILE.with_name(f"{LOCAL_FILE.name}{log}").unlink(missing_ok=True)
         new.replace(LOCAL_FILE)
 
 
@@ -213,10 +212,9 @@ def is_damage(error: BaseException) -> bool:
 
 def is_outage(error: BaseException) -> bool:
     """Whether an error comes from the store or the way there, not from the code that logs."""
-    if is_damage(error):
-        return True
     if isinstance(error, MlflowException):
-        return error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+        mistakes = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+        return is_damage(error) or error.error_code not in mistakes
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     ours = {"requests", "urllib3", "boto3", "botocore", "s3transfer", "sqlalchemy", "sqlite3"}
     return bool(modules & ours) or isinstance(error, ConnectionError | TimeoutError)
