@@ -47,6 +47,30 @@ REMOVE = (
 )
 
 
+FITS = """  fits:
+    foreach: [ridge, forest]
+    do:
+      cmd: lab/processes/run ${item}
+"""
+OTHER_STAGES = """  train-r:
+    cmd: lab/processes/run train-r ${train.target}
+    params:
+      - train.target
+      - shares.train
+      - train.yaml:
+          - x
+"""
+
+
+def read_text(project, file):
+    return (project.folder / file).read_text()
+
+
+def write(project, file, text):
+    (project.folder / file).parent.mkdir(exist_ok=True)
+    (project.folder / file).write_text(text)
+
+
 def python(project, code, *arguments, ok=True):
     """What a few lines of Python print in the project's development environment."""
     command = ("tools/within", "--dev", ".", "python", "-c", code, *arguments)
@@ -264,6 +288,49 @@ def test_one_that_others_read_is_renamed_with_all_that_reads_it(project):
     python(project, RUN, "train_price")
 
 
+def test_a_name_that_is_a_word_is_renamed_only_where_it_is_the_process(project):
+    added(
+        project,
+        *("NAME=train", "AFTER=prepare_houses", "KIND=sklearn", "TASK=binary", "TARGET=sold"),
+    )
+    write(project, "lab/processes/train/training.py", '"""Not the module of that name."""\n')
+    write(project, "lab/processes/train-r/main", "#!/bin/sh\n")
+    others = 'SPLITS = ("train", "validation")\n\n\ndef train(train: str = "train") -> None: ...\n'
+    write(project, "goals/more_test.py", others)
+    write(project, "dvc.yaml", read_text(project, "dvc.yaml") + OTHER_STAGES)
+    write(project, "params.yaml", read_text(project, "params.yaml") + "shares:\n  train: 0.8\n")
+    python(project, RUN, "train")
+    project.dvc("commit", "--force", "--quiet", "train")
+    project.commit("A process called train, and others that have the word")
+    said = project.run("make", "rename-process", "FROM=train", "TO=fit")
+    still = said.partition("The word is still in: ")[2]
+    assert "dvc.yaml, goals/more_test.py, " in still
+    assert project.dvc("status", "fit").strip() == "Data and pipelines are up to date."
+    assert read_text(project, "goals/more_test.py") == others
+    assert [*project.folder.glob("lab/processes/*/training.py")] == [
+        project.folder / "lab/processes/fit/training.py"
+    ]
+    assert read_text(project, "lab/processes/fit/params.py").count("fit: Fit\n") == 1
+    params = read_yaml(project.folder / "params.yaml")
+    assert "train" not in params
+    assert params["shares"] == {"train": 0.8}
+    stages = read_yaml(project.folder / "dvc.yaml")["stages"]
+    assert "fit" in stages["fit"]["params"]
+    assert stages["train-r"]["cmd"] == "lab/processes/run train-r ${fit.target}"
+    assert stages["train-r"]["params"] == ["fit.target", "shares.train", {"train.yaml": ["x"]}]
+
+
+def test_a_process_whose_name_a_stage_computes_is_not_renamed(project):
+    write(project, "dvc.yaml", read_text(project, "dvc.yaml") + FITS)
+    write(project, "lab/processes/ridge/main.py", "")
+    project.commit("Stages of several processes")
+    said = project.run("make", "rename-process", "FROM=ridge", "TO=linear", ok=False)
+    assert "fits@ridge in dvc.yaml starts ridge without naming it" in said
+    said = project.run("make", "remove-process", "NAME=ridge", ok=False)
+    assert "starts forest, too: take ridge out of it first, by hand" in said
+    assert project.git("status", "--porcelain") == ""
+
+
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
@@ -315,6 +382,26 @@ def test_what_others_read_or_what_is_not_committed_is_not_removed(project):
     assert "NAME is 'nothing': it must be a process (" in project.run(
         "make", "remove-process", "NAME=nothing", ok=False
     )
+
+
+def test_comments_that_are_not_indented_go_or_stay_with_what_they_stand_in(project):
+    before = {file: read_text(project, file) for file in ("params.yaml", "dvc.yaml")}
+    section = re.search(r"(?ms)^count_files:\n.*?(?=^\S|\Z)", before["params.yaml"])[0]
+    key, _, rest = section.partition("\n")
+    odd = before["params.yaml"].replace(section, f"{key}\n# factor: 3\n\n{rest}")
+    write(project, "params.yaml", odd.replace("\nnet_price:", "\n# Of a network.\nnet_price:"))
+    deps = "      - lab/processes/count_files"
+    write(project, "dvc.yaml", before["dvc.yaml"].replace(deps, f"#      - data/old\n{deps}", 1))
+    project.commit("Comments")
+    project.run("make", "remove-process", "NAME=count_files")
+    for file, text in before.items():
+        assert "count_files" not in read_text(project, file)
+        left = read_yaml(project.folder / file)
+        write(project, file, text)
+        were = read_yaml(project.folder / file)
+        were.pop("count_files", None)
+        were.get("stages", {}).pop("count_files", None)
+        assert left.get("stages", left) == were.get("stages", were)
 
 
 def test_a_sweep_goes_along_when_what_it_tunes_is_renamed(project):

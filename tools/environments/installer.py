@@ -16,10 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipenv.patched.pip._internal.configuration import Configuration
-from pipenv.patched.pip._internal.exceptions import ConfigurationError
-from virtualenv.seed.wheels.embed import get_embed_wheel
-
 from lib.errors import UserError
 from tools.environments.locks import BUILDS_ARE_FOR, PYTHON
 from tools.environments.surroundings import for_installers
@@ -43,6 +39,8 @@ def install(path: Path, folder: Path, packages: Mapping[str, Any], key: str, han
         handle: of the lock file. It is handed down: should this process be killed, uv goes on
             holding it, and nobody touches the folder that it still writes to.
     """
+    from virtualenv.seed.wheels.embed import get_embed_wheel  # half as long as pipenv
+
     wanted = path / "requirements.txt"
     wanted.write_text("\n".join(map(requirement, packages, packages.values())), encoding="utf-8")
     variables = variables_for(this_machine())
@@ -128,6 +126,10 @@ def reason(log: Path) -> str:
 
 def pip_settings(variables: Settings) -> dict[str, str]:
     """What pip's files and these variables say, the later ones over the earlier."""
+    # Here: it brings all of pipenv along, which takes longer than to see that nothing is missing.
+    from pipenv.patched.pip._internal.configuration import Configuration
+    from pipenv.patched.pip._internal.exceptions import ConfigurationError
+
     configuration = Configuration(isolated=False)
     try:
         configuration.load()

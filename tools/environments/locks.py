@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipenv.patched.pip._vendor.packaging.markers import InvalidMarker, Marker
-from pipenv.vendor import plette
+import plette
+from packaging.markers import InvalidMarker, Marker
 
 from lib.errors import UserError
 from lib.repository import ROOT

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipenv.patched.pip._vendor.packaging.specifiers import InvalidSpecifier, SpecifierSet
-from pipenv.vendor import tomlkit
+import tomlkit
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from lib.errors import UserError
 from lib.text import last_line

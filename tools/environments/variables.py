@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
-from pipenv.vendor.dotenv.main import resolve_variables
-from pipenv.vendor.dotenv.parser import parse_stream
-from pipenv.vendor.dotenv.variables import Literal, parse_variables
+from dotenv.main import resolve_variables
+from dotenv.parser import parse_stream
+from dotenv.variables import Literal, Variable, parse_variables
 
 from lib.errors import UserError
 from lib.repository import ROOT
@@ -91,6 +91,7 @@ def words() -> Iterator[str]:
             continue
         parts = []
         for atom in parse_variables(value or ""):
+            assert isinstance(atom, Literal | Variable)  # there is no other kind
             if isinstance(atom, Literal):
                 parts.append(shlex.quote(atom.value))
             elif atom.name in known:

@@ -9,7 +9,7 @@ import posixpath
 import re
 import shutil
 import sys
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from lib.errors import UserError
 from lib.files import read_text
-from lib.params import read_yaml
+from lib.params import YamlTextError, parse_yaml, read_yaml
 from lib.pipeline import MAIN, Pipeline, Stage, read_pipeline
 from lib.repository import ROOT, ask_git, uncommitted
 from tools.tracking import notes
@@ -35,6 +35,7 @@ def remove(name: str) -> list[str]:
     folder = ROOT / "lab/processes" / name
     pipeline = read_pipeline()
     own = stages_of(name, pipeline)
+    refuse_shared(name, own, pipeline)
     if not re.fullmatch(r"\w+", name) or not (folder.is_dir() or own):
         known = ", ".join(sorted(file.parent.name for file in ROOT.glob("lab/processes/*/main*")))
         raise UserError(f"NAME is {name!r}: it must be a process ({known or 'there is none'}).")
@@ -65,8 +66,20 @@ def remove(name: str) -> list[str]:
 
 def stages_of(name: str, pipeline: Pipeline) -> list[Stage]:
     """The stages that start a process: one, or several by `matrix`."""
-    command = re.compile(rf"lab/processes/run {re.escape(name)}(?!\w)")
+    command = re.compile(rf"lab/processes/run {re.escape(name)}(?![\w-])")
     return [s for s in pipeline.stages if command.search(" && ".join(s.commands))]
+
+
+def refuse_shared(name: str, own: Sequence[Stage], pipeline: Pipeline) -> None:
+    """UserError where a stage that would go is another process's as well."""
+    groups = {(stage.file, stage.name.partition("@")[0]) for stage in own}
+    same = [s for s in pipeline.stages if (s.file, s.name.partition("@")[0]) in groups]
+    commands = " && ".join(command for stage in same for command in stage.commands)
+    if others := sorted({*re.findall(r"lab/processes/run ([\w-]+)", commands)} - {name}):
+        raise UserError(
+            f"{same[0].name} in {same[0].file} starts {others[0]}, too: take {name} out of it "
+            "first, by hand."
+        )
 
 
 def written_by(stages: Iterable[Stage]) -> list[str]:
@@ -124,8 +137,11 @@ def refuse_uncommitted(paths: Iterable[str]) -> None:
 
 def without_section(text: str, name: str) -> str:
     """params.yaml without one section, and without the comments directly above it."""
-    section = rf"(?m)^(?:#.*\n)*{name}:.*\n(?:(?:[ \t].*)?\n)*"
-    return re.sub(section, "", text.rstrip("\n") + "\n", count=1).rstrip("\n") + "\n"
+    inside = r"(?:(?:[ \t]*(?:#.*)?\n)*[ \t]+[^\s#].*\n)*"  # comments in it may begin anywhere
+    section = rf"(?m)^(?:#.*\n)*{name}:.*\n{inside}(?:[ \t]+#.*\n|[ \t]*\n)*"
+    left = re.sub(section, "", text.rstrip("\n") + "\n", count=1).rstrip("\n") + "\n"
+    refuse_grafted("params.yaml", {"": parse_yaml(text)}, left)
+    return left
 
 
 def without_lines(text: str, gone: Container[str]) -> str:
@@ -152,7 +168,37 @@ def without_stages(
     lines = text.splitlines(keepends=True)
     for number, indent in sorted(cuts, reverse=True):
         cut(lines, number, indent)
-    return with_empty_keys_mended("".join(lines))
+    left = with_empty_keys_mended("".join(lines))
+    refuse_grafted("dvc.yaml", parse_yaml(text, aliases=True), left)
+    return left
+
+
+def refuse_grafted(name: str, before: Mapping[str, Any], left: str) -> None:
+    """UserError where what is left of a file is not what was there, less some entries of a table.
+
+    Args:
+        name: of the file.
+        before: its tables by their names; an empty one: the file is one table.
+        left: its text now.
+    """
+    try:
+        after = parse_yaml(left, aliases=True) or {}
+        tables = {"": after} if "" in before else after
+        whole = all(is_part(table, before.get(key)) for key, table in tables.items())
+    except YamlTextError:
+        whole = False
+    if not whole:
+        raise UserError(
+            f"{name} is written so that nothing can be cut out of it without hurting what is left: "
+            "indent comments and lists like what they stand in, or remove it there by hand."
+        )
+
+
+def is_part(left: Any, whole: Any) -> bool:
+    """Whether a table, or a list, is another without some of its entries."""
+    if isinstance(left, dict):
+        return all(key in whole and whole[key] == value for key, value in left.items())
+    return all(item in whole for item in left) if isinstance(left, list) else left == whole
 
 
 def entries_that_name(
@@ -187,9 +233,14 @@ def paths_of(entry: Any) -> list[str]:
 
 def cut(lines: list[str], number: int, indent: int) -> None:
     """Remove the block that begins on a line, with the comments directly above it."""
-    end = number + 1
-    while end < len(lines) and (not lines[end].strip() or indent_of(lines[end]) > indent):
+    end = last = number + 1
+    while end < len(lines) and (is_filler(lines[end]) or indent_of(lines[end]) > indent):
         end += 1
+        last = last if is_filler(lines[end - 1]) else end
+    for n in range(last, end):  # comments behind all of it that are no deeper are of what follows
+        if lines[n].strip() and indent_of(lines[n]) <= indent:
+            end = n
+            break
     while end > number + 1 and not lines[end - 1].strip() and end == len(lines):
         end -= 1
     start = number
@@ -200,6 +251,11 @@ def cut(lines: list[str], number: int, indent: int) -> None:
     ):
         start -= 1
     del lines[start:end]
+
+
+def is_filler(line: str) -> bool:
+    """Whether it is empty or a comment."""
+    return not line.strip() or line.lstrip().startswith("#")
 
 
 def indent_of(line: str) -> int:

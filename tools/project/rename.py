@@ -2,18 +2,26 @@
 
 Its folder and module, its section in params.yaml, its stage, and the files that bear its name
 (artifacts, data, metrics) are renamed, wherever the project names them. dvc.lock is told what the
-files that changed by that are now, so that no stage runs again.
+files that changed by that are now, so that no stage runs again. A name of several words means the
+process wherever it stands; one such as `train` is also an English word, a split and a function, and
+is renamed only where it can be nothing else. The rest is told.
 """
 
 import hashlib
+import io
 import re
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
 
 from lib.errors import UserError
-from lib.pipeline import read_pipeline
+from lib.pipeline import Stage, read_pipeline
 from lib.repository import ROOT, ask_git, git
 from tools.project.process import check_name
 from tools.project.remove import refuse_uncommitted, stages_of, still_named
@@ -36,6 +44,7 @@ def rename(old: str, new: str) -> list[str]:
     check_name(new)
     refuse_uncommitted(["."])
     own = stages_of(old, read_pipeline())
+    refuse_unseen(own, old)
     written = [path for stage in own for path in (*stage.outs, *stage.metrics, *stage.plots)]
     moved = moved_paths(old, new, [*written, f".checkpoints/{old}.pt", f"artifacts/{old}"])
     if there := [
@@ -51,11 +60,12 @@ def rename(old: str, new: str) -> list[str]:
             (ROOT / to).parent.mkdir(parents=True, exist_ok=True)
             (ROOT / path).rename(ROOT / to)
     folder = folder.rename(folder.with_name(new))
-    for module in folder.glob(f"{old}*.py"):
-        module.rename(module.with_name(module.name.replace(old, new, 1)))
+    for module in (folder / f"{old}.py", folder / f"{old}_test.py"):
+        if module.exists():
+            module.rename(module.with_name(module.name.replace(old, new, 1)))
     for stage in own:
-        if note := notes.read(stage.address):
-            address = re.sub(rf"\b{old}\b", new, stage.address)
+        address = re.sub(whole(old), new, stage.address)
+        if address != stage.address and (note := notes.read(stage.address)):
             notes.write(address, **{key: v for key, v in note.items() if key != "stage"})
             notes.file_of(stage.address).unlink()
     paths = {file: ROOT / renamed(file, old, new) for file in texts}
@@ -71,9 +81,7 @@ def rename(old: str, new: str) -> list[str]:
 
 def changed_texts(old: str, new: str) -> Iterator[tuple[str, str]]:
     """Name and new text of each file of the project that names the process."""
-    inside = f"lab/processes/{old}/"
-    # A name of several words means nothing else, unless it is a function's that all may call.
-    distinct = "_" in old and ask_git("grep", "-qw", old, "--", "lib").returncode
+    distinct = is_distinct(old)
     for file in git("ls-files", "-z").split("\0"):
         if not file or file.startswith(LEFT_ALONE) or not (ROOT / file).is_file():
             continue
@@ -83,27 +91,107 @@ def changed_texts(old: str, new: str) -> Iterator[tuple[str, str]]:
             continue
         changed = renamed(text, old, new)
         if distinct and not file.endswith("Pipfile.lock"):
-            changed = re.sub(rf"\b{old}\b", new, changed)
+            changed = re.sub(whole(old), new, changed)
             title, new_title = old.replace("_", " "), new.replace("_", " ")
             changed = re.sub(rf"\b{title}, (?=validation|\w+ )", f"{new_title}, ", changed)
-        if file.startswith((inside, "lab/tuning/")):
-            changed = re.sub(rf"\b{type_name(old)}\b", type_name(new), changed)
-        if Path(file).name in ("params.yaml", "dvc.yaml", "dvc.lock", "params.py"):
-            changed = re.sub(rf"(?m)^( *(?:- )?){old}(?=[:.@]|[ \t]*$)", rf"\g<1>{new}", changed)
+        if file.endswith(".py") and file.startswith((f"lab/processes/{old}/", "lab/tuning/")):
+            changed = with_identifier(changed, type_name(old), type_name(new))
+        if file == "params.yaml":
+            changed = re.sub(rf"(?m)^{old}(?=[ \t]*:)", new, changed)
+        elif Path(file).name in ("dvc.yaml", "dvc.lock"):
+            changed = in_pipeline(changed, old, new)
+        elif Path(file).name == "params.py":
+            changed = re.sub(
+                r"(?ms)^class Params\b.*?(?=^\S|\Z)",
+                lambda body: re.sub(rf"(?m)^    {old}(?=:)", f"    {new}", body[0]),
+                changed,
+            )
         if file.startswith("metrics/"):
             changed = re.sub(rf'("tunes": "){old}"', rf'\g<1>{new}"', changed)
         if file.endswith((".py", ".ipynb")):
             changed = re.sub(rf"\bparams\.{old}\b", f"params.{new}", changed)
-            changed = re.sub(rf"""(["']){old}\1""", rf"\g<1>{new}\g<1>", changed)
+            changed = re.sub(rf"""(\btunes=["']){old}(?=["'])""", rf"\g<1>{new}", changed)
         if changed != text:
             yield file, changed
 
 
+def is_distinct(name: str) -> bool:
+    """Whether it has several words, and is no name that all may call: it means nothing else."""
+    return "_" in name and bool(ask_git("grep", "-qw", name, "--", "lib").returncode)
+
+
+def whole(name: str) -> str:
+    """A pattern of the name, and not of a part of another: `train-r` is a process of its own."""
+    return rf"(?<![\w-]){name}(?![\w-])"
+
+
+def refuse_unseen(own: list[Stage], name: str) -> None:
+    """UserError where a stage does not name the process that it starts, but computes its name."""
+    for stage in own:
+        content = YAML().load((ROOT / stage.file).read_text("utf-8"))
+        defined = str(content["stages"].get(stage.name.partition("@")[0]))
+        if not is_distinct(name) and not re.search(rf"lab/processes/run {whole(name)}", defined):
+            raise UserError(
+                f"{stage.name} in {stage.file} starts {name} without naming it: name it there "
+                "first, in a stage of its own."
+            )
+
+
+def with_identifier(text: str, old: str, new: str) -> str:
+    """Python code in which a name is another; its comments and texts stay."""
+    lines = text.split("\n")
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return text
+    for token in reversed(tokens):
+        if token.type == tokenize.NAME and token.string == old:
+            row, column = token.start
+            line = lines[row - 1]
+            lines[row - 1] = f"{line[:column]}{new}{line[column + len(old) :]}"
+    return "\n".join(lines)
+
+
+def in_pipeline(text: str, old: str, new: str) -> str:
+    """A dvc.yaml or dvc.lock whose stages, sections and models are called by the new name."""
+    lines = text.split("\n")
+    for row, column in sorted(places(YAML().load(text) or {}, old), reverse=True):
+        line = lines[row]
+        lines[row] = line[:column] + line[column:].replace(old, new, 1)
+    return re.sub(rf"\$\{{{old}(?=[.\[}}])", f"${{{new}", "\n".join(lines))
+
+
+def places(content: Any, name: str) -> Iterator[tuple[int, int]]:
+    """Row and column of each key and item there that is the process's."""
+    for table in filter(None, (content.get("stages"), content.get("artifacts"))):
+        yield from (table.lc.key(key) for key in table if key.partition("@")[0] == name)
+    for stage in (content.get("stages") or {}).values():
+        yield from sections(stage.get("do", stage).get("params") or [], name)
+
+
+def sections(listed: Any, name: str) -> Iterator[tuple[int, int]]:
+    """The same of keys of params.yaml, as a stage lists them, or as dvc.lock has them."""
+    if isinstance(listed, CommentedMap):  # by the name of their file
+        for file, keys in listed.items():
+            if Path(file).name == "params.yaml" and isinstance(keys, CommentedMap):  # with values
+                yield from (keys.lc.key(key) for key in keys if key.partition(".")[0] == name)
+            elif Path(file).name == "params.yaml":
+                yield from sections(keys or [], name)
+        return
+    for n, item in enumerate(listed):
+        if isinstance(item, CommentedMap):
+            yield from sections(item, name)
+        elif item.partition(".")[0] == name:
+            yield listed.lc.item(n)
+
+
 def renamed(text: str, old: str, new: str) -> str:
     """A text with the process's module, command and files under their new name."""
-    text = re.sub(rf"\b(lab[./]processes[./]){old}\b", rf"\g<1>{new}", text)
-    text = re.sub(rf"\b(lab[./]processes[./]{new}[./]){old}(?=\b|_test\b)", rf"\g<1>{new}", text)
-    text = re.sub(rf"(lab/processes/run ){old}\b", rf"\g<1>{new}", text)
+    text = re.sub(rf"\b(lab[./]processes[./]){old}(?![\w-])", rf"\g<1>{new}", text)
+    text = re.sub(
+        rf"\b(lab[./]processes[./]{new}[./]){old}(?=(?:_test)?(?![\w-]))", rf"\g<1>{new}", text
+    )
+    text = re.sub(rf"(lab/processes/run ){old}(?![\w-])", rf"\g<1>{new}", text)
     return re.sub(
         rf"(?<![\w-])((?:artifacts|data|metrics|\.checkpoints)/){old}(?![\w-])",
         rf"\g<1>{new}",
