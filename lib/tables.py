@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,10 @@ from lib.errors import UserError
 
 SPLIT = "split"
 SPLITS = ("train", "validation", "test")
+
+# What is missing where it stands among texts, too; None, NA, N/A and null are texts there.
+NANS = ("nan", "NaN", "-nan", "-NaN", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")
+MISSING = ("", *NANS, "<NA>", "#N/A", "#N/A N/A", "#NA")
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +37,21 @@ class Rows:
 def read_table(path: Path | str) -> pd.DataFrame:
     """The table in a CSV file.
 
+    Empty cells and `nan` are missing values. `None`, `NA`, `N/A` and `null` are so in a column
+    whose other values are numbers, or true and false; among texts they are texts: a class, say.
+
     Raises:
         UserError: the file is missing, or holds no table with rows.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            # Values beyond the last name would else make the first column an index of rows.
-            frame = pd.read_csv(path, index_col=False)
+            frame = read_csv(path)
+            texts = [n for n in range(frame.shape[1]) if is_text_with_gaps(frame.iloc[:, n])]
+            if texts:
+                again = read_csv(path, usecols=texts, keep_default_na=False, na_values=MISSING)
+                for n, (_, values) in zip(texts, again.items(), strict=True):
+                    frame.isetitem(n, values)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: `make run`, or `dvc pull {path}`.") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
@@ -49,6 +61,18 @@ def read_table(path: Path | str) -> pd.DataFrame:
     if frame.empty:
         raise UserError(f"{path} has no rows: expected a line of names, then a line for each row.")
     return frame
+
+
+def read_csv(path: Path | str, **options: Any) -> pd.DataFrame:
+    """What pandas reads, each column of one type and none of them an index of rows."""
+    # Values beyond the last name would else make the first column such an index; and in pieces, a
+    # column with a text far below would be numbers above it.
+    return pd.read_csv(path, index_col=False, low_memory=False, **options)
+
+
+def is_text_with_gaps(values: pd.Series) -> bool:
+    """Whether a column holds texts and missing values, and nothing else."""
+    return bool(values.hasnans) and pd.api.types.infer_dtype(values, skipna=True) == "string"
 
 
 def with_splits(

@@ -53,6 +53,27 @@ def test_a_comma_at_the_end_of_rows_shifts_no_column(tmp_path):
         read_table(tmp_path / "table.csv")
 
 
+def test_a_column_with_one_text_far_below_is_text_throughout(tmp_path):
+    (tmp_path / "table.csv").write_text("code,size\n" + "7,1\n" * 600_000 + "x,2\n")
+    assert set(read_table(tmp_path / "table.csv")["code"]) == {"7", "x"}
+
+
+def test_a_word_for_what_is_missing_is_a_text_among_texts_and_missing_among_numbers(tmp_path):
+    (tmp_path / "table.csv").write_text(
+        "grade,grade,size,sold,code\nNone,n/a,1.5,True,1\nMild,null,NA,NA,NA\n"
+        "NA,b,null,False,\n,nan,,,x\n"
+    )
+    frame = read_table(tmp_path / "table.csv")
+    assert frame.astype(object).fillna("-").to_numpy().T.tolist() == [
+        ["None", "Mild", "NA", "-"],
+        ["n/a", "null", "b", "-"],
+        [1.5, "-", "-", "-"],
+        [True, "-", False, "-"],
+        ["1", "NA", "-", "x"],
+    ]
+    assert frame["size"].dtype == float
+
+
 def test_each_row_is_in_one_split_and_the_seed_decides_in_which(frame):
     first, again, other = (with_splits(frame, random_seed=seed) for seed in (1, 1, 2))
     assert first["split"].value_counts().to_dict() == {"train": 136, "validation": 34, "test": 30}
