@@ -3,6 +3,7 @@
 import json
 import re
 
+import pandas as pd
 import pytest
 
 from lib.params import read_yaml
@@ -186,6 +187,29 @@ def test_a_target_that_does_not_fit_the_task_is_told_in_a_line(project):
     project.edit("params.yaml", "  target: grade", "  target: price")
     said = python(project, RUN, "train_grade", ok=False)
     assert "Column 'price' has 272 different values in training: 2 to 100 classes" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "value", "why"),
+    [
+        ("net_price", "size", "inf", "Column 'size' holds an infinite number in row "),
+        ("train_grade", "grade", "rare", "Column 'grade' has 'rare' in 1 of the training rows: 2 "),
+        ("net_sold", "split", "test", "Column 'sold' has 'no' in test, and in no row of training"),
+    ],
+)
+def test_rows_that_no_training_takes_are_told_before_it(project, name, column, value, why):
+    table = project.folder / "data/prepare_houses.csv"
+    rows = pd.read_csv(table)
+    train = rows["split"] == "train"
+    changed = rows["sold"].eq("no") if column == "split" else rows.index == train.idxmax()
+    rows[column] = rows[column].astype(object).mask(changed, value)
+    if column == "split":
+        rows["sold"] = rows["sold"].mask(train & (rows.index % 2 == 0), "perhaps")
+    table.unlink()
+    rows.to_csv(table, index=False)
+    said = python(project, RUN, name, ok=False)
+    assert why in said
     assert "Traceback" not in said
 
 
