@@ -6,8 +6,10 @@ import re
 import pandas as pd
 import pytest
 
+from lib.errors import UserError
 from lib.params import read_yaml
 from tests.conftest import ROOT, Project
+from tools.project.process import check_name
 
 pytestmark = pytest.mark.integration
 
@@ -181,6 +183,12 @@ def test_what_cannot_be_is_refused_in_a_line_and_nothing_is_written(houses, argu
     assert "Nothing was written" in said
     assert "Traceback" not in said
     assert houses.git("status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("name", ["xgboost", "sklearn", "pydantic", "threadpoolctl", "seed"])
+def test_a_name_that_would_hide_a_package_or_a_type_is_refused(name):
+    with pytest.raises(UserError, match=f"NAME is '{name}', a"):
+        check_name(name)
 
 
 def test_a_target_that_does_not_fit_the_task_is_told_in_a_line(project):
