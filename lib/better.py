@@ -12,8 +12,11 @@ HIGHER = """accuracy acc auc auroc auprc rocauc ap map precision recall sensitiv
     silhouette likelihood skill tpr tnr gini lift"""
 NOT_QUALITY = """count n num number support size rows samples epoch epochs step steps iteration
     iterations index threshold weight std stddev stderr drop gap difference diff delta"""
-LOWER_WORDS, HIGHER_WORDS, NEUTRAL_WORDS = (
-    frozenset(words.split()) for words in (LOWER, HIGHER, NOT_QUALITY)
+# What may stand below a key of these words alone is a class; below one of the others, no metric.
+BY_CLASS = "precision recall f1 sensitivity specificity iou dice jaccard by per class score scores"
+NOT_METRICS = "share shares rows count counts missing"
+LOWER_WORDS, HIGHER_WORDS, NEUTRAL_WORDS, BY_CLASS_WORDS, NOT_METRICS_WORDS = (
+    frozenset(words.split()) for words in (LOWER, HIGHER, NOT_QUALITY, BY_CLASS, NOT_METRICS)
 )
 GENERIC_WORDS = frozenset(
     {"score", "scores"}
@@ -23,13 +26,20 @@ GENERIC_WORDS = frozenset(
 def better_when(key: str) -> int:
     """1 where more of a metric is better, -1 where less is, 0 where its name does not tell.
 
-    The last part of the key that has letters tells: `precision` of `test.precision@0.5`. A name
-    whose words say both is not judged, nor is a count, a threshold or a deviation of a metric.
+    The last part of the key that has letters tells: `precision` of `test.precision@0.5`. Below a
+    measure that is given by class, the measure tells: `recall` of `test.recall.false`. A name whose
+    words say both is not judged, nor is a count, a threshold or a deviation of a metric, nor what
+    lies below a count or a share: `credit_score` of `missing_share.credit_score`.
     """
     parts = [part for part in key.split(".") if re.search("[a-zA-Z]", part)]
-    words = words_of(parts[-1]) if parts else []
+    names = [words_of(part) for part in parts if part.lower() not in ("true", "false")]
+    words, above = (*reversed(names), [], [])[:2]
+    if NEUTRAL_WORDS & set(words) or NOT_METRICS_WORDS & set(above):
+        return 0
+    if HIGHER_WORDS & set(above) and set(above) <= BY_CLASS_WORDS:
+        words = above
     lower, higher = LOWER_WORDS & set(words), HIGHER_WORDS & set(words)
-    if NEUTRAL_WORDS & set(words) or (lower and higher):
+    if lower and higher:
         return 0
     found = -1 if lower else 1 if higher or GENERIC_WORDS & set(words) else 0
     return -found if is_negated(words) else found

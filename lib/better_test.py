@@ -27,3 +27,23 @@ NOT_JUDGED = """rows best_epoch size_bytes learning_rate seconds precision_thres
 )
 def test_the_words_of_a_name_say_whether_more_is_better(name, direction):
     assert better_when(f"loss.accuracy.{name}") == direction
+
+
+@pytest.mark.parametrize(
+    ("key", "direction"),
+    [
+        ("validation.recall.false", 1),
+        ("validation.recall_by_class.error", 1),
+        ("validation.precision.setosa", 1),
+        ("validation.accuracy.False", 1),
+        ("validation.log_loss.true", -1),
+        ("validation.recall.std", 0),
+        ("validation.recall.rmse.seconds", 0),
+        ("recall_model.log_loss", -1),
+        ("missing_share.credit_score", 0),
+        ("rows.accuracy", 0),
+        ("market_share.test.rmse", -1),
+    ],
+)
+def test_what_a_name_lies_below_tells_where_it_is_a_class_or_a_column(key, direction):
+    assert better_when(key) == direction

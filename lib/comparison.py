@@ -52,8 +52,11 @@ def shown_list(values: Sequence[Any]) -> str:
 
 
 def judged(key: str, by: float) -> str:
-    """Whether a metric that grew by so much is better now, as far as its name tells."""
-    gain = better_when(key) * by
+    """Whether a metric that grew by so much is better now, as far as its name tells.
+
+    The first part of the key is the file's name, where there is more than one.
+    """
+    gain = better_when(key.partition(".")[2] or key) * by
     return " better" if gain > 0 else " worse" if gain < 0 else ""
 
 
@@ -91,7 +94,7 @@ def measures_of(content: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[str, 
     for split, values in content.items():
         if isinstance(values, Mapping) and not any(isinstance(v, str) for v in values.values()):
             measures = {str(k): v for k, v in values.items() if v is None or numeric(v)}
-            if any(map(better_when, measures)):
+            if any(better_when(name) and better_when(f"{split}.{name}") for name in measures):
                 yield str(split), measures
     own = {str(k): v for k, v in content.items() if numeric(v) and better_when(str(k))}
     if own:

@@ -88,6 +88,9 @@ def test_a_value_reads_in_one_way(value, text):
         ("m.test.brier_score", -0.1, " better"),
         ("m.test.rmse", 0.1, " worse"),
         ("m.test.rows", 5, ""),
+        ("m.test.recall.false", 0.1, " better"),
+        ("m.missing_share.credit_score", 0.1, ""),
+        ("missing_rows.rmse", 0.1, " worse"),
         ("m.rmse", -56.2, " better"),
         ("m.test.accuracy", 0, ""),
         ("m.test.accuracy", NAN, ""),
@@ -182,6 +185,18 @@ def test_what_is_beside_the_measures_of_a_split_is_no_column(revision):
     nested = {"auc": 0.9, "confusion": [[1, 2], [3, 4]], "by_class": {"cat": {"recall": 1}}}
     header, rows = results_table(revision(a={"test": nested}))
     assert (header, rows) == (("split", "model", "auc"), [("test", "a", "0.9")])
+
+
+def test_shares_of_columns_and_measures_by_class_are_no_split(revision):
+    found = measured(
+        revision(
+            table={"rows": {"train": 3, "test": 1}, "missing_share": {"credit_score": 0.03}},
+            model={"test": {"rmse": 2.0}, "recall": {"true": 1.0, "false": 0.5}},
+        )
+    )
+    assert [(row.split, row.model, dict(row.values)) for row in found] == [
+        ("test", "model", {"rmse": 2.0})
+    ]
 
 
 def test_many_measures_stand_below_each_other(revision):

@@ -15,6 +15,7 @@ type or an impossible value stops it before it touches data. The whole file, aga
 
 import difflib
 import importlib
+import re
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -212,11 +213,12 @@ def name_of(kind: Any) -> str:
 def check_all(root: Path = Path(), file: str = FILE) -> None:
     """Check every section of the project's params.yaml by the `params.py` that reads it.
 
-    A process in another language needs none: the section of its name is taken as it is.
+    A process in another language needs none: the section of its name is taken as it is, and so is
+    what a dvc.yaml reads.
 
     Raises:
-        ParamsError: with a line for each problem in the file, or the reason why a `params.py`
-            cannot be read.
+        ParamsError: with a line for each problem in the file, or the reason why a `params.py` or a
+            dvc.yaml cannot be read.
     """
     content = read_yaml(root / file)
     models: list[type[BaseModel]] = [Project, *models_below(root)]
@@ -230,10 +232,32 @@ def check_all(root: Path = Path(), file: str = FILE) -> None:
         known = list(dict.fromkeys(key for model in models for key in model.model_fields))
         known += [main.parent.name for main in root.glob("lab/processes/*/main")]
         unread = [str(key) for key in content if key not in known]
-        for key in map(printable, unread):
+        read = set(keys_of_pipelines(root)) if unread else set()
+        for key in map(printable, (key for key in unread if key not in read)):
             problems[f"{file}: {unknown(key, key, sorted(set(known)))}"] = None
     if problems:
         raise ParamsError("\n".join(problems))
+
+
+def keys_of_pipelines(root: Path) -> Iterator[str]:
+    """The keys of params.yaml that a dvc.yaml uses in `${…}`, or lists as a stage's `params`."""
+    for pattern in ("dvc.yaml", "*/dvc.yaml", "lab/*/**/dvc.yaml"):
+        for file in root.glob(pattern):
+            for text in params_listed(read_yaml(file, aliases=True)):
+                yield text.partition(".")[0]
+            yield from re.findall(r"\$\{\s*([\w-]+)", read_text(file))
+
+
+def params_listed(node: Any, *, below: bool = False) -> Iterator[str]:
+    """Each text `below` a key `params`, whatever the stage around it is."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from params_listed(value, below=below or key == "params")
+    elif isinstance(node, list):
+        for value in node:
+            yield from params_listed(value, below=below)
+    elif below:
+        yield str(node)
 
 
 def models_below(root: Path) -> Iterator[type[BaseModel]]:

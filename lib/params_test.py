@@ -232,6 +232,24 @@ def test_an_unknown_section_is_refused_by_name(project):
     assert "params.yaml: sharde is not known: did you mean shared?" in str(caught.value)
 
 
+def test_a_section_that_a_pipeline_alone_reads_is_known(project):
+    (project / "dvc.yaml").write_text(
+        "stages:\n"
+        "  fit:\n    foreach: ${models}\n    do:\n      cmd: fit ${item} ${rates.low}\n"
+        "  old:\n    cmd: Rscript lab/old.R\n    params: [old_script, old_seed.first]\n"
+    )
+    (project / "lab/tuning").mkdir()
+    (project / "lab/tuning/dvc.yaml").write_text(
+        "stages:\n  sweep:\n    cmd: sweep\n    params:\n      - ../../params.yaml: [grid]\n"
+    )
+    read = "models: [ridge]\nrates: {low: 1}\nold_script: {a: 1}\nold_seed: {first: 1}\ngrid: [1]\n"
+    check(project, CONTENT + read)
+    with pytest.raises(ParamsError, match=r"sharde is not known: did you mean shared\?"):
+        check(project, CONTENT + read + "sharde: {}\n")
+    with pytest.raises(ParamsError, match=r"one_for_this_test.a is 'x'"):
+        check(project, CONTENT.replace("a: 1", "a: x") + read)
+
+
 def test_a_problem_that_several_processes_see_is_told_once(project):
     with pytest.raises(ParamsError) as caught:
         check(project, CONTENT.replace("random_seed: 1", "random_seed: x"))

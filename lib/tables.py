@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,10 @@ from lib.errors import UserError
 
 SPLIT = "split"
 SPLITS = ("train", "validation", "test")
+
+# What is missing where it stands among texts, too; None, NA, N/A and null are texts there.
+NANS = ("nan", "NaN", "-nan", "-NaN", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")
+MISSING = ("", *NANS, "<NA>", "#N/A", "#N/A N/A", "#NA")
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +37,21 @@ class Rows:
 def read_table(path: Path | str) -> pd.DataFrame:
     """The table in a CSV file.
 
+    Empty cells and `nan` are missing values. `None`, `NA`, `N/A` and `null` are so in a column
+    whose other values are numbers, or true and false; among texts they are texts: a class, say.
+
     Raises:
         UserError: the file is missing, or holds no table with rows.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            # Values beyond the last name would else make the first column an index of rows.
-            frame = pd.read_csv(path, index_col=False)
+            frame = read_csv(path)
+            texts = [n for n in range(frame.shape[1]) if is_text_with_gaps(frame.iloc[:, n])]
+            if texts:
+                again = read_csv(path, usecols=texts, keep_default_na=False, na_values=MISSING)
+                for n, (_, values) in zip(texts, again.items(), strict=True):
+                    frame.isetitem(n, values)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: `make run`, or `dvc pull {path}`.") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
@@ -49,6 +61,18 @@ def read_table(path: Path | str) -> pd.DataFrame:
     if frame.empty:
         raise UserError(f"{path} has no rows: expected a line of names, then a line for each row.")
     return frame
+
+
+def read_csv(path: Path | str, **options: Any) -> pd.DataFrame:
+    """What pandas reads, each column of one type and none of them an index of rows."""
+    # Values beyond the last name would else make the first column such an index; and in pieces, a
+    # column with a text far below would be numbers above it.
+    return pd.read_csv(path, index_col=False, low_memory=False, **options)
+
+
+def is_text_with_gaps(values: pd.Series) -> bool:
+    """Whether a column holds texts and missing values, and nothing else."""
+    return bool(values.hasnans) and pd.api.types.infer_dtype(values, skipna=True) == "string"
 
 
 def with_splits(
@@ -66,7 +90,8 @@ def with_splits(
         random_seed: of the drawing.
         test_size: share of all rows.
         validation_size: share of the rows that are left.
-        stratify: the column of classes whose shares are to be the same in all splits.
+        stratify: the column of classes whose shares are to be the same in all splits; the rows
+            where it is missing are a class of their own.
 
     Raises:
         UserError: there are too few rows, or too few of a class, for three splits.
@@ -74,6 +99,8 @@ def with_splits(
     if SPLIT in frame:
         return frame
     classes = None if stratify is None else column(frame, stratify)
+    if classes is not None and classes.hasnans:
+        classes = classes.astype(object).where(classes.notna(), "missing").map(str)
     names = np.full(len(frame), SPLITS[0], dtype=object)
     rows = np.arange(len(frame))
     try:
@@ -99,13 +126,18 @@ def rows_by_split(
         random_seed: of that splitting.
 
     Raises:
-        UserError: there is no such column, no row of one of the splits, or a row of none.
+        UserError: there is no such column, or an infinite number in it; no row of one of the
+            splits, or a row of none.
     """
     target = target or [name for name in frame if name != SPLIT][-1]
     known = column(frame, target).notna()
     if not known.all():
         logger.info("%d rows without %s are left out", (~known).sum(), target)
-    frame = with_splits(frame[known], random_seed=random_seed)
+    frame = frame[known]
+    check_finite(frame[[target]])
+    # True and false beside missing values were objects.
+    frame = frame.assign(**{target: frame[target].infer_objects()})
+    frame = with_splits(frame, random_seed=random_seed)
     if unknown := [value for value in frame[SPLIT].unique() if value not in SPLITS]:
         found = "empty" if pd.isna(unknown[0]) else repr(unknown[0])
         raise UserError(f"The column {SPLIT!r} is {found} somewhere: it says {', '.join(SPLITS)}.")
@@ -149,16 +181,46 @@ def check_numbers(y: pd.Series) -> None:
             f"Column {y.name!r} holds {y.dtype} ({y.iloc[0]!r}): a regression predicts numbers. "
             "Name another target, or train a classifier."
         )
-    if np.isinf(y).any():
-        raise UserError(f"Column {y.name!r} holds an infinite number: leave the row out.")
+    check_finite(y.to_frame())
 
 
-def check_classes(y: pd.Series, most: int = 100) -> None:
-    """UserError unless a column to predict holds two classes or more, up to `most`."""
-    found = y.nunique()
-    if not 2 <= found <= most:
+def check_finite(frame: pd.DataFrame) -> None:
+    """UserError where a table holds an infinite number, with its column and row."""
+    for name, infinite in frame.isin([np.inf, -np.inf]).items():
+        if infinite.any():
+            raise UserError(
+                f"Column {name!r} holds an infinite number in row {infinite.idxmax()} (the first "
+                "is 0): leave the row out, or the cell empty."
+            )
+
+
+def check_classes(y: pd.Series, most: int = 100, least: int = 1) -> None:
+    """UserError unless a column to predict holds 2 to `most` classes of `least` rows or more."""
+    rows = y.value_counts()
+    if not 2 <= len(rows) <= most:
         wanted = "two" if most == 2 else f"2 to {most}"
         raise UserError(
-            f"Column {y.name!r} has {found:,} different values in training: {wanted} classes are "
-            "expected. Name another target, or choose another task."
+            f"Column {y.name!r} has {len(rows):,} different values in training: {wanted} classes "
+            "are expected. Name another target, or choose another task."
         )
+    if y.dtype.kind == "f" and (fractions := y[y % 1 != 0]).any():
+        raise UserError(
+            f"Column {y.name!r} holds {fractions.iloc[0]}: classes are text or whole numbers. Name "
+            "another target, or choose TASK=regression."
+        )
+    if rows.iloc[-1] < least:
+        raise UserError(
+            f"Column {y.name!r} has {rows.index[-1]!r} in {rows.iloc[-1]} of the training rows: "
+            f"{least} are expected of each class. Leave the class out, or join it to another."
+        )
+
+
+def check_same_classes(train: Rows, **others: Rows) -> None:
+    """UserError where a split has a class that there is none of in training."""
+    for split, rows in others.items():
+        if (unknown := ~rows.y.isin(train.y.unique())).any():
+            raise UserError(
+                f"Column {rows.y.name!r} has {rows.y[unknown].iloc[0]!r} in {split}, and in no row "
+                "of training: let the table's splits `stratify` by this column, or leave the class "
+                "out."
+            )

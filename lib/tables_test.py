@@ -6,8 +6,11 @@ import pytest
 
 from lib.errors import UserError
 from lib.tables import (
+    Rows,
     check_classes,
+    check_finite,
     check_numbers,
+    check_same_classes,
     read_table,
     rows_by_split,
     with_splits,
@@ -53,6 +56,27 @@ def test_a_comma_at_the_end_of_rows_shifts_no_column(tmp_path):
         read_table(tmp_path / "table.csv")
 
 
+def test_a_column_with_one_text_far_below_is_text_throughout(tmp_path):
+    (tmp_path / "table.csv").write_text("code,size\n" + "7,1\n" * 600_000 + "x,2\n")
+    assert set(read_table(tmp_path / "table.csv")["code"]) == {"7", "x"}
+
+
+def test_a_word_for_what_is_missing_is_a_text_among_texts_and_missing_among_numbers(tmp_path):
+    (tmp_path / "table.csv").write_text(
+        "grade,grade,size,sold,code\nNone,n/a,1.5,True,1\nMild,null,NA,NA,NA\n"
+        "NA,b,null,False,\n,nan,,,x\n"
+    )
+    frame = read_table(tmp_path / "table.csv")
+    assert frame.astype(object).fillna("-").to_numpy().T.tolist() == [
+        ["None", "Mild", "NA", "-"],
+        ["n/a", "null", "b", "-"],
+        [1.5, "-", "-", "-"],
+        [True, "-", False, "-"],
+        ["1", "NA", "-", "x"],
+    ]
+    assert frame["size"].dtype == float
+
+
 def test_each_row_is_in_one_split_and_the_seed_decides_in_which(frame):
     first, again, other = (with_splits(frame, random_seed=seed) for seed in (1, 1, 2))
     assert first["split"].value_counts().to_dict() == {"train": 136, "validation": 34, "test": 30}
@@ -65,6 +89,17 @@ def test_classes_have_the_same_share_in_each_split(frame):
     split = with_splits(frame, random_seed=0, stratify="kind")
     shares = split.groupby("split")["kind"].apply(lambda kind: (kind == "b").mean())
     assert shares.to_numpy() == pytest.approx(0.25, abs=0.02)
+
+
+def test_rows_without_a_class_are_a_class_of_their_own(frame):
+    for kinds in (frame["kind"], frame["kind"] == "b", frame["kind"].map({"a": 0, "b": 1})):
+        gaps = frame.assign(kind=kinds.where(frame.index % 5 > 0))
+        split = with_splits(gaps, random_seed=0, stratify="kind")
+        shares = split.groupby("split")["kind"].apply(lambda kind: kind.isna().mean())
+        assert shares.to_numpy() == pytest.approx(0.2, abs=0.02)
+    one = frame.assign(kind=frame["kind"].where(frame.index > 0))
+    with pytest.raises(UserError, match=r"200 rows are too few to split: .*'missing'"):
+        with_splits(one, random_seed=0, stratify="kind")
 
 
 def test_too_few_rows_are_told(frame):
@@ -107,3 +142,38 @@ def test_a_column_that_names_each_row_is_told_and_can_be_left_out(frame, caplog)
     assert caplog.text == "", "numbers, and texts that repeat, are to be learned from"
     with pytest.raises(UserError, match="no column 'houseid': it has size, kind, price"):
         without_columns(frame, ["houseid"])
+
+
+def test_true_and_false_stay_so_where_some_are_missing(frame):
+    sold = (frame["kind"] == "b").astype(object).where(frame.index > 20)
+    assert rows_by_split(frame.assign(sold=sold), "sold", 0)[0].y.dtype == bool
+
+
+def test_classes_that_cannot_be_learned_are_told_before_the_training(frame):
+    halves = frame["kind"].map({"a": 1.5, "b": 2.0})
+    with pytest.raises(UserError, match=r"'kind' holds 1\.5: classes are text or whole numbers"):
+        check_classes(halves)
+    check_classes(halves * 2)
+    rare = frame["kind"].where(frame.index > 0, "rare")
+    with pytest.raises(UserError, match="'kind' has 'rare' in 1 of the training rows: 2 are exp"):
+        check_classes(rare, least=2)
+    check_classes(rare)
+
+
+def test_a_class_of_which_training_has_none_is_told_with_its_split(frame):
+    train, validation, test = rows_by_split(frame, "kind", 0)
+    check_same_classes(train, validation=validation, test=test)
+    new = Rows(test.X, test.y.where(test.y == "a", "new"))
+    with pytest.raises(UserError, match=r"'kind' has 'new' in test, and in no row .*stratify"):
+        check_same_classes(train, validation=validation, test=new)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_an_infinite_number_is_told_with_its_column_and_row(frame, split):
+    frame = with_splits(frame, random_seed=0)
+    row = frame.index[frame["split"] == split][3]
+    infinite = frame["price"].where(frame.index != row, -np.inf)
+    with pytest.raises(UserError, match=f"'price' holds an infinite number in row {row} "):
+        rows_by_split(frame.assign(price=infinite), "price", 0)
+    with pytest.raises(UserError, match=f"'price' holds an infinite number in row {row} "):
+        check_finite(frame.assign(price=infinite))

@@ -3,10 +3,13 @@
 import json
 import re
 
+import pandas as pd
 import pytest
 
+from lib.errors import UserError
 from lib.params import read_yaml
 from tests.conftest import ROOT, Project
+from tools.project.process import check_name
 
 pytestmark = pytest.mark.integration
 
@@ -206,10 +209,39 @@ def test_what_cannot_be_is_refused_in_a_line_and_nothing_is_written(houses, argu
     assert houses.git("status", "--porcelain") == ""
 
 
+@pytest.mark.parametrize("name", ["xgboost", "sklearn", "pydantic", "threadpoolctl", "seed"])
+def test_a_name_that_would_hide_a_package_or_a_type_is_refused(name):
+    with pytest.raises(UserError, match=f"NAME is '{name}', a"):
+        check_name(name)
+
+
 def test_a_target_that_does_not_fit_the_task_is_told_in_a_line(project):
     project.edit("params.yaml", "  target: grade", "  target: price")
     said = python(project, RUN, "train_grade", ok=False)
     assert "Column 'price' has 272 different values in training: 2 to 100 classes" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "value", "why"),
+    [
+        ("net_price", "size", "inf", "Column 'size' holds an infinite number in row "),
+        ("train_grade", "grade", "rare", "Column 'grade' has 'rare' in 1 of the training rows: 2 "),
+        ("net_sold", "split", "test", "Column 'sold' has 'no' in test, and in no row of training"),
+    ],
+)
+def test_rows_that_no_training_takes_are_told_before_it(project, name, column, value, why):
+    table = project.folder / "data/prepare_houses.csv"
+    rows = pd.read_csv(table)
+    train = rows["split"] == "train"
+    changed = rows["sold"].eq("no") if column == "split" else rows.index == train.idxmax()
+    rows[column] = rows[column].astype(object).mask(changed, value)
+    if column == "split":
+        rows["sold"] = rows["sold"].mask(train & (rows.index % 2 == 0), "perhaps")
+    table.unlink()
+    rows.to_csv(table, index=False)
+    said = python(project, RUN, name, ok=False)
+    assert why in said
     assert "Traceback" not in said
 
 

@@ -3,6 +3,9 @@
 import re
 import subprocess
 import sys
+import tomllib
+from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import grimp
@@ -16,7 +19,7 @@ pytestmark = pytest.mark.unittest
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROCESSES = sorted(main.parent.name for main in ROOT.glob("lab/processes/*/main.py"))
 GRAPH = grimp.build_graph("lib", "lab", cache_dir=None)
-RUN = re.compile(r"lab/processes/run (\w+)")
+RUN = re.compile(r"lab/processes/run ([\w-]+)")
 # Each stage, as DVC resolves it, that starts a process in Python.
 STAGES = {
     stage.address: (stage, process)
@@ -84,7 +87,8 @@ def test_modules_of_processes_are_given_values():
             if file.name == "main.py" or file.name.endswith("_test.py"):
                 continue
             found = re.findall(
-                r"os\.environ|getenv|load_params|read_yaml|\bopen\(", file.read_text()
+                r"os\.environ|getenv|load_params|read_yaml|(?<!\bImage\.)\bopen\(",
+                file.read_text(),
             )
             assert found == [], f"{file} touches files or the environment"
 
@@ -105,6 +109,29 @@ def test_what_git_tracks_names_no_index():
         assert "[[source]]" not in lock.with_name("Pipfile").read_text(), lock
 
 
+@cache
+def packages_of_modules():
+    """The packages that are installed here and bring a module, by the module's name."""
+    return {m: {normal(p) for p in found} for m, found in packages_distributions().items()}
+
+
+def normal(package):
+    """A package's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def packages_in(pipfile):
+    return {normal(package) for package in tomllib.loads(pipfile)["packages"]}
+
+
+def not_named(modules, pipfile):
+    """The modules that no package of a Pipfile brings; one that is not installed may bring any."""
+    here, named = packages_of_modules(), packages_in(pipfile)
+    unknown = named - set().union(*here.values())
+    missing = {m for m in modules if not here.get(m, {normal(m)}) & named}
+    return {m for m in missing if m in here or not unknown}
+
+
 @pytest.mark.parametrize("process", PROCESSES)
 def test_a_process_locks_what_it_imports(process):
     """Each third-party package that a process imports is named in its own Pipfile."""
@@ -112,8 +139,23 @@ def test_a_process_locks_what_it_imports(process):
     main = f"lab.processes.{process}.main"
     external = {m for m in graph.find_upstream_modules(main) if graph.is_module_squashed(m)}
     third_party = {m for m in external if m not in sys.stdlib_module_names}
-    pipfile = (ROOT / "lab/processes" / process / "Pipfile").read_text().replace("-", "_")
-    known = {"sklearn": "scikit_learn"}
-    missing = {m for m in third_party if known.get(m, m) not in pipfile}
+    missing = not_named(third_party, (ROOT / "lab/processes" / process / "Pipfile").read_text())
     # Imported inside functions, by those who have it: lib/splits.py's as_type="tensor".
     assert missing - {"torch", "mlflow"} == set()
+
+
+def test_a_module_is_known_by_the_package_that_brings_it():
+    pipfile = '[packages]\npillow = "*"\nPyYAML = "*"\nscikit-learn = "*"\n'
+    assert not_named({"PIL", "yaml", "sklearn", "numpy"}, pipfile) == {"numpy"}
+    assert not_named({"cv2", "numpy"}, pipfile) == {"cv2", "numpy"}
+    assert not_named({"cv2", "numpy"}, pipfile + 'opencv-not-here = "*"\n') == {"numpy"}
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_no_module_of_a_process_hides_a_package_that_it_locks(process):
+    """Python looks beside main.py first: `import xgboost` would find xgboost.py there."""
+    folder = ROOT / "lab/processes" / process
+    packages = packages_in((folder / "Pipfile").read_text())
+    for file in folder.glob("*.py"):
+        hidden = packages & {normal(file.stem), *packages_of_modules().get(file.stem, ())}
+        assert not hidden, f"{file.relative_to(ROOT)} hides the package {hidden}: rename the module"

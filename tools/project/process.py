@@ -6,6 +6,7 @@ What its stage reads is AFTER: another stage, or a file such as a dataset that w
 """
 
 import csv
+import json
 import keyword
 import os
 import re
@@ -39,7 +40,17 @@ TRAININGS = ("sklearn", "torch")
 TASKS = ("regression", "classes", "binary")
 # Names of modules and folders here, and of what the skeleton's params.py imports.
 TAKEN = {"conftest", "goals", "lab", "lib", "log", "main", "params", "positive", "run", "section"}
-TAKEN |= {"tests", "tools"}
+TAKEN |= {"seed", "tests", "tools"}
+# Of packages that no lock may name yet, and modules that are not called as their packages are.
+MODULES = {"catboost", "cv2", "hydra", "jax", "keras", "lightgbm", "optuna", "polars", "prophet"}
+MODULES |= {"ray", "seaborn", "shap", "skimage", "sklearn", "spacy", "statsmodels", "tensorflow"}
+MODULES |= {"torchvision", "transformers", "wandb", "xgboost", "yaml"}
+LOCKS = (
+    "Pipfile.lock",
+    "lab/*/Pipfile.lock",
+    "lab/processes/*/Pipfile.lock",
+    "tools/project/skeleton/*/Pipfile.lock",
+)
 LONGEST_NAME = 35  # `from lab.processes.NAME.NAME import (` fits into a line
 
 
@@ -92,6 +103,11 @@ def check_name(name: str) -> None:
         )
     if keyword.iskeyword(name) or name in TAKEN | sys.stdlib_module_names:
         raise UserError(f"NAME is {name!r}, a name of Python's or the project's: choose another.")
+    if name in MODULES | locked_packages():
+        raise UserError(
+            f"NAME is {name!r}, a package's name: a process that imports the package would find "
+            f"its own module in its place. Choose another, as in train_{name}."
+        )
     if (ROOT / "lab/processes" / name).exists():
         raise UserError(f"lab/processes/{name} exists already: choose another name.")
     for file, names in (
@@ -100,6 +116,23 @@ def check_name(name: str) -> None:
     ):
         if name in names:
             raise UserError(f"{name} is a name in {file} already: choose another.")
+
+
+def locked_packages() -> set[str]:
+    """The packages that the project's locks name, as a module would be called.
+
+    Raises:
+        UserError: one is no lock.
+    """
+    names: set[str] = set()
+    for file in [f for pattern in LOCKS for f in ROOT.glob(pattern)]:
+        try:
+            lock = json.loads(file.read_text("utf-8"))
+            names |= {*lock["default"], *lock["develop"]}
+        except (ValueError, KeyError, TypeError):
+            name = file.relative_to(ROOT)
+            raise UserError(f"{name} is not a lock (merged by hand?): run `make lock`.") from None
+    return {re.sub("[-.]", "_", name) for name in names}
 
 
 def stages() -> dict[str, Stage]:
