@@ -136,7 +136,7 @@ def make(environments: Sequence[Environment]) -> None:
             done, waiting = wait(waiting, timeout=0.5)
             finished |= done
             for task, environment in list(tasks.items()):
-                if task in bars.task_ids:
+                with suppress(KeyError):  # of one that is made, whose bar went meanwhile
                     bars.update(task, completed=installed(environment))
     errors = [error for future in finished if (error := future.exception())]
     for error in errors:
