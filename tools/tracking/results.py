@@ -5,7 +5,6 @@ What MLflow cannot take is left out and told, never an error: results are files 
 
 import csv
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,11 +15,12 @@ from lib.errors import UserError
 from lib.nested import flat
 from lib.pipeline import Stage
 from lib.revisions import parse
+from lib.trials import allowed
 from tools.tracking.stages import process_of
 
 STEPS = ("epoch", "step")  # the first column of a CSV file that is a curve
 ARTIFACTS = "artifacts/"  # outs below it go to MLflow; data stay DVC's
-MOST_OF_A_NAME, MOST_OF_A_VALUE = 250, 5000  # characters, on servers of the 2.x line too
+MOST_OF_A_VALUE = 5000  # characters, on servers of the 2.x line too
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,6 @@ def add_metrics(results: Results, path: str, prefix: str) -> None:
         else:
             kind = "null" if value is None else f"a {type(value).__name__}"
             results.left_out.append(f"{path}: {key or 'the file'} is {kind}, not a number")
-
-
-def allowed(name: str) -> str:
-    """A name that every MLflow server takes: `precision@10` as `precision_10`."""
-    plain = re.sub(r"[^\w./ -]", "_", name)
-    # As a path, which it becomes on some stores, it must lead nowhere else.
-    parts = [part if part.strip(".") else "_" * len(part) for part in plain.split("/") if part]
-    return "/".join(parts)[:MOST_OF_A_NAME] or "_"
 
 
 def shortened(value: Any) -> str:
