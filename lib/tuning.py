@@ -33,6 +33,8 @@ from lib.params import Section, unknown
 from lib.progress import progress
 from lib.space import Tuning, is_better, ranges
 
+KEPT = ("metrics", "others", "error")  # of a result; what was `raised` is tried again
+
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -191,6 +193,14 @@ def objective_of(result: Result, name: str) -> float | None:
         UserError: there is no such metric.
     """
     metrics = result.get("metrics", {name: None})
+    others = result.get("others", {})
+    if name in others or not any(metrics):
+        kinds = dict.fromkeys(metrics, "float") | others
+        returned = ", ".join(f"{key} ({kind})" if key else kind for key, kind in kinds.items())
+        raise UserError(
+            f"objective: a trial returned no number that is called {name}, but "
+            f"{returned or 'nothing'}: return it as a number, or name another."
+        )
     if name not in metrics:
         raise UserError(f"objective: {unknown(name, name, list(metrics))}")
     found: float | None = metrics[name]
@@ -261,7 +271,7 @@ def _kept(file: Path) -> Result | None:
     """What is kept of a trial; None where that is missing or damaged."""
     try:
         content = read_json(file)
-        return {key: content[key] for key in ("metrics", "error") if key in content} or None
+        return {key: content[key] for key in KEPT if key in content} or None
     except (FileNotFoundError, UserError, TypeError):
         return None
 

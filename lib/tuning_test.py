@@ -5,6 +5,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -133,6 +134,38 @@ def test_an_objective_that_no_trial_has_is_told_with_what_there_is(tmp_path):
     said = "objective: validation.los is not known: did you mean validation.loss?"
     with pytest.raises(UserError, match=said):
         swept(tmp_path, objective="validation.los")
+
+
+def arrays(_, values, budget):
+    """What numpy and others return in place of Python's numbers."""
+    found = loss(None, values, budget)["validation"]["loss"]
+    return {
+        "loss": np.float32(found),
+        "size": np.int64(values["size"]),
+        "array": np.array(found),
+        "each": [found],
+    }
+
+
+def test_numbers_of_numpy_and_arrays_without_dimensions_are_metrics(tmp_path):
+    metrics = swept(tmp_path, arrays, objective="loss").best.metrics
+    assert list(metrics) == ["loss", "size", "array"]
+    assert metrics["loss"] == pytest.approx(metrics["array"])
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (arrays, r"no number that is called each, but loss \(float\), .*, each \(list\): return"),
+        (lambda *_: {"each": "good"}, r"no number that is called each, but each \(str\): "),
+        (lambda *_: {}, "no number that is called each, but nothing: "),
+        (lambda *_: 0.5, "no number that is called each, but float: "),
+    ],
+)
+def test_an_objective_that_is_no_number_is_told_with_what_the_trial_returned(tmp_path, run, said):
+    for _ in ("computed", "kept"):
+        with pytest.raises(UserError, match=said):
+            swept(tmp_path, run, objective="each")
 
 
 def test_what_a_sweep_leaves_is_the_same_to_the_byte(tmp_path):
