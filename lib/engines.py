@@ -17,7 +17,7 @@ from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
 
-from lib.errors import UserError
+from lib.errors import ShortageError, UserError
 from lib.nested import flat
 
 RETRIES = 10  # of a task whose node was lost
@@ -106,9 +106,11 @@ def _one(run: Callable[..., Mapping[str, Any]], data: Any, values: Values, budge
         numbers = {
             key: value for key, each in returned.items() if (value := _number(each)) is not None
         }
+    except ShortageError as error:  # it costs this trial, and the next start tries it again
+        return {"raised": str(error)}
     except UserError as error:
         return {"error": str(error)}
-    except Exception as error:  # it costs this trial, and the next start tries it again
+    except Exception as error:  # so does a mistake
         return {"raised": f"{type(error).__name__}: {' '.join(str(error).split())}"}
     metrics = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
     others = {key: type(each).__name__ for key, each in returned.items() if key not in numbers}

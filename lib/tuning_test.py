@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.errors import UserError
+from lib.errors import ShortageError, UserError
 from lib.params import Real, Section
 from lib.space import Tuning, space_of
 from lib.sweeps import trial_rows, write_sweep
@@ -123,6 +123,22 @@ def test_a_trial_that_fails_says_why_and_the_others_go_on(tmp_path):
     assert any("it must be at least 0" in reason for reason in reasons)
     assert "ZeroDivisionError: no such x" in reasons
     assert 0 <= sweep.best.values["x"] <= 0.5
+
+
+def short(enough, values, budget):
+    """Large ones need more memory than there is, until there is enough."""
+    if values["size"] > 3 and not enough.exists():
+        raise ShortageError(f"size is {values['size']}: that is more than fits into the memory.")
+    return loss(None, values, budget)
+
+
+def test_a_trial_that_was_short_of_memory_is_tried_again_at_the_next_start(tmp_path):
+    enough = tmp_path / "enough"
+    reasons = {trial.reason for trial in swept(tmp_path, short, enough).trials}
+    assert any(reason.endswith("that is more than fits into the memory.") for reason in reasons)
+    enough.touch()
+    again = swept(tmp_path, short, enough)
+    assert {trial.state for trial in again.trials} == {"complete"}
 
 
 def test_the_best_is_the_largest_where_larger_is_better(tmp_path):
