@@ -52,8 +52,9 @@ def follow(folder: Path, parent: int, started: Started) -> None:
         tracker.look()
         time.sleep(LOOK_EVERY)
     if tracker.failed and tracker.retry_at - time.monotonic() > TRY_AGAIN_AFTER - 2:
-        told(tracker.stage, tracker.failed)  # a moment ago: to ask again would only take longer
-        return
+        if code == 0:
+            told(tracker.stage, tracker.failed)
+        return  # it failed a moment ago: to ask again would only take longer
     try:
         if outcome := tracker.finish(code):
             say(outcome)
