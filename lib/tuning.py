@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -169,7 +170,11 @@ def fingerprint(*parts: Any) -> str:
             digest.update(hash_pandas_object(part).to_numpy().data)
         elif isinstance(part, np.ndarray):
             digest.update(repr((part.shape, part.dtype.str)).encode())
-            digest.update(np.ascontiguousarray(part).data)
+            if part.dtype.hasobject:  # whose memory holds addresses
+                for each in part.flat:
+                    digest.update(pickle.dumps(each))
+            else:  # as bytes: not every type, such as dates, has a buffer
+                digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
         else:
             digest.update(json.dumps(part, sort_keys=True).encode())
     return digest.hexdigest()

@@ -208,3 +208,15 @@ def test_a_fingerprint_of_tables_changes_with_each_value_and_name():
     assert fingerprint(table) == fingerprint(table.copy())
     others = [table.replace(2.0, 3.0), table.rename(columns={"a": "c"}), table["a"], table["b"]]
     assert len({fingerprint(each) for each in (table, *others)}) == 5
+
+
+def test_a_fingerprint_of_arrays_is_of_their_content():
+    def arrays(last):
+        texts = np.array(["benign", "".join(["malig", last]), None], dtype=object)
+        return texts, np.array(["2026-01-01", f"2026-01-{len(last):02}"], dtype="M8[D]")
+
+    for one, same, other in zip(arrays("nant"), arrays("nant"), arrays("ign"), strict=True):
+        assert fingerprint(one) == fingerprint(same)
+        assert fingerprint(one) != fingerprint(other)
+    columns = np.arange(6.0).reshape(2, 3)
+    assert fingerprint(columns.T) == fingerprint(columns.T.copy()) != fingerprint(columns)
