@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
 
-from lib.errors import UserError
+from lib.errors import ShortageError, UserError
 from lib.nested import flat
 
 RETRIES = 10  # of a task whose node was lost
 
 Values = dict[str, Any]  # by dotted name
 Job = tuple[Values, int | None]  # what is tried, and the budget of a rung
-Result = dict[str, Any]  # metrics by dotted name, or the error
+Result = dict[str, Any]  # metrics by dotted name and what else there was, or the error
 Engine = Callable[[Mapping[Path, Job]], Iterator[tuple[Path, Result]]]
 
 
@@ -101,13 +102,26 @@ def _one(run: Callable[..., Mapping[str, Any]], data: Any, values: Values, budge
     """What a worker does for one trial; sums do not depend on the number of cores."""
     try:
         with threadpool_limits(1):
-            metrics = flat(run(data, values, budget))
+            returned = flat(run(data, values, budget))
+        numbers = {
+            key: value for key, each in returned.items() if (value := _number(each)) is not None
+        }
+    except ShortageError as error:  # it costs this trial, and the next start tries it again
+        return {"raised": str(error)}
     except UserError as error:
         return {"error": str(error)}
-    except Exception as error:  # it costs this trial, and the next start tries it again
+    except Exception as error:  # so does a mistake
         return {"raised": f"{type(error).__name__}: {' '.join(str(error).split())}"}
-    numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float)}
-    return {"metrics": {k: v if math.isfinite(v) else None for k, v in numbers.items()}}
+    metrics = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+    others = {key: type(each).__name__ for key, each in returned.items() if key not in numbers}
+    return {"metrics": metrics, "others": others} if others else {"metrics": metrics}
+
+
+def _number(value: Any) -> float | None:
+    """A number as a float, numpy's and a tensor without dimensions too; None of all else."""
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
+    return float(value) if isinstance(value, Real) else None
 
 
 def _named(file: Path, *arguments: Any) -> tuple[Path, Result]:

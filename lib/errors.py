@@ -12,6 +12,10 @@ class UserError(Exception):
     """
 
 
+class ShortageError(UserError):
+    """Something was short, such as memory, that another start may have: no result to be kept."""
+
+
 def traceback_from(error: BaseException, file: Path | str) -> str:
     """A traceback from a file's first frame on: what called it is not its author's.
 

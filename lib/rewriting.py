@@ -51,7 +51,7 @@ def _changes(
         old: what the node says.
         new: what it shall say.
     """
-    if old == new:
+    if _flow(old) == _flow(new):  # not `old == new`, which holds of True and 1
         return
     start, end = node.start_mark.index, _last(node).end_mark.index
     end = start + len(text[start:end].rstrip())
@@ -74,8 +74,8 @@ def _last(node: Node) -> Node:
 
 
 def _flow(value: Any) -> str:
-    """A value as YAML has it within a line."""
+    """A value as YAML has it within a line, also in a list or a mapping that is written so."""
     text, yaml = io.StringIO(), YAML(typ="safe", pure=True)
     yaml.default_flow_style, yaml.width = True, sys.maxsize
-    yaml.dump(value, text)
-    return text.getvalue().removesuffix("...\n").strip()
+    yaml.dump({0: value}, text)
+    return text.getvalue().strip().removeprefix("{0: ").removesuffix("}")

@@ -48,3 +48,21 @@ def test_only_what_changes_is_written_anew_however_it_was_written(end):
     assert put(text, "network", values)[0] == text
     assert parse_yaml(put(text, "network", {"hidden": [1]})[0])["network"]["hidden"] == [1]
     assert put(text, "nowhere", values) == (text, [])
+
+
+@pytest.mark.parametrize("value", ["b, c", "b]", "{b", "b: c", "b #c", "- b", "", "1", "b\nc"])
+def test_a_text_is_read_back_as_it_was_in_flow_style_too(value):
+    text = "network:\n  flow: {name: a, lr: 1}\n  each: [a, 1]\n  name: a\n"
+    values = {"flow.name": value, "each": [value, 1], "name": value}
+    network = parse_yaml(put(text, "network", values)[0])["network"]
+    assert network == {"flow": {"name": value, "lr": 1}, "each": [value, 1], "name": value}
+
+
+def test_a_value_that_is_equal_but_of_another_type_is_written():
+    text = "network:\n  a: 1  # number\n  b: True\n  c: [1, 0]\n  d: {e: 1}\n  f: 1\n"
+    values = {"a": True, "b": 1, "c": [1, False], "d": {"e": 1.0}, "f": 1}
+    assert put(text, "network", values)[0] == (
+        "network:\n  a: true  # number\n  b: 1\n  c: [1, false]\n  d: {e: 1.0}\n  f: 1\n"
+    )
+    values = {"a": None, "b": [{"e": "x, y"}], "c": [], "d": {"e": [None]}}
+    assert parse_yaml(put(text, "network", values)[0])["network"] == values | {"f": 1}

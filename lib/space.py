@@ -150,12 +150,12 @@ def ranges(space: Section, above: str = "") -> Iterator[tuple[str, Range]]:
 def fixed(section: BaseModel, space: Section) -> dict[str, Any]:
     """The parameters of a section that are not searched, and that no sweep changes."""
     found: dict[str, Any] = {}
-    for name in type(section).model_fields:
-        value, searched = getattr(section, name), getattr(space, name)
-        if isinstance(value, BaseModel):
-            found[name] = fixed(value, searched) if searched else value.model_dump()
-        elif searched is None:
+    for name, value in section.model_dump().items():
+        searched = getattr(space, name)
+        if searched is None:
             found[name] = value
+        elif not isinstance(searched, Range):
+            found[name] = fixed(getattr(section, name), searched)
     return found
 
 

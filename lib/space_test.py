@@ -97,6 +97,24 @@ def test_what_is_searched_is_no_part_of_what_is_fixed_and_takes_its_place_again(
     }
 
 
+class Forest(Section):
+    first: Tree | None
+    trees: list[Tree]
+    by_name: dict[str, Tree]
+
+
+@pytest.mark.parametrize("first", [Tree(depth=1), None])
+def test_sections_in_lists_mappings_and_options_are_plain_values_or_searched_whole(first):
+    model = Forest(first=first, trees=[Tree(depth=2)], by_name={"a": Tree(depth=3)})
+    plain = {"trees": [{"depth": 2}], "by_name": {"a": {"depth": 3}}}
+    assert fixed(model, space_of(Forest)()) == {"first": first and {"depth": 1}} | plain
+    space = space_of(Forest).model_validate({"first": {"choice": [{"depth": 9}, None]}})
+    assert fixed(model, space) == plain
+    assert with_values(fixed(model, space), {"first": {"depth": 9}}) == plain | {
+        "first": {"depth": 9}
+    }
+
+
 def test_a_number_is_better_than_none_and_none_is_better_than_a_number():
     nan = float("nan")
     assert is_better(1, nan, "smaller")

@@ -6,12 +6,14 @@ Its `log.py` reads them in the tracker's environment, which has neither Optuna n
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 VALUES, METRICS = "values.", "metrics."  # what columns of trials.csv begin with
 SO_FAR = "trials.jsonl"
+MOST_OF_A_NAME = 250  # characters, on servers of the 2.x line too
 
 
 def append_trial(row: Mapping[str, Any]) -> None:
@@ -43,9 +45,10 @@ def log_trials(mlflow: Any, rows: Iterable[Mapping[str, Any]]) -> None:
         if name not in there:
             cells = {column: cell for column, cell in row.items() if cell not in ("", None)}
             with mlflow.start_run(run_name=name, nested=True):
-                mlflow.log_params({"state": row["state"], **below(cells, VALUES)})
-                found = below(cells, METRICS)
-                mlflow.log_metrics({name: float(value) for name, value in found.items()})
+                values, metrics = below(cells, VALUES), below(cells, METRICS)
+                tried = {allowed(key): value for key, value in values.items()}
+                mlflow.log_params({"state": row["state"], **tried})
+                mlflow.log_metrics({allowed(key): float(value) for key, value in metrics.items()})
 
 
 def below(cells: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -53,3 +56,11 @@ def below(cells: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {
         name.removeprefix(prefix): cell for name, cell in cells.items() if name.startswith(prefix)
     }
+
+
+def allowed(name: str) -> str:
+    """A name that every MLflow server takes: `precision@10` as `precision_10`."""
+    plain = re.sub(r"[^\w./ -]", "_", name)
+    # As a path, which it becomes on some stores, it must lead nowhere else.
+    parts = [part if part.strip(".") else "_" * len(part) for part in plain.split("/") if part]
+    return "/".join(parts)[:MOST_OF_A_NAME] or "_"

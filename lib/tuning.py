@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from lib.files import read_json, write_json
 from lib.params import Section, unknown
 from lib.progress import progress
 from lib.space import Tuning, is_better, ranges
+
+KEPT = ("metrics", "others", "error")  # of a result; what was `raised` is tried again
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -167,7 +170,11 @@ def fingerprint(*parts: Any) -> str:
             digest.update(hash_pandas_object(part).to_numpy().data)
         elif isinstance(part, np.ndarray):
             digest.update(repr((part.shape, part.dtype.str)).encode())
-            digest.update(np.ascontiguousarray(part).data)
+            if part.dtype.hasobject:  # whose memory holds addresses
+                for each in part.flat:
+                    digest.update(pickle.dumps(each))
+            else:  # as bytes: not every type, such as dates, has a buffer
+                digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
         else:
             digest.update(json.dumps(part, sort_keys=True).encode())
     return digest.hexdigest()
@@ -191,6 +198,14 @@ def objective_of(result: Result, name: str) -> float | None:
         UserError: there is no such metric.
     """
     metrics = result.get("metrics", {name: None})
+    others = result.get("others", {})
+    if name in others or not any(metrics):
+        kinds = dict.fromkeys(metrics, "float") | others
+        returned = ", ".join(f"{key} ({kind})" if key else kind for key, kind in kinds.items())
+        raise UserError(
+            f"objective: a trial returned no number that is called {name}, but "
+            f"{returned or 'nothing'}: return it as a number, or name another."
+        )
     if name not in metrics:
         raise UserError(f"objective: {unknown(name, name, list(metrics))}")
     found: float | None = metrics[name]
@@ -261,7 +276,7 @@ def _kept(file: Path) -> Result | None:
     """What is kept of a trial; None where that is missing or damaged."""
     try:
         content = read_json(file)
-        return {key: content[key] for key in ("metrics", "error") if key in content} or None
+        return {key: content[key] for key in KEPT if key in content} or None
     except (FileNotFoundError, UserError, TypeError):
         return None
 

@@ -5,10 +5,11 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from lib.errors import UserError
+from lib.errors import ShortageError, UserError
 from lib.params import Real, Section
 from lib.space import Tuning, space_of
 from lib.sweeps import trial_rows, write_sweep
@@ -124,6 +125,22 @@ def test_a_trial_that_fails_says_why_and_the_others_go_on(tmp_path):
     assert 0 <= sweep.best.values["x"] <= 0.5
 
 
+def short(enough, values, budget):
+    """Large ones need more memory than there is, until there is enough."""
+    if values["size"] > 3 and not enough.exists():
+        raise ShortageError(f"size is {values['size']}: that is more than fits into the memory.")
+    return loss(None, values, budget)
+
+
+def test_a_trial_that_was_short_of_memory_is_tried_again_at_the_next_start(tmp_path):
+    enough = tmp_path / "enough"
+    reasons = {trial.reason for trial in swept(tmp_path, short, enough).trials}
+    assert any(reason.endswith("that is more than fits into the memory.") for reason in reasons)
+    enough.touch()
+    again = swept(tmp_path, short, enough)
+    assert {trial.state for trial in again.trials} == {"complete"}
+
+
 def test_the_best_is_the_largest_where_larger_is_better(tmp_path):
     sweep = swept(tmp_path, better="larger")
     assert sweep.best.objective == max(trial.objective for trial in sweep.trials)
@@ -133,6 +150,38 @@ def test_an_objective_that_no_trial_has_is_told_with_what_there_is(tmp_path):
     said = "objective: validation.los is not known: did you mean validation.loss?"
     with pytest.raises(UserError, match=said):
         swept(tmp_path, objective="validation.los")
+
+
+def arrays(_, values, budget):
+    """What numpy and others return in place of Python's numbers."""
+    found = loss(None, values, budget)["validation"]["loss"]
+    return {
+        "loss": np.float32(found),
+        "size": np.int64(values["size"]),
+        "array": np.array(found),
+        "each": [found],
+    }
+
+
+def test_numbers_of_numpy_and_arrays_without_dimensions_are_metrics(tmp_path):
+    metrics = swept(tmp_path, arrays, objective="loss").best.metrics
+    assert list(metrics) == ["loss", "size", "array"]
+    assert metrics["loss"] == pytest.approx(metrics["array"])
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (arrays, r"no number that is called each, but loss \(float\), .*, each \(list\): return"),
+        (lambda *_: {"each": "good"}, r"no number that is called each, but each \(str\): "),
+        (lambda *_: {}, "no number that is called each, but nothing: "),
+        (lambda *_: 0.5, "no number that is called each, but float: "),
+    ],
+)
+def test_an_objective_that_is_no_number_is_told_with_what_the_trial_returned(tmp_path, run, said):
+    for _ in ("computed", "kept"):
+        with pytest.raises(UserError, match=said):
+            swept(tmp_path, run, objective="each")
 
 
 def test_what_a_sweep_leaves_is_the_same_to_the_byte(tmp_path):
@@ -159,3 +208,15 @@ def test_a_fingerprint_of_tables_changes_with_each_value_and_name():
     assert fingerprint(table) == fingerprint(table.copy())
     others = [table.replace(2.0, 3.0), table.rename(columns={"a": "c"}), table["a"], table["b"]]
     assert len({fingerprint(each) for each in (table, *others)}) == 5
+
+
+def test_a_fingerprint_of_arrays_is_of_their_content():
+    def arrays(last):
+        texts = np.array(["benign", "".join(["malig", last]), None], dtype=object)
+        return texts, np.array(["2026-01-01", f"2026-01-{len(last):02}"], dtype="M8[D]")
+
+    for one, same, other in zip(arrays("nant"), arrays("nant"), arrays("ign"), strict=True):
+        assert fingerprint(one) == fingerprint(same)
+        assert fingerprint(one) != fingerprint(other)
+    columns = np.arange(6.0).reshape(2, 3)
+    assert fingerprint(columns.T) == fingerprint(columns.T.copy()) != fingerprint(columns)

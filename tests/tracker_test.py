@@ -205,6 +205,30 @@ def test_metrics_that_cannot_be_read_are_told_by_their_file_and_the_rest_is_logg
     assert "Traceback" not in said
 
 
+CURVES = """#!/bin/sh
+mkdir -p artifacts/cv data/simulated
+for n in 1 2; do printf "epoch,loss,rate_$n\\n1,0.$n,1\\n" > artifacts/cv/fold_$n.csv; done
+printf 'step,x\\n1,2\\n' > data/simulated/table.csv
+head -c 140000 /dev/zero | tr '\\0' a > artifacts/cv/long.csv
+printf 'epoch,error\\n1,"' | cat - artifacts/cv/long.csv > artifacts/cv/torn.csv
+"""
+
+
+def test_curves_of_several_files_are_told_apart_and_tables_of_data_are_none(project):
+    add_process(project, "plain", CURVES)
+    stage = "cmd: lab/processes/run plain\n    outs: [artifacts/cv, data/simulated]\n"
+    (project.folder / "dvc.yaml").write_text(f"stages:\n  plain:\n    {stage}")
+    said = project.dvc("repro", "plain")
+    assert by_stage(project)["plain"]["metrics"] == {
+        "cv/fold_1/loss": 0.1,
+        "cv/fold_2/loss": 0.2,
+        "rate_1": 1,
+        "rate_2": 1,
+    }
+    assert "MLflow: artifacts/cv/torn.csv cannot be read as CSV: field larger than" in said
+    assert "mistake in" not in said
+
+
 @pytest.mark.parametrize(
     "cmd",
     [

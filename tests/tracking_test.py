@@ -101,6 +101,28 @@ def test_a_server_that_fails_costs_no_result_and_is_reported_in_time(prepared, f
     results(prepared)
 
 
+def test_of_a_process_that_failed_no_results_are_told_as_complete(prepared):
+    asked = prepared.folder / "asked"
+    main = prepared.folder / "lab/processes/prepare_data/main.py"
+    main.write_text(f"""
+import time
+from pathlib import Path
+
+while not Path({str(asked)!r}).exists():
+    time.sleep(0.1)
+raise SystemExit(3)
+""")
+
+    def refuse(request):
+        asked.touch()
+        answer(401, "Unauthorized")(request)
+
+    with server_that(refuse) as address:
+        said, _ = prepared.prepare(ok=False, MLFLOW_URL=address)
+    assert "complete on disk" not in said
+    assert "make relog" not in said
+
+
 def test_a_name_server_that_hangs_is_not_waited_for(prepared):
     # A listening socket that never accepts is the least helpful server there is.
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:

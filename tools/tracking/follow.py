@@ -17,7 +17,7 @@ from mlflow.entities import Experiment
 from lib.errors import UserError
 from tools.tracking import runs, store
 from tools.tracking.messages import say, told, warn
-from tools.tracking.results import Point, curve_files, points
+from tools.tracking.results import Point, curve_files, points, told_apart
 from tools.tracking.stages import (
     Started,
     Tracked,
@@ -52,8 +52,9 @@ def follow(folder: Path, parent: int, started: Started) -> None:
         tracker.look()
         time.sleep(LOOK_EVERY)
     if tracker.failed and tracker.retry_at - time.monotonic() > TRY_AGAIN_AFTER - 2:
-        told(tracker.stage, tracker.failed)  # a moment ago: to ask again would only take longer
-        return
+        if code == 0:
+            told(tracker.stage, tracker.failed)
+        return  # it failed a moment ago: to ask again would only take longer
     try:
         if outcome := tracker.finish(code):
             say(outcome)
@@ -84,7 +85,10 @@ def rows_so_far(file: Path) -> list[list[str]]:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    return list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+    try:
+        return list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+    except csv.Error:
+        return []
 
 
 class Tracker:
@@ -129,10 +133,12 @@ class Tracker:
 
     def curves(self) -> list[Point]:
         """The points that are there so far: in `curve.csv`, and in outs that the process fills."""
-        files = [self.folder / "curve.csv"]
+        found = list(points(rows_so_far(self.folder / "curve.csv")))
         with suppress(OSError):  # an out that is being replaced
-            files += [f for f in curve_files(self.stage) if f.stat().st_mtime >= self.began_at]
-        return [point for file in files for point in points(rows_so_far(file))]
+            curves = {file: list(points(rows_so_far(file))) for file in curve_files(self.stage)}
+            for file, own in told_apart(curves).items():
+                found += own if file.stat().st_mtime >= self.began_at else []
+        return found
 
     def show(self, found: Sequence[Point]) -> None:
         """Have the run open, with these points in it."""

@@ -5,10 +5,9 @@ What MLflow cannot take is left out and told, never an error: results are files 
 
 import csv
 import math
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ from lib.errors import UserError
 from lib.nested import flat
 from lib.pipeline import Stage
 from lib.revisions import parse
+from lib.trials import allowed
 from tools.tracking.stages import process_of
 
 STEPS = ("epoch", "step")  # the first column of a CSV file that is a curve
-ARTIFACTS = "artifacts/"  # outs below it go to MLflow; data stay DVC's
-MOST_OF_A_NAME, MOST_OF_A_VALUE = 250, 5000  # characters, on servers of the 2.x line too
+ARTIFACTS, DATA = "artifacts/", "data/"  # outs below the first go to MLflow; data stay DVC's
+MOST_OF_A_VALUE = 5000  # characters, on servers of the 2.x line too
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,14 @@ def results_of(stage: Stage) -> Results:
     several = len(stage.metrics) > 1
     for path in stage.metrics:
         add_metrics(results, path, f"{Path(path).stem}_" if several else "")
+    curves: dict[Path, list[Point]] = {}
     for file in curve_files(stage):
-        with file.open(encoding="utf-8", errors="replace", newline="") as lines:
-            results.curves += points(list(csv.reader(lines)))
+        try:
+            with file.open(encoding="utf-8", errors="replace", newline="") as lines:
+                curves[file] = list(points(list(csv.reader(lines))))
+        except csv.Error as error:
+            results.left_out.append(f"{file} cannot be read as CSV: {error}")
+    results.curves = [point for found in told_apart(curves).values() for point in found]
     return results
 
 
@@ -89,14 +94,6 @@ def add_metrics(results: Results, path: str, prefix: str) -> None:
             results.left_out.append(f"{path}: {key or 'the file'} is {kind}, not a number")
 
 
-def allowed(name: str) -> str:
-    """A name that every MLflow server takes: `precision@10` as `precision_10`."""
-    plain = re.sub(r"[^\w./ -]", "_", name)
-    # As a path, which it becomes on some stores, it must lead nowhere else.
-    parts = [part if part.strip(".") else "_" * len(part) for part in plain.split("/") if part]
-    return "/".join(parts)[:MOST_OF_A_NAME] or "_"
-
-
 def shortened(value: Any) -> str:
     """A parameter's value as text, cut to what servers take."""
     text = str(value)
@@ -107,9 +104,10 @@ def shortened(value: Any) -> str:
 
 
 def curve_files(stage: Stage) -> list[Path]:
-    """The CSV files of a stage whose first column is an epoch or a step."""
+    """The CSV files of a stage whose first column is an epoch or a step; data are no curves."""
     found: list[Path] = []
-    for path in map(Path, (*stage.outs, *stage.plots)):
+    outs = (out for out in stage.outs if not out.startswith(DATA))
+    for path in map(Path, (*outs, *stage.plots)):
         found += sorted(path.glob("*.csv")) if path.is_dir() else [path]
     return [file for file in found if file.suffix == ".csv" and file.is_file() and is_curve(file)]
 
@@ -117,7 +115,10 @@ def curve_files(stage: Stage) -> list[Path]:
 def is_curve(file: Path) -> bool:
     """Whether a file's header says so."""
     with file.open(encoding="utf-8", errors="replace", newline="") as lines:
-        header = next(csv.reader([lines.readline()]), [])
+        try:
+            header = next(csv.reader([lines.readline()]), [])
+        except csv.Error:  # a cell of more than 131,072 characters
+            return False
     return bool(header) and header[0] in STEPS
 
 
@@ -130,6 +131,24 @@ def points(rows: list[list[str]]) -> Iterator[Point]:
         for name, cell in zip(rows[0][1:], row[1:], strict=False):
             if (value := number(cell)) is not None:
                 yield Point(allowed(name), int(step), value)
+
+
+def told_apart(curves: Mapping[Path, Sequence[Point]]) -> dict[Path, list[Point]]:
+    """The points of each file; a name that two files have at one step goes with its file's.
+
+    `loss` of artifacts/cv/fold_1.csv is then `cv/fold_1/loss`.
+    """
+    places = ({(point.name, point.step) for point in found} for found in curves.values())
+    times = Counter(place for each in places for place in each)
+    shared = {name for (name, _), files in times.items() if files > 1}
+    told: dict[Path, list[Point]] = {}
+    for file, found in curves.items():
+        above = file.with_suffix("").as_posix().removeprefix(ARTIFACTS)
+        told[file] = [
+            replace(point, name=allowed(f"{above}/{point.name}")) if point.name in shared else point
+            for point in found
+        ]
+    return told
 
 
 def number(cell: str) -> float | None:

@@ -14,13 +14,12 @@ from mlflow.exceptions import MlflowException
 from lib.errors import traceback_from
 from lib.pipeline import Stage
 from lib.repository import ROOT
+from lib.trials import MOST_OF_A_NAME, allowed
 from tools.tracking import notes
 from tools.tracking.registry import register_models
 from tools.tracking.results import (
-    MOST_OF_A_NAME,
     Point,
     Results,
-    allowed,
     artifacts_of,
     results_of,
     shortened,

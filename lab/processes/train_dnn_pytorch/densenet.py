@@ -15,7 +15,7 @@ from sklearn.base import TransformerMixin
 from sklearn.pipeline import Pipeline
 from torch import nn
 
-from lib.errors import UserError
+from lib.errors import ShortageError
 from lib.pytorch import (
     EpochRecord,
     History,
@@ -73,7 +73,7 @@ def train_densenet(
 
     Raises:
         NonFiniteLossError: lr is too high for these data.
-        UserError: the network, or a batch of it, is too large for the memory that there is.
+        ShortageError: the network, or a batch of it, is too large for the memory that there is.
     """
     seed_everything(seed)
     try:
@@ -98,7 +98,7 @@ def train_densenet(
     except RuntimeError as error:
         if not re.search("memory|overflow", str(error), re.IGNORECASE):
             raise
-        raise UserError(
+        raise ShortageError(
             f"train_dnn_pytorch.hidden is {list(hidden)}, batch_size is {batch_size}: that is more "
             f"than fits into the memory of {device}."
         ) from None

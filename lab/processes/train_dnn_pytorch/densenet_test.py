@@ -18,7 +18,7 @@ from lab.processes.train_dnn_pytorch.densenet import (
     create_predictor,
     train_densenet,
 )
-from lib.errors import UserError
+from lib.errors import ShortageError
 from lib.splits import Splits
 
 CPU = torch.device("cpu")
@@ -73,7 +73,7 @@ def train_quickly(seed: int, hidden: Sequence[int] = (8,)) -> TrainedDensenet:
 @pytest.mark.unittest
 @pytest.mark.parametrize("hidden", [[10**7, 10**7], [2**62, 4]])
 def test_a_network_that_fits_into_no_memory_is_told_by_its_parameters(hidden: list[int]) -> None:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(ShortageError) as caught:
         train_quickly(1, hidden)
     assert str(caught.value).startswith(f"train_dnn_pytorch.hidden is {hidden}, batch_size is 32: ")
 
