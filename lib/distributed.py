@@ -16,13 +16,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lib.errors import UserError
+
+Value = TypeVar("Value")
 
 ALONE = 86  # the exit code of a worker that has lost another one: not the cause of anything
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket", re.IGNORECASE)
@@ -174,6 +176,29 @@ def gathered(tensor: Tensor) -> Tensor:
     parts: list[Any] = [None] * world_size()
     distributed.all_gather_object(parts, tensor.cpu())
     return torch.cat(parts).to(tensor.device)
+
+
+def of_first(value: Value) -> Value:
+    """The first worker's value, in all of them."""
+    values = [value]
+    if world_size() > 1:
+        distributed.broadcast_object_list(values)
+    return values[0]
+
+
+def check_agreed(origin: str) -> None:
+    """UserError in all workers unless all of them train the same, by its fingerprint."""
+    if world_size() == 1:
+        return
+    origins: list[Any] = [None] * world_size()
+    distributed.all_gather_object(origins, origin)
+    others = [str(n) for n, each in enumerate(origins, start=1) if each != origins[0]]
+    if others:
+        raise UserError(
+            f"workers: of {world_size()}, {', '.join(others)} would train something else than 1: "
+            "data, parameters, the network's first weights, torch or thread count differ. Give "
+            "all of them the same, with one seed."
+        )
 
 
 def seed_epoch(seed: int, epoch: int) -> None:

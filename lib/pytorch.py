@@ -199,9 +199,10 @@ def train(
         accumulate: batches whose gradients make one step; the last step takes what is left.
         checkpoint: the file to write every `checkpoint_every` epochs, and to continue from.
         on_epoch: is called with each epoch trained, not with those that the checkpoint holds. Of
-            several workers, only the first calls it and writes the checkpoint.
+            several workers, only the first calls it, and reads and writes the checkpoint.
 
     Raises:
+        UserError: with a checkpoint, workers differ in what they would train.
         ValueError: epochs, checkpoint_every, accumulate or patience is below 1, or a name in
             best_by is none of the records', or does not tell whether larger is better.
         NonFiniteLossError: a loss became NaN or infinite.
@@ -408,8 +409,13 @@ class _Training:
         write_checkpoint(path, state, origin)
 
     def resume(self, path: Path, origin: str, epochs: int) -> None:
-        """Continues from the checkpoint, if there is one and it fits."""
-        saved = read_checkpoint(path, origin, epochs)
+        """Continues from the checkpoint, if there is one and it fits.
+
+        Of several workers the first reads it for all: on disks of their own, it alone has one.
+        """
+        distributed.check_agreed(origin)
+        found = read_checkpoint(path, origin, epochs) if distributed.is_first() else None
+        saved = distributed.of_first(found)
         if saved is None:
             return
         self.network.load_state_dict(saved["network"])

@@ -25,13 +25,18 @@ EPOCHS = 12
 
 
 def compute(folder: Path, workers: int) -> None:
-    """Train a small network and write its history; KILLED says what happens in one worker."""
+    """Train a small network and write its history; KILLED says what happens in one worker.
+
+    APART gives each worker a folder of its own for checkpoints, SEEDS each a seed.
+    """
     rng = np.random.default_rng(1)
     X = rng.normal(size=(203, 6)).astype("float32")
     y = (X[:, 0] + X[:, 1] * X[:, 2] + rng.normal(size=203) / 2 > 0).astype("int64")
+    number = int(os.environ.get("RANK", "0"))
+    checkpoints = folder / str(number) if "APART" in os.environ else folder
     if "WINDOW" in os.environ:
         loaders.WINDOW_ROWS, loaders.RUN_ROWS = map(int, os.environ["WINDOW"].split())
-    seed_everything(3)
+    seed_everything(int(os.environ.get("SEEDS", "3 3").split()[number]))
     torch.set_num_threads(1)
     # No bias before batch norm: its gradient is nothing but rounding, which Adam makes steps of.
     first = nn.Linear(6, 16, bias=False)
@@ -56,7 +61,7 @@ def compute(folder: Path, workers: int) -> None:
             epochs=EPOCHS,
             patience=None,
             device=torch.device("cpu"),
-            checkpoint=folder / "checkpoint.pt",
+            checkpoint=checkpoints / "checkpoint.pt",
             checkpoint_every=2,
         )
         if is_first():
@@ -131,6 +136,21 @@ def test_after_a_worker_was_killed_the_rest_is_trained_to_the_same_bits(two, tmp
     assert "Training continues after epoch 8" in run(tmp_path)
     for name in ("history.json", "weights.pt"):
         assert (tmp_path / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_workers_that_share_no_disk_go_on_from_the_first_ones_checkpoint(two, tmp_path):
+    run(tmp_path, ok=False, KILLED="0 6", APART="yes")
+    said = run(tmp_path, APART="yes")
+    assert said.count("Training continues after epoch 4") == 2
+    assert not (tmp_path / "1").exists()
+    for name in ("history.json", "weights.pt"):
+        assert (tmp_path / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_workers_that_would_train_something_else_than_each_other_are_told(tmp_path):
+    said = run(tmp_path, ok=False, SEEDS="3 4")
+    assert said.count("UserError: workers: of 2, 2 would train something else than 1: data,") == 2
+    assert not (tmp_path / "history.json").exists()
 
 
 def test_workers_end_with_what_started_them(tmp_path):
