@@ -126,13 +126,26 @@ def choose_device() -> torch.device:
     """The fastest device of this machine: cuda, else mps, else cpu.
 
     Of several graphics cards the one with the most free memory, among those that
-    CUDA_VISIBLE_DEVICES names; where torchrun has started several workers, each has its own.
+    CUDA_VISIBLE_DEVICES names; where torchrun has started several workers, each has its own. The
+    card becomes the one that torch means by "cuda". Several workers do without mps.
+
+    Raises:
+        UserError: there are more workers than graphics cards.
     """
     if torch.cuda.is_available():
         cards = range(torch.cuda.device_count())
         own = os.environ.get("LOCAL_RANK")
-        return torch.device("cuda", int(own) if own else max(cards, key=free_memory))
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        card = int(own) if own else max(cards, key=free_memory)
+        if card not in cards:
+            raise UserError(
+                f"workers: {len(cards)} graphics cards are visible, none is left for worker "
+                f"{card + 1} of this computer. Lower workers in params.yaml, show more cards "
+                "(CUDA_VISIBLE_DEVICES), or none, to train on the CPU."
+            )
+        torch.cuda.set_device(card)  # for all that torch does where no card is named
+        return torch.device("cuda", card)
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"  # workers share by gloo, which has no mps
+    return torch.device("mps" if alone and torch.backends.mps.is_available() else "cpu")
 
 
 def free_memory(card: int) -> int:
