@@ -18,6 +18,10 @@ if os.environ["RANK"] == number:
 if what == "lost":
     time.sleep(1)
     sys.exit(86)
+if what == "all lost":
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+    get_error_handler().record_exception(RuntimeError("[gloo/pair.cc:547] Connection closed"))
+    sys.exit(86)
 time.sleep(0 if what == "nothing" else 60)
 """
 
@@ -51,6 +55,16 @@ def test_a_worker_that_is_killed_is_told_in_a_line(project, number):
 def test_a_mistake_is_told_once_whoever_makes_it(project, number, what):
     said = launch(project, number, what, ok=False)
     assert said == ["worker 0", "train_model: rows are missing."]
+
+
+def test_where_each_has_only_lost_another_what_torch_said_of_that_is_shown(project):
+    said = launch(project, "no", "all lost", ok=False)
+    assert said[0] == "worker 0"
+    assert said[1].endswith(
+        " of 2 ended: RuntimeError: [gloo/pair.cc:547] Connection closed. Start it again: it goes "
+        "on from its last checkpoint."
+    )
+    assert len(said) == 2
 
 
 def test_make_train_writes_the_number_down_and_two_reach_what_one_does(finished, tmp_path):

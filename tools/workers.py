@@ -13,11 +13,13 @@ import socket
 import sys
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lib.params import FILE, read_yaml
 from lib.repository import ROOT
+from lib.text import one_line
 
 
 def workers_of(name: str) -> int:
@@ -54,8 +56,7 @@ def launch(count: int, program: Sequence[str]) -> int:
         try:
             elastic_launch(config, sys.executable)("-u", *program)
         except ChildFailedError as error:
-            codes = {number: each.exitcode for number, each in error.failures.items()}
-            if said := cause(codes, Path(folder), count):
+            if said := cause(error.failures, Path(folder), count):
                 print(said, file=sys.stderr)
             return 1
     return 0
@@ -66,13 +67,15 @@ def loopback() -> str:
     return next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
 
 
-def cause(codes: dict[int, int], logs: Path, count: int) -> str:
+def cause(failures: Mapping[int, Any], logs: Path, count: int) -> str:
     """Why they ended: a worker that was killed, else what the first that failed has said.
 
-    Empty where that is worker 0, which was seen to say it.
+    Empty where that is worker 0, which was seen to say it. Where each has only lost another one,
+    what torch said of that.
     """
     from lib.distributed import ALONE
 
+    codes = {number: failure.exitcode for number, failure in failures.items()}
     ended = (ALONE, -signal.SIGTERM)  # for another's sake
     causes = {number: code for number, code in sorted(codes.items()) if code not in ended}
     for number, code in causes.items():
@@ -82,9 +85,21 @@ def cause(codes: dict[int, int], logs: Path, count: int) -> str:
                 f"worker {number + 1} of {count} was killed ({signal.Signals(-code).name}).{why} "
                 "Start it again: it goes on from its last checkpoint."
             )
-    number = min(causes, default=0)
+    if not causes:
+        number = min(codes, key=lambda number: (codes[number] != ALONE, number))
+        return (
+            f"worker {number + 1} of {count} ended: {one_line(reason(failures[number]))}. "
+            "Start it again: it goes on from its last checkpoint."
+        )
+    number = min(causes)
     logged = logs.glob(f"**/{number}/stderr.log")
     return "".join(file.read_text("utf-8", "replace") for file in logged).rstrip("\n")
+
+
+def reason(failure: Any) -> str:
+    """The error that a worker has recorded, as torch's launcher hands it on."""
+    recorded = failure.message
+    return str(recorded["message"] if isinstance(recorded, dict) else recorded).rstrip(".")
 
 
 if __name__ == "__main__":
