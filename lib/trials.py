@@ -7,6 +7,7 @@ Its `log.py` reads them in the tracker's environment, which has neither Optuna n
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ SO_FAR = "trials.jsonl"
 
 
 def append_trial(row: Mapping[str, Any]) -> None:
-    """Append a row of trials.csv to what the tracker follows; nothing happens where nobody does."""
+    """Append a row of trials.csv to what the tracker follows; nothing happens where none can."""
     if name := os.environ.get("LIVE_CURVE"):
-        with Path(name).with_name(SO_FAR).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        file = Path(name).with_name(SO_FAR)
+        with suppress(OSError), file.open("a", encoding="utf-8") as so_far:
+            so_far.write(json.dumps(row) + "\n")
 
 
 def trials_so_far(folder: Path) -> list[dict[str, Any]]:
