@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lib.errors import UserError
 from lib.params import FILE, read_yaml
 from lib.repository import ROOT
 from lib.text import one_line
@@ -24,7 +25,11 @@ from lib.text import one_line
 
 def workers_of(name: str) -> int:
     """How many params.yaml asks for; 1 where it says nothing that could be: the process tells."""
-    section = read_yaml(ROOT / FILE).get(name)
+    try:
+        content = read_yaml(ROOT / FILE)
+    except UserError:
+        return 1
+    section = content.get(name) if isinstance(content, dict) else None
     count = section.get("workers") if isinstance(section, dict) else None
     return count if type(count) is int and count > 1 else 1
 
@@ -35,11 +40,15 @@ def launch(count: int, program: Sequence[str]) -> int:
     The first one is seen as if it were alone; of the others is shown what one says that fails.
     """
     # Takes seconds, and one worker does without.
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+    from torch.distributed.elastic.multiprocessing import (
+        DefaultLogsSpecs,
+        SignalException,
+        Std,
+    )
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it is told here
+    logging.disable()  # it is told here
     os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback())
     with tempfile.TemporaryDirectory() as folder:
         config = LaunchConfig(
@@ -59,6 +68,8 @@ def launch(count: int, program: Sequence[str]) -> int:
             if said := cause(error.failures, Path(folder), count):
                 print(said, file=sys.stderr)
             return 1
+        except SignalException as error:  # it has ended the workers by the same
+            return 128 + error.sigval
     return 0
 
 
@@ -108,4 +119,7 @@ if __name__ == "__main__":
     workers = workers_of(name)
     if workers == 1:
         os.execv(sys.executable, [sys.executable, *program])
-    sys.exit(launch(workers, program))
+    try:
+        sys.exit(launch(workers, program))
+    except KeyboardInterrupt:  # before there are workers
+        sys.exit(130)
