@@ -7,11 +7,12 @@ the columns' names, the first of them `epoch` or `step`, then a line of numbers 
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 
 def append_to_curve(row: Mapping[str, float]) -> None:
-    """Append a row, the same columns each time; nothing happens where nobody follows.
+    """Append a row, the same columns each time; nothing happens where nobody follows, or can.
 
     Args:
         row: `epoch` or `step`, counted from any number, then any figures by their names.
@@ -20,6 +21,7 @@ def append_to_curve(row: Mapping[str, float]) -> None:
     if not name:
         return
     line = ",".join(map(str, row.values())) + "\n"
-    header = "" if Path(name).exists() else ",".join(row) + "\n"
-    with Path(name).open("a", encoding="utf-8") as file:
-        file.write(header + line)
+    with suppress(OSError):  # a disk that is full ends no training
+        header = "" if Path(name).exists() else ",".join(row) + "\n"
+        with Path(name).open("a", encoding="utf-8") as file:
+            file.write(header + line)

@@ -9,23 +9,24 @@ With one worker nothing here does anything.
 
 import copy
 import os
-import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.nn.parallel import DistributedDataParallel
 
 from lib.errors import UserError
 
+Value = TypeVar("Value")
+
 ALONE = 86  # the exit code of a worker that has lost another one: not the cause of anything
-LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket", re.IGNORECASE)
 
 
 def world_size() -> int:
@@ -71,10 +72,17 @@ def joined(workers: int, device: torch.device) -> Iterator[None]:
         # The others wait for this one: they must see that it is gone.
         if distributed.group.WORLD:
             distributed.group.WORLD.abort()
-        if isinstance(error, RuntimeError) and LOST.search(str(error)):
+        if _has_lost_another(error):
+            get_error_handler().record_exception(error)  # for what started this one
             sys.exit(ALONE)
         raise
     distributed.destroy_process_group()
+
+
+def _has_lost_another(error: BaseException) -> bool:
+    """Whether torch says so: of gloo, in an error without a class, which names a file of gloo's."""
+    told = isinstance(error, RuntimeError) and "/gloo/" in str(error)
+    return told or isinstance(error, distributed.DistError)
 
 
 def _end_with(launcher: int) -> None:
@@ -135,12 +143,13 @@ class _SharedBatchNorm(nn.BatchNorm1d):
     """Batch norm over the rows of all workers, on the CPU; torch's own is for graphics cards."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, d) of this worker's rows to the same, as `nn.BatchNorm1d` of all rows."""
+        """(b, d) or (b, d, l) of this worker's rows to the same, as `nn.BatchNorm1d` of all."""
         if not self.training:
             return super().forward(x)
-        n = summed(torch.tensor(float(len(x))))
-        mean = _Sum.apply(x.sum(0)) / n
-        variance = _Sum.apply((x - mean).square().sum(0)) / n
+        axes, of_each = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
+        n = summed(torch.tensor(x.numel() / self.num_features))
+        mean = _Sum.apply(x.sum(axes)) / n
+        variance = _Sum.apply((x - mean.view(of_each)).square().sum(axes)) / n
         with torch.no_grad():
             assert self.running_mean is not None
             assert self.running_var is not None
@@ -149,7 +158,8 @@ class _SharedBatchNorm(nn.BatchNorm1d):
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * n / (n - 1), self.momentum)
-        return (x - mean) / (variance + self.eps).sqrt() * self.weight + self.bias
+        scaled = (x - mean.view(of_each)) / (variance + self.eps).sqrt().view(of_each)
+        return scaled * self.weight.view(of_each) + self.bias.view(of_each)
 
 
 def share_of_mean(y: Tensor) -> Tensor | float:
@@ -174,6 +184,29 @@ def gathered(tensor: Tensor) -> Tensor:
     parts: list[Any] = [None] * world_size()
     distributed.all_gather_object(parts, tensor.cpu())
     return torch.cat(parts).to(tensor.device)
+
+
+def of_first(value: Value) -> Value:
+    """The first worker's value, in all of them."""
+    values = [value]
+    if world_size() > 1:
+        distributed.broadcast_object_list(values)
+    return values[0]
+
+
+def check_agreed(origin: str) -> None:
+    """UserError in all workers unless all of them train the same, by its fingerprint."""
+    if world_size() == 1:
+        return
+    origins: list[Any] = [None] * world_size()
+    distributed.all_gather_object(origins, origin)
+    others = [str(n) for n, each in enumerate(origins, start=1) if each != origins[0]]
+    if others:
+        raise UserError(
+            f"workers: of {world_size()}, {', '.join(others)} would train something else than 1: "
+            "data, parameters, the network's first weights, torch or thread count differ. Give "
+            "all of them the same, with one seed."
+        )
 
 
 def seed_epoch(seed: int, epoch: int) -> None:

@@ -126,13 +126,26 @@ def choose_device() -> torch.device:
     """The fastest device of this machine: cuda, else mps, else cpu.
 
     Of several graphics cards the one with the most free memory, among those that
-    CUDA_VISIBLE_DEVICES names; where torchrun has started several workers, each has its own.
+    CUDA_VISIBLE_DEVICES names; where torchrun has started several workers, each has its own. The
+    card becomes the one that torch means by "cuda". Several workers do without mps.
+
+    Raises:
+        UserError: there are more workers than graphics cards.
     """
     if torch.cuda.is_available():
         cards = range(torch.cuda.device_count())
         own = os.environ.get("LOCAL_RANK")
-        return torch.device("cuda", int(own) if own else max(cards, key=free_memory))
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        card = int(own) if own else max(cards, key=free_memory)
+        if card not in cards:
+            raise UserError(
+                f"workers: {len(cards)} graphics cards are visible, none is left for worker "
+                f"{card + 1} of this computer. Lower workers in params.yaml, show more cards "
+                "(CUDA_VISIBLE_DEVICES), or none, to train on the CPU."
+            )
+        torch.cuda.set_device(card)  # for all that torch does where no card is named
+        return torch.device("cuda", card)
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"  # workers share by gloo, which has no mps
+    return torch.device("mps" if alone and torch.backends.mps.is_available() else "cpu")
 
 
 def free_memory(card: int) -> int:
@@ -199,9 +212,10 @@ def train(
         accumulate: batches whose gradients make one step; the last step takes what is left.
         checkpoint: the file to write every `checkpoint_every` epochs, and to continue from.
         on_epoch: is called with each epoch trained, not with those that the checkpoint holds. Of
-            several workers, only the first calls it and writes the checkpoint.
+            several workers, only the first calls it, and reads and writes the checkpoint.
 
     Raises:
+        UserError: with a checkpoint, workers differ in what they would train.
         ValueError: epochs, checkpoint_every, accumulate or patience is below 1, or a name in
             best_by is none of the records', or does not tell whether larger is better.
         NonFiniteLossError: a loss became NaN or infinite.
@@ -408,8 +422,13 @@ class _Training:
         write_checkpoint(path, state, origin)
 
     def resume(self, path: Path, origin: str, epochs: int) -> None:
-        """Continues from the checkpoint, if there is one and it fits."""
-        saved = read_checkpoint(path, origin, epochs)
+        """Continues from the checkpoint, if there is one and it fits.
+
+        Of several workers the first reads it for all: on disks of their own, it alone has one.
+        """
+        distributed.check_agreed(origin)
+        found = read_checkpoint(path, origin, epochs) if distributed.is_first() else None
+        saved = distributed.of_first(found)
         if saved is None:
             return
         self.network.load_state_dict(saved["network"])

@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from lib import loaders, pytorch
+from lib.errors import UserError
 from lib.pytorch import (
     EpochRecord,
     History,
@@ -526,24 +527,43 @@ def test_a_dump_has_the_same_bytes_after_resuming_predicting_and_loading(tmp_pat
 
 @pytest.mark.unittest
 @pytest.mark.parametrize(
-    ("cuda", "mps", "own", "expected"),
+    ("cuda", "mps", "own", "workers", "expected"),
     [
-        (True, True, "", "cuda:1"),
-        (True, True, "2", "cuda:2"),
-        (False, True, "", "mps"),
-        (False, False, "1", "cpu"),
+        (True, True, "", "1", "cuda:1"),
+        (True, True, "2", "3", "cuda:2"),
+        (False, True, "", "1", "mps"),
+        (False, True, "0", "1", "mps"),
+        (False, True, "0", "2", "cpu"),
+        (False, False, "1", "2", "cpu"),
     ],
 )
 def test_the_fastest_device_there_is_is_chosen(
-    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, own: str, expected: str
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, own: str, workers: str, expected: str
 ) -> None:
-    free = [2, 7, 5]
+    chosen = give_devices(monkeypatch, cuda, mps)
+    monkeypatch.setenv("LOCAL_RANK", own)
+    monkeypatch.setenv("WORLD_SIZE", workers)
+    assert choose_device() == torch.device(expected)
+    assert [f"cuda:{card}" for card in chosen] == [expected] * cuda
+
+
+@pytest.mark.unittest
+def test_a_worker_for_which_no_card_is_left_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    give_devices(monkeypatch, cuda=True, mps=False)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    with pytest.raises(UserError, match="3 graphics cards are visible, none is left for worker 4"):
+        choose_device()
+
+
+def give_devices(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool) -> list[int]:
+    """Three graphics cards, or none; the list is filled with the one that torch is told."""
+    free, chosen = [2, 7, 5], list[int]()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda card: (free[card], 8))
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    monkeypatch.setenv("LOCAL_RANK", own)
-    assert choose_device() == torch.device(expected)
+    return chosen
 
 
 @pytest.mark.unittest

@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ MOST_OF_A_NAME = 250  # characters, on servers of the 2.x line too
 
 
 def append_trial(row: Mapping[str, Any]) -> None:
-    """Append a row of trials.csv to what the tracker follows; nothing happens where nobody does."""
+    """Append a row of trials.csv to what the tracker follows; nothing happens where none can."""
     if name := os.environ.get("LIVE_CURVE"):
-        with Path(name).with_name(SO_FAR).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        file = Path(name).with_name(SO_FAR)
+        with suppress(OSError), file.open("a", encoding="utf-8") as so_far:
+            so_far.write(json.dumps(row) + "\n")
 
 
 def trials_so_far(folder: Path) -> list[dict[str, Any]]:

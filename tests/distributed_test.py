@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lib import loaders
-from lib.distributed import is_first, joined, rank, shared
+from lib.distributed import ALONE, _SharedBatchNorm, is_first, joined, rank, shared
 from lib.errors import UserError
 from lib.pytorch import accuracy, create_dataloader, seed_everything, train
 from lib.repository import ROOT
@@ -25,17 +25,26 @@ EPOCHS = 12
 
 
 def compute(folder: Path, workers: int) -> None:
-    """Train a small network and write its history; KILLED says what happens in one worker."""
+    """Train a small network and write its history; KILLED says what happens in one worker.
+
+    APART gives each worker a folder of its own for checkpoints, SEEDS each a seed.
+    """
     rng = np.random.default_rng(1)
     X = rng.normal(size=(203, 6)).astype("float32")
     y = (X[:, 0] + X[:, 1] * X[:, 2] + rng.normal(size=203) / 2 > 0).astype("int64")
+    number = int(os.environ.get("RANK", "0"))
+    checkpoints = folder / str(number) if "APART" in os.environ else folder
     if "WINDOW" in os.environ:
         loaders.WINDOW_ROWS, loaders.RUN_ROWS = map(int, os.environ["WINDOW"].split())
-    seed_everything(3)
+    seed_everything(int(os.environ.get("SEEDS", "3 3").split()[number]))
     torch.set_num_threads(1)
     # No bias before batch norm: its gradient is nothing but rounding, which Adam makes steps of.
     first = nn.Linear(6, 16, bias=False)
     network = nn.Sequential(first, nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
+    if "CONVOLUTION" in os.environ:
+        first = nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 4, 3, bias=False))
+        last = (nn.Flatten(), nn.Linear(16, 1))
+        network = nn.Sequential(first, nn.BatchNorm1d(4), nn.ReLU(), *last)
     epoch = 0
 
     def measured(outputs: torch.Tensor, found: torch.Tensor) -> float:
@@ -56,7 +65,7 @@ def compute(folder: Path, workers: int) -> None:
             epochs=EPOCHS,
             patience=None,
             device=torch.device("cpu"),
-            checkpoint=folder / "checkpoint.pt",
+            checkpoint=checkpoints / "checkpoint.pt",
             checkpoint_every=2,
         )
         if is_first():
@@ -133,6 +142,21 @@ def test_after_a_worker_was_killed_the_rest_is_trained_to_the_same_bits(two, tmp
         assert (tmp_path / name).read_bytes() == (two / name).read_bytes()
 
 
+def test_workers_that_share_no_disk_go_on_from_the_first_ones_checkpoint(two, tmp_path):
+    run(tmp_path, ok=False, KILLED="0 6", APART="yes")
+    said = run(tmp_path, APART="yes")
+    assert said.count("Training continues after epoch 4") == 2
+    assert not (tmp_path / "1").exists()
+    for name in ("history.json", "weights.pt"):
+        assert (tmp_path / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_workers_that_would_train_something_else_than_each_other_are_told(tmp_path):
+    said = run(tmp_path, ok=False, SEEDS="3 4")
+    assert said.count("UserError: workers: of 2, 2 would train something else than 1: data,") == 2
+    assert not (tmp_path / "history.json").exists()
+
+
 def test_workers_end_with_what_started_them(tmp_path):
     launcher = start(tmp_path, HELD=str(tmp_path))
     deadline = time.monotonic() + 120
@@ -149,11 +173,66 @@ def test_workers_end_with_what_started_them(tmp_path):
                 os.kill(worker, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("shape", [(8, 3), (8, 3, 5)])
+def test_a_batch_norm_that_is_shared_is_torchs_own_for_rows_of_any_shape(shape):
+    torch.manual_seed(3)
+    norm, own, x = _SharedBatchNorm(3), nn.BatchNorm1d(3), torch.randn(shape) * 2 + 1
+    found, expected = (each(x.requires_grad_()) for each in (norm, own))
+    gradients = [torch.autograd.grad(y.pow(3).sum(), x)[0] for y in (found, expected)]
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*gradients)
+    torch.testing.assert_close(norm.state_dict(), own.state_dict())
+
+
+def test_two_workers_give_the_metrics_of_one_with_a_convolution(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONVOLUTION", "yes")
+    for name in ("one", "both"):
+        (tmp_path / name).mkdir()
+    compute(tmp_path / "one", 1)
+    run(tmp_path / "both")
+    one, both = (json.loads((tmp_path / n / "history.json").read_text()) for n in ("one", "both"))
+    for row, other in zip(one, both, strict=True):
+        assert other == pytest.approx(row, abs=1e-3)
+
+
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(3), nn.BatchNorm1d(3, affine=False)])
 def test_a_batch_norm_that_cannot_be_shared_is_told(norm, monkeypatch):
     monkeypatch.setattr("lib.distributed.world_size", lambda: 2)
     with pytest.raises(UserError, match=r"workers: on the CPU, 0 \(BatchNorm.* cannot be shared"):
         shared(nn.Sequential(norm), torch.device("cpu"))
+
+
+@pytest.fixture
+def among_two(monkeypatch):
+    """As one of two workers, without the other."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("lib.distributed._end_with", lambda _: None)
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(
+            "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed"
+        ),
+        torch.distributed.DistBackendError("NCCL communicator was aborted"),
+    ],
+)
+def test_a_worker_that_lost_another_ends_by_a_code_of_its_own_and_records_what_was_said(
+    error, among_two, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    with pytest.raises(SystemExit) as ended, joined(2, torch.device("cpu")):
+        raise error
+    assert ended.value.code == ALONE
+    assert str(error) in (tmp_path / "error.json").read_text()
+
+
+def test_an_error_of_the_users_own_that_tells_of_a_socket_stays_one(among_two):
+    with pytest.raises(RuntimeError, match="database"), joined(2, torch.device("cpu")):
+        raise RuntimeError("the database closed the socket")
 
 
 def test_another_number_of_workers_than_the_parameters_say_is_told(tmp_path):

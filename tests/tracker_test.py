@@ -463,6 +463,26 @@ def test_the_exit_code_is_the_processs(project, code):
     assert logged_or_none(project) == []
 
 
+def test_without_an_experiment_nothing_is_logged_and_why_is_told_in_a_line(project):
+    project.edit("params.yaml", "experiment: ", "experiments: ")
+    said = project.run("lab/processes/run", "plain")
+    assert "WARNING: MLflow at mlflow.db: params.yaml: experiment is missing: write it." in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("code", [0, 3])
+@pytest.mark.parametrize("lost", ["before", "meanwhile"])
+def test_without_a_folder_to_tell_each_other_in_the_process_ends_as_it_would(project, code, lost):
+    rest = '[ -z "${LIVE_CURVE-}" ] || rm -r "${LIVE_CURVE%/*}"\n' + f"exit {code}\n"
+    add_process(project, "plain", PLAIN + rest)
+    place = {"TMPDIR": str(project.folder / "none")} if lost == "before" else {}
+    process = project.start("lab/processes/run", "plain", **place)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert said.count("log its results with `make relog`") == (code == 0)
+    assert "Traceback" not in said
+
+
 def logged_or_none(project):
     return logged(project) if (project.folder / "mlflow.db").exists() else []
 
@@ -626,6 +646,20 @@ def test_a_training_that_is_killed_is_killed_in_mlflow_too(project):
         wait_for(lambda: logged(project))
         os.kill(process.pid, signal.SIGKILL)  # the tracker sees that nobody waits for it
         wait_for(lambda: logged(project)[0]["status"] == "KILLED")
+    finally:
+        with_children_killed(process)
+
+
+def test_a_signal_to_all_leaves_no_folder_behind_and_is_seen_in_mlflow(project, tmp_path):
+    add_process(project, "plain", LONG)
+    (place := tmp_path / "tmp").mkdir()
+    process = project.start("lab/processes/run", "plain", TMPDIR=str(place))
+    try:
+        wait_for((project.folder / "mlflow.db").exists)
+        wait_for(lambda: logged(project))
+        os.killpg(process.pid, signal.SIGTERM)
+        wait_for(lambda: not [*place.glob("*/curve.csv")])
+        assert logged(project)[0]["status"] == "KILLED"
     finally:
         with_children_killed(process)
 

@@ -1,9 +1,13 @@
 """A process on several workers: how they are started, what is told of failures, `make train`."""
 
+import os
+import signal
+import time
+
 import pytest
 
 from lib.params import read_yaml
-from tests.conftest import Project
+from tests.conftest import Project, with_children_killed
 
 LAUNCH = "import sys; from tools.workers import launch; sys.exit(launch(2, sys.argv[1:]))"
 # What happens to the worker of that number; the other one waits for it, as in a training.
@@ -15,8 +19,14 @@ if os.environ["RANK"] == number:
     if what == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     sys.exit(0 if what == "nothing" else "train_model: rows are missing.")
+if what == "interrupted":
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # as lib.process ends
 if what == "lost":
     time.sleep(1)
+    sys.exit(86)
+if what == "all lost":
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+    get_error_handler().record_exception(RuntimeError("[gloo/pair.cc:547] Connection closed"))
     sys.exit(86)
 time.sleep(0 if what == "nothing" else 60)
 """
@@ -51,6 +61,65 @@ def test_a_worker_that_is_killed_is_told_in_a_line(project, number):
 def test_a_mistake_is_told_once_whoever_makes_it(project, number, what):
     said = launch(project, number, what, ok=False)
     assert said == ["worker 0", "train_model: rows are missing."]
+
+
+def test_where_each_has_only_lost_another_what_torch_said_of_that_is_shown(project):
+    said = launch(project, "no", "all lost", ok=False)
+    assert said[0] == "worker 0"
+    assert said[1].endswith(
+        " of 2 ended: RuntimeError: [gloo/pair.cc:547] Connection closed. Start it again: it goes "
+        "on from its last checkpoint."
+    )
+    assert len(said) == 2
+
+
+def test_ctrl_c_ends_all_without_a_word(project):
+    (project.folder / "program.py").write_text(PROGRAM)
+    command = ("tools/within", "--dev", ".", "python", "-P", "-c", LAUNCH, "program.py")
+    python_path = str(project.folder)
+    process = project.start(*command, "no", "interrupted", PYTHONPATH=python_path)
+    try:
+        assert process.stdout
+        assert process.stdout.readline() == "worker 0\n"
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        with_children_killed(process)
+    assert (process.returncode, said) == (130, "")
+
+
+WITH_WORKERS = """
+from lib import distributed
+import os
+print("worker", os.environ.get("RANK"), distributed.__name__)
+"""
+
+
+def test_two_are_started_however_a_process_imports_what_they_need(project, tmp_path):
+    project = project.copied(tmp_path / "copy")
+    folder = project.folder / "lab/processes/train_dnn_pytorch"
+    (folder / "main.py").write_text(WITH_WORKERS)
+    params = (folder / "params.py").read_text()
+    (folder / "params.py").write_text(params.replace("    workers: AtOnce\n", ""))
+    project.edit("params.yaml", "  workers: 1  # programs", "  workers: 2  # programs")
+    said = project.run("lab/processes/run", "train_dnn_pytorch")
+    assert "worker 0 lib.distributed" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "params.yaml: the file is None: it must be"),
+        ("a: [", "params.yaml is not YAML (line 2: "),
+    ],
+)
+def test_parameters_that_cannot_be_read_are_told_in_a_line(project, tmp_path, text, why):
+    project = project.copied(tmp_path / "copy")
+    (project.folder / "params.yaml").write_text("# workers\n" + text)
+    said = project.run("lab/processes/run", "train_dnn_pytorch", ok=False)
+    assert f"train_dnn_pytorch: {why}" in said
+    assert "Traceback" not in said
 
 
 def test_make_train_writes_the_number_down_and_two_reach_what_one_does(finished, tmp_path):

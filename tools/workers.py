@@ -13,16 +13,23 @@ import socket
 import sys
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from lib.errors import UserError
 from lib.params import FILE, read_yaml
 from lib.repository import ROOT
+from lib.text import one_line
 
 
 def workers_of(name: str) -> int:
     """How many params.yaml asks for; 1 where it says nothing that could be: the process tells."""
-    section = read_yaml(ROOT / FILE).get(name)
+    try:
+        content = read_yaml(ROOT / FILE)
+    except UserError:
+        return 1
+    section = content.get(name) if isinstance(content, dict) else None
     count = section.get("workers") if isinstance(section, dict) else None
     return count if type(count) is int and count > 1 else 1
 
@@ -33,11 +40,15 @@ def launch(count: int, program: Sequence[str]) -> int:
     The first one is seen as if it were alone; of the others is shown what one says that fails.
     """
     # Takes seconds, and one worker does without.
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+    from torch.distributed.elastic.multiprocessing import (
+        DefaultLogsSpecs,
+        SignalException,
+        Std,
+    )
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it is told here
+    logging.disable()  # it is told here
     os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback())
     with tempfile.TemporaryDirectory() as folder:
         config = LaunchConfig(
@@ -54,10 +65,11 @@ def launch(count: int, program: Sequence[str]) -> int:
         try:
             elastic_launch(config, sys.executable)("-u", *program)
         except ChildFailedError as error:
-            codes = {number: each.exitcode for number, each in error.failures.items()}
-            if said := cause(codes, Path(folder), count):
+            if said := cause(error.failures, Path(folder), count):
                 print(said, file=sys.stderr)
             return 1
+        except SignalException as error:  # it has ended the workers by the same
+            return 128 + error.sigval
     return 0
 
 
@@ -66,13 +78,15 @@ def loopback() -> str:
     return next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
 
 
-def cause(codes: dict[int, int], logs: Path, count: int) -> str:
+def cause(failures: Mapping[int, Any], logs: Path, count: int) -> str:
     """Why they ended: a worker that was killed, else what the first that failed has said.
 
-    Empty where that is worker 0, which was seen to say it.
+    Empty where that is worker 0, which was seen to say it. Where each has only lost another one,
+    what torch said of that.
     """
     from lib.distributed import ALONE
 
+    codes = {number: failure.exitcode for number, failure in failures.items()}
     ended = (ALONE, -signal.SIGTERM)  # for another's sake
     causes = {number: code for number, code in sorted(codes.items()) if code not in ended}
     for number, code in causes.items():
@@ -82,9 +96,21 @@ def cause(codes: dict[int, int], logs: Path, count: int) -> str:
                 f"worker {number + 1} of {count} was killed ({signal.Signals(-code).name}).{why} "
                 "Start it again: it goes on from its last checkpoint."
             )
-    number = min(causes, default=0)
+    if not causes:
+        number = min(codes, key=lambda number: (codes[number] != ALONE, number))
+        return (
+            f"worker {number + 1} of {count} ended: {one_line(reason(failures[number]))}. "
+            "Start it again: it goes on from its last checkpoint."
+        )
+    number = min(causes)
     logged = logs.glob(f"**/{number}/stderr.log")
     return "".join(file.read_text("utf-8", "replace") for file in logged).rstrip("\n")
+
+
+def reason(failure: Any) -> str:
+    """The error that a worker has recorded, as torch's launcher hands it on."""
+    recorded = failure.message
+    return str(recorded["message"] if isinstance(recorded, dict) else recorded).rstrip(".")
 
 
 if __name__ == "__main__":
@@ -93,4 +119,7 @@ if __name__ == "__main__":
     workers = workers_of(name)
     if workers == 1:
         os.execv(sys.executable, [sys.executable, *program])
-    sys.exit(launch(workers, program))
+    try:
+        sys.exit(launch(workers, program))
+    except KeyboardInterrupt:  # before there are workers
+        sys.exit(130)

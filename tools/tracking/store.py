@@ -20,7 +20,7 @@ from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
 from lib.errors import UserError
-from lib.params import FILE, read_yaml
+from lib.params import FILE, Project, check_params, read_yaml
 from lib.repository import ROOT
 from lib.text import shown_address, without_password
 from tools.tracking.address import check_address
@@ -55,8 +55,8 @@ def shown_uri() -> str:
 
 
 def experiment_name() -> str:
-    """Under which name the project's runs are grouped."""
-    return str(read_yaml(ROOT / FILE)["experiment"])
+    """Under which name the project's runs are grouped; UserError where params.yaml has none."""
+    return check_params(read_yaml(ROOT / FILE), Project).experiment
 
 
 def connect() -> Experiment:
