@@ -5,8 +5,9 @@ whatever the number of rows; beside it stand, on disk, what `Buckets` and `Dupli
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ CHUNK_ROWS = 2**16
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
 Source: TypeAlias = Path | str | pd.DataFrame | Iterable[pd.DataFrame]
+Part = TypeVar("Part")
 
 
 # ---- reading
@@ -57,12 +59,20 @@ def _frames(source: Source, types: Mapping[str, str], rows: int) -> Iterator[pd.
         for file in _files(Path(source)):
             read = _read_parquet if file.suffix == ".parquet" else _read_csv
             try:
-                for batch in read(file, types, rows):
-                    yield batch.to_pandas()
+                yield from ahead(batch.to_pandas() for batch in read(file, types, rows))
             except (pa.ArrowException, OSError) as error:
                 raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
     else:
         yield from source
+
+
+def ahead(parts: Iterator[Part]) -> Iterator[Part]:
+    """The same parts, of which none is None: a thread makes the next while one is worked on."""
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, parts, None)
+        while (part := following.result()) is not None:
+            following = thread.submit(next, parts, None)
+            yield part
 
 
 def _files(source: Path) -> list[Path]:

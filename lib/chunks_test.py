@@ -1,10 +1,12 @@
 """Tables come in chunks, whatever they are kept in, and rows that repeat are found over all."""
 
+import threading
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from lib.chunks import Buckets, Duplicates, also_written, read_chunks
+from lib.chunks import Buckets, Duplicates, ahead, also_written, read_chunks
 from lib.errors import UserError
 
 pytestmark = pytest.mark.unittest
@@ -130,3 +132,32 @@ def test_what_is_no_file_of_data_is_left_out(tmp_path):
     (tmp_path / "._1.csv").write_bytes(b"\0")
     (tmp_path / "sub.csv").mkdir()
     assert sum(map(len, read_chunks(tmp_path, TYPES))) == len(FRAME)
+
+
+def test_a_part_is_made_while_the_one_before_it_is_worked_on():
+    made = []
+    second = threading.Event()
+
+    def parts():
+        for number in range(3):
+            made.append(number)
+            if number == 1:
+                second.set()
+            yield number
+
+    following = ahead(parts())
+    assert next(following) == 0
+    assert second.wait(10), "nobody has asked for it yet"
+    assert [*following] == [1, 2]
+    assert made == [0, 1, 2]
+
+
+def test_an_error_comes_where_the_part_would_that_it_is_about():
+    def parts():
+        yield "whole"
+        raise UserError("broken")
+
+    following = ahead(parts())
+    assert next(following) == "whole"
+    with pytest.raises(UserError, match="broken"):
+        next(following)

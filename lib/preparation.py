@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 # What shares classes out in scikit-learn's own stratified draw: there is no public way to it.
 from sklearn.utils.extmath import _approximate_mode
 
-from lib.chunks import CHUNK_ROWS, Buckets
+from lib.chunks import CHUNK_ROWS, Buckets, ahead
 from lib.errors import UserError
 from lib.splits import save_names
 
@@ -105,7 +105,7 @@ def write_splits(
         ordered = order(chunks, Path(scratch), shares, width, n_classes)
         _refuse_missing(ordered.counts, class_names)
         scaler = StandardScaler()
-        for rows in ordered.read(0):
+        for rows in ahead(ordered.read(0)):
             scaler.partial_fit(rows[:, :-1])
         for split, name in enumerate(NAMES):
             n = int(ordered.counts[split].sum())
@@ -113,7 +113,7 @@ def write_splits(
                 _npy(folder / f"X_{name}.npy", np.float32, (n, width - 1)) as X,
                 _npy(folder / f"y_{name}.npy", np.int64 if n_classes else np.float64, (n,)) as y,
             ):
-                for rows in ordered.read(split):
+                for rows in ahead(ordered.read(split)):
                     features = scaler.transform(rows[:, :-1], copy=False)  # rows are ours to change
                     X.write(features.astype(np.float32).data)
                     y.write(rows[:, -1].astype(np.int64 if n_classes else np.float64).data)
