@@ -25,7 +25,7 @@ JOBS := 1
 PIPELINE := dvc.yaml
 PORT := 5000
 RAY_PORT := 6379
-WORKERS := 3
+WORKERS := $(or $(shell getconf _NPROCESSORS_ONLN 2>/dev/null),2)
 
 # Whether an argument such as UPGRADE=yes asks for it; no, 0 and false do not.
 yes = $(filter-out no 0 false,$(1))
@@ -123,7 +123,7 @@ notebooks: ## Execute every notebook on the results on disk, from top to bottom
 milestone: ## Write a report on this revision to lab/docs (NAME=first-model)
 	@tools/within --dev . python -m tools.report.milestone "$(NAME)"
 
-test: setup check ## Run every check and every test (WORKERS=3 test files at a time)
+test: setup check ## Run every check and every test (WORKERS=2 test files at a time)
 	@tools/within --dev . python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	@tools/within --dev . python -m tools.testing
 

@@ -240,7 +240,7 @@ def main() -> None:
         sys.exit(f"{str(error).replace('NAME is', 'TO is')}\nNothing was renamed.")
     print(f"{old} is {new} now, in {', '.join(changed)}. No stage runs again by that.")
     if left := still_named(old, []):
-        print(f"The word is still in: {', '.join(left)}")
+        print(f"The word is still in (is it the process there?): {', '.join(left)}")
 
 
 if __name__ == "__main__":
