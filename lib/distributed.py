@@ -8,6 +8,7 @@ With one worker nothing here does anything.
 """
 
 import copy
+import json
 import os
 import signal
 import sys
@@ -15,11 +16,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.nn.parallel import DistributedDataParallel
 
 from lib.errors import UserError
@@ -73,7 +74,8 @@ def joined(workers: int, device: torch.device) -> Iterator[None]:
         if distributed.group.WORLD:
             distributed.group.WORLD.abort()
         if _has_lost_another(error):
-            get_error_handler().record_exception(error)  # for what started this one
+            if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # what torch's launcher reads
+                Path(file).write_text(json.dumps({"message": str(error)}), encoding="utf-8")
             sys.exit(ALONE)
         raise
     distributed.destroy_process_group()

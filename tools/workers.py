@@ -109,8 +109,7 @@ def cause(failures: Mapping[int, Any], logs: Path, count: int) -> str:
 
 def reason(failure: Any) -> str:
     """The error that a worker has recorded, as torch's launcher hands it on."""
-    recorded = failure.message
-    return str(recorded["message"] if isinstance(recorded, dict) else recorded).rstrip(".")
+    return str(failure.message).rstrip(".")
 
 
 if __name__ == "__main__":
