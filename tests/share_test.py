@@ -11,6 +11,7 @@ from tests.conftest import Project
 pytestmark = pytest.mark.integration
 
 SHARE = ("tools/within", ".", "python", "-m", "tools.job.share")
+REGISTRY = ("tools/within", ".", "python", "-m", "tools.job.registry", "--of-run")
 DVC_YAML = """
 stages:
   quick:
@@ -133,3 +134,18 @@ def test_results_that_are_aside_already_are_named_by_the_commit_that_is_there(pr
     project.git("reset", "--quiet", "--mixed", "HEAD~1")
     said = project.run(*SHARE)
     assert f"Results are commit {there[:10]} on results/{TAG}: " in said
+
+
+def test_a_run_of_an_old_commit_of_main_that_changed_nothing_leaves_the_champion(project):
+    project.commit("Results")
+    project.git("push", "--quiet", "origin", "HEAD:refs/heads/main")
+    note = project.folder / ".dvc/tmp/run.json"
+    note.write_text(json.dumps({"name": TAG, "branch": "main"}))
+    assert "Nothing changed" in project.run(*SHARE)
+    assert "not those of main" not in project.run(*REGISTRY), "they are: main has this commit"
+    project.edit("metrics/quick.json", "0.5", "0.6")
+    project.commit("Newer results")
+    project.git("push", "--quiet", "origin", "HEAD:refs/heads/main")
+    project.git("reset", "--quiet", "--hard", "HEAD~1")
+    assert "Nothing changed" in project.run(*SHARE)
+    assert "The results are not those of main: champion stays." in project.run(*REGISTRY)

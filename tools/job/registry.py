@@ -44,6 +44,9 @@ def of_run() -> None:
     if note.get("branch") != MAIN or "aside" in note or "shared" not in note:
         print(f"The results are not on {MAIN}: {ALIAS} stays.")
         return
+    if note.get("outdated"):
+        print(f"The results are not those of {MAIN}: {ALIAS} stays.")
+        return
     try:
         champion()
     except UserError as error:

@@ -44,13 +44,14 @@ def share() -> None:
     note = read_note()
     source = git("rev-parse", "HEAD")
     files = read_pipeline().result_files
+    branch = str(note["branch"])
     push_data()
     if not changed(source, files):
-        add_to_note(shared="nothing changed")
+        tip = fetch(branch)  # a tag may be on an old commit, whose results the branch has no more
+        add_to_note(shared="nothing changed", outdated=not tip or changed(tip, files))
         print("Nothing changed: there is nothing to commit.")
         return
     message = commit_message(note, source)
-    branch = str(note["branch"])
     for _ in range(PUSHES):
         tip = fetch(branch)
         if tip and not changed(tip, files):
