@@ -5,8 +5,9 @@ import os
 import shutil
 
 import pytest
+from ruamel.yaml import YAML
 
-from tests.conftest import Project
+from tests.conftest import ROOT, Project
 
 pytestmark = pytest.mark.integration
 
@@ -149,3 +150,10 @@ def test_a_run_of_an_old_commit_of_main_that_changed_nothing_leaves_the_champion
     project.git("reset", "--quiet", "--hard", "HEAD~1")
     assert "Nothing changed" in project.run(*SHARE)
     assert "The results are not those of main: champion stays." in project.run(*REGISTRY)
+
+
+def test_a_run_is_of_the_commit_that_was_pushed_and_the_champion_of_main_as_it_is_by_now():
+    text = (ROOT / ".github/workflows/experiments.yml").read_text()
+    jobs = YAML(typ="safe", pure=True).load(text)["jobs"]
+    refs = {name: job["steps"][0]["with"]["ref"] for name, job in jobs.items()}
+    assert refs == {"run": "${{ inputs.ref || github.sha }}", "champion": "main"}
