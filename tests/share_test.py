@@ -12,7 +12,7 @@ from tests.conftest import ROOT, Project
 pytestmark = pytest.mark.integration
 
 SHARE = ("tools/within", ".", "python", "-m", "tools.job.share")
-REGISTRY = ("tools/within", ".", "python", "-m", "tools.job.registry", "--of-run")
+REGISTRY = ("tools/within", ".", "python", "-m", "tools.job.registry")
 DVC_YAML = """
 stages:
   quick:
@@ -143,13 +143,34 @@ def test_a_run_of_an_old_commit_of_main_that_changed_nothing_leaves_the_champion
     note = project.folder / ".dvc/tmp/run.json"
     note.write_text(json.dumps({"name": TAG, "branch": "main"}))
     assert "Nothing changed" in project.run(*SHARE)
-    assert "not those of main" not in project.run(*REGISTRY), "they are: main has this commit"
+    assert "not those of main" not in project.run(*REGISTRY, "--of-run"), "they are: main has this commit"
     project.edit("metrics/quick.json", "0.5", "0.6")
     project.commit("Newer results")
     project.git("push", "--quiet", "origin", "HEAD:refs/heads/main")
     project.git("reset", "--quiet", "--hard", "HEAD~1")
     assert "Nothing changed" in project.run(*SHARE)
-    assert "The results are not those of main: champion stays." in project.run(*REGISTRY)
+    assert "The results are not those of main: champion stays." in project.run(*REGISTRY, "--of-run")
+
+
+MODEL_IN_A_FOLDER = """
+stages:
+  quick:
+    cmd: mkdir -p artifacts/quick && echo 1 > artifacts/quick/model.txt
+    outs: [artifacts/quick]
+artifacts:
+  quick: {path: artifacts/quick/model.txt, type: model}
+"""
+
+
+def test_a_model_in_a_folder_whose_listing_is_nowhere_is_told(project):
+    (project.folder / "dvc.yaml").write_text(MODEL_IN_A_FOLDER)
+    project.dvc("repro", "--quiet")
+    shutil.rmtree(project.folder / "artifacts/quick")
+    cache = f"{project.folder.parent}/cache"  # empty, and the bucket is, too
+    said = project.run(*REGISTRY, ok=False, DVC_CACHE_DIR=cache)
+    assert "Traceback" not in said
+    assert "cannot be told: the listing of a model's folder cannot be read (" in said
+    assert "`dvc push` where the results are, then re-run this job." in said
 
 
 def test_a_run_is_of_the_commit_that_was_pushed_and_the_champion_of_main_as_it_is_by_now():
