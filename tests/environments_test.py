@@ -133,6 +133,15 @@ def test_once_made_it_is_used_without_network_and_by_other_clones(project, tmp_p
     assert (elsewhere.returncode, elsewhere.stdout) == (0, again.stdout)
 
 
+def test_a_folder_that_is_reached_by_a_link_has_the_environment_of_its_own_name(
+    project, shared, tmp_path
+):
+    (tmp_path / "link").symlink_to(project / "lab/processes/small")
+    line = "'{}/tools/within' '{}/link' python -c 'import sys; print(sys.prefix)'"
+    done = command(project, shared, line.format(project, tmp_path))
+    assert Path(done.stdout.strip()).name in made(shared), done.stdout + done.stderr
+
+
 def test_an_unknown_name_lists_the_known_ones(project, tmp_path):
     (project / "lab/processes/shell").mkdir()
     write_executable(project / "lab/processes/shell/main", "#!/bin/sh\n")
@@ -649,6 +658,14 @@ def test_pips_settings_are_handed_on_and_no_password_of_an_index_is_shown(projec
         server.shutdown()
     assert done.returncode == 1
     assert ("/simple/six/", "Basic dXNlcjpzM2NyM3Q=") in asked
+    logs = "".join(log.read_text() for log in tmp_path.glob("data/*/*.log"))
+    assert "s3cr3t" not in done.stderr + logs
+
+
+@pytest.mark.parametrize("login", ["user:12/34s3cr3t", "token/s3cr3t"])
+def test_a_password_that_ends_an_address_is_refused_and_not_shown(project, tmp_path, login):
+    done = run(project, tmp_path, PIP_INDEX_URL=f"https://{login}@127.0.0.1:9/simple")
+    assert "pip's index-url is no address (127.0.0.1:9/simple): in a password, /" in done.stderr
     logs = "".join(log.read_text() for log in tmp_path.glob("data/*/*.log"))
     assert "s3cr3t" not in done.stderr + logs
 

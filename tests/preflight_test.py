@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,75 @@ def test_credentials_that_are_not_there_were_not_refused(project):
     said = project.run("tools/within", ".", "python", "-c", script)
     assert "there are no credentials: `make credentials`" in said
     assert "refuses" not in said
+
+
+MARKS = "<<<<<<< HEAD\n=======\n>>>>>>> other\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("dvc.yaml", DVC_YAML + MARKS, "'dvc.yaml'"),
+        ("dvc.yaml", DVC_YAML.replace("deps", "depz"), "dvc.yaml' validation failed"),
+        ("dvc.lock", MARKS, "dvc.lock' validation failed"),
+        (".dvc/config", "[core]\n    remote = here\n" + MARKS, "config"),
+    ],
+)
+def test_a_file_that_dvc_cannot_read_is_a_problem_in_a_line(project, tmp_path, file, text, said):
+    (project.folder / file).write_text(text)
+    printed = preflight(project, ok=False, GITHUB_STEP_SUMMARY=str(tmp_path / "page.md"))
+    assert "Traceback" not in printed
+    assert said in printed
+    assert said in (tmp_path / "page.md").read_text()
+
+
+def results_of(project) -> str:
+    """A results commit of the newest one, as a run makes it."""
+    head = project.git("rev-parse", "HEAD").strip()
+    message = f"Another-results\n\nSource-Commit: {head}"
+    return project.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", message).strip()
+
+
+def branch_for(project, **extra) -> str:
+    """What preflight says to the project's newest commit, in a clone that has it checked out."""
+    head = project.git("rev-parse", "HEAD").strip()
+    project.git("clone", "--quiet", "../origin", "../clone")
+    clone = Project.at(project.folder.parent / "clone")
+    clone.git("fetch", "--quiet", "origin")
+    clone.git("checkout", "--quiet", "--detach", head)
+    script = "from tools.job import preflight; preflight.main(lambda: print(preflight."
+    script += "results_have_a_branch()))"
+    return clone.run("tools/within", ".", "python", "-c", script, **extra)
+
+
+def test_a_re_run_gives_its_results_to_the_branch_that_has_those_of_the_first(project):
+    results = results_of(project)
+    project.git("push", "--quiet", "origin", f"{results}:refs/heads/work")
+    later = project.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "Other work").strip()
+    project.git("push", "--quiet", "origin", f"{later}:refs/heads/another")
+    assert "results go to branch work" in branch_for(project, RUN_REF="refs/tags/a-tag")
+
+
+def test_a_commit_that_is_on_results_alone_is_told_what_to_do(project):
+    results = results_of(project)
+    project.git("push", "--quiet", "origin", f"{results}:refs/heads/results/a-tag")
+    project.git("reset", "--quiet", "--hard", results)
+    said = branch_for(project, ok=False, RUN_REF="refs/tags/another-tag")
+    push = f"`git push origin {results[:10]}:refs/heads/NAME`"
+    assert "The commit is on results/a-tag alone, where no results go: push it to a" in said
+    assert push in said
+
+
+def test_storage_that_hangs_is_told_in_seconds(project):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, answers none
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        (project.folder / ".dvc/config").write_text(
+            "[core]\n    remote = far\n['remote \"far\"']\n    url = s3://bucket/dvc\n"
+            f"    endpointurl = {address}\n"
+        )
+        keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        script = "from tools.job import preflight as p; p.SECONDS = 2; p.main(p.connections)"
+        started = time.monotonic()
+        said = project.run("tools/within", ".", "python", "-c", script, ok=False, **keys)
+    assert "does not answer: is it up, and the address right?" in said
+    assert time.monotonic() - started < 30

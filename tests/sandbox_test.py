@@ -47,7 +47,7 @@ jobs:
     steps:
       - uses: "actions/checkout@0000000000000000000000000000000000000000"
         with:
-          ref: "${{ inputs.ref || github.ref }}"
+          ref: "${{ inputs.ref || github.sha }}"
           fetch-depth: 0
       - name: "Show"
         run: "sh show.sh"
@@ -75,6 +75,7 @@ case "$GITHUB_REF" in
     *commit*) git -c user.name=job -c user.email=job@example.org commit -q --allow-empty -m results
         git push -q origin HEAD:refs/heads/work ;;
     *fail*) exit 3 ;;
+    *moves*) git push -q --force origin HEAD~1:refs/tags/run-waits ;;
     *hold*) touch "$HOLD"; sleep 300 ;;
 esac
 """
@@ -418,6 +419,16 @@ def test_tags_run_one_after_the_other_and_only_those_that_the_workflow_wants(san
         assert f"refs/tags/{name}: no run: no workflow wants it" in output
     assert "no run where more than three tags" in output
     assert "run" not in sandbox.push("--delete", "run-1").replace("run-1", "")
+
+
+def test_a_tag_that_is_moved_while_its_job_waits_runs_the_commit_that_was_pushed(sandbox):
+    for name in ("run-moves", "run-waits"):
+        sandbox.project.git("tag", name)
+    pushed = sandbox.project.git("rev-parse", "HEAD").strip()
+    output = sandbox.push("run-moves", "run-waits")
+    assert sandbox.origin("rev-parse", "run-waits") != pushed
+    assert output.count(f"head=<{pushed}>") == 2
+    assert "ref=<refs/tags/run-waits>" in output
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,17 @@
 import json
 import os
 import shutil
+import time
 
 import pytest
+from ruamel.yaml import YAML
 
-from tests.conftest import Project
+from tests.conftest import ROOT, Project, server_that
 
 pytestmark = pytest.mark.integration
 
 SHARE = ("tools/within", ".", "python", "-m", "tools.job.share")
+REGISTRY = ("tools/within", ".", "python", "-m", "tools.job.registry")
 DVC_YAML = """
 stages:
   quick:
@@ -133,3 +136,100 @@ def test_results_that_are_aside_already_are_named_by_the_commit_that_is_there(pr
     project.git("reset", "--quiet", "--mixed", "HEAD~1")
     said = project.run(*SHARE)
     assert f"Results are commit {there[:10]} on results/{TAG}: " in said
+
+
+def test_a_run_of_an_old_commit_of_main_that_changed_nothing_leaves_the_champion(project):
+    project.commit("Results")
+    project.git("push", "--quiet", "origin", "HEAD:refs/heads/main")
+    note = project.folder / ".dvc/tmp/run.json"
+    note.write_text(json.dumps({"name": TAG, "branch": "main"}))
+    assert "Nothing changed" in project.run(*SHARE)
+    of_run = (*REGISTRY, "--of-run")
+    assert "not those of main" not in project.run(*of_run), "they are: main has this commit"
+    project.edit("metrics/quick.json", "0.5", "0.6")
+    project.commit("Newer results")
+    project.git("push", "--quiet", "origin", "HEAD:refs/heads/main")
+    project.git("reset", "--quiet", "--hard", "HEAD~1")
+    assert "Nothing changed" in project.run(*SHARE)
+    assert "The results are not those of main: champion stays." in project.run(*of_run)
+
+
+# As SHARE, without the waits.
+SOON = """
+from tools.job import share
+share.TRIES, share.SILENCE = (0, 0), 1
+share.main(share.share)
+"""
+SHARE_SOON = ("tools/within", ".", "python", "-c", SOON)
+FAILS_ONCE = """#!/bin/sh
+case " $* " in *" push origin "*)
+    [ -e '{seen}' ] || { touch '{seen}'; echo 'fatal: the remote end hung up' >&2; exit 128; } ;;
+esac
+exec '{git}' "$@"
+"""
+
+
+def test_a_push_that_failed_once_is_tried_again(project, tmp_path):
+    real = shutil.which("git", path=project.environment()["PATH"])
+    (tmp_path / "bin").mkdir()
+    text = FAILS_ONCE.replace("{seen}", str(tmp_path / "seen")).replace("{git}", real)
+    (tmp_path / "bin/git").write_text(text)
+    (tmp_path / "bin/git").chmod(0o755)
+    path = f"{tmp_path}/bin{os.pathsep}{project.environment()['PATH']}"
+    said = project.run(*SHARE_SOON, PATH=path)
+    assert (tmp_path / "seen").exists()
+    there = project.git("ls-remote", "origin", "refs/heads/work").split()[0]
+    assert f"Results are commit {there[:10]} on work." in said
+
+
+def test_a_push_that_is_refused_is_told_in_the_servers_words(project):
+    hook = project.folder.parent / "origin/hooks/pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(
+        "#!/bin/sh\nwhile read -r _ _ ref; do [ $ref != refs/heads/work ] || exit 1; done\n"
+    )
+    hook.chmod(0o755)
+    said = project.run(*SHARE)
+    assert f"on results/{TAG}: work refuses it: pre-receive hook declined." in said
+
+
+def test_a_server_that_is_gone_is_told_by_gits_first_error(project):
+    project.git("remote", "set-url", "origin", "../nowhere")
+    said = project.run(*SHARE_SOON, ok=False)
+    assert "failed: fatal: '../nowhere' does not appear to be a git repository. Data are in" in said
+
+
+def test_a_git_server_that_hangs_is_given_up(project):
+    with server_that(lambda _: time.sleep(60)) as address:
+        project.git("remote", "set-url", "origin", f"{address}/project.git")
+        said = project.run(*SHARE_SOON, ok=False)
+    assert "Operation too slow" in said
+    assert "Data are in S3: re-run this job." in said
+
+
+MODEL_IN_A_FOLDER = """
+stages:
+  quick:
+    cmd: mkdir -p artifacts/quick && echo 1 > artifacts/quick/model.txt
+    outs: [artifacts/quick]
+artifacts:
+  quick: {path: artifacts/quick/model.txt, type: model}
+"""
+
+
+def test_a_model_in_a_folder_whose_listing_is_nowhere_is_told(project):
+    (project.folder / "dvc.yaml").write_text(MODEL_IN_A_FOLDER)
+    project.dvc("repro", "--quiet")
+    shutil.rmtree(project.folder / "artifacts/quick")
+    cache = f"{project.folder.parent}/cache"  # empty, and the bucket is, too
+    said = project.run(*REGISTRY, ok=False, DVC_CACHE_DIR=cache)
+    assert "Traceback" not in said
+    assert "cannot be told: the listing of a model's folder cannot be read (" in said
+    assert "`dvc push` where the results are, then re-run this job." in said
+
+
+def test_a_run_is_of_the_commit_that_was_pushed_and_the_champion_of_main_as_it_is_by_now():
+    text = (ROOT / ".github/workflows/experiments.yml").read_text()
+    jobs = YAML(typ="safe", pure=True).load(text)["jobs"]
+    refs = {name: job["steps"][0]["with"]["ref"] for name, job in jobs.items()}
+    assert refs == {"run": "${{ inputs.ref || github.sha }}", "champion": "main"}

@@ -153,6 +153,31 @@ def test_a_failure_lets_the_others_finish_and_is_told_once(project):
     assert (project.folder / "after.txt").exists()
 
 
+def test_a_dep_that_cannot_be_asked_fails_its_stage_alone(project):
+    far = stage("far", "echo far > far.txt", "s3://bucket/rows.csv")
+    give(project, far | stage("near", "echo near > near.txt", "rows.csv"))
+    nobody = {"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
+    command = ("tools/within", ".", "python", "-m", "tools.job.side_by_side", "2", "dvc.yaml")
+    said = project.run(*command, ok=False, AWS_EC2_METADATA_DISABLED="true", **nobody)
+    assert "failed: far (the cause is above)" in said
+    assert "Traceback" not in said
+    assert (project.folder / "near.txt").exists()
+
+
+def test_an_interrupt_ends_what_runs_without_a_traceback(project):
+    give(project, stage("long", "touch begun; sleep 300"))
+    command = ("tools/within", ".", "python", "-m", "tools.job.side_by_side", "2", "dvc.yaml")
+    process = project.start(*command)
+    deadline = time.monotonic() + 60
+    while not (project.folder / "begun").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize("jobs", ["0", "two", "-1", "", "1.5"])
 def test_a_number_of_jobs_that_is_none_is_told(project, jobs):
     said = side_by_side(project, jobs, ok=False)

@@ -378,6 +378,23 @@ def test_folders_that_are_odd_or_cannot_be_written_are_no_hindrance(project, tmp
     assert list((tmp_path / "a b").iterdir()) == []
 
 
+FULL = """
+import resource
+from tools.job import job
+job.add_to_note(name="before")
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+job.main(lambda: job.add_to_note(more="more"))
+"""
+
+
+def test_on_a_full_disk_the_note_of_a_run_stays_whole(project):
+    said = project.run("tools/within", ".", "python", "-c", FULL, ok=False)
+    assert "File too large" in said
+    assert "Traceback" not in said
+    note = json.loads((project.folder / ".dvc/tmp/run.json").read_text())
+    assert note["name"] == "before"
+
+
 # ---- mistakes in files that commands read
 
 

@@ -159,7 +159,9 @@ def check_address(name: str, address: str) -> None:
         return
     try:
         parts = urlsplit(address)
-        valid = parts.scheme == "file" or (parts.hostname and (parts.port or True))
+        # A password that has a / is cut there: its @ is then behind what passes for the server.
+        cut = "@" in address and "@" not in parts.netloc
+        valid = parts.scheme == "file" or (parts.hostname and (parts.port or True) and not cut)
     except ValueError:
         valid = False
     if not valid:

@@ -15,6 +15,7 @@ from uuid import uuid4
 import requests
 
 from lib.errors import UserError
+from lib.files import replaced_file
 from lib.repository import ROOT
 from lib.text import last_line, one_line, prose, shown_address, without_password
 from tools.tracking.address import check_address
@@ -75,8 +76,9 @@ def read_note() -> dict[str, Any]:
 
 def add_to_note(**facts: Any) -> None:
     """Tell later steps."""
-    NOTE.parent.mkdir(parents=True, exist_ok=True)
-    NOTE.write_text(json.dumps(read_note() | facts, indent=2), encoding="utf-8")
+    text = json.dumps(read_note() | facts, indent=2)
+    with replaced_file(NOTE) as new:
+        new.write_text(text, encoding="utf-8")
 
 
 def summarise(text: str) -> None:
@@ -145,11 +147,12 @@ def s3_endpoint() -> str:
 
 
 def main(step: Callable[[], None]) -> None:
-    """Run a step; a UserError becomes its line in the log and on the run's page."""
+    """Run a step; a UserError, or a disk's, becomes its line in the log and on the run's page."""
     try:
         step()
-    except UserError as error:
+    except (UserError, OSError) as error:
         lines = [one_line(line) for line in without_password(str(error)).splitlines()]
         print("", *lines, sep="\n", file=sys.stderr, flush=True)
-        summarise("\n".join(f"**{prose(line)}**\n" for line in lines))
+        with suppress(OSError):  # the page is on the same disk
+            summarise("\n".join(f"**{prose(line)}**\n" for line in lines))
         sys.exit(1)

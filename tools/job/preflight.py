@@ -18,7 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dvc.exceptions import DvcException
+
 from lib.errors import UserError
+from lib.params import line_of
 from lib.repository import ROOT, ask_git, git
 from lib.text import last_line, shown_address, without_password
 from tools.job.job import (
@@ -34,6 +37,7 @@ from tools.job.job import (
 PLAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._/+-]*"
 FREE_GIGABYTES = 2.0
 PROBE = b"can results be kept?"
+SECONDS = 20  # within which S3 must answer each request of the probe
 
 
 def name_is_plain() -> str:
@@ -52,21 +56,29 @@ def name_is_plain() -> str:
 def results_have_a_branch() -> str:
     """The one branch that gets the results, by rule.
 
-    Of the branches that contain the commit: the one whose newest commit it is, else the only one,
-    else the default branch. `results/…` are never it.
+    Of the branches that contain the commit: the one that got its results already, as its newest
+    commit; else the one whose newest commit it is, else the only one, else the default branch.
+    `results/…` are never it.
     """
     listed = git("for-each-ref", "--contains=HEAD", "--format=%(refname)", "refs/remotes/origin")
-    names = [ref.removeprefix("refs/remotes/origin/") for ref in listed.splitlines()]
-    names = [name for name in names if name != "HEAD" and not name.startswith("results/")]
+    found = [ref.removeprefix("refs/remotes/origin/") for ref in listed.splitlines()]
+    aside = [name for name in found if name.startswith("results/")]
+    names = [name for name in found if name != "HEAD" and name not in aside]
     head = git("rev-parse", "HEAD")
     tips = [name for name in names if git("rev-parse", f"refs/remotes/origin/{name}") == head]
+    done = [name for name in names if source_of(f"refs/remotes/origin/{name}") == head]
     default = ask_git("symbolic-ref", "--short", "refs/remotes/origin/HEAD").stdout
     default = default.strip().removeprefix("origin/") or "main"
     dispatched = os.environ.get("RUN_REF", "").removeprefix("refs/heads/")
-    for candidates in ([dispatched], tips, names, [default]):
+    for candidates in ([dispatched], done, tips, names, [default]):
         if len(candidates) == 1 and candidates[0] in names:
             add_to_note(branch=candidates[0])
             return f"results go to branch {candidates[0]}"
+    if aside and not names:
+        raise UserError(
+            f"The commit is on {', '.join(aside)} alone, where no results go: push it to a branch "
+            f"of its own (`git push origin {head[:10]}:refs/heads/NAME`), then re-run this job."
+        )
     if not names:
         raise UserError(
             "The commit is on no branch, so its results would be on none: push its branch first, "
@@ -76,6 +88,11 @@ def results_have_a_branch() -> str:
         f"The commit is on several branches ({', '.join(names)}), and it is the newest of none or "
         "of more than one: push a commit on the branch that is to have the results, and tag that."
     )
+
+
+def source_of(commit: str) -> str:
+    """The commit that a results commit is of; empty where it is none."""
+    return git("show", "-s", "--format=%(trailers:key=Source-Commit,valueonly)", commit).strip()
 
 
 def parameters_are_valid() -> str:
@@ -141,17 +158,19 @@ def storage_answers() -> str:
             )
         endpoint = shown_address(settings.get("endpointurl", "its default address"))
         where = f"{shown_address(url)} at {endpoint}"
+        # Retries and all: s3fs and botocore would try a server that hangs for half an hour.
+        limit = {"timeout": SECONDS} if url.startswith("s3:") else {}
         asked = "write"
         try:
             remote = repo.cloud.get_remote()
             probe = f"{remote.path}/preflight-{socket.gethostname()}-{os.getpid()}"
             remote.fs.makedirs(remote.path)
-            remote.fs.pipe_file(probe, PROBE)
+            remote.fs.pipe_file(probe, PROBE, **limit)
             asked = "read"
-            if remote.fs.cat_file(probe) != PROBE:
+            if remote.fs.cat_file(probe, **limit) != PROBE:
                 raise UserError(f"S3 ({where}) gives back other bytes than were written.")
             asked = "list"
-            remote.fs.ls(remote.path, detail=False)
+            remote.fs.ls(remote.path, detail=False, **limit)
             asked = "delete"
             remote.fs.rm_file(probe) if hasattr(remote.fs, "rm_file") else remote.fs.remove(probe)
         except UserError:
@@ -169,7 +188,10 @@ def point_dvc_at_this_platform() -> None:
     """
     from dvc.config import Config
 
-    config = Config(str(ROOT / ".dvc"))
+    try:
+        config = Config(str(ROOT / ".dvc"))
+    except DvcException as error:
+        raise UserError(told(error)) from None
     remote = config["core"].get("remote", "minio")
     settings: dict[str, object] = {"verify": True}
     if url := os.environ.get("DVC_REMOTE_URL"):
@@ -210,15 +232,11 @@ def why_storage_failed(error: Exception, asked: str = "write") -> str:
 
 def data_are_there() -> str:
     """All that was added with `dvc add`, and whatever else stages need and do not make."""
-    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    try:
-        with Repo(str(ROOT)) as repo:
-            data = [stage for stage in repo.index.stages if stage.is_data_source]
-            problems = [p for p in what_is_missing(repo, data) if p]
-    except DvcException as error:
-        raise UserError(f"DVC cannot read what the run needs: {error}") from None
+    with Repo(str(ROOT)) as repo:
+        data = [stage for stage in repo.index.stages if stage.is_data_source]
+        problems = [p for p in what_is_missing(repo, data) if p]
     if problems:
         raise UserError(" ".join(problems))
     return f"what stages need is in git, or in the bucket: {len(data)} tracked data files"
@@ -346,8 +364,8 @@ def connections() -> None:
     for check in (storage_answers, mlflow_answers):
         try:
             print(check(), flush=True)
-        except UserError as error:
-            problems.append(str(error))
+        except (UserError, DvcException) as error:
+            problems.append(told(error))
     if problems:
         raise UserError("\n".join(problems))
 
@@ -365,12 +383,20 @@ def failed(checks: Sequence[Callable[[], str]]) -> list[str]:
     for check in checks:
         try:
             print(f"ok       {check()}", flush=True)
-        except UserError as error:
-            print(f"PROBLEM  {error}", flush=True)
-            problems.append(str(error))
+        except (UserError, DvcException) as error:
+            if (problem := told(error)) not in problems:  # what DVC cannot read, it says each time
+                print(f"PROBLEM  {problem}", flush=True)
+                problems.append(problem)
             if check is storage_answers:
                 break  # what follows asks the storage too
     return problems
+
+
+def told(error: UserError | DvcException) -> str:
+    """A problem in a line; of what DVC cannot read, with the line in its file."""
+    if isinstance(error, UserError):
+        return str(error)
+    return f"DVC cannot read what the run needs: {' '.join(str(error).split())}{line_of(error)}"
 
 
 def preflight() -> None:

@@ -44,6 +44,9 @@ def of_run() -> None:
     if note.get("branch") != MAIN or "aside" in note or "shared" not in note:
         print(f"The results are not on {MAIN}: {ALIAS} stays.")
         return
+    if note.get("outdated"):
+        print(f"The results are not those of {MAIN}: {ALIAS} stays.")
+        return
     try:
         champion()
     except UserError as error:
@@ -56,6 +59,7 @@ def models() -> dict[str, str]:
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc_data.index import DataIndexError
 
     try:
         with Repo(str(ROOT)) as repo:
@@ -73,6 +77,12 @@ def models() -> dict[str, str]:
             "What the models of this commit are cannot be told: a model in artifacts: of dvc.yaml "
             "is none of DVC's files, or its folder is not in the bucket (then `dvc push` where it "
             "is, and re-run this job)."
+        ) from None
+    except DataIndexError as error:
+        raise UserError(
+            "What the models of this commit are cannot be told: the listing of a model's folder "
+            f"cannot be read ({error.__cause__ or error}). Is S3 up? Else `dvc push` where the "
+            "results are, then re-run this job."
         ) from None
     except (DvcException, OSError) as error:
         raise UserError(f"What the models of this commit are cannot be told: {error}") from None

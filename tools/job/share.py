@@ -9,6 +9,7 @@
 import base64
 import os
 import re
+import subprocess
 import tempfile
 import time
 from pathlib import Path, PurePath
@@ -33,7 +34,11 @@ from tools.tracking import notes
 
 PUSHES = 5  # of git, when the branch moves on between fetch and push
 BRANCHES = 9  # results/<tag>, results/<tag>-2, …
-UPLOADS = (0, 5, 15)  # seconds before each try
+TRIES = (0, 5, 15)  # seconds before each try to reach S3, or git's server
+SILENCE = 60  # seconds after which git gives a server up that says nothing
+# What is no fault of the way to the server: a try more would be answered the same.
+ANSWER = re.compile(r"couldn't find remote ref|! \[(?:remote )?rejected\]")
+REFUSAL = re.compile(r"! \[(?:remote )?rejected\].*\((.+)\)")
 TOKEN = os.environ.pop("GIT_TOKEN", "")  # of fetch and push alone: no other child has it
 MOST_METRICS = 20  # that the commit names; the less nested come first
 MOST = 50  # goals and runs that the commit names
@@ -44,13 +49,14 @@ def share() -> None:
     note = read_note()
     source = git("rev-parse", "HEAD")
     files = read_pipeline().result_files
+    branch = str(note["branch"])
     push_data()
     if not changed(source, files):
-        add_to_note(shared="nothing changed")
+        tip = fetch(branch)  # a tag may be on an old commit, whose results the branch has no more
+        add_to_note(shared="nothing changed", outdated=not tip or changed(tip, files))
         print("Nothing changed: there is nothing to commit.")
         return
     message = commit_message(note, source)
-    branch = str(note["branch"])
     for _ in range(PUSHES):
         tip = fetch(branch)
         if tip and not changed(tip, files):
@@ -66,8 +72,8 @@ def share() -> None:
             add_to_note(shared=branch, results_commit=commit)
             print(f"Results are commit {commit[:10]} on {branch}.")
             return
-        if fetch(branch) == tip:  # nobody was faster: the server does not want it
-            keep_aside(note, source, files, message, f"{branch} refuses it: {pushed}")
+        if fetch(branch) == tip:  # nobody was faster
+            keep_aside(note, source, files, message, f"{branch} {pushed}")
             return
     keep_aside(note, source, files, message, f"{branch} moves on faster than results can follow")
 
@@ -86,7 +92,7 @@ def unfit(source: str, tip: str, files: list[str]) -> str:
 
 def push_data() -> None:
     """`dvc push`, retried; UserError where something is missing in S3 in the end."""
-    for wait in UPLOADS:
+    for wait in TRIES:
         time.sleep(wait)
         done = run("dvc", "push", ok=False, AWS_MAX_ATTEMPTS="2")  # retried here, and told
         print((done.stdout + done.stderr).strip(), flush=True)
@@ -182,37 +188,56 @@ def mlflow_runs() -> dict[str, str]:
 
 
 def with_token() -> dict[str, str]:
-    """Settings that let one git command use the token."""
+    """Settings that let one git command use the token, and wait for no server that hangs."""
+    settings = {}
     server = os.environ.get("GITHUB_SERVER_URL")
-    if not TOKEN or not server:
-        return {}
-    basic = base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
-    others = os.environ.get("GIT_CONFIG_COUNT") or "0"  # such as a container's safe.directory
-    return {
-        "GIT_CONFIG_COUNT": str(int(others) + 1),
-        f"GIT_CONFIG_KEY_{others}": f"http.{server}/.extraheader",
-        f"GIT_CONFIG_VALUE_{others}": f"AUTHORIZATION: basic {basic}",
-        "GIT_TERMINAL_PROMPT": "0",
-    }
+    if TOKEN and server:
+        basic = base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
+        settings[f"http.{server}/.extraheader"] = f"AUTHORIZATION: basic {basic}"
+    settings |= {"http.lowSpeedLimit": "1", "http.lowSpeedTime": str(SILENCE)}
+    others = int(os.environ.get("GIT_CONFIG_COUNT") or 0)  # such as a container's safe.directory
+    variables = {"GIT_CONFIG_COUNT": str(others + len(settings)), "GIT_TERMINAL_PROMPT": "0"}
+    for number, (key, value) in enumerate(settings.items(), others):
+        variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return variables
+
+
+def ask_server(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The finished git command, tried again where it got no answer."""
+    for wait in TRIES:
+        time.sleep(wait)
+        done = ask_git(*arguments, folder=ROOT, **with_token())
+        if not done.returncode or ANSWER.search(done.stderr):
+            break
+    return done
+
+
+def why_failed(stderr: str) -> str:
+    """The first of git's errors: behind it are guesses and advice."""
+    errors = [line for line in stderr.splitlines() if line.startswith(("fatal: ", "error: "))]
+    return last_line(errors[0] if errors else stderr).rstrip(".")
 
 
 def fetch(branch: str) -> str:
     """The branch's newest commit on the server; empty where the branch is gone."""
     ref = f"refs/remotes/origin/{branch}"
-    done = ask_git("fetch", "origin", f"+refs/heads/{branch}:{ref}", folder=ROOT, **with_token())
+    done = ask_server("fetch", "origin", f"+refs/heads/{branch}:{ref}")
     if done.returncode and "couldn't find remote ref" not in done.stderr:
         raise UserError(
-            f"git fetch failed: {last_line(done.stderr)} Data are in S3: re-run this job."
+            f"git fetch failed: {why_failed(done.stderr)}. Data are in S3: re-run this job."
         )
     return "" if done.returncode else git("rev-parse", ref)
 
 
 def push(commit: str, branch: str) -> str:
-    """Push without force; the server's message where it refused."""
-    where = f"{commit}:refs/heads/{branch}"
-    done = ask_git("push", "origin", where, folder=ROOT, **with_token())
+    """Push without force; what came of it where it was refused or failed."""
+    done = ask_server("push", "origin", f"{commit}:refs/heads/{branch}")
     print(without_password(done.stderr.strip()), flush=True)
-    return last_line(done.stderr) if done.returncode else ""
+    if not done.returncode:
+        return ""
+    if refusal := REFUSAL.search(done.stderr):
+        return f"refuses it: {without_password(refusal[1])}"
+    return f"cannot be pushed to: {why_failed(done.stderr)}"
 
 
 def keep_aside(
@@ -225,8 +250,8 @@ def keep_aside(
         branch = f"results/{note['name']}{suffix}"
         theirs = fetch(branch)
         if not theirs:
-            if refused := push(commit, branch):
-                as_patch(commit, f"{why}; {branch} is refused too: {refused}")
+            if pushed := push(commit, branch):
+                as_patch(commit, f"{why}; {branch} {pushed}")
             break
         if git("rev-parse", f"{theirs}^{{tree}}") == tree:
             commit = theirs

@@ -91,9 +91,15 @@ def planned(targets: Sequence[str]) -> Iterator[tuple[Repo, Needs]]:
 
 
 def changed(repo: Repo, stage: Any) -> bool:
-    """Whether `dvc repro` would do anything for a stage; what it needs is as it is to be."""
+    """Whether `dvc repro` would do anything for a stage; what it needs is as it is to be.
+
+    So it would where that cannot be told, of a dep on an S3 that is away, say: it tells the error.
+    """
     with repo.lock:
-        return bool(stage.changed())
+        try:
+            return bool(stage.changed())
+        except Exception:  # of whatever file system a dep is on
+            return True
 
 
 def pool_of(stage: Any) -> str:
@@ -166,3 +172,5 @@ if __name__ == "__main__":
         make_run(*sys.argv[1:])
     except UserError as error:
         sys.exit(f"ERROR: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
