@@ -1,6 +1,7 @@
 """What the steps of a run share: commands, the note from step to step, lines on the run's page."""
 
 import base64
+import errno
 import json
 import os
 import subprocess
@@ -147,10 +148,12 @@ def s3_endpoint() -> str:
 
 
 def main(step: Callable[[], None]) -> None:
-    """Run a step; a UserError, or a disk's, becomes its line in the log and on the run's page."""
+    """Run a step; a UserError, or a full disk, becomes its line in the log and on the run's page."""
     try:
         step()
     except (UserError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
         lines = [one_line(line) for line in without_password(str(error)).splitlines()]
         print("", *lines, sep="\n", file=sys.stderr, flush=True)
         with suppress(OSError):  # the page is on the same disk
