@@ -148,7 +148,7 @@ def s3_endpoint() -> str:
 
 
 def main(step: Callable[[], None]) -> None:
-    """Run a step; a UserError, or a full disk, becomes its line in the log and on the run's page."""
+    """Run a step; a UserError, or a full disk, becomes its line in the log and on the page."""
     try:
         step()
     except (UserError, OSError) as error:
