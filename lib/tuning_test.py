@@ -212,10 +212,10 @@ def test_a_fingerprint_of_tables_changes_with_each_value_and_name():
 
 def test_a_fingerprint_of_arrays_is_of_their_content():
     def arrays(last):
-        texts = np.array(["benign", "".join(["malig", last]), None], dtype=object)
+        texts = np.array(["small", "".join(["larg", last]), None], dtype=object)
         return texts, np.array(["2026-01-01", f"2026-01-{len(last):02}"], dtype="M8[D]")
 
-    for one, same, other in zip(arrays("nant"), arrays("nant"), arrays("ign"), strict=True):
+    for one, same, other in zip(arrays("e"), arrays("e"), arrays("est"), strict=True):
         assert fingerprint(one) == fingerprint(same)
         assert fingerprint(one) != fingerprint(other)
     columns = np.arange(6.0).reshape(2, 3)
