@@ -23,6 +23,7 @@ from tools.tracking.address import check_address
 
 MARK = "TODO" + "("  # of what is to be filled in; in one piece it would be a mark itself
 MOST_OF_A_PAGE = 900_000  # bytes: the hosting site refuses a page of more than 1 MiB
+FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)  # what a disk says that takes no more
 NOTE = ROOT / ".dvc" / "tmp" / "run.json"  # what one step tells the next; git ignores it
 
 
@@ -152,7 +153,7 @@ def main(step: Callable[[], None]) -> None:
     try:
         step()
     except (UserError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno not in FULL:
             raise
         lines = [one_line(line) for line in without_password(str(error)).splitlines()]
         print("", *lines, sep="\n", file=sys.stderr, flush=True)
