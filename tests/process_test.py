@@ -422,8 +422,8 @@ def test_comments_that_are_not_indented_go_or_stay_with_what_they_stand_in(proje
     key, _, rest = section.partition("\n")
     odd = before["params.yaml"].replace(section, f"{key}\n# factor: 3\n\n{rest}")
     write(project, "params.yaml", odd.replace("\nnet_price:", "\n# Of a network.\nnet_price:"))
-    deps = "      - lab/processes/count_files"
-    write(project, "dvc.yaml", before["dvc.yaml"].replace(deps, f"#      - data/old\n{deps}", 1))
+    lock = "      - lab/processes/count_files/Pipfile.lock\n"
+    project.edit("dvc.yaml", lock, f"#      - data/old\n{lock}")
     project.commit("Comments")
     project.run("make", "remove-process", "NAME=count_files")
     for file, text in before.items():

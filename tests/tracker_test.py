@@ -544,7 +544,8 @@ n=0
 while [ ! -e stop ] && [ $n -lt 600 ]; do
     n=$((n+1))
     printf '{"trial": %s, "state": "complete", ' $n >> "$beside"
-    printf '"values.lr": 0.%s, "metrics.loss": %s}\\n' $n $n >> "$beside"
+    printf '"values.lr": 0.%s, "metrics.loss": %s, ' $n $n >> "$beside"
+    printf '"values.C & D": 1, "metrics.recall.<=50K": 0.5}\\n' >> "$beside"
     echo "step,best" > "$LIVE_CURVE"
     echo "$n,0.5" >> "$LIVE_CURVE"
     sleep 0.5
@@ -578,8 +579,8 @@ def test_the_trials_of_a_sweep_are_in_mlflow_while_it_goes_on_each_once(project)
         seen = wait_for(lambda: len(found := trials()) > 2 and found)
         assert process.poll() is None
         assert seen["trial 2"]["status"] == "FINISHED"
-        assert seen["trial 2"]["metrics"] == {"loss": 2.0}
-        assert seen["trial 2"]["params"] == {"state": "complete", "lr": "0.2"}
+        assert seen["trial 2"]["metrics"] == {"loss": 2.0, "recall.__50K": 0.5}
+        assert seen["trial 2"]["params"] == {"state": "complete", "lr": "0.2", "C _ D": "1"}
         assert {r["status"] for r in logged(project) if "stage" in r["tags"]} == {"RUNNING"}
         (project.folder / "stop").touch()
         process.communicate(timeout=60)

@@ -98,18 +98,14 @@ def cause(failures: Mapping[int, Any], logs: Path, count: int) -> str:
             )
     if not causes:
         number = min(codes, key=lambda number: (codes[number] != ALONE, number))
+        why = one_line(failures[number].message.rstrip("."))
         return (
-            f"worker {number + 1} of {count} ended: {one_line(reason(failures[number]))}. "
-            "Start it again: it goes on from its last checkpoint."
+            f"worker {number + 1} of {count} ended: {why}. Start it again: it goes on from its "
+            "last checkpoint."
         )
     number = min(causes)
     logged = logs.glob(f"**/{number}/stderr.log")
     return "".join(file.read_text("utf-8", "replace") for file in logged).rstrip("\n")
-
-
-def reason(failure: Any) -> str:
-    """The error that a worker has recorded, as torch's launcher hands it on."""
-    return str(failure.message).rstrip(".")
 
 
 if __name__ == "__main__":

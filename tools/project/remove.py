@@ -9,7 +9,7 @@ import posixpath
 import re
 import shutil
 import sys
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -140,7 +140,7 @@ def without_section(text: str, name: str) -> str:
     inside = r"(?:(?:[ \t]*(?:#.*)?\n)*[ \t]+[^\s#].*\n)*"  # comments in it may begin anywhere
     section = rf"(?m)^(?:#.*\n)*{name}:.*\n{inside}(?:[ \t]+#.*\n|[ \t]*\n)*"
     left = re.sub(section, "", text.rstrip("\n") + "\n", count=1).rstrip("\n") + "\n"
-    refuse_grafted("params.yaml", {"": parse_yaml(text)}, left)
+    refuse_grafted("params.yaml", text, left, depth=1)
     return left
 
 
@@ -169,22 +169,22 @@ def without_stages(
     for number, indent in sorted(cuts, reverse=True):
         cut(lines, number, indent)
     left = with_empty_keys_mended("".join(lines))
-    refuse_grafted("dvc.yaml", parse_yaml(text, aliases=True), left)
+    refuse_grafted("dvc.yaml", text, left, depth=2)
     return left
 
 
-def refuse_grafted(name: str, before: Mapping[str, Any], left: str) -> None:
-    """UserError where what is left of a file is not what was there, less some entries of a table.
+def refuse_grafted(name: str, text: str, left: str, depth: int) -> None:
+    """UserError where what is left of a file is not what was there, less some entries.
 
     Args:
         name: of the file.
-        before: its tables by their names; an empty one: the file is one table.
-        left: its text now.
+        text: what it was.
+        left: what it is now.
+        depth: how deep whole entries may be missing.
     """
     try:
-        after = parse_yaml(left, aliases=True) or {}
-        tables = {"": after} if "" in before else after
-        whole = all(is_part(table, before.get(key)) for key, table in tables.items())
+        after, before = (parse_yaml(each, aliases=True) or {} for each in (left, text))
+        whole = is_part(after, before, depth)
     except YamlTextError:
         whole = False
     if not whole:
@@ -194,11 +194,13 @@ def refuse_grafted(name: str, before: Mapping[str, Any], left: str) -> None:
         )
 
 
-def is_part(left: Any, whole: Any) -> bool:
-    """Whether a table, or a list, is another without some of its entries."""
-    if isinstance(left, dict):
-        return all(key in whole and whole[key] == value for key, value in left.items())
-    return all(item in whole for item in left) if isinstance(left, list) else left == whole
+def is_part(left: Any, whole: Any, depth: int) -> bool:
+    """Whether something is another without some entries of its tables and lists, so deep."""
+    if depth and isinstance(left, dict) and isinstance(whole, dict):
+        return all(k in whole and is_part(v, whole[k], depth - 1) for k, v in left.items())
+    if depth and isinstance(left, list) and isinstance(whole, list):
+        return all(item in whole for item in left)
+    return bool(left == whole)
 
 
 def entries_that_name(
