@@ -192,9 +192,11 @@ class Buckets:
             while (values := np.fromfile(file, self.dtype, max(rows * self.width, -1))).size:
                 yield values.reshape(-1, self.width) if self.width > 1 else values
 
-    def remove(self, number: int) -> None:
-        """Delete the file of a number, if there is one."""
-        (self.folder / str(number)).unlink(missing_ok=True)
+    def take(self, rows: int) -> Iterator[NDArray[Any]]:
+        """All records, by the numbers of their files, each of which goes once it has been read."""
+        for path in sorted(self.folder.iterdir(), key=lambda path: int(path.name)):
+            yield from self.read(int(path.name), rows)
+            path.unlink()
 
 
 class Duplicates:

@@ -88,6 +88,15 @@ def test_buckets_keep_the_order_in_which_rows_came(tmp_path):
     assert list(buckets.read(1)) == []
 
 
+def test_buckets_that_are_taken_come_by_number_and_leave_the_disk(tmp_path):
+    buckets = Buckets(tmp_path / "buckets", np.float64)
+    numbers = np.arange(30) % 11
+    buckets.append(numbers, np.arange(30.0))
+    taken = list(buckets.take(2))
+    assert np.array_equal(np.concatenate(taken), np.argsort(numbers, kind="stable"))
+    assert max(map(len, taken)) == 2 and not list(buckets.folder.iterdir())
+
+
 @pytest.mark.parametrize("size", [7, 100, 1000])
 def test_rows_that_repeat_are_counted_as_pandas_counts_them(tmp_path, size):
     rng = np.random.default_rng(0)

@@ -224,11 +224,9 @@ def _drawn(
         block_of[rows] = number
     by_block = Buckets(scratch / "by block", np.float64, width)
     start = 0
-    for number in range(math.ceil(len(codes) / CHUNK_ROWS)):
-        for rows in as_read.read(number, CHUNK_ROWS):
-            by_block.append(block_of[start : start + len(rows)], rows)
-            start += len(rows)
-        as_read.remove(number)  # so that all rows are never on disk twice
+    for rows in ahead(as_read.take(CHUNK_ROWS)):
+        by_block.append(block_of[start : start + len(rows)], rows)
+        start += len(rows)
 
     def read(split: int) -> Iterator[Numbers]:
         for number, numbers in enumerate(blocks[split], first[split]):

@@ -1,5 +1,8 @@
 """Rows are shared out as they are meant to be, and the arrays do not depend on how they came."""
 
+import sqlite3
+from contextlib import closing
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -47,6 +50,17 @@ def by_scikit_learn(y, shares, stratified=True):
         rest, test_size=shares.validation_size, stratify=of(rest), random_state=seed
     )
     return train, validation, test
+
+
+@pytest.mark.parametrize("shares", [DRAWN, HASHED])
+def test_a_querys_cursor_is_read_by_the_thread_that_opened_it(shares, tmp_path):
+    frame = pd.DataFrame(X, columns=FEATURES).assign(y=Y, patient=IDS)
+    with closing(sqlite3.connect(":memory:")) as connection:  # refuses other threads
+        frame.to_sql("rows", connection, index=False)
+        rows = pd.read_sql("SELECT * FROM rows", connection, chunksize=300)
+        parts = (Chunk(part[list(FEATURES)].to_numpy(), part.y, part.patient) for part in rows)
+        prepared = write_splits(parts, tmp_path, shares, FEATURES, CLASSES)
+    assert prepared.counts.sum() == N
 
 
 @pytest.mark.parametrize("seed", range(5))
