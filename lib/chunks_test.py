@@ -94,7 +94,8 @@ def test_buckets_that_are_taken_come_by_number_and_leave_the_disk(tmp_path):
     buckets.append(numbers, np.arange(30.0))
     taken = list(buckets.take(2))
     assert np.array_equal(np.concatenate(taken), np.argsort(numbers, kind="stable"))
-    assert max(map(len, taken)) == 2 and not list(buckets.folder.iterdir())
+    assert max(map(len, taken)) == 2
+    assert not list(buckets.folder.iterdir())
 
 
 @pytest.mark.parametrize("size", [7, 100, 1000])
