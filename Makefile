@@ -27,6 +27,9 @@ PORT := 5000
 RAY_PORT := 6379
 WORKERS := $(or $(shell getconf _NPROCESSORS_ONLN 2>/dev/null),2)
 
+# An argument as it was typed, for the shell: with its spaces, quotes and whatever else it has.
+quoted = '$(subst ','\'',$(value $(1)))'
+
 # Whether an argument such as UPGRADE=yes asks for it; no, 0 and false do not.
 yes = $(filter-out no 0 false,$(1))
 
@@ -43,7 +46,7 @@ todo: ## List what a project must say about itself and has not yet
 	@$(PROJECT).todo
 
 start: ## After copying: git, a first commit (copied by hand: TEMPLATE=its address)
-	@$(PROJECT).start "$(EXAMPLE)" "$(RUNTIMES)" "$(SANDBOX)" $(TEMPLATE)
+	@$(PROJECT).start $(call quoted,EXAMPLE) $(call quoted,RUNTIMES) $(call quoted,SANDBOX) $(if $(TEMPLATE),$(call quoted,TEMPLATE))
 
 doctor: ## Say what is missing on this machine and in this project, and how to get it
 	@$(PROJECT).doctor
@@ -58,13 +61,13 @@ blank: ## Take the example out of a project (git must have it)
 	@tools/within --dev . python -m tools.project.blank
 
 process: ## Add a process (NAME=train_prices AFTER=prepare_houses KIND=empty|table|sklearn|torch TASK=regression|classes|binary TARGET=price)
-	@tools/within --dev . python -m tools.project.process "$(NAME)" "$(AFTER)" "$(KIND)" "$(TASK)" "$(TARGET)"
+	@tools/within --dev . python -m tools.project.process $(call quoted,NAME) $(call quoted,AFTER) $(call quoted,KIND) $(call quoted,TASK) $(call quoted,TARGET)
 
 rename-process: ## Give a process another name; no stage runs again (FROM=train_model TO=train_prices)
-	@tools/within --dev . python -m tools.project.rename "$(FROM)" "$(TO)"
+	@tools/within --dev . python -m tools.project.rename $(call quoted,FROM) $(call quoted,TO)
 
 remove-process: ## Take a process out, with its stage, section, outs and metrics (NAME=train_model)
-	@tools/within --dev . python -m tools.project.remove "$(NAME)"
+	@tools/within --dev . python -m tools.project.remove $(call quoted,NAME)
 
 environments: ## Make the environments that a run needs (FOLDERS=…: those of these, too)
 	@$(ENVIRONMENTS) make . tools/tracking $(PROCESSES) $(GOALS) $(FOLDERS)
@@ -76,17 +79,17 @@ setup: environments ## Make every environment, and .venv for the editor
 
 run: environments ## Run the pipeline and show its results (JOBS=2: stages side by side; PIPELINE=folder/dvc.yaml: another)
 	@tools/within . python -m lib.params
-	@grep -q '^stages: {}' $(PIPELINE) && echo 'There is no stage yet: make process NAME=…' || \
-		tools/within . python -m tools.job.$(if $(filter 1,$(JOBS)),guarded_dvc repro,side_by_side "$(JOBS)") $(PIPELINE)
+	@grep -q '^stages: {}' $(call quoted,PIPELINE) && echo 'There is no stage yet: make process NAME=…' || \
+		tools/within . python -m tools.job.$(if $(filter 1,$(JOBS)),guarded_dvc repro,side_by_side $(call quoted,JOBS)) $(call quoted,PIPELINE)
 	@tools/within . python -m tools.report.results
 	@tools/within . python -m tools.tracking.check
 
 train: environments ## Train on several workers, which params.yaml then says (WORKERS=2 NAME=stage)
-	@tools/within . python -m tools.job.train "$(if $(filter command,$(firstword $(origin WORKERS))),$(WORKERS))" "$(NAME)"
+	@tools/within . python -m tools.job.train $(if $(filter command,$(firstword $(origin WORKERS))),$(call quoted,WORKERS),'') $(call quoted,NAME)
 	@tools/within . python -m tools.report.results
 
 sweep: ## Add a sweep over a process, which tries values for its parameters (NAME=train_prices)
-	@tools/within --dev . python -m tools.project.sweep "$(NAME)"
+	@tools/within --dev . python -m tools.project.sweep $(call quoted,NAME)
 
 tune: ## Run the sweeps in lab/tuning (STAGES=tune_x: these alone; where RAY_ADDRESS is set: on Ray)
 	@[ -f lab/tuning/dvc.yaml ] || { echo 'There is no sweep yet: make sweep NAME=a process.'; exit 1; }
@@ -105,7 +108,7 @@ ray-head: ## Start a cluster of Ray on this machine, until Ctrl-C (RAY_PORT=6379
 
 ray-worker: ## Let this machine work for a cluster of Ray, until Ctrl-C (ADDRESS=head:6379)
 	@$(ENVIRONMENTS) make lab/tuning
-	@exec tools/within lab/tuning ray start --block --address "$(ADDRESS)" --disable-usage-stats
+	@exec tools/within lab/tuning ray start --block --address $(call quoted,ADDRESS) --disable-usage-stats
 
 results: ## Show the results on disk, and how they differ from those committed
 	@tools/within . python -m tools.report.results
@@ -114,14 +117,14 @@ goals: ## Judge the results on disk by the goals of the project
 	@tools/within $(if $(GOALS),goals,--dev .) python -m tools.goals
 
 compare: ## Show what differs between two revisions, as text and as a page with plots (A=, B=)
-	@tools/within --dev . python -m tools.report.compare --from "$(A)" --to "$(B)"
+	@tools/within --dev . python -m tools.report.compare --from $(call quoted,A) --to $(call quoted,B)
 
 notebooks: ## Execute every notebook on the results on disk, from top to bottom
 	@find lab/analysis -name '*.ipynb' | grep -q . || { echo 'There is no notebook in lab/analysis.'; exit 0; }; \
 		tools/within --dev . python -m pytest -p nbmake --nbmake --nbmake-kernel=python3 --nbmake-timeout=600 lab/analysis
 
 milestone: ## Write a report on this revision to lab/docs (NAME=first-model)
-	@tools/within --dev . python -m tools.report.milestone "$(NAME)"
+	@tools/within --dev . python -m tools.report.milestone $(call quoted,NAME)
 
 test: setup check ## Run every check and every test (WORKERS=2 test files at a time)
 	@tools/within --dev . python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

@@ -1,6 +1,7 @@
 """What make takes its arguments from, and what it lists."""
 
 import re
+import subprocess
 
 import pytest
 
@@ -37,6 +38,16 @@ def test_an_argument_counts_on_the_command_line_and_not_in_the_environment(targe
     given = [f"{name}=given-{name}" for name in TARGETS[target]]
     commands = project.run("make", "--dry-run", target, *given, **elsewhere)
     assert all(f"given-{name}" in commands for name in TARGETS[target]), commands
+
+
+@pytest.mark.parametrize("text", ['a "b" c', "it's", "`touch made`", "$(touch made) $HOME", "a\\b"])
+def test_an_argument_reaches_its_command_as_it_was_typed(tmp_path, text):
+    said = Project.at(ROOT).run("make", "--dry-run", "compare", f"A={text}")
+    command = next(line for line in said.splitlines() if "tools.report.compare" in line)
+    given = ["sh", "-c", command.replace("tools/within", 'printf "%s\\n"', 1)]
+    shown = subprocess.run(given, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert text in shown.splitlines()
+    assert not (tmp_path / "made").exists()
 
 
 def test_make_alone_lists_every_target_once_in_groups_run_and_test_first():

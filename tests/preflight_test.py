@@ -135,6 +135,33 @@ def test_a_file_that_dvc_cannot_read_is_a_problem_in_a_line(project, tmp_path, f
     assert "Traceback" not in printed
     assert said in printed
     assert said in (tmp_path / "page.md").read_text()
+    head = project.git("rev-parse", "HEAD").strip()
+    assert noted(project)["commit"] == head
+
+
+def noted(project) -> dict:
+    """What preflight has noted for later steps."""
+    return json.loads((project.folder.parent / "clone/.dvc/tmp/run.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("ref", "sweeps"),
+    [("refs/tags/tune-a", "lab/tuning"), ("tune-a", "lab/tuning"), ("tune-b", ""), ("work", "")],
+)
+def test_sweeps_are_run_for_a_tag_and_for_no_branch_of_such_a_name(project, ref, sweeps, tmp_path):
+    (project.folder / "lab/tuning/dvc.yaml").write_text("stages: {}\n")
+    project.commit("A sweep")
+    project.git("tag", "tune-a")
+    project.git("push", "--quiet", "origin", "tune-a", "HEAD:refs/heads/tune-b")
+    preflight(project, ok=True, RUN_REF=ref, GITHUB_OUTPUT=str(tmp_path / "outputs"))
+    assert (tmp_path / "outputs").read_text() == f"sweeps={sweeps}\n"
+    assert noted(project)["sweep"] == bool(sweeps)
+
+
+def test_a_tag_of_sweeps_on_a_commit_that_has_none_is_told_before_anything_runs(project):
+    said = preflight(project, ok=False, RUN_REF="refs/tags/tune-a")
+    assert "A tag that begins with tune- runs the sweeps of lab/tuning/dvc.yaml, and this" in said
+    assert said.count("PROBLEM") == 1
 
 
 def results_of(project) -> str:

@@ -222,6 +222,18 @@ def test_a_pipeline_that_dvc_cannot_read_is_told_in_a_line_everywhere(project):
     for said in (results(project), compare(project)[0], run_page(project)):
         assert "work tree: DVC cannot read the pipeline" in said
         assert "Traceback" not in said
+    assert "Metrics are as before." not in said
+    assert "No metrics yet." not in said
+
+
+def test_results_that_no_stage_of_a_run_made_are_not_told_as_its_own(project):
+    assert "### Results before this run" in run_page(project)
+    (project.folder / "summary.md").unlink()
+    note = project.folder / ".dvc/tmp/run.json"
+    note.parent.mkdir(exist_ok=True)
+    note.write_text(json.dumps({"stages": {"linear": {"state": "ran"}}}))
+    assert "### Results\n" in run_page(project)
+    note.unlink()
 
 
 def test_thousands_of_metrics_are_cut_and_counted_everywhere(project):

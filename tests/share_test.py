@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
+import subprocess
 import time
 
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT, Project, server_that
+from lib.errors import UserError
+from tests.conftest import ROOT, Project, free_port, server_that
+from tools.job import share
 
 pytestmark = pytest.mark.integration
 
@@ -182,6 +185,25 @@ def test_a_push_that_failed_once_is_tried_again(project, tmp_path):
     assert f"Results are commit {there[:10]} on work." in said
 
 
+def test_storage_that_hangs_holds_one_push_and_no_more(monkeypatch, capsys):
+    pushes = []
+
+    def push(*command, **_):
+        pushes.append(command)
+        return subprocess.CompletedProcess(command, 1, "", "Read timeout")
+
+    def hang():
+        raise UserError("S3 does not answer.")
+
+    monkeypatch.setattr(share, "run", push)
+    monkeypatch.setattr(share, "storage_answers", hang)
+    monkeypatch.setattr(share, "TRIES", (0, 0, 0))
+    with pytest.raises(UserError, match=r"could not be pushed to S3: S3 does not answer\."):
+        share.push_data()
+    assert pushes == [("dvc", "push")]
+    assert "Data are pushed to S3 …" in capsys.readouterr().out
+
+
 def test_a_push_that_is_refused_is_told_in_the_servers_words(project):
     hook = project.folder.parent / "origin/hooks/pre-receive"
     hook.parent.mkdir(exist_ok=True)
@@ -215,6 +237,17 @@ stages:
 artifacts:
   quick: {path: artifacts/quick/model.txt, type: model}
 """
+
+
+def test_a_champion_that_could_not_be_moved_is_told_with_what_moves_it_later(project):
+    (project.folder / "dvc.yaml").write_text(MODEL_IN_A_FOLDER)
+    project.dvc("repro", "--quiet")
+    away = {"MLFLOW_URL": f"http://127.0.0.1:{free_port()}"}
+    cache = f"{project.folder}/.dvc/cache"
+    said = project.run(*REGISTRY, ok=False, DVC_CACHE_DIR=cache, **away)
+    assert "quick: MLflow at http://127.0.0.1:" in said
+    assert "There, champion stays as it was: when MLflow is up and has the results" in said
+    assert "re-run this job." in said
 
 
 def test_a_model_in_a_folder_whose_listing_is_nowhere_is_told(project):

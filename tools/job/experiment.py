@@ -25,7 +25,6 @@ CACHED = re.compile(r"Stage '(.+)' is cached - skipping run")
 PULLED = re.compile(r"Pulling data for stage: '(.+)'")
 FAILED = re.compile(r"failed to reproduce (['\"])(.+?)\1: (.*)")
 EXITED = re.compile(r"failed to run: (.*), exited with (-?\d+)$")
-SWEEP = "tune-"  # what a tag begins with
 KEPT = 200  # lines of output that are looked into for a cause
 LINES_WITHOUT_ERROR = 6  # that DVC prints, at most, where it says that a file is invalid
 MOST_OF_A_REASON = 500  # characters
@@ -107,7 +106,7 @@ def targets() -> list[str]:
 
 def is_sweep() -> bool:
     """Whether this run's tag is one of a sweep."""
-    return str(read_note().get("name", "")).startswith(SWEEP)
+    return bool(read_note().get("sweep"))
 
 
 def told(stage: str, why: str) -> str:

@@ -22,6 +22,7 @@ from dvc.exceptions import DvcException
 
 from lib.errors import UserError
 from lib.params import line_of
+from lib.pipeline import SWEEPS
 from lib.repository import ROOT, ask_git, git
 from lib.text import last_line, shown_address, without_password
 from tools.job.job import (
@@ -29,12 +30,14 @@ from tools.job.job import (
     add_to_note,
     ask_mlflow,
     main,
+    read_note,
     run,
     run_url,
     summarise,
 )
 
 PLAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._/+-]*"
+SWEEP = "tune-"  # what a tag begins with that runs the sweeps
 FREE_GIGABYTES = 2.0
 PROBE = b"can results be kept?"
 SECONDS = 20  # within which S3 must answer each request of the probe
@@ -44,13 +47,28 @@ def name_is_plain() -> str:
     """A ref with shell characters, quotes or control characters in its name is not run."""
     ref = os.environ.get("RUN_REF") or os.environ.get("GITHUB_REF", "HEAD")
     name = re.sub(r"^refs/(tags|heads)/", "", ref)
+    sweep = name.startswith(SWEEP) and is_tag(ref)
+    add_to_note(name=name, commit=git("rev-parse", "HEAD"), run_url=run_url(), sweep=sweep)
     if not re.fullmatch(PLAIN_NAME, name):
         raise UserError(
             f"The name {name!r} has characters that are not letters, digits or one of . _ / + -: "
             "push the commit again under a plain name."
         )
-    add_to_note(name=name, commit=git("rev-parse", "HEAD"), run_url=run_url())
+    if sweep and not (ROOT / SWEEPS).exists():
+        raise UserError(
+            f"A tag that begins with {SWEEP} runs the sweeps of {SWEEPS}, and this commit has "
+            "none: `make sweep NAME=…` makes one; for a run of the pipeline, push another tag."
+        )
     return f"{name} is commit {git('rev-parse', '--short', 'HEAD')}"
+
+
+def is_tag(ref: str) -> bool:
+    """Whether a ref is a tag's; of a plain name that a branch has too, the branch is run."""
+    if ref.startswith("refs/"):
+        return ref.startswith("refs/tags/")
+    refs = (f"refs/tags/{ref}", f"refs/remotes/origin/{ref}")
+    tag, branch = (ask_git("rev-parse", "--verify", "--quiet", r).returncode == 0 for r in refs)
+    return tag and not branch
 
 
 def results_have_a_branch() -> str:
@@ -180,7 +198,7 @@ def storage_answers() -> str:
     return f"S3 takes writes and gives them back: {where}"
 
 
-def point_dvc_at_this_platform() -> None:
+def point_dvc_at_this_platform() -> str:
     """Where the variables say so, in .dvc/config.local, which is not tracked.
 
     The cache is outside the workspace, which each run gets anew: a re-run finds there what an
@@ -205,6 +223,7 @@ def point_dvc_at_this_platform() -> None:
         # write other than ASCII characters.
         local.setdefault("cache", {})["dir"] = os.path.relpath(cache_folder())
         local.setdefault("remote", {}).setdefault(remote, {}).update(settings)
+    return f"DVC's cache is {cache_folder()}"
 
 
 def why_storage_failed(error: Exception, asked: str = "write") -> str:
@@ -340,6 +359,7 @@ def mlflow_answers() -> str:
 
 MUST: tuple[Callable[[], str], ...] = (
     name_is_plain,
+    point_dvc_at_this_platform,
     results_have_a_branch,
     parameters_are_valid,
     locks_fit,
@@ -350,6 +370,7 @@ MUST: tuple[Callable[[], str], ...] = (
 )
 RELEASE_MUST = (
     name_is_plain,
+    point_dvc_at_this_platform,
     locks_fit,
     disks_have_room,
     storage_answers,
@@ -379,7 +400,6 @@ def release() -> None:
 def failed(checks: Sequence[Callable[[], str]]) -> list[str]:
     """What must be mended: all of it, not only the first."""
     problems = []
-    point_dvc_at_this_platform()
     for check in checks:
         try:
             print(f"ok       {check()}", flush=True)
@@ -387,7 +407,7 @@ def failed(checks: Sequence[Callable[[], str]]) -> list[str]:
             if (problem := told(error)) not in problems:  # what DVC cannot read, it says each time
                 print(f"PROBLEM  {problem}", flush=True)
                 problems.append(problem)
-            if check is storage_answers:
+            if check in (point_dvc_at_this_platform, storage_answers):
                 break  # what follows asks the storage too
     return problems
 
@@ -411,6 +431,10 @@ def preflight() -> None:
         add_to_note(mlflow=line)
     if problems:
         raise UserError("\n".join(problems))
+    if outputs := os.environ.get("GITHUB_OUTPUT"):
+        folder = Path(SWEEPS).parent if read_note()["sweep"] else ""
+        with Path(outputs).open("a", encoding="utf-8") as file:
+            file.write(f"sweeps={folder}\n")
 
 
 if __name__ == "__main__":

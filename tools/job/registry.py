@@ -35,7 +35,11 @@ def champion() -> None:
         except UserError as error:
             problems.append(f"{name}: {error}")
     if problems:
-        raise UserError("\n".join(problems))
+        after = (
+            f"There, {ALIAS} stays as it was: when MLflow is up and has the results (with "
+            "MLFLOW_URL set, `git pull && dvc pull && make relog`), re-run this job."
+        )
+        raise UserError("\n".join([*problems, after]))
 
 
 def of_run() -> None:
@@ -104,8 +108,7 @@ def move(name: str, md5: str) -> str:
     if not versions:
         raise UserError(
             f"MLflow's registry has no version with md5 {md5}, because the run that made it did "
-            "not reach the server: with MLFLOW_URL set, `git pull && dvc pull && make relog`, then "
-            "re-run this job."
+            "not reach the server."
         )
     newest = max(versions, key=lambda version: int(version["version"]))
     alias = {"name": newest["name"], "alias": ALIAS, "version": newest["version"]}

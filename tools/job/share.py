@@ -30,6 +30,7 @@ from tools.job.job import (
     run,
     summarise,
 )
+from tools.job.preflight import storage_answers
 from tools.tracking import notes
 
 PUSHES = 5  # of git, when the branch moves on between fetch and push
@@ -92,14 +93,23 @@ def unfit(source: str, tip: str, files: list[str]) -> str:
 
 def push_data() -> None:
     """`dvc push`, retried; UserError where something is missing in S3 in the end."""
-    for wait in TRIES:
+    why = ""
+    for number, wait in enumerate(TRIES):
         time.sleep(wait)
+        if number:  # an S3 that hangs holds each push for minutes, and is told in seconds
+            try:
+                storage_answers()
+            except UserError as error:
+                why = str(error)
+                continue
+        print("Data are pushed to S3 …", flush=True)
         done = run("dvc", "push", ok=False, AWS_MAX_ATTEMPTS="2")  # retried here, and told
         print((done.stdout + done.stderr).strip(), flush=True)
         if done.returncode == 0:
             return
+        why = last_line(done.stderr)
     raise UserError(
-        f"Data could not be pushed to S3: {last_line(done.stderr)} Nothing was committed. Re-run "
+        f"Data could not be pushed to S3: {why} Nothing was committed. Re-run "
         "this job when S3 is back: finished stages come from the runner's cache."
     )
 

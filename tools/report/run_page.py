@@ -33,13 +33,17 @@ def run_page() -> None:
     """Print the page, and put it where the hosting site shows it."""
     note = read_note()
     before, after = Revision(git("rev-parse", "HEAD")), Revision(WORK_TREE)
-    changed = (metrics_table(before, after), "Metrics are as before.")
+    results, metrics = results_table(after), metrics_table(before, after)
+    unread = "Some could not be read: see below." if after.missing else ""
+    ran = note.get("shared") or note.get("stages")
     sections = {
         "## Run": run_section(note),
         "### Goals": goals_section(note),
         "### Stages": stages_section(note.get("stages", {})),
-        "### Results": table_section(results_table(after), "No metrics yet."),
-        "### Metrics": table_section(*changed),
+        f"### Results{'' if ran else ' before this run'}": table_section(
+            results, unread or "No metrics yet."
+        ),
+        "### Metrics": table_section(metrics, unread or "Metrics are as before."),
         "### Parameters": params_section(before),
         "### Missing": "\n".join(f"- {cell(line)}" for line in after.missing[:LONGEST]),
     }
@@ -105,7 +109,7 @@ def goals_section(note: Mapping[str, Any]) -> str:
 
 def run_section(note: Mapping[str, Any]) -> str:
     """What ran, where its results are, and what is missing in MLflow."""
-    lines = [f"**{note.get('name', '?')}**, commit `{str(note.get('commit', ''))[:10]}`"]
+    lines = [f"**{prose(note.get('name', '?'))}**, commit `{str(note.get('commit', ''))[:10]}`"]
     if shared := note.get("shared"):
         commit = str(note.get("results_commit", ""))[:10]
         where = f"commit `{commit}` on {code(shared)}" if commit else prose(shared)

@@ -444,7 +444,7 @@ def received(lines: Sequence[str]) -> None:
         elif ref.startswith("refs/heads/"):
             branches.append((old, new, ref))
     if len(tags) > 3:
-        say("sandbox: GitHub starts no run where more than three tags are pushed at once.")
+        say("sandbox: of more than three tags at once, GitHub runs none; here, each runs.")
     for old, new, ref in (*tags, *branches):
         try:
             (run_tag if ref.startswith("refs/tags/") else run_branch)(old, new, ref)
