@@ -50,13 +50,25 @@ def project(good, sandbox, tmp_path):
     return sandbox.project.copied(tmp_path / "copy", ".sandbox", "mlruns", "mlflow.db*")
 
 
+@pytest.fixture
+def bare(tmp_path):
+    """A project without results, whose goals a test writes."""
+    project = Project(tmp_path)
+    for file in ("conftest.py", "results_test.py"):
+        (tmp_path / "goals" / file).unlink()
+    return project
+
+
 def verdicts(project):
     """State, and what was reached or why not, of each goal."""
-    found = json.loads((project.folder / ".goals.json").read_text())
     return {
         goal["title"]: (goal["state"], goal["reached"] or goal["message"])
-        for goal in found["goals"]
+        for goal in goals_noted(project)
     }
+
+
+def goals_noted(project):
+    return json.loads((project.folder / ".goals.json").read_text())["goals"]
 
 
 def test_a_good_run_says_so_in_its_commit_and_on_its_page(sandbox, good):
@@ -174,6 +186,96 @@ def test_a_goal_that_holds_nothing_against_a_threshold_is_not_met(project):
     assert found["test_both"][0] == found["test_none"][0] == "not judged"
     assert found["test_none"][1] == "it ends without `reached(…)`, which compares"
     assert found["Share in [low, high]"] == ("met", "[/x] 1")
+
+
+FAILING = """
+import pytest
+
+def test_key(reached):
+    reached({"test": 0.973}, at_least=0.5)
+    reached({"validation": {}["validation"]}, at_least=0.5)
+
+def test_after_a_miss(reached, subtests):
+    with subtests.test():
+        reached({"test": 0.3}, at_least=0.5)
+    raise ValueError("no such split")
+
+def test_in_a_subtest(reached, subtests):
+    with subtests.test():
+        {}["validation"]
+    reached({"test": 0.973}, at_least=0.5)
+
+@pytest.fixture
+def model():
+    yield
+    raise OSError("torn")
+
+def test_at_its_end(model, reached):
+    reached({"test": 0.973}, at_least=0.5)
+
+def test_own_failure(reached):
+    reached({"test": 0.973}, at_least=0.5)
+    pytest.fail("no good")
+"""
+
+
+def test_a_goal_whose_own_code_fails_is_not_judged_whatever_it_reached(bare):
+    (bare.folder / "goals/own_test.py").write_text(FAILING)
+    said = bare.run("make", "goals", ok=False)
+    assert "0 of 5 goals met" in said
+    assert "KeyError: 'validation' (goals/own_test.py, line 6)" in said
+    assert verdicts(bare) == {
+        "test_key": ("not judged", "KeyError: 'validation' (goals/own_test.py, line 6)"),
+        "test_after_a_miss": (
+            "not judged",
+            "ValueError: no such split (goals/own_test.py, line 11)",
+        ),
+        "test_in_a_subtest": ("not judged", "KeyError: 'validation' (goals/own_test.py, line 15)"),
+        "test_at_its_end": ("not judged", "OSError: torn (goals/own_test.py, line 21)"),
+        "test_own_failure": ("not judged", "Failed: no good (goals/own_test.py, line 28)"),
+    }
+
+
+COMPARING = """
+import contextlib
+import pytest
+
+def test_swallowed(reached):
+    with contextlib.suppress(BaseException):
+        reached({"test": 0.3}, at_least=0.5)
+    reached({"time": 2.0}, at_most=3, unit="ms")
+
+@pytest.mark.xfail
+def test_expected(reached):
+    reached({"test": 0.3}, at_least=0.5)
+
+@pytest.mark.xfail
+def test_better_than_expected(reached):
+    reached({"test": 0.9}, at_least=0.5)
+
+def test_several(reached):
+    for name in ("test", "validation"):
+        reached({name: 0.9}, at_least=0.5)
+
+def test_skipped(reached):
+    reached({"test": 0.9}, at_least=0.5)
+    pytest.skip("there is no validation")
+"""
+
+
+def test_what_was_compared_decides_whatever_pytest_makes_of_it(bare):
+    (bare.folder / "goals/own_test.py").write_text(COMPARING)
+    assert "2 of 4 goals met" in bare.run("make", "goals", ok=False)
+    assert verdicts(bare) == {
+        "test_swallowed": ("missed", "test 0.3; time 2 ms"),
+        "test_expected": ("missed", "test 0.3"),
+        "test_better_than_expected": ("met", "test 0.9"),
+        "test_several": ("met", "test 0.9; validation 0.9"),
+        "test_skipped": ("not applicable", "there is no validation"),
+    }
+    wanted = {g["title"]: g["goal"] for g in goals_noted(bare)}
+    assert wanted["test_swallowed"] == "≥ 0.5; ≤ 3 ms"
+    assert wanted["test_several"] == "≥ 0.5"
 
 
 def test_results_on_main_are_what_may_not_be_given_away(project):

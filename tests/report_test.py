@@ -12,6 +12,7 @@ import pytest
 
 from lib.errors import UserError
 from tests.conftest import Project
+from tools.report.milestone import without_times
 from tools.report.results import difference
 
 pytestmark = pytest.mark.integration
@@ -158,6 +159,12 @@ def test_a_milestone_names_the_best_model_by_what_is_measured(project):
     text = file.read_text()
     assert "**Best model:** linear, by rmse on the validation split." in text
     assert re.search(r"\| validation \| linear \| 38,125 \| 0.81", text)
+
+
+def test_of_a_goal_on_times_a_milestone_tells_no_number():
+    goal = {"goal": "≤ 3 ms; ≥ 0.5", "reached": "time 2 ms; test 0.9", "message": ""}
+    assert without_times(goal) == ""
+    assert without_times(goal | {"goal": "≥ 0.5", "reached": "test 0.9"}) == "test 0.9"
 
 
 # ---- metrics as users write them

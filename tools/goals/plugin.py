@@ -1,14 +1,15 @@
 """Collects the verdicts on goals: a pytest plugin, loaded by pytest.ini and by `make goals`.
 
 A goal is a test in goals/ whose docstring's first line is its title and the rest its reason, and
-which ends in `reached(value, at_least=threshold)`. What was found stands in `.goals.json`
+which ends in `reached({name: value}, at_least=threshold)`. What was found stands in `.goals.json`
 afterwards, which `make goals` and the workflow read. Tests elsewhere are not touched.
 """
 
 import os
 import re
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,23 @@ from lib.repository import ROOT
 from tools.goals.judge import NOTE
 
 GOALS = ROOT / "goals"
-REACHED = pytest.StashKey[dict[str, str]]()
+COMPARED = pytest.StashKey[list["Compared"]]()
+ERROR = pytest.StashKey[BaseException]()  # the first one, of the goal's own code
 VERDICTS = pytest.StashKey[dict[str, dict[str, str]]]()
 UNREADABLE: dict[str, dict[str, str]] = {}  # a report of collection knows no configuration
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What one call of `reached` found."""
+
+    goal: str
+    reached: str
+    met: bool
+
+
+class Missed(pytest.fail.Exception):  # type: ignore[name-defined]  # pytest names no type
+    """What `reached` raises where a goal is missed."""
 
 
 @pytest.fixture
@@ -48,10 +63,10 @@ def reached(request: pytest.FixtureRequest) -> Callable[..., None]:
         values = zip(found, shown_alike([*found.values()]), strict=True)
         shown = ", ".join(f"{name} {value}{unit}".strip() for name, value in values)
         goal = f"{sign} {shown_number(threshold)}{unit}"
-        request.node.stash[REACHED] = {"goal": goal, "reached": shown}
-        met = (v >= threshold if sign == "≥" else v <= threshold for v in found.values())
-        if not all(met):
-            pytest.fail(f"reached {shown}; the goal is {goal}", pytrace=False)
+        met = all(v >= threshold if sign == "≥" else v <= threshold for v in found.values())
+        request.node.stash.setdefault(COMPARED, []).append(Compared(goal, shown, met))
+        if not met:
+            raise Missed(f"reached {shown}; the goal is {goal}", pytrace=False)
 
     return compare
 
@@ -66,36 +81,44 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     """Note the verdict on a goal."""
     report = yield
-    is_goal = item.path.is_relative_to(GOALS)
-    if is_goal and (call.when == "call" or report.skipped or report.failed):
+    if item.path.is_relative_to(GOALS) and (call.when == "call" or call.excinfo):
         error = call.excinfo.value if call.excinfo else None
-        item.config.stash[VERDICTS][item.nodeid] = verdict(item, report, error)
+        if error and not isinstance(error, (Missed, pytest.skip.Exception)):
+            item.stash.setdefault(ERROR, error)
+        item.config.stash[VERDICTS][item.nodeid] = verdict(item, error)
     return report
 
 
-def verdict(
-    item: pytest.Item, report: pytest.TestReport, error: BaseException | None
-) -> dict[str, str]:
-    """What is to be known of one goal."""
+def verdict(item: pytest.Item, error: BaseException | None) -> dict[str, str]:
+    """What is to be known of one goal: by what it compared, whatever pytest makes of the test."""
     title, _, reason = (getattr(item, "obj", None).__doc__ or item.name).strip().partition("\n")
-    found = item.stash.get(REACHED, {"goal": "", "reached": ""})
-    message = ""
-    if report.skipped:
-        state, message = "not applicable", getattr(error, "msg", "")
-    elif report.passed and found["goal"]:
-        state = "met"
-    elif report.passed:
-        state, message = "not judged", "it ends without `reached(…)`, which compares"
-    elif found["goal"]:
+    compared = item.stash.get(COMPARED, [])
+    state = message = ""
+    if ERROR in item.stash:
+        state, message = "not judged", explain(item.stash[ERROR])
+    elif not all(each.met for each in compared):
         state = "missed"
+    elif isinstance(error, pytest.skip.Exception):
+        state, message = "not applicable", error.msg or ""
+    elif compared:
+        state = "met"
     else:
-        state, message = "not judged", explain(error)
+        state, message = "not judged", "it ends without `reached(…)`, which compares"
     return {
         "title": title.rstrip("."),
         "reason": " ".join(reason.split()),
         "state": state,
-        **found,
+        **shown_together(compared if state in ("met", "missed") else []),
         "message": message,
+    }
+
+
+def shown_together(compared: Sequence[Compared]) -> dict[str, str]:
+    """What was wanted, said once where it is the same, and what was reached."""
+    wanted = [each.goal for each in compared]
+    return {
+        "goal": "; ".join(wanted if len({*wanted}) > 1 else wanted[:1]),
+        "reached": "; ".join(each.reached for each in compared),
     }
 
 
@@ -137,9 +160,11 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write `.goals.json`, where there were goals."""
-    found = [*UNREADABLE.values(), *session.config.stash[VERDICTS].values()]
-    if not found:
+    """Write `.goals.json`, where there were goals and pytest was not ended before the last."""
+    verdicts = session.config.stash[VERDICTS]
+    found = [*UNREADABLE.values(), *verdicts.values()]
+    all_goals = {item.nodeid for item in session.items if item.path.is_relative_to(GOALS)}
+    if not found or not all_goals <= verdicts.keys():
         return
     judged = [goal for goal in found if goal["state"] != "not applicable"]
     met = [goal for goal in judged if goal["state"] == "met"]
