@@ -278,6 +278,27 @@ def test_what_was_compared_decides_whatever_pytest_makes_of_it(bare):
     assert wanted["test_several"] == "≥ 0.5"
 
 
+@pytest.mark.parametrize(
+    ("ends", "code"),
+    [
+        ("os._exit(0)", 0),
+        ("os.abort()", -6),
+        ("pytest.exit('enough', returncode=0)", 0),
+    ],
+)
+def test_a_goal_that_ends_python_is_told_and_no_goal_is_met(bare, ends, code):
+    (bare.folder / "goals/own_test.py").write_text(
+        "import os\nimport pytest\n"
+        "def test_one(reached):\n    reached({'m': 1.0}, at_least=0.5)\n"
+        f"def test_two(reached):\n    {ends}\n"
+        "def test_three(reached):\n    reached({'m': 0.1}, at_least=0.5)\n"
+    )
+    told = f"No verdict on the goals: pytest ended with exit code {code} before all"
+    said = bare.run("make", "goals", ok=False)
+    assert told in said
+    assert "goals met" not in said
+
+
 def test_results_on_main_are_what_may_not_be_given_away(project):
     title = "Log loss above the best that the same model had on main"
     reason = "main has no result to compare with yet"

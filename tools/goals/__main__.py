@@ -4,6 +4,7 @@ tools/within goals python -m tools.goals
 """
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -11,7 +12,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tools.goals import plugin
 from tools.goals.judge import NOTE
 from tools.goals.plugin import GOALS
 
@@ -24,12 +24,17 @@ def main() -> int:
     # The table stands in place of pytest's output.
     quiet = ["-p", "no:terminal", "-p", "no:cacheprovider"]
     options = ["-o", "addopts=--import-mode=importlib", "--continue-on-collection-errors"]
-    ended = pytest.main([str(GOALS), *quiet, *options], plugins=[plugin])
+    command = [sys.executable, "-m", "pytest", str(GOALS), *quiet, *options]
+    # In a process of its own: a goal, or a library that it loads, may end Python.
+    ended = subprocess.run([*command, "-p", "tools.goals.plugin"], check=False).returncode
     if ended == pytest.ExitCode.NO_TESTS_COLLECTED:
         print("There are no goals in goals/ yet.")
         return 0
     if not NOTE.exists():
-        print(f"The goals could not be judged: `pytest goals` says why ({ended!r}).")
+        print(
+            f"No verdict on the goals: pytest ended with exit code {ended} before all were "
+            "judged: `pytest -v goals` shows where."
+        )
         return 2
     found = json.loads(NOTE.read_text(encoding="utf-8"))
     console = Console(highlight=False)
@@ -47,4 +52,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
