@@ -6,6 +6,7 @@ users write them.
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -159,6 +160,29 @@ def test_a_milestone_names_the_best_model_by_what_is_measured(project):
     text = file.read_text()
     assert "**Best model:** linear, by rmse on the validation split." in text
     assert re.search(r"\| validation \| linear \| 38,125 \| 0.81", text)
+
+
+def pictures_told(project):
+    """What a milestone says of pictures."""
+    command = ("tools/within", "--dev", ".", "python", "-m", "tools.report.milestone", "prices")
+    project.run(*command)
+    (file,) = (project.folder / "lab/docs").glob("????-??-??-prices.md")
+    return file.read_text().partition("## Pictures\n\n")[2].partition("\n")[0]
+
+
+def test_pictures_that_are_missing_can_be_pulled_and_where_none_is_written_none_is_told(project):
+    out = project.folder / "artifacts/prices"
+    drawn = "\n  draw: {cmd: 'true', outs: [artifacts/prices]}\n"
+    (project.folder / "dvc.yaml").write_text(PIPELINE + drawn)
+    with (project.folder / ".gitignore").open("a") as ignored:
+        ignored.write("/artifacts/prices\n")
+    out.mkdir(parents=True)
+    (out / "model.bin").write_text("no picture")
+    project.dvc("commit", "--force", "--quiet")
+    project.commit("A model")
+    assert pictures_told(project) == "No pictures."
+    shutil.rmtree(out)
+    assert pictures_told(project) == "None on disk: `dvc pull` gets them."
 
 
 def test_of_a_goal_on_times_a_milestone_tells_no_number():

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from string import Template
 from urllib.parse import quote
@@ -28,6 +29,7 @@ from lib.comparison import (
 )
 from lib.errors import UserError
 from lib.files import read_text, replaced_directory, replaced_file
+from lib.pipeline import SWEEPS
 from lib.repository import ROOT, git, uncommitted
 from lib.revisions import Revision
 from lib.text import cell, sentence
@@ -169,13 +171,23 @@ def copied_pictures(now: Revision, folder: Path) -> str:
     """Copies the pictures of the pipeline to a folder beside the report; shows them."""
     found = list(pictures(now))
     if not found:
-        return "None on disk: `dvc pull` gets them."
+        missing = any(pictures_missing(now))
+        return "None on disk: `dvc pull` gets them." if missing else "No pictures."
     with replaced_directory(folder) as new:
         for picture in found:
             shutil.copyfile(ROOT / picture, new / flat_name(picture))
     return "\n\n".join(
         f"![{p.parent.name}, {p.stem}]({quote(f'{folder.name}/{flat_name(p)}')})" for p in found
     )
+
+
+def pictures_missing(now: Revision) -> Iterator[str]:
+    """The outs that DVC keeps and the disk lacks, of those that are a picture or a folder."""
+    for stage in now.pipeline.stages:
+        for path, out in stage.noted.items():
+            may_hold = path.endswith(".png") or out.md5.endswith(".dir")
+            if stage.file != SWEEPS and may_hold and not (ROOT / path).exists():
+                yield path
 
 
 def flat_name(picture: Path) -> str:
