@@ -310,13 +310,18 @@ def parse(path: str, content: bytes) -> Any:
 
 
 def names_of(paths: Iterable[str]) -> dict[str, str]:
-    """What metrics files are called in a key: the file's stem, or its path where two share one."""
-    paths = list(paths)
-    stems = Counter(PurePath(path).stem for path in paths)
-    return {
-        path: stem if stems[stem] == 1 else str(PurePath(path).with_suffix(""))
-        for path, stem in ((path, PurePath(path).stem) for path in paths)
-    }
+    """What metrics files are called in a key: the file's stem, or its path where two share one.
+
+    The path is without its ending, unless two files differ in that alone.
+    """
+    names = {path: path for path in paths}
+    pure = {path: PurePath(path) for path in names}
+    plain = {path: str(file.with_suffix("")) for path, file in pure.items()}
+    stems = {path: file.stem for path, file in pure.items()}
+    for shorter in (plain, stems):
+        often = Counter(shorter.values())
+        names |= {path: name for path, name in shorter.items() if often[name] == 1}
+    return names
 
 
 def flat_metrics(files: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from lib.errors import UserError
 from lib.nested import flat
-from lib.revisions import Revision, changed_rows, changes, default_pair
+from lib.revisions import Revision, changed_rows, changes, default_pair, names_of
 
 pytestmark = pytest.mark.unittest
 
@@ -173,6 +173,13 @@ vars: [../params.yaml, ending: json]
     )
     commit(work_tree)
     assert Revision("main", work_tree).metrics == wanted
+
+
+def test_metrics_files_are_called_by_what_tells_them_apart():
+    stem = {"metrics/svc.json": "svc", "a.b.json": "a.b"}
+    path = {"a/m.json": "a/m", "b/m.json": "b/m"}
+    whole = {name: name for name in ("metrics/one.yaml", "metrics/one.toml")}
+    assert names_of([*stem, *path, *whole]) == stem | path | whole
 
 
 def test_a_revision_is_read_as_it_was(work_tree):

@@ -205,6 +205,24 @@ def test_metrics_that_cannot_be_read_are_told_by_their_file_and_the_rest_is_logg
     assert "Traceback" not in said
 
 
+ONE_NAME = """#!/bin/sh
+mkdir -p metrics
+printf 'acc: 0.9\\n' > metrics/one.yaml
+printf 'acc = 0.5\\n' > metrics/one.toml
+"""
+
+
+def test_metrics_of_one_name_are_all_logged(project):
+    add_process(project, "plain", ONE_NAME)
+    (project.folder / "dvc.yaml").write_text(
+        "stages:\n  plain:\n    cmd: lab/processes/run plain\n    metrics:\n"
+        "      - metrics/one.yaml: {cache: false}\n      - metrics/one.toml: {cache: false}\n"
+    )
+    project.dvc("repro", "plain")
+    [run] = logged(project)
+    assert run["metrics"] == {"metrics/one.yaml_acc": 0.9, "metrics/one.toml_acc": 0.5}
+
+
 CURVES = """#!/bin/sh
 mkdir -p artifacts/cv data/simulated
 for n in 1 2; do printf "epoch,loss,rate_$n\\n1,0.$n,1\\n" > artifacts/cv/fold_$n.csv; done

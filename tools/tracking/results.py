@@ -14,7 +14,7 @@ from typing import Any
 from lib.errors import UserError
 from lib.nested import flat
 from lib.pipeline import Stage
-from lib.revisions import parse
+from lib.revisions import names_of, parse
 from lib.trials import allowed
 from tools.tracking.stages import process_of
 
@@ -54,8 +54,8 @@ def results_of(stage: Stage) -> Results:
             whole = key == own and short in taken
             results.params[allowed(name) if whole else short] = shortened(value)
     several = len(stage.metrics) > 1
-    for path in stage.metrics:
-        add_metrics(results, path, f"{Path(path).stem}_" if several else "")
+    for path, name in names_of(stage.metrics).items():
+        add_metrics(results, path, f"{name}_" if several else "")
     curves: dict[Path, list[Point]] = {}
     for file in curve_files(stage):
         try:
