@@ -44,7 +44,7 @@ def write_sweep(sweep: Sweep, artifacts: Path, metrics: Path, *, seed: int, tune
         write_csv(folder / "trials.csv", trial_rows(sweep))
         write_csv(folder / "history.csv", history)
         rows = [{"parameter": name, "importance": value} for name, value in found.items()]
-        write_csv(folder / "importances.csv", rows or [{"parameter": "", "importance": ""}])
+        write_csv(folder / "importances.csv", rows, ["parameter", "importance"])
         save_figure(plot_history(history, sweep.settings.objective), folder / "history.png")
         save_figure(plot_importances(found), folder / "importances.png")
         save_figure(plot_slices(sweep), folder / "slices.png")

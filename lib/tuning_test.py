@@ -198,6 +198,12 @@ def test_what_a_sweep_leaves_is_the_same_to_the_byte(tmp_path):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
+def test_a_sweep_whose_trials_are_all_as_good_has_a_table_of_importances_without_rows(tmp_path):
+    sweep = swept(tmp_path, lambda *_: {"validation": {"loss": 0.5}})
+    write_sweep(sweep, tmp_path / "out", tmp_path / "metrics.json", seed=0, tunes="model")
+    assert (tmp_path / "out/importances.csv").read_text() == "parameter,importance\n"
+
+
 def test_a_fingerprint_changes_with_each_part():
     assert fingerprint("a", 1) == fingerprint("a", 1)
     assert len({fingerprint("a", 1), fingerprint("a", 2), fingerprint("b", 1)}) == 3

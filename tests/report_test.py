@@ -7,12 +7,15 @@ users write them.
 import json
 import re
 import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
 
 from lib.errors import UserError
+from lib.revisions import Revision
 from tests.conftest import Project
+from tools.report.compare import pictures
 from tools.report.milestone import without_times
 from tools.report.results import difference
 
@@ -290,6 +293,21 @@ def test_a_revision_that_cannot_be_read_costs_its_own_half_alone(project):
     assert re.search(r"Missing: HEAD \(\w+\): DVC cannot read the pipeline", said)
     assert re.search(r"Missing: params.yaml of HEAD \(\w+\) is not YAML", said)
     assert "linear.validation.rmse" in said
+
+
+def test_a_table_without_rows_has_no_plot_and_one_without_the_column_is_told(tmp_path):
+    (tmp_path / "none.csv").write_text("parameter,importance\n")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").touch()
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    ways = {"template": "bar_horizontal", "x": "importance"}
+    plots = [{name: ways | {"y": {name: "parameter"}}} for name in ("none.csv", "other.csv")]
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {}, "plots": plots}))
+    here = Revision("", tmp_path)
+    assert pictures(here, here) == []
+    (said,) = here.missing
+    assert said == "other.csv cannot be drawn as dvc.yaml says: it has no column 'parameter'."
 
 
 # ---- what differs from what is committed
