@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from pathlib import Path
@@ -38,6 +39,8 @@ def on_this_machine(
     parallel = Parallel(
         n_jobs=workers or -1, return_as="generator_unordered", batch_size=1, pre_dispatch="all"
     )
+    # Whoever leaves the other trials at an error says why.
+    warnings.filterwarnings("ignore", ".*(but not used|been cancelled)", UserWarning, "joblib")
     try:
         yield from parallel(delayed(_named)(file, run, data, *job) for file, job in jobs.items())
     except TerminatedWorkerError:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lib.engines import on_this_machine
 from lib.errors import ShortageError, UserError
 from lib.params import Real, Section
 from lib.space import Tuning, space_of
@@ -150,6 +151,14 @@ def test_an_objective_that_no_trial_has_is_told_with_what_there_is(tmp_path):
     said = "objective: validation.los is not known: did you mean validation.loss?"
     with pytest.raises(UserError, match=said):
         swept(tmp_path, objective="validation.los")
+
+
+def test_an_error_after_the_first_trial_is_all_that_is_said(recwarn):
+    jobs = {Path(str(n)): ({}, None) for n in range(20)}
+    results = on_this_machine(lambda *_: {"loss": 0.5}, None, 2, jobs)
+    next(results)
+    results.close()
+    assert [str(each.message) for each in recwarn] == []
 
 
 def arrays(_, values, budget):
