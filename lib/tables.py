@@ -39,6 +39,7 @@ def read_table(path: Path | str) -> pd.DataFrame:
 
     Empty cells and `nan` are missing values. `None`, `NA`, `N/A` and `null` are so in a column
     whose other values are numbers, or true and false; among texts they are texts: a class, say.
+    Whole numbers beyond 64 bits are floats.
 
     Raises:
         UserError: the file is missing, or holds no table with rows.
@@ -47,11 +48,15 @@ def read_table(path: Path | str) -> pd.DataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = read_csv(path)
-            texts = [n for n in range(frame.shape[1]) if is_text_with_gaps(frame.iloc[:, n])]
-            if texts:
-                again = read_csv(path, usecols=texts, keep_default_na=False, na_values=MISSING)
-                for n, (_, values) in zip(texts, again.items(), strict=True):
-                    frame.isetitem(n, values)
+            for those, options in (
+                (is_text_with_gaps, {"keep_default_na": False, "na_values": MISSING}),
+                (is_beyond_64_bits, {"dtype": float}),
+            ):
+                columns = [n for n in range(frame.shape[1]) if those(frame.iloc[:, n])]
+                if columns:
+                    again = read_csv(path, usecols=columns, **options)
+                    for n, (_, values) in zip(columns, again.items(), strict=True):
+                        frame.isetitem(n, values)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: `make run`, or `dvc pull {path}`.") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
@@ -73,6 +78,11 @@ def read_csv(path: Path | str, **options: Any) -> pd.DataFrame:
 def is_text_with_gaps(values: pd.Series) -> bool:
     """Whether a column holds texts and missing values, and nothing else."""
     return bool(values.hasnans) and pd.api.types.infer_dtype(values, skipna=True) == "string"
+
+
+def is_beyond_64_bits(values: pd.Series) -> bool:
+    """Whether a column holds whole numbers, some too large for a type of their own."""
+    return values.dtype == object and pd.api.types.infer_dtype(values, skipna=True) == "integer"
 
 
 def with_splits(

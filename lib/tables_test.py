@@ -77,6 +77,14 @@ def test_a_word_for_what_is_missing_is_a_text_among_texts_and_missing_among_numb
     assert frame["size"].dtype == float
 
 
+def test_whole_numbers_beyond_64_bits_are_numbers(tmp_path):
+    (tmp_path / "table.csv").write_text(f"a,b,c\n1,NA,x\n{10**25},-{10**30},\n{10**400},7,x\n")
+    frame = read_table(tmp_path / "table.csv")
+    assert frame["a"].tolist() == [1.0, 1e25, np.inf]
+    assert frame["b"].fillna(0).tolist() == [0.0, -1e30, 7.0]
+    check_numbers(frame["b"].dropna())
+
+
 def test_each_row_is_in_one_split_and_the_seed_decides_in_which(frame):
     first, again, other = (with_splits(frame, random_seed=seed) for seed in (1, 1, 2))
     assert first["split"].value_counts().to_dict() == {"train": 136, "validation": 34, "test": 30}
