@@ -6,6 +6,7 @@ The processes here are a few lines of shell: the tracker knows a stage by its fi
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -207,7 +208,7 @@ def test_metrics_that_cannot_be_read_are_told_by_their_file_and_the_rest_is_logg
 
 ONE_NAME = """#!/bin/sh
 mkdir -p metrics
-printf 'acc: 0.9\\n' > metrics/one.yaml
+printf 'acc: 0.9\\nx?: 0.2\\nx*: 0.8\\n' > metrics/one.yaml
 printf 'acc = 0.5\\n' > metrics/one.toml
 """
 
@@ -218,9 +219,15 @@ def test_metrics_of_one_name_are_all_logged(project):
         "stages:\n  plain:\n    cmd: lab/processes/run plain\n    metrics:\n"
         "      - metrics/one.yaml: {cache: false}\n      - metrics/one.toml: {cache: false}\n"
     )
-    project.dvc("repro", "plain")
+    said = project.dvc("repro", "plain")
     [run] = logged(project)
-    assert run["metrics"] == {"metrics/one.yaml_acc": 0.9, "metrics/one.toml_acc": 0.5}
+    [second] = re.findall(r"x\*: logged as (metrics/one\.yaml_x__[0-9a-f]{6}), which", said)
+    assert run["metrics"] == {
+        "metrics/one.yaml_acc": 0.9,
+        "metrics/one.yaml_x_": 0.2,
+        second: 0.8,
+        "metrics/one.toml_acc": 0.5,
+    }
 
 
 CURVES = """#!/bin/sh

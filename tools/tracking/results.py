@@ -4,6 +4,7 @@ What MLflow cannot take is left out and told, never an error: results are files 
 """
 
 import csv
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from lib.errors import UserError
 from lib.nested import flat
 from lib.pipeline import Stage
 from lib.revisions import names_of, parse
-from lib.trials import allowed
+from lib.trials import MOST_OF_A_NAME, allowed
 from tools.tracking.stages import process_of
 
 STEPS = ("epoch", "step")  # the first column of a CSV file that is a curve
@@ -78,20 +79,25 @@ def add_metrics(results: Results, path: str, prefix: str) -> None:
         name = allowed(f"{prefix}{key}")
         if isinstance(value, bool | int | float):
             if name in results.metrics:
-                results.left_out.append(f"{path}: {key}: {name} is there already")
-            else:
-                try:
-                    results.metrics[name] = float(value)
-                except OverflowError:
-                    results.left_out.append(f"{path}: {key} is larger than a number can be there")
-                    continue
-                if name != f"{prefix}{key}":
-                    results.left_out.append(f"{path}: {key}: logged as {name}, which MLflow takes")
+                name = name_of_its_own(name, f"{prefix} {key}")
+            try:
+                results.metrics[name] = float(value)
+            except OverflowError:
+                results.left_out.append(f"{path}: {key} is larger than a number can be there")
+                continue
+            if name != f"{prefix}{key}":
+                results.left_out.append(f"{path}: {key}: logged as {name}, which MLflow takes")
         elif isinstance(value, str):
             results.params.setdefault(name, shortened(value))
         else:
             kind = "null" if value is None else f"a {type(value).__name__}"
             results.left_out.append(f"{path}: {key or 'the file'} is {kind}, not a number")
+
+
+def name_of_its_own(name: str, key: str) -> str:
+    """A name that another metric has, with what the key alone decides, so that it stays."""
+    suffix = f"_{hashlib.sha256(key.encode()).hexdigest()[:6]}"
+    return name[: MOST_OF_A_NAME - len(suffix)] + suffix
 
 
 def shortened(value: Any) -> str:
