@@ -6,17 +6,19 @@ A process that tunes another types its own section by the other's:
         space: space_of(TrainModel)
 
 Then each name in `space` must be a parameter of `TrainModel`, and each end of its range a value
-that it may have. Only pydantic is needed here, so that the whole file can be checked anywhere.
+that it may have. What no trial reads cannot be searched: `space_of` and `fixed` are told its names.
+Only pydantic is needed here, so that the whole file can be checked anywhere.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     Field,
     TypeAdapter,
     ValidationError,
@@ -104,12 +106,27 @@ class Tuning(Section):
         return self
 
 
-def space_of(model: type[BaseModel]) -> type[Section]:
-    """The type of a search space over a section: for each of its parameters a range, or none."""
+def _no_range(found: Any) -> None:
+    if found is not None:
+        raise ValueError("left out: it cannot be searched, for no trial reads it")
+
+
+NoRange = Annotated[None, BeforeValidator(_no_range)]
+
+
+def space_of(model: type[BaseModel], without: Collection[str] = ()) -> type[Section]:
+    """The type of a search space over a section: for each of its parameters a range, or none.
+
+    Args:
+        model: the section.
+        without: its parameters that no trial reads, and that cannot be searched.
+    """
     fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if name in without:
+            fields[name] = (NoRange, None)
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
             fields[name] = (space_of(kind) | None, None)
         else:
             allowed: Any = kind
@@ -147,10 +164,16 @@ def ranges(space: Section, above: str = "") -> Iterator[tuple[str, Range]]:
             yield from ranges(found, f"{above}{name}.")
 
 
-def fixed(section: BaseModel, space: Section) -> dict[str, Any]:
-    """The parameters of a section that are not searched, and that no sweep changes."""
+def fixed(section: BaseModel, space: Section, without: Collection[str] = ()) -> dict[str, Any]:
+    """The parameters of a section that each trial gets as they are: those that are not searched.
+
+    Args:
+        section: what is tuned.
+        space: what is searched.
+        without: the parameters that no trial reads, as `space_of` had them.
+    """
     found: dict[str, Any] = {}
-    for name, value in section.model_dump().items():
+    for name, value in section.model_dump(exclude=set(without)).items():
         searched = getattr(space, name)
         if searched is None:
             found[name] = value

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import pytest
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from lib.nested import with_values
 from lib.params import Count, ParamsError, Positive, Section, check_params
@@ -95,6 +95,24 @@ def test_what_is_searched_is_no_part_of_what_is_fixed_and_takes_its_place_again(
         "size": 3,
         "tree": {"depth": 2},
     }
+
+
+class WithoutSize(Tuning):
+    space: space_of(Model, ("size",))
+
+
+@pytest.mark.parametrize("space", [{"size": {"choice": [2, 3]}}, {"size": {}, "lr": None}])
+def test_what_no_trial_reads_cannot_be_searched(space):
+    with pytest.raises(ValidationError, match="left out: it cannot be searched, for no trial"):
+        WithoutSize.model_validate(section(space=space)["tune_model"])
+
+
+def test_what_no_trial_reads_is_no_part_of_what_is_fixed():
+    plain = section(space={"size": None, "lr": {"log": [0.001, 1]}})["tune_model"]
+    space = WithoutSize.model_validate(plain).space
+    assert [name for name, _ in ranges(space)] == ["lr"]
+    model = Model(lr=0.1, size=3, tree=Tree(depth=4))
+    assert fixed(model, space, ("size",)) == {"tree": {"depth": 4}}
 
 
 class Forest(Section):

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from lab.processes.train_dnn_pytorch.params import Params
+from lab.tuning.tune_dnn_pytorch.params import NOT_OF_A_TRIAL
 from lab.tuning.tune_dnn_pytorch.trial import train_once
 from lib.params import load_params
 from lib.space import Tuning, space_of
@@ -29,7 +30,7 @@ def main() -> None:
     """The command that the module's docstring shows."""
     epochs, trials, workers = map(int, sys.argv[1:4])
     network = load_params(Params).train_dnn_pytorch
-    others = network.model_dump() | {"epochs": epochs, "patience": None}
+    others = network.model_dump(exclude=set(NOT_OF_A_TRIAL)) | {"epochs": epochs, "patience": None}
     once = partial(train_once, fixed=others, seed=SEED)
     space = space_of(type(network)).model_validate({"lr": {"log": [1e-4, 1e-2]}})
     splits = load_data_splits(Path("data/processed"))

@@ -273,6 +273,22 @@ def test_a_sweep_over_a_training_of_either_kind_runs_and_its_best_is_adopted(pro
     assert f"learning_rate: {best}" in file.read_text()
 
 
+def test_what_no_trial_reads_cannot_be_searched(project):
+    """Else all trials would be alike, and `make adopt` would change what is predicted."""
+    for name in ("train_sold", "net_sold"):
+        project.run("make", "sweep", f"NAME={name}")
+    file = project.folder / "params.yaml"
+    tried = "    target: {choice: [sold, grade]}\n    num_threads: {integer: [1, 4]}\n"
+    file.write_text(file.read_text().replace("  space:\n", f"  space:\n{tried}"))
+    said = python(project, RUN.replace("processes", "tuning"), "tune_net_sold", ok=False)
+    for key in ("target", "num_threads"):
+        assert f"tune_net_sold.space.{key} is a mapping: it must be left out: it cannot be" in said
+    said = python(project, RUN.replace("processes", "tuning"), "tune_sold", ok=False)
+    assert "tune_sold.space.target is a mapping: it must be left out: it cannot be" in said
+    assert "Traceback" not in said
+    assert not (project.folder / ".checkpoints").exists(), "nothing was trained"
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [

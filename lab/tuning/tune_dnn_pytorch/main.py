@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from lab.tuning.tune_dnn_pytorch.params import Params
+from lab.tuning.tune_dnn_pytorch.params import NOT_OF_A_TRIAL, Params
 from lab.tuning.tune_dnn_pytorch.trial import train_once
 from lib.process import start
 from lib.space import fixed
@@ -21,7 +21,7 @@ def sweep(params: Params) -> None:
     """Write the trials, their pictures and the best values."""
     settings, seed = params.tune_dnn_pytorch, params.random_seed
     splits = load_data_splits(PROCESSED)
-    others = fixed(params.train_dnn_pytorch, settings.space)
+    others = fixed(params.train_dnn_pytorch, settings.space, NOT_OF_A_TRIAL)
     found = tune(
         partial(suggest, space=settings.space),
         partial(train_once, fixed=others, seed=seed),

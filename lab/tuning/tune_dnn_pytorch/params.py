@@ -6,12 +6,15 @@ from lab.processes.train_dnn_pytorch.params import TrainDnnPytorch
 from lib.params import Section, Seed
 from lib.space import Tuning, space_of
 
+# A trial has one thread and one worker, and runs to its end.
+NOT_OF_A_TRIAL = ("num_threads", "checkpoint_every", "workers")
+
 
 class TuneDnnPytorch(Tuning):
     """How the network's parameters are tuned."""
 
     budget: ClassVar[str] = "epochs"
-    space: space_of(TrainDnnPytorch)  # type: ignore[valid-type]
+    space: space_of(TrainDnnPytorch, NOT_OF_A_TRIAL)  # type: ignore[valid-type]
 
 
 class Params(Section):

@@ -11,8 +11,6 @@ from lib.nested import with_values
 from lib.pytorch import choose_device, predict_probability
 from lib.splits import Splits
 
-NOT_OF_A_TRIAL = ("num_threads", "checkpoint_every", "workers")
-
 
 def train_once(
     splits: Splits,
@@ -28,7 +26,7 @@ def train_once(
         splits: standardised rows.
         values: what is tried.
         budget: epochs, in the place of those in `fixed`.
-        fixed: the parameters that are not searched.
+        fixed: the parameters of `train_densenet` that are not searched.
         seed: of every trial.
 
     Raises:
@@ -36,8 +34,6 @@ def train_once(
     """
     torch.set_num_threads(1)
     params = with_values(fixed, values) | ({"epochs": budget} if budget else {})
-    for name in NOT_OF_A_TRIAL:
-        params.pop(name, None)
     trained = train_densenet(splits, seed=seed, device=choose_device(), **params)
     probability = predict_probability(trained.network, splits.X_val)
     return {
