@@ -137,7 +137,7 @@ def rows_by_split(
 
     Raises:
         UserError: there is no such column, or an infinite number in it; no row of one of the
-            splits, or a row of none.
+            splits, or a row of none; no value to learn from in training.
     """
     target = target or [name for name in frame if name != SPLIT][-1]
     known = column(frame, target).notna()
@@ -161,6 +161,13 @@ def rows_by_split(
             "nothing can be learned from it",
             name,
         )
+    empty = parts[0].columns[parts[0].isna().all()]
+    if len(empty) == parts[0].shape[1] - 1:
+        raise UserError(
+            f"No column beside {target!r} has a value in training: a model learns from others."
+        )
+    for name in empty:
+        logger.warning("%s has no value in training: nothing can be learned from it", name)
     train, validation, test = (Rows(part.drop(columns=target), part[target]) for part in parts)
     return train, validation, test
 
@@ -170,6 +177,15 @@ def names_of_rows(frame: pd.DataFrame) -> list[str]:
     texts = frame.select_dtypes(exclude=["number", "bool", "datetime"])
     many = [name for name, values in texts.items() if values.nunique() > 0.9 * len(frame)]
     return [str(name) for name in many] if len(frame) >= 50 else []
+
+
+def numbers_with_values(frame: pd.DataFrame) -> list[Any]:
+    """The columns of numbers that are not missing in every row.
+
+    A `ColumnTransformer` that gets this function in the place of names asks it once, for the rows
+    that it is fitted on.
+    """
+    return list(frame.select_dtypes("number").dropna(axis="columns", how="all"))
 
 
 def without_columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

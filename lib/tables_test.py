@@ -11,6 +11,7 @@ from lib.tables import (
     check_finite,
     check_numbers,
     check_same_classes,
+    numbers_with_values,
     read_table,
     rows_by_split,
     with_splits,
@@ -150,6 +151,22 @@ def test_a_column_that_names_each_row_is_told_and_can_be_left_out(frame, caplog)
     assert caplog.text == "", "numbers, and texts that repeat, are to be learned from"
     with pytest.raises(UserError, match="no column 'houseid': it has size, kind, price"):
         without_columns(frame, ["houseid"])
+
+
+def test_a_column_without_a_value_in_training_is_told(frame, caplog):
+    frame = with_splits(frame, random_seed=0)
+    in_training = frame["split"] == "train"
+    late = frame["size"].mask(in_training)
+    train, *_ = rows_by_split(frame.assign(late=late, none=np.nan), "price", random_seed=0)
+    for name in ("late", "none"):
+        assert f"{name} has no value in training: nothing can be learned from it" in caplog.text
+    assert numbers_with_values(train.X) == ["size"]
+    with pytest.raises(UserError, match="No column beside 'price' has a value in training"):
+        rows_by_split(frame[["price", "split"]].assign(late=late), "price", random_seed=0)
+    caplog.clear()
+    early = frame["size"].where(in_training)
+    rows_by_split(frame.assign(early=early), "price", random_seed=0)
+    assert caplog.text == "", "training has values of it"
 
 
 def test_true_and_false_stay_so_where_some_are_missing(frame):
