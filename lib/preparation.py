@@ -39,7 +39,7 @@ RowNumbers = NDArray[np.unsignedinteger]
 
 
 class SplitError(UserError):
-    """The rows cannot be shared out: a split would be without rows, or without rows of a class."""
+    """The rows cannot be shared out: a split would lack rows, or X, y and ids do not belong."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,14 @@ def write_splits(
         class_names: of the classes in y; none where y is numbers, which are drawn unstratified.
 
     Raises:
-        SplitError: a split would have no row, or none of a class.
+        SplitError: a split would have no row, or none of a class; X has not one column for each
+            name, or y or ids not one value for each row.
     """
     with tempfile.TemporaryDirectory(prefix=".rows-", dir=folder) as scratch:
         order = _hashed if shares.hashed else _drawn
         width, n_classes = len(feature_names) + 1, len(class_names)
-        ordered = order(chunks, Path(scratch), shares, width, n_classes)
+        records = _with_records(chunks, feature_names)
+        ordered = order(records, Path(scratch), shares, width, n_classes)
         _refuse_missing(ordered.counts, class_names)
         scaler = StandardScaler()
         for rows in ahead(ordered.read(0)):
@@ -141,30 +143,50 @@ def _refuse_missing(counts: NDArray[np.int64], class_names: Sequence[str]) -> No
                 raise SplitError(f"the {split} split would have no {what}.")
 
 
-def _records(chunk: Chunk) -> Numbers:
-    # Row after row: np.column_stack keeps a frame's columns together, which are slow to write out.
-    records = np.empty((len(chunk.X), chunk.X.shape[1] + 1))
-    records[:, :-1], records[:, -1] = chunk.X, chunk.y
-    return records
+def _with_records(
+    chunks: Iterable[Chunk], feature_names: Sequence[str]
+) -> Iterator[tuple[Chunk, Numbers]]:
+    """Each chunk, and its rows as they are kept on disk: (n, d + 1), X, then y."""
+    for chunk in chunks:
+        _refuse_other_shapes(chunk, len(feature_names))
+        # Not np.column_stack: it keeps a frame's columns together, which are slow to write out.
+        records = np.empty((len(chunk.X), len(feature_names) + 1))
+        records[:, :-1], records[:, -1] = chunk.X, chunk.y
+        yield chunk, records
+
+
+def _refuse_other_shapes(chunk: Chunk, n_names: int) -> None:
+    n, n_columns = chunk.X.shape
+    if n_columns != n_names:
+        raise SplitError(
+            f"X has {n_columns} columns and feature_names {n_names}: give each a name."
+        )
+    for what, values in (("y", chunk.y), ("ids", chunk.ids)):
+        if values is not None and values.shape != (n,):
+            raise SplitError(f"X has {n} rows and {what} the shape {values.shape}: give each one.")
 
 
 # ---- by hash
 
 
 def _hashed(
-    chunks: Iterable[Chunk], scratch: Path, shares: Shares, width: int, n_classes: int
+    chunks: Iterable[tuple[Chunk, Numbers]],
+    scratch: Path,
+    shares: Shares,
+    width: int,
+    n_classes: int,
 ) -> _Ordered:
     """Each row goes to the file of its split as it comes."""
     buckets = Buckets(scratch / "by split", np.float64, width)
     kinds = max(n_classes, 1)
     counts = np.zeros((len(NAMES), kinds), dtype=np.int64)
-    for chunk in chunks:
+    for chunk, records in chunks:
         if chunk.ids is None:
             raise SplitError("rows are shared out by a hash of their ids, and there are none.")
         splits = hashed_splits(chunk.ids, shares)
         cells = splits * kinds + (chunk.y.astype(np.intp) if n_classes else 0)
         counts += np.bincount(cells, minlength=counts.size).reshape(counts.shape)
-        buckets.append(splits, _records(chunk))
+        buckets.append(splits, records)
     return _Ordered(counts, lambda split: buckets.read(split, CHUNK_ROWS))
 
 
@@ -197,16 +219,20 @@ def hashed_splits(ids: pd.Series, shares: Shares) -> NDArray[np.intp]:
 
 
 def _drawn(
-    chunks: Iterable[Chunk], scratch: Path, shares: Shares, width: int, n_classes: int
+    chunks: Iterable[tuple[Chunk, Numbers]],
+    scratch: Path,
+    shares: Shares,
+    width: int,
+    n_classes: int,
 ) -> _Ordered:
     """All rows are kept as they come, drawn by their classes, and sorted into blocks by place."""
     as_read = Buckets(scratch / "as read", np.float64, width)
     kind = np.min_scalar_type(max(n_classes - 1, 0))
     parts = []
     start = 0
-    for chunk in chunks:
+    for chunk, records in chunks:
         parts.append(chunk.y.astype(kind) if n_classes else np.zeros(len(chunk.y), dtype=kind))
-        as_read.append(np.full(len(chunk.y), start // CHUNK_ROWS), _records(chunk))
+        as_read.append(np.full(len(chunk.y), start // CHUNK_ROWS), records)
         start += len(chunk.y)
     codes = np.concatenate(parts) if parts else np.zeros(0, dtype=kind)
     orders = drawn_rows(codes, shares, stratified=n_classes > 0)

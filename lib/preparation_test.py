@@ -193,3 +193,19 @@ def test_a_split_without_a_class_is_refused(tmp_path, shares):
 def test_too_few_rows_are_told(tmp_path, n):
     with pytest.raises(SplitError, match="would have no"):
         write_splits([Chunk(X[:n], Y[:n])], tmp_path, DRAWN, FEATURES, CLASSES)
+
+
+@pytest.mark.parametrize("shares", [DRAWN, HASHED], ids=["drawn", "hashed"])
+@pytest.mark.parametrize(
+    ("chunk", "message"),
+    [
+        (Chunk(X[:, :3], Y, IDS), "X has 3 columns and feature_names 4"),
+        (Chunk(X, Y[:1], IDS), r"X has 2000 rows and y the shape \(1,\)"),
+        (Chunk(X, Y[:, None], IDS), r"X has 2000 rows and y the shape \(2000, 1\)"),
+        (Chunk(X, Y, IDS[:7]), r"X has 2000 rows and ids the shape \(7,\)"),
+    ],
+    ids=["names", "y", "y of two axes", "ids"],
+)
+def test_rows_of_another_shape_are_refused(tmp_path, shares, chunk, message):
+    with pytest.raises(SplitError, match=message):
+        write_splits([Chunk(X, Y, IDS), chunk], tmp_path, shares, FEATURES, CLASSES)
