@@ -38,11 +38,12 @@ def read_chunks(
             below it too), a frame, or frames one after the other, as a query's cursor gives them
             (`pd.read_sql(query, connection, chunksize=65536)`).
         types: of columns in CSV, by Arrow's names ("float64", "int64", "string"); those of others
-            are guessed from the first rows. Parquet has types of its own.
+            are guessed from the first rows of each file. Parquet has types of its own.
         rows: of a frame, at most.
 
     Raises:
-        UserError: a file is missing, of no known kind, or cannot be read.
+        UserError: a file is missing, of no known kind, or cannot be read; a type that is guessed
+            is not that of another file.
     """
     start = 0
     for frame in _frames(source, types or {}, rows):
@@ -56,10 +57,10 @@ def _frames(source: Source, types: Mapping[str, str], rows: int) -> Iterator[pd.
     if isinstance(source, pd.DataFrame):
         yield source
     elif isinstance(source, str | Path):
+        seen: dict[str, tuple[pa.DataType, Path]] = {}
         for file in _files(Path(source)):
-            read = _read_parquet if file.suffix == ".parquet" else _read_csv
             try:
-                yield from ahead(batch.to_pandas() for batch in read(file, types, rows))
+                yield from ahead(_read(file, types, rows, seen))
             except (pa.ArrowException, OSError) as error:
                 raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
     else:
@@ -92,6 +93,34 @@ def _files(source: Path) -> list[Path]:
     if not source.name.endswith(SUFFIXES):
         raise UserError(f"{source} is of no kind that can be read in chunks: expected {kinds}.")
     return [source]
+
+
+def _read(
+    file: Path, types: Mapping[str, str], rows: int, seen: dict[str, tuple[pa.DataType, Path]]
+) -> Iterator[pd.DataFrame]:
+    read = _read_parquet if file.suffix == ".parquet" else _read_csv
+    for batch in read(file, types, rows):
+        _refuse_other_guesses(batch.schema, file, types, seen)
+        yield batch.to_pandas()
+
+
+def _refuse_other_guesses(
+    schema: pa.Schema,
+    file: Path,
+    types: Mapping[str, str],
+    seen: dict[str, tuple[pa.DataType, Path]],
+) -> None:
+    """UserError where a type was guessed that is not the one in an earlier file."""
+    for field in schema:
+        if field.name in types or pa.types.is_null(field.type):  # given, or without a value
+            continue
+        kind, earlier = seen.setdefault(field.name, (field.type, file))
+        guessed = {".parquet"} != {file.suffix, earlier.suffix}
+        if guessed and field.type != kind:
+            raise UserError(
+                f"Column {field.name!r} is {kind} in {earlier} and {field.type} in {file}, as CSV "
+                'has no types: give its type in `types`, of an id "string".'
+            )
 
 
 def _read_parquet(file: Path, _: Mapping[str, str], rows: int) -> Iterator[pa.RecordBatch]:

@@ -71,6 +71,17 @@ def test_what_cannot_be_read_is_told_by_its_name(tmp_path, name, content, messag
         list(read_chunks(tmp_path / name, TYPES))
 
 
+@pytest.mark.parametrize("first", ["a.csv", "a.parquet"])
+def test_a_type_that_is_guessed_otherwise_from_another_file_is_refused(tmp_path, first):
+    put(tmp_path, first, pd.DataFrame({"id": [7, 8], "gap": [1, 2]}))
+    (tmp_path / "b.csv").write_text("id,gap\n007,\nA1,\n")
+    found = r"Column 'id' is int64 in .*a\.\w+ and string in .*b\.csv.*: give its type in `types`"
+    with pytest.raises(UserError, match=found):
+        list(read_chunks(tmp_path, {"size": "float64"}))
+    frames = list(read_chunks(tmp_path, {"id": "string"}))
+    assert frames[-1]["id"].tolist() == ["007", "A1"]
+
+
 def test_floats_come_back_from_csv_to_the_bit(tmp_path):
     frame = pd.DataFrame({"size": np.random.default_rng(0).standard_normal(1000) * 1e-5})
     [read] = read_chunks(put(tmp_path, "a.csv", frame), {"size": "float64"})
