@@ -136,6 +136,7 @@ def _read_csv(file: Path, types: Mapping[str, str], rows: int) -> Iterator[pa.Re
     with pa.csv.open_csv(
         file,
         read_options=pa.csv.ReadOptions(use_threads=False, block_size=rows * 256),
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True),
         convert_options=pa.csv.ConvertOptions(
             column_types={name: pa.type_for_alias(kind) for name, kind in types.items()},
             strings_can_be_null=True,

@@ -82,6 +82,12 @@ def test_a_type_that_is_guessed_otherwise_from_another_file_is_refused(tmp_path,
     assert frames[-1]["id"].tolist() == ["007", "A1"]
 
 
+def test_a_quoted_value_may_hold_newlines_wherever_a_block_ends(tmp_path):
+    frame = pd.DataFrame({"size": np.arange(100.0), "kind": ["a\nb,\n\nc" * 9] * 100})
+    read = pd.concat(read_chunks(put(tmp_path, "a.csv", frame), TYPES, rows=3))
+    pd.testing.assert_frame_equal(read, frame, check_dtype=False)
+
+
 def test_floats_come_back_from_csv_to_the_bit(tmp_path):
     frame = pd.DataFrame({"size": np.random.default_rng(0).standard_normal(1000) * 1e-5})
     [read] = read_chunks(put(tmp_path, "a.csv", frame), {"size": "float64"})
