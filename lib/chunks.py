@@ -4,6 +4,7 @@ Called by processes that prepare data. What is held in memory is a chunk and som
 whatever the number of rows; beside it stand, on disk, what `Buckets` and `Duplicates` say.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,13 +59,34 @@ def _frames(source: Source, types: Mapping[str, str], rows: int) -> Iterator[pd.
         yield source
     elif isinstance(source, str | Path):
         seen: dict[str, tuple[pa.DataType, Path]] = {}
+        start = 0
         for file in _files(Path(source)):
+            n = 0
             try:
-                yield from ahead(_read(file, types, rows, seen))
+                for frame in ahead(_read(file, types, rows, seen)):
+                    yield frame
+                    n += len(frame)
             except (pa.ArrowException, OSError) as error:
-                raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+                raise UserError(f"{file} cannot be read: {_told(error, file, start)}") from None
+            start += n
     else:
         yield from source
+
+
+def _told(error: Exception, file: Path, start: int) -> str:
+    """Arrow's message in a line, with a column's name, and the row as it is counted here.
+
+    Arrow counts columns from 0 and rows from 1, the first of which are names.
+    """
+    message = " ".join(str(error).split())
+    if "straddles two block boundaries" in message:
+        return "a value is longer than can be read at once: is a quote closed that is opened?"
+    if found := re.match(r"(?:In CSV column #(\d+)|CSV parse error): Row #(\d+): ", message):
+        column, row = found.groups()
+        names = [] if column is None else pd.read_csv(file, nrows=0, index_col=False).columns
+        of_column = "" if column is None else f"column {names[int(column)]!r}, "
+        return f"{of_column}row {start + int(row) - 2}: {message[found.end() :]}"
+    return message
 
 
 def ahead(parts: Iterator[Part]) -> Iterator[Part]:

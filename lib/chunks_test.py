@@ -58,7 +58,12 @@ def test_a_table_without_rows_has_its_columns(tmp_path, name):
         ("a.xlsx", b"", "a.xlsx is of no kind that can be read in chunks: expected .csv or"),
         ("a.parquet", b"size\n1\n", "a.parquet cannot be read: "),
         ("a.csv", b"", "a.csv cannot be read: "),
-        ("a.csv", b"size,kind\n1,a\nlarge,b\n", r"a\.csv cannot be read: .*Row #3: .*'large'"),
+        (
+            "a.csv",
+            b"size,kind\n1,a\nlarge,b\n",
+            r"a\.csv cannot be read: column 'size', row 1: .*'large'",
+        ),
+        ("a.csv", b"size,kind\n1,a\n2,b,c\n", r"a\.csv cannot be read: row 1: Expected 2 columns"),
         ("a", "folder", "a has no file to read: expected .csv or"),
     ],
 )
@@ -69,6 +74,19 @@ def test_what_cannot_be_read_is_told_by_its_name(tmp_path, name, content, messag
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         list(read_chunks(tmp_path / name, TYPES))
+
+
+@pytest.mark.parametrize("name", ["2.csv", "2.csv.gz"])
+def test_a_value_that_does_not_fit_is_told_by_column_and_by_row_over_all_files(tmp_path, name):
+    put(tmp_path, "1.csv", FRAME)
+    frame = pd.DataFrame({"size": ["1"] * 40, "mean, area": 2, "kind": "two\nlines"})
+    frame.loc[33, "size"] = "12,5"
+    frame.to_csv(tmp_path / name, index=False, columns=["kind", "mean, area", "size"])
+    chunks = read_chunks(tmp_path, TYPES, rows=4)
+    with pytest.raises(
+        UserError, match=r"2\.csv.* cannot be read: column 'size', row 43: .*'12,5'"
+    ):
+        list(chunks)
 
 
 @pytest.mark.parametrize("first", ["a.csv", "a.parquet"])
@@ -86,6 +104,12 @@ def test_a_quoted_value_may_hold_newlines_wherever_a_block_ends(tmp_path):
     frame = pd.DataFrame({"size": np.arange(100.0), "kind": ["a\nb,\n\nc" * 9] * 100})
     read = pd.concat(read_chunks(put(tmp_path, "a.csv", frame), TYPES, rows=3))
     pd.testing.assert_frame_equal(read, frame, check_dtype=False)
+
+
+def test_a_quote_that_is_never_closed_is_told(tmp_path):
+    (tmp_path / "a.csv").write_text('size,kind\n1,"a\n' + "1,b\n" * 1000)
+    with pytest.raises(UserError, match=r"a\.csv cannot be read: .*: is a quote closed that is"):
+        list(read_chunks(tmp_path / "a.csv", TYPES, rows=3))
 
 
 def test_floats_come_back_from_csv_to_the_bit(tmp_path):
