@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import DTypeLike, NDArray
@@ -21,6 +22,13 @@ from lib.errors import UserError
 
 CHUNK_ROWS = 2**16
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
+
+# What is missing in CSV, as in `lib/tables.py`: everywhere, and where no texts are.
+MISSING = (
+    *("", "nan", "NaN", "-nan", "-NaN", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+    *("<NA>", "#N/A", "#N/A N/A", "#NA"),
+)
+MISSING_NUMBERS = (*MISSING, "None", "NA", "N/A", "n/a", "NULL", "null")
 
 Source: TypeAlias = Path | str | pd.DataFrame | Iterable[pd.DataFrame]
 Part = TypeVar("Part")
@@ -41,6 +49,9 @@ def read_chunks(
         types: of columns in CSV, by Arrow's names ("float64", "int64", "string"); those of others
             are guessed from the first rows of each file. Parquet has types of its own.
         rows: of a frame, at most.
+
+    In CSV, empty cells and `nan` are missing values, in quotes or not. `None`, `NA`, `N/A` and
+    `null` are so among numbers, and texts among texts, as `read_table` of `lib/tables.py` has it.
 
     Raises:
         UserError: a file is missing, of no known kind, or cannot be read; a type that is guessed
@@ -161,14 +172,24 @@ def _read_csv(file: Path, types: Mapping[str, str], rows: int) -> Iterator[pa.Re
         parse_options=pa.csv.ParseOptions(newlines_in_values=True),
         convert_options=pa.csv.ConvertOptions(
             column_types={name: pa.type_for_alias(kind) for name, kind in types.items()},
-            strings_can_be_null=True,
+            null_values=MISSING_NUMBERS,
         ),
     ) as reader:
         if (first := next(reader, None)) is None:
             yield reader.schema.empty_table()
         else:
-            yield first
-        yield from reader
+            yield _with_gaps(first)
+        yield from map(_with_gaps, reader)
+
+
+def _with_gaps(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch, its texts that stand for missing values made missing."""
+    for n, field in enumerate(batch.schema):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            missing = pc.is_in(batch[n], pa.array(MISSING, field.type))
+            texts = pc.if_else(missing, pa.scalar(None, field.type), batch[n])
+            batch = batch.set_column(n, field, texts)
+    return batch
 
 
 # ---- writing, and keeping on disk

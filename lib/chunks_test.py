@@ -6,7 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.chunks import Buckets, Duplicates, ahead, also_written, read_chunks
+from lib import tables
+from lib.chunks import (
+    MISSING,
+    MISSING_NUMBERS,
+    Buckets,
+    Duplicates,
+    ahead,
+    also_written,
+    read_chunks,
+)
 from lib.errors import UserError
 
 pytestmark = pytest.mark.unittest
@@ -110,6 +119,20 @@ def test_a_quote_that_is_never_closed_is_told(tmp_path):
     (tmp_path / "a.csv").write_text('size,kind\n1,"a\n' + "1,b\n" * 1000)
     with pytest.raises(UserError, match=r"a\.csv cannot be read: .*: is a quote closed that is"):
         list(read_chunks(tmp_path / "a.csv", TYPES, rows=3))
+
+
+@pytest.mark.parametrize("types", [{}, TYPES | {"id": "large_string"}], ids=["guessed", "given"])
+def test_what_is_missing_in_csv_is_what_tables_say(tmp_path, types):
+    assert MISSING == tables.MISSING
+    missing = ["", '""', *sorted(MISSING_NUMBERS), '"NA"', '"nan"']
+    lines = [
+        f"{text},a{text},{text}" if text[:1] != '"' else f"{text},b,{text}" for text in missing
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(["id,kind,size", "A,b,1", *lines, "B,c,2.5"]))
+    [found] = read_chunks(tmp_path / "a.csv", types)
+    expected = tables.read_table(tmp_path / "a.csv")
+    assert expected["id"].count() > 6, "NA and NULL are texts among texts"
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, check_index_type=False)
 
 
 def test_floats_come_back_from_csv_to_the_bit(tmp_path):
