@@ -55,17 +55,30 @@ def read_chunks(
 
     Raises:
         UserError: a file is missing, of no known kind, or cannot be read; a type that is guessed
-            is not that of another file.
+            is not that of another file; Arrow has no type of a given name.
     """
     start = 0
-    for frame in _frames(source, types or {}, rows):
+    for frame in _frames(source, _arrow_types(types or {}), rows):
         for first in range(0, max(len(frame), 1), rows):
             chunk = frame.iloc[first : first + rows]
             yield chunk.set_axis(pd.RangeIndex(start, start + len(chunk)))
             start += len(chunk)
 
 
-def _frames(source: Source, types: Mapping[str, str], rows: int) -> Iterator[pd.DataFrame]:
+def _arrow_types(types: Mapping[str, str]) -> dict[str, pa.DataType]:
+    found = {}
+    for name, kind in types.items():
+        try:
+            found[name] = pa.type_for_alias(kind)
+        except (ValueError, AttributeError):  # the latter of what is no text
+            raise UserError(
+                f"Column {name!r} has the type {kind!r} in `types`: expected one of Arrow's names, "
+                'as "float64", "int64" or "string".'
+            ) from None
+    return found
+
+
+def _frames(source: Source, types: Mapping[str, pa.DataType], rows: int) -> Iterator[pd.DataFrame]:
     if isinstance(source, pd.DataFrame):
         yield source
     elif isinstance(source, str | Path):
@@ -129,7 +142,10 @@ def _files(source: Path) -> list[Path]:
 
 
 def _read(
-    file: Path, types: Mapping[str, str], rows: int, seen: dict[str, tuple[pa.DataType, Path]]
+    file: Path,
+    types: Mapping[str, pa.DataType],
+    rows: int,
+    seen: dict[str, tuple[pa.DataType, Path]],
 ) -> Iterator[pd.DataFrame]:
     read = _read_parquet if file.suffix == ".parquet" else _read_csv
     for batch in read(file, types, rows):
@@ -140,7 +156,7 @@ def _read(
 def _refuse_other_guesses(
     schema: pa.Schema,
     file: Path,
-    types: Mapping[str, str],
+    types: Mapping[str, pa.DataType],
     seen: dict[str, tuple[pa.DataType, Path]],
 ) -> None:
     """UserError where a type was guessed that is not the one in an earlier file."""
@@ -149,14 +165,14 @@ def _refuse_other_guesses(
             continue
         kind, earlier = seen.setdefault(field.name, (field.type, file))
         guessed = {".parquet"} != {file.suffix, earlier.suffix}
-        if guessed and field.type != kind:
+        if guessed and field.type != kind and file != earlier:  # a name may be there twice
             raise UserError(
                 f"Column {field.name!r} is {kind} in {earlier} and {field.type} in {file}, as CSV "
                 'has no types: give its type in `types`, of an id "string".'
             )
 
 
-def _read_parquet(file: Path, _: Mapping[str, str], rows: int) -> Iterator[pa.RecordBatch]:
+def _read_parquet(file: Path, _: Mapping[str, pa.DataType], rows: int) -> Iterator[pa.RecordBatch]:
     # pre_buffer, which is pyarrow's default, holds what it has read until the file is closed.
     with pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20) as parquet:
         if parquet.metadata.num_rows == 0:
@@ -164,14 +180,14 @@ def _read_parquet(file: Path, _: Mapping[str, str], rows: int) -> Iterator[pa.Re
         yield from parquet.iter_batches(batch_size=rows)
 
 
-def _read_csv(file: Path, types: Mapping[str, str], rows: int) -> Iterator[pa.RecordBatch]:
+def _read_csv(file: Path, types: Mapping[str, pa.DataType], rows: int) -> Iterator[pa.RecordBatch]:
     # Without threads, the message on a value that does not fit its type has the row's number.
     with pa.csv.open_csv(
         file,
         read_options=pa.csv.ReadOptions(use_threads=False, block_size=rows * 256),
         parse_options=pa.csv.ParseOptions(newlines_in_values=True),
         convert_options=pa.csv.ConvertOptions(
-            column_types={name: pa.type_for_alias(kind) for name, kind in types.items()},
+            column_types=types,
             null_values=MISSING_NUMBERS,
         ),
     ) as reader:

@@ -98,6 +98,15 @@ def test_a_value_that_does_not_fit_is_told_by_column_and_by_row_over_all_files(t
         list(chunks)
 
 
+@pytest.mark.parametrize("kind", ["integer", float])
+def test_a_type_that_arrow_has_not_is_told_with_its_column(tmp_path, kind):
+    file = put(tmp_path, "a.csv", FRAME)
+    with pytest.raises(
+        UserError, match=f"Column 'size' has the type {kind!r} in `types`: expected"
+    ):
+        list(read_chunks(file, {"kind": "string", "size": kind}))
+
+
 @pytest.mark.parametrize("first", ["a.csv", "a.parquet"])
 def test_a_type_that_is_guessed_otherwise_from_another_file_is_refused(tmp_path, first):
     put(tmp_path, first, pd.DataFrame({"id": [7, 8], "gap": [1, 2]}))

@@ -99,6 +99,7 @@ def write_splits(
     Raises:
         SplitError: a split would have no row, or none of a class; X has not one column for each
             name, or y or ids not one value for each row.
+        UserError: a value of X or y is missing or infinite.
     """
     with tempfile.TemporaryDirectory(prefix=".rows-", dir=folder) as scratch:
         order = _hashed if shares.hashed else _drawn
@@ -147,12 +148,28 @@ def _with_records(
     chunks: Iterable[Chunk], feature_names: Sequence[str]
 ) -> Iterator[tuple[Chunk, Numbers]]:
     """Each chunk, and its rows as they are kept on disk: (n, d + 1), X, then y."""
+    start = 0
     for chunk in chunks:
         _refuse_other_shapes(chunk, len(feature_names))
         # Not np.column_stack: it keeps a frame's columns together, which are slow to write out.
         records = np.empty((len(chunk.X), len(feature_names) + 1))
         records[:, :-1], records[:, -1] = chunk.X, chunk.y
+        _refuse_infinite(records, (*feature_names, "y"), start)
         yield chunk, records
+        start += len(records)
+
+
+def _refuse_infinite(records: Numbers, names: Sequence[str], start: int) -> None:
+    """UserError where a value is missing or infinite; `start` is the number of the first row."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = records.sum()  # takes no memory, and a fraction of the time to look at each value
+    if np.isfinite(total) or (finite := np.isfinite(records)).all():
+        return
+    row, column = np.argwhere(~finite)[0]
+    raise UserError(
+        f"Column {names[column]!r} holds {records[row, column]} in row {start + row} (the first is "
+        "0): numbers are expected. Leave the row out, or give it a value."
+    )
 
 
 def _refuse_other_shapes(chunk: Chunk, n_names: int) -> None:

@@ -10,6 +10,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from lib import preparation
+from lib.errors import UserError
 from lib.preparation import Chunk, Shares, SplitError, drawn_rows, hashed_splits, write_splits
 from lib.splits import load_data_splits
 
@@ -209,3 +210,15 @@ def test_too_few_rows_are_told(tmp_path, n):
 def test_rows_of_another_shape_are_refused(tmp_path, shares, chunk, message):
     with pytest.raises(SplitError, match=message):
         write_splits([Chunk(X, Y, IDS), chunk], tmp_path, shares, FEATURES, CLASSES)
+
+
+@pytest.mark.parametrize("shares", [DRAWN, HASHED], ids=["drawn", "hashed"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize(("column", "name"), [(2, "c"), (4, "y")])
+def test_a_number_that_is_missing_or_infinite_is_told(tmp_path, shares, value, column, name):
+    values = np.column_stack([X, Y])
+    values[1234, column] = value
+    values[1235:, column] = -values[1234, column]
+    parts = [Chunk(part[:, :4], part[:, 4], IDS[: len(part)]) for part in np.split(values, 4)]
+    with pytest.raises(UserError, match=f"Column '{name}' holds {value} in row 1234 "):
+        write_splits(parts, tmp_path, shares, FEATURES)
