@@ -128,6 +128,12 @@ def test_a_folder_without_a_lock_gets_one_and_folders_limits_what_is_looked_at(l
     assert {**locks.texts(), "later": None} == {**before, "later": None}
 
 
+def test_a_file_of_a_folder_stands_for_the_folder(locks):
+    locks.write("later", python_dateutil="*")
+    assert "python-dateutil 2.8.2" in locks.lock("FOLDERS=lab/processes/later/Pipfile")
+    assert "Every lock fits" in locks.lock("FOLDERS=lab/processes/later/Pipfile.lock")
+
+
 def test_what_is_locked_later_has_the_versions_of_the_others_unless_it_asks_for_another(locks):
     locks.write("later", python_dateutil="*")
     said = locks.lock("FOLDERS=lab/processes/later")

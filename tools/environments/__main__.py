@@ -48,9 +48,9 @@ def main() -> None:
     given = parser.parse_args()
 
     if given.command == "make":
-        make([Environment(folder.resolve(), given.dev) for folder in given.folders])
+        make([Environment(folder_of(path), given.dev) for path in given.folders])
     elif given.command == "lock":
-        lock([folder.resolve() for folder in given.folders] or folders(), given.upgrade)
+        lock([folder_of(path) for path in given.folders] or folders(), given.upgrade)
     elif given.command == "verify":
         verify()
     elif given.command == "platforms":
@@ -64,6 +64,11 @@ def main() -> None:
         sys.stdout.buffer.write(script(given.file).encode())
     else:
         clean(given.days)
+
+
+def folder_of(path: Path) -> Path:
+    """The folder that is meant: a file in it, such as its Pipfile, stands for it."""
+    return (path.parent if path.is_file() else path).resolve()
 
 
 if __name__ == "__main__":
