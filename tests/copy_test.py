@@ -581,7 +581,11 @@ def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_pa
     template.commit("The present version")
     template.git("tag", "v0.2.0")
     update(template, project, "--data", "sandbox=true")
-    assert (project.folder / "tools/sandbox/README.md").exists(), "what is wanted later comes"
+    sandbox = {"tools/sandbox/README.md", "tools/sandbox/Pipfile", "tools/sandbox/Pipfile.lock"}
+    assert sandbox <= tree(project).keys(), "what is wanted later comes"
+    said = project.make("doctor", ok=False, **KNOWN)
+    assert " is missing" not in said
+    assert re.search(r"^ok +locks", said, re.MULTILINE)
     assert "make sandbox" in text_of(project, "tools/README.md")
     assert (project.folder / "lib/metrics_test.py").exists()
     assert "# Older." not in text_of(project, "lib/progress.py")
