@@ -601,6 +601,23 @@ def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_pa
     assert "_commit: v0.2.0" in text_of(project, ".copier-answers.yml")
 
 
+def test_an_update_takes_out_what_is_no_longer_wanted_but_for_what_is_the_teams(template, tmp_path):
+    project = copied(template, tmp_path / "project")
+    project.make("start")
+    before = tree(project)
+    update(template, project, "--data", "runtimes=false")
+    parts = yaml.safe_load(text_of(project, "tools/project/marks.yml"))["parts"]["default"]
+    left = {name for name in tree(project) if name.startswith(tuple(parts["runtimes"]))}
+    assert left == {name for name in before if name.startswith("runtimes/")}
+    said = project.make("doctor", ok=False, **KNOWN)
+    assert " is missing" not in said
+    (project.folder / ".copier-answers.yml").write_text("<<<<<<< ours\n")
+    said = project.make("doctor", ok=False, **KNOWN)
+    assert re.search(
+        r"^MISSING +template +\.copier-answers\.yml is not what copier wrote", said, re.MULTILINE
+    )
+
+
 def update(template, project, *options):
     """`copier update`, unattended, to the newest version."""
     copier(template, "update", "--defaults", "--quiet", *options, str(project.folder))

@@ -110,7 +110,11 @@ def template() -> str:
         "change to the template",
         "missing": "bring it back with `git checkout <commit> -- <file>`",
     }
-    if found := [f"{name} is {state}: {remedies[state]}" for name, state in differences()]:
+    try:
+        found = [f"{name} is {state}: {remedies[state]}" for name, state in differences()]
+    except UserError as error:
+        raise Problem(str(error)) from None
+    if found:
         raise Advice("\n".join(found))
     return "none of its files is edited or missing"
 

@@ -9,11 +9,14 @@ import re
 from collections.abc import Container
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from lib.errors import UserError
 from lib.repository import ROOT
 
+ANSWERS = ".copier-answers.yml"
 OPEN = "<!--" + "%"  # in one piece, copier would read it here
 # As Jinja does, copier's engine, with trim_blocks: the end of a comment's line goes with it.
 PASSAGE = re.compile(rf"{OPEN} if (\w+) %-->\n?(.*?){OPEN} endif %-->\n?", re.DOTALL)
@@ -26,9 +29,30 @@ def parts() -> dict[str, list[str]]:
 
 
 def gone() -> list[str]:
-    """Files and folders of the parts of which nothing is there."""
-    absent = [names for names in parts().values() if not any((ROOT / n).exists() for n in names)]
+    """Files and folders of the parts that are not wanted, or of which nothing is there.
+
+    An update takes out what is no longer wanted, and leaves what of it is the team's.
+    """
+    wanted = answers()
+    absent = [
+        names
+        for part, names in parts().items()
+        if not wanted.get(part, True) or not any((ROOT / name).exists() for name in names)
+    ]
     return [name for names in absent for name in names]
+
+
+def answers() -> dict[str, Any]:
+    """What copier was answered; empty where nothing is noted, UserError where it is unreadable."""
+    try:
+        return dict(yaml.safe_load((ROOT / ANSWERS).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (yaml.YAMLError, ValueError, TypeError):
+        raise UserError(
+            f"{ANSWERS} is not what copier wrote (merged by hand?): take that of another commit, "
+            f"`git checkout <commit> -- {ANSWERS}`."
+        ) from None
 
 
 def rendered(text: str, without: Container[str]) -> str:

@@ -18,10 +18,8 @@ import yaml
 
 from lib.errors import UserError
 from lib.repository import ROOT, ask_git
-from tools.project.parts import parts, rendered
+from tools.project.parts import ANSWERS, answers, parts, rendered
 from tools.project.todo import CLOSE, ITS_TEXT, OPEN, README, TEMPLATE_ONLY, files, problems, values
-
-ANSWERS = ".copier-answers.yml"
 
 
 def start(template: str, wanted: dict[str, bool]) -> list[str]:
@@ -49,7 +47,7 @@ def start(template: str, wanted: dict[str, bool]) -> list[str]:
         run("add", "--all")
         run("commit", "--quiet", "--no-verify", "--message", "Start from the template")
         done.append("git: a first commit")
-        if not (wanted["example"] and example_was_wanted()):
+        if not (wanted["example"] and answers().get("example", True)):
             done.append(blank())  # only now: later processes are the team's own
     return done
 
@@ -78,19 +76,12 @@ def remember(template: str, wanted: dict[str, bool]) -> list[str]:
     )
     if (ROOT / ANSWERS).exists() or not template or not versions:
         return []
-    answers = {"_commit": f"v{versions[0]}", "_src_path": template} | wanted | values()
+    noted = {"_commit": f"v{versions[0]}", "_src_path": template} | wanted | values()
     (file,) = ROOT.glob(f"{OPEN}_*")
     comment = file.read_text(encoding="utf-8").partition("\n")[0]
-    text = yaml.safe_dump(answers, indent=4, allow_unicode=True, sort_keys=True)
+    text = yaml.safe_dump(noted, indent=4, allow_unicode=True, sort_keys=True)
     (ROOT / ANSWERS).write_text(f"{comment}\n{text}", encoding="utf-8")
     return [f"{ANSWERS}: updates come from {template}"]
-
-
-def example_was_wanted() -> bool:
-    """What copier was answered; yes where nothing is noted."""
-    answers = ROOT / ANSWERS
-    noted = yaml.safe_load(answers.read_text(encoding="utf-8")) if answers.exists() else {}
-    return bool(noted.get("example", True))
 
 
 def blank() -> str:
@@ -152,11 +143,11 @@ def main() -> None:
         sys.exit(f"{len(left)} to fill in before the project can start (`make todo` lists them).")
     by_hand = (ROOT / TEMPLATE_ONLY).exists()
     asked = ("example", *parts())
-    answers = dict(zip(asked, sys.argv[1:], strict=False))
-    for name, answer in answers.items():
+    given = dict(zip(asked, sys.argv[1:], strict=False))
+    for name, answer in given.items():
         if answer not in ("", "yes", "no"):
             sys.exit(f"{name.upper()} is {answer!r}: it must be yes or no.")
-    wanted = {name: answers.get(name) != "no" for name in asked}
+    wanted = {name: given.get(name) != "no" for name in asked}
     done = start(" ".join(sys.argv[1 + len(asked) :]), wanted)
     print(*(done or ["Nothing was left to do."]), sep="\n")
     if by_hand and not (ROOT / ANSWERS).exists():
