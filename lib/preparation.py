@@ -98,13 +98,13 @@ def write_splits(
 
     Raises:
         SplitError: a split would have no row, or none of a class; X has not one column for each
-            name, or y or ids not one value for each row.
-        UserError: a value of X or y is missing or infinite.
+            name, or y or ids not one value for each row; y has a class without a name.
+        UserError: a value of X or y is infinite, or one of y is missing.
     """
     with tempfile.TemporaryDirectory(prefix=".rows-", dir=folder) as scratch:
         order = _hashed if shares.hashed else _drawn
         width, n_classes = len(feature_names) + 1, len(class_names)
-        records = _with_records(chunks, feature_names)
+        records = _with_records(chunks, feature_names, n_classes)
         ordered = order(records, Path(scratch), shares, width, n_classes)
         _refuse_missing(ordered.counts, class_names)
         scaler = StandardScaler()
@@ -145,7 +145,7 @@ def _refuse_missing(counts: NDArray[np.int64], class_names: Sequence[str]) -> No
 
 
 def _with_records(
-    chunks: Iterable[Chunk], feature_names: Sequence[str]
+    chunks: Iterable[Chunk], feature_names: Sequence[str], n_classes: int
 ) -> Iterator[tuple[Chunk, Numbers]]:
     """Each chunk, and its rows as they are kept on disk: (n, d + 1), X, then y."""
     start = 0
@@ -155,17 +155,22 @@ def _with_records(
         records = np.empty((len(chunk.X), len(feature_names) + 1))
         records[:, :-1], records[:, -1] = chunk.X, chunk.y
         _refuse_infinite(records, (*feature_names, "y"), start)
+        if n_classes and len(unknown := chunk.y[(chunk.y < 0) | (chunk.y >= n_classes)]):
+            raise SplitError(f"y holds {unknown[0]}: classes are from 0 to {n_classes - 1}.")
         yield chunk, records
         start += len(records)
 
 
 def _refuse_infinite(records: Numbers, names: Sequence[str], start: int) -> None:
-    """UserError where a value is missing or infinite; `start` is the number of the first row."""
+    """UserError for an infinite value, or y that is missing; `start` is the first row's number."""
     with np.errstate(over="ignore", invalid="ignore"):
-        total = records.sum()  # takes no memory, and a fraction of the time to look at each value
-    if np.isfinite(total) or (finite := np.isfinite(records)).all():
+        if np.isfinite(records.sum()):  # a fraction of the time to look at each value
+            return
+    wrong = np.isinf(records)
+    wrong[:, -1] |= np.isnan(records[:, -1])
+    if not wrong.any():
         return
-    row, column = np.argwhere(~finite)[0]
+    row, column = np.argwhere(wrong)[0]
     raise UserError(
         f"Column {names[column]!r} holds {records[row, column]} in row {start + row} (the first is "
         "0): numbers are expected. Leave the row out, or give it a value."

@@ -213,12 +213,29 @@ def test_rows_of_another_shape_are_refused(tmp_path, shares, chunk, message):
 
 
 @pytest.mark.parametrize("shares", [DRAWN, HASHED], ids=["drawn", "hashed"])
-@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
-@pytest.mark.parametrize(("column", "name"), [(2, "c"), (4, "y")])
-def test_a_number_that_is_missing_or_infinite_is_told(tmp_path, shares, value, column, name):
+@pytest.mark.parametrize(
+    ("column", "name", "value"),
+    [(2, "c", np.inf), (2, "c", -np.inf), (4, "y", np.inf), (4, "y", np.nan)],
+)
+def test_a_number_that_nothing_can_learn_from_is_told(tmp_path, shares, value, column, name):
     values = np.column_stack([X, Y])
     values[1234, column] = value
     values[1235:, column] = -values[1234, column]
     parts = [Chunk(part[:, :4], part[:, 4], IDS[: len(part)]) for part in np.split(values, 4)]
     with pytest.raises(UserError, match=f"Column '{name}' holds {value} in row 1234 "):
         write_splits(parts, tmp_path, shares, FEATURES)
+
+
+@pytest.mark.parametrize("unknown", [-1, 3])
+def test_a_class_without_a_name_is_told(tmp_path, unknown):
+    y = np.where(np.arange(N) == 1234, unknown, Y)
+    with pytest.raises(SplitError, match=f"y holds {unknown}: classes are from 0 to 2"):
+        write_splits([Chunk(X, y, IDS)], tmp_path, HASHED, FEATURES, CLASSES)
+
+
+def test_a_feature_may_be_missing(tmp_path):
+    values = X.copy()
+    values[1234, 2] = np.nan
+    write_splits([Chunk(values, Y, IDS)], tmp_path, DRAWN, FEATURES, CLASSES)
+    splits = load_data_splits(tmp_path)
+    assert sum(np.isnan(x).sum() for x in (splits.X_train, splits.X_val, splits.X_test)) == 1
