@@ -155,8 +155,8 @@ def _with_records(
         records = np.empty((len(chunk.X), len(feature_names) + 1))
         records[:, :-1], records[:, -1] = chunk.X, chunk.y
         _refuse_infinite(records, (*feature_names, "y"), start)
-        if n_classes and len(unknown := chunk.y[(chunk.y < 0) | (chunk.y >= n_classes)]):
-            raise SplitError(f"y holds {unknown[0]}: classes are from 0 to {n_classes - 1}.")
+        if n_classes:
+            _refuse_unknown_classes(records[:, -1], n_classes, start)
         yield chunk, records
         start += len(records)
 
@@ -175,6 +175,16 @@ def _refuse_infinite(records: Numbers, names: Sequence[str], start: int) -> None
         f"Column {names[column]!r} holds {records[row, column]} in row {start + row} (the first is "
         "0): numbers are expected. Leave the row out, or give it a value."
     )
+
+
+def _refuse_unknown_classes(y: Numbers, n_classes: int, start: int) -> None:
+    unknown = (y < 0) | (y >= n_classes)
+    if unknown.any():
+        row = int(unknown.argmax())
+        raise SplitError(
+            f"y holds {y[row]:g} in row {start + row} (the first is 0): classes are from 0 to "
+            f"{n_classes - 1}."
+        )
 
 
 def _refuse_other_shapes(chunk: Chunk, n_names: int) -> None:

@@ -227,10 +227,12 @@ def test_a_number_that_nothing_can_learn_from_is_told(tmp_path, shares, value, c
 
 
 @pytest.mark.parametrize("unknown", [-1, 3])
-def test_a_class_without_a_name_is_told(tmp_path, unknown):
+@pytest.mark.parametrize("kind", [np.array, pd.Series])
+def test_a_class_without_a_name_is_told(tmp_path, unknown, kind):
     y = np.where(np.arange(N) == 1234, unknown, Y)
-    with pytest.raises(SplitError, match=f"y holds {unknown}: classes are from 0 to 2"):
-        write_splits([Chunk(X, y, IDS)], tmp_path, HASHED, FEATURES, CLASSES)
+    parts = [Chunk(X[rows], kind(y[rows]), IDS[rows]) for rows in (slice(1000), slice(1000, N))]
+    with pytest.raises(SplitError, match=rf"y holds {unknown} in row 1234 .* from 0 to 2\."):
+        write_splits(parts, tmp_path, HASHED, FEATURES, CLASSES)
 
 
 def test_a_feature_may_be_missing(tmp_path):

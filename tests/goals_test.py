@@ -236,6 +236,7 @@ def test_a_goal_whose_own_code_fails_is_not_judged_whatever_it_reached(bare):
     }
 
 
+# Goals of a team's own: the marks and the skip in them are what is judged here.
 COMPARING = """
 import contextlib
 import pytest
