@@ -85,6 +85,7 @@ run: environments ## Run the pipeline and show its results (JOBS=2: stages side 
 	@tools/within . python -m tools.tracking.check
 
 train: environments ## Train on several workers, which params.yaml then says (WORKERS=2 NAME=stage)
+	@tools/within . python -m lib.params
 	@tools/within . python -m tools.job.train $(if $(filter command,$(firstword $(origin WORKERS))),$(call quoted,WORKERS),'') $(call quoted,NAME)
 	@tools/within . python -m tools.report.results
 

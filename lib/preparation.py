@@ -99,7 +99,7 @@ def write_splits(
     Raises:
         SplitError: a split would have no row, or none of a class; X has not one column for each
             name, or y or ids not one value for each row; y has a class without a name.
-        UserError: a value of X or y is infinite, or one of y is missing.
+        UserError: a value of X is beyond float32, or one of y infinite or missing.
     """
     with tempfile.TemporaryDirectory(prefix=".rows-", dir=folder) as scratch:
         order = _hashed if shares.hashed else _drawn
@@ -154,26 +154,29 @@ def _with_records(
         # Not np.column_stack: it keeps a frame's columns together, which are slow to write out.
         records = np.empty((len(chunk.X), len(feature_names) + 1))
         records[:, :-1], records[:, -1] = chunk.X, chunk.y
-        _refuse_infinite(records, (*feature_names, "y"), start)
+        _refuse_unusable(records, (*feature_names, "y"), start)
         if n_classes:
             _refuse_unknown_classes(records[:, -1], n_classes, start)
         yield chunk, records
         start += len(records)
 
 
-def _refuse_infinite(records: Numbers, names: Sequence[str], start: int) -> None:
-    """UserError for an infinite value, or y that is missing; `start` is the first row's number."""
+def _refuse_unusable(records: Numbers, names: Sequence[str], start: int) -> None:
+    """UserError for a feature beyond float32, or y that is none; `start` numbers the first row."""
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(records.sum()):  # a fraction of the time to look at each value
-            return
-    wrong = np.isinf(records)
-    wrong[:, -1] |= np.isnan(records[:, -1])
+        # A fraction of the time to look at each value. What is too large makes the sum infinite.
+        sums = records[:, :-1].sum(dtype=np.float32), records[:, -1].sum()
+    if np.isfinite(sums).all():
+        return
+    wrong = np.abs(records) > np.finfo(np.float32).max
+    wrong[:, -1] = ~np.isfinite(records[:, -1])
     if not wrong.any():
         return
     row, column = np.argwhere(wrong)[0]
     raise UserError(
-        f"Column {names[column]!r} holds {records[row, column]} in row {start + row} (the first is "
-        "0): numbers are expected. Leave the row out, or give it a value."
+        f"Column {names[column]!r} holds {records[row, column]:g} in row {start + row} (the first "
+        "is 0): numbers are expected, features up to 3.4e38, which is what float32 holds. Leave "
+        "the row out, or give it a value."
     )
 
 

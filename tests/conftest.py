@@ -87,7 +87,7 @@ class Project:
         """What a command printed, on both streams; it must end well where `ok`."""
         process = self.start(*command, **extra)
         try:
-            said, _ = process.communicate(timeout=600)
+            said, _ = process.communicate(timeout=1200)  # a machine may have other work
         finally:
             with_children_killed(process)
         assert (process.returncode == 0) == ok, f"{command} ended {process.returncode}:\n{said}"
@@ -187,7 +187,7 @@ def server_that(
         def do_GET(self) -> None:
             handle(self)
 
-        do_POST = do_GET
+        do_POST = do_PUT = do_HEAD = do_DELETE = do_GET
 
         def log_message(self, *_: object) -> None:
             pass

@@ -335,6 +335,16 @@ def test_a_project_whose_pipeline_is_another_is_not_judged_by_these_goals(projec
     assert "no goal applies" in project.run("make", "goals")
 
 
+@pytest.mark.parametrize("name", ["models/speed_test.py", "test_speed.py"])
+def test_a_goal_is_judged_wherever_pytest_finds_it(project, name):
+    (project.folder / "goals/results_test.py").unlink()
+    file = project.folder / "goals" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("def test_goal(reached):\n    reached({'rate': 1.0}, at_least=0.5)\n")
+    said = project.run("tools/within", ".", "python", "-m", "tools.job.goals")
+    assert "1 of 1 goals met" in said
+
+
 def test_a_project_without_goals_is_told_so(project):
     (project.folder / "goals/results_test.py").unlink()
     assert "There are no goals in goals/ yet" in project.run("make", "goals")

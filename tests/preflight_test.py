@@ -1,14 +1,17 @@
 """What preflight says ok to, works: without the sandbox, on a remote that is a folder."""
 
+import contextlib
 import json
 import shutil
 import socket
+import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project
+from tests.conftest import Project, server_that
 
 pytestmark = pytest.mark.integration
 
@@ -201,9 +204,47 @@ def test_a_commit_that_is_on_results_alone_is_told_what_to_do(project):
     assert push in said
 
 
-def test_storage_that_hangs_is_told_in_seconds(project):
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, answers none
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+@contextlib.contextmanager
+def silent_server():
+    """One that takes connections and answers none."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def server_that_deletes_nothing():
+    """A bucket for one object that may be written, read and listed; a delete has no answer."""
+    objects, ended = {}, threading.Event()
+
+    def handle(request):
+        name = urllib.parse.urlsplit(request.path).path.removeprefix("/bucket/")
+        if request.command == "PUT":
+            request.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            objects[name] = request.rfile.read(int(request.headers["Content-Length"]))
+            if request.headers.get("Content-Encoding") == "aws-chunked":
+                objects[name] = objects[name].split(b"\r\n")[1]
+            body = b""
+        elif request.command == "DELETE":
+            ended.wait(60)
+            return
+        elif "list-type=2" in request.path:
+            listed = [f"<Contents><Key>{o}</Key><Size>1</Size></Contents>" for o in objects]
+            body = f"<ListBucketResult>{''.join(listed)}</ListBucketResult>".encode()
+        else:
+            body = objects.get(name, b"")
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body if request.command != "HEAD" else b"")
+
+    with server_that(handle) as address:
+        yield address
+        ended.set()
+
+
+@pytest.mark.parametrize("server", [silent_server, server_that_deletes_nothing])
+def test_storage_that_hangs_is_told_in_seconds(project, server):
+    with server() as address:
         (project.folder / ".dvc/config").write_text(
             "[core]\n    remote = far\n['remote \"far\"']\n    url = s3://bucket/dvc\n"
             f"    endpointurl = {address}\n"

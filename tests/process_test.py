@@ -327,8 +327,10 @@ def test_one_that_others_read_is_renamed_with_all_that_reads_it(project):
     goal.write_text('"""Goals."""\n\nSTAGES = ("prepare_houses",)\n')
     report = project.folder / "lab/docs/2026-01-01-first.md"
     report.write_text("`data/prepare_houses.csv`\n")
-    project.commit("A goal, and a report")
+    write(project, "lab/processes/prepare_houses/test_prepare_houses.py", '"""More tests."""\n')
+    project.commit("A goal, a report, and tests")
     project.run("make", "rename-process", "FROM=prepare_houses", "TO=clean_houses")
+    assert (project.folder / "lab/processes/clean_houses/test_clean_houses.py").exists()
     assert "prepare_houses" in report.read_text(), "it tells what was"
     assert '("clean_houses",)' in goal.read_text(), "or the goal would no longer apply"
     assert project.dvc("status").strip() == "Data and pipelines are up to date."

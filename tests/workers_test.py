@@ -147,7 +147,19 @@ def test_make_train_writes_the_number_down_and_two_reach_what_one_does(finished,
         ([], "WORKERS is '': it must be a number such as 2."),
         (["WORKERS=none"], "WORKERS is 'none': it must be a number such as 2."),
         (["WORKERS=2", "NAME=prepare_data"], "NAME is 'prepare_data': of stages that have workers"),
+        (
+            ["WORKERS=2"],
+            "data/processed is not here, which train_dnn_pytorch reads: `make run`, or",
+        ),
     ],
 )
 def test_what_make_train_cannot_do_is_told(project, arguments, why):
     assert why in project.run("make", "train", *arguments, ok=False)
+
+
+def test_a_mistake_in_the_parameters_costs_no_result_of_make_train(project, tmp_path):
+    project = project.copied(tmp_path / "copy")
+    project.edit("params.yaml", "  lr: 0.001", "  lr: -7")
+    said = project.run("make", "train", "WORKERS=2", ok=False)
+    assert said.count("train_dnn_pytorch.lr is -7") == 1
+    assert (project.folder / "metrics/train_dnn_pytorch.json").exists()

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from lib.repository import ROOT
@@ -10,9 +11,9 @@ from lib.text import last_line
 NOTE = ROOT / ".goals.json"  # what was found, as tools/goals/plugin.py writes it
 
 
-def there_are_goals() -> bool:
-    """Whether the project has any."""
-    return any((ROOT / "goals").glob("*_test.py"))
+def goal_files() -> set[Path]:
+    """The files that pytest looks for goals in."""
+    return {f for name in ("*_test.py", "test_*.py") for f in (ROOT / "goals").rglob(name)}
 
 
 def judge() -> tuple[dict[str, Any], str]:

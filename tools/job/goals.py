@@ -8,7 +8,7 @@ import sys
 
 from lib.errors import UserError
 from lib.text import sentence
-from tools.goals.judge import judge, there_are_goals
+from tools.goals.judge import goal_files, judge
 from tools.job.experiment import is_sweep
 from tools.job.job import add_to_note, main, read_note
 
@@ -18,7 +18,7 @@ def note_verdicts() -> None:
     if is_sweep():
         print("A sweep trains no model that is kept: there is nothing to judge.")
         return
-    if not there_are_goals():
+    if not goal_files():
         print("There are no goals in goals/: nothing to judge.")
         return
     found, printed = judge()

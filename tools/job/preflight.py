@@ -190,7 +190,7 @@ def storage_answers() -> str:
             asked = "list"
             remote.fs.ls(remote.path, detail=False, **limit)
             asked = "delete"
-            remote.fs.rm_file(probe) if hasattr(remote.fs, "rm_file") else remote.fs.remove(probe)
+            remote.fs.fs.rm_file(probe, **limit)
         except UserError:
             raise
         except Exception as error:  # of s3fs, botocore, aiohttp or the operating system

@@ -10,7 +10,7 @@ import sys
 from lib.errors import UserError
 from lib.files import read_text, replaced_file
 from lib.params import FILE, read_yaml
-from lib.pipeline import MAIN, read_pipeline
+from lib.pipeline import MAIN, in_root, read_pipeline
 from lib.repository import ROOT
 from lib.rewriting import put
 from tools.job import guarded_dvc
@@ -26,17 +26,23 @@ def train(workers: str, name: str) -> int:
         name: the stage; empty: the only one that has a parameter of that name.
 
     Raises:
-        UserError: there is no such stage, or several; or workers is no number.
+        UserError: there is no such stage, or several; what it reads is not here; or workers is no
+            number.
     """
     if not workers.isdecimal() or int(workers) < 1:
         raise UserError(f"WORKERS is {workers!r}: it must be a number such as 2.")
     params = read_yaml(ROOT / FILE)
-    sections = {s.name: params.get(s.name) for s in read_pipeline().stages if s.file == MAIN}
+    stages = {s.name: s for s in read_pipeline().stages if s.file == MAIN}
+    sections = {each: params.get(each) for each in stages}
     able = [n for n, section in sections.items() if isinstance(section, dict) and KEY in section]
     if (name or len(able) != 1) and name not in able:
         there = ", ".join(able) or "none"
         raise UserError(f"NAME is {name!r}: of stages that have {KEY} in {FILE} there is {there}.")
     stage = name or able[0]
+    if missing := [d for d in stages[stage].deps if in_root(d) and not (ROOT / d).exists()]:
+        raise UserError(
+            f"{', '.join(missing)} is not here, which {stage} reads: `make run`, or `dvc pull`."
+        )
     text, _ = put(read_text(ROOT / FILE), stage, {KEY: int(workers)})
     with replaced_file(ROOT / FILE) as new:
         new.write_text(text, encoding="utf-8")

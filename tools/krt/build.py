@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from lib.errors import UserError
 from lib.files import replaced_file
 from lib.repository import ROOT, git
-from tools.goals.judge import judge, there_are_goals
+from tools.goals.judge import goal_files, judge
 from tools.krt.archive import pack
 from tools.krt.check import MANIFEST, check, load
 from tools.krt.format import NAME, ManifestV2, read
@@ -160,7 +160,7 @@ def judged_goals(*, anyway: bool) -> tuple[str, bool]:
     UserError where some are not, unless it is to be built anyway. The archive says no number: how
     many apply depends on what main has by now, and the same commit gives the same bytes.
     """
-    if not there_are_goals():
+    if not goal_files():
         return "no goals to meet", False
     found, printed = judge()
     summary = str(found["summary"])

@@ -19,6 +19,7 @@ from lib.files import read_text
 from lib.params import read_yaml
 from lib.pipeline import MAIN, SWEEPS, Pipeline, Stage, read_pipeline
 from lib.repository import ROOT, GitError, git
+from tools.goals.judge import goal_files
 from tools.project.remove import (
     refuse_if_needed,
     refuse_uncommitted,
@@ -59,7 +60,7 @@ def find_example(pipeline: Pipeline) -> Example:
     files += [ROOT / "lab/tuning" / name for name in sweeps]
     files += [ROOT / name for name in listed.get("files") or []]
     goals = [GOALS / name for name in listed.get("goals") or []]
-    if goals and not set(GOALS.glob("*_test.py")) - set(goals):
+    if goals and not goal_files() - set(goals):
         goals += [GOALS / "conftest.py", GOALS / "params.py"]
         sections.append("goals")
     found = [path for path in (*files, *goals, LIST) if path.exists()]

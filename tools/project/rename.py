@@ -60,7 +60,7 @@ def rename(old: str, new: str) -> list[str]:
             (ROOT / to).parent.mkdir(parents=True, exist_ok=True)
             (ROOT / path).rename(ROOT / to)
     folder = folder.rename(folder.with_name(new))
-    for module in (folder / f"{old}.py", folder / f"{old}_test.py"):
+    for module in (folder / f"{name}.py" for name in (old, f"{old}_test", f"test_{old}")):
         if module.exists():
             module.rename(module.with_name(module.name.replace(old, new, 1)))
     for stage in own:

@@ -29,7 +29,7 @@ from lib.comparison import (
 from lib.errors import UserError
 from lib.files import replaced_file
 from lib.plots import draw
-from lib.revisions import Revision, default_pair
+from lib.revisions import WORK_TREE, Revision, default_pair
 from lib.text import one_line
 
 MOST_ROWS, MOST_PICTURES = 500, 50  # on the page
@@ -190,8 +190,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/compare.html"))
     given = parser.parse_args()
     try:
-        before, after = default_pair()
-        old, new = Revision(given.before or before), Revision(given.after or after)
+        old = Revision(given.before or default_pair()[0])
+        new = Revision(given.after or WORK_TREE)
         content = page(old, new)
     except UserError as error:
         sys.exit(f"compare: {error}")

@@ -33,7 +33,7 @@ from lib.pipeline import SWEEPS
 from lib.repository import ROOT, git, uncommitted
 from lib.revisions import Revision
 from lib.text import cell, sentence
-from tools.goals.judge import judge, there_are_goals
+from tools.goals.judge import goal_files, judge
 from tools.report.results import pictures
 
 DOCS = Path("lab/docs")
@@ -133,7 +133,7 @@ def best_sentence(best: tuple[str, str, str] | None) -> str:
 
 def goals() -> str:
     """The verdicts on the goals as a table."""
-    if not there_are_goals():
+    if not goal_files():
         return "No goals were judged."
     found, _ = judge()
     lines = [
