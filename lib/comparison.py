@@ -187,7 +187,7 @@ def change(key: str, before: Any, after: Any) -> str:
 
 
 def params_table(old: Revision, new: Revision) -> Table:
-    """Every parameter that differs, as params.yaml has it: a number may be a seed or a year."""
+    """Every parameter that differs, as its file has it: a number may be a seed or a year."""
     rows = [(key, written(a), written(b)) for key, a, b in changes(old.params, new.params)]
     return ("parameter", "before", "after"), rows
 

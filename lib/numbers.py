@@ -33,6 +33,21 @@ def shown_alike(values: Sequence[float]) -> list[str]:
     ]
 
 
+def shown_beside(values: Sequence[float], other: float) -> list[str]:
+    """As `shown_alike`; one that would read as the other number, and is not it, has more digits."""
+    same = shown_number(other)
+    return [
+        longer(value, other) if value != other and shown_number(value) == same else text
+        for value, text in zip(values, shown_alike(values), strict=True)
+    ]
+
+
+def longer(value: float, other: float) -> str:
+    """A number, with as many digits as tell it from another one."""
+    pairs = ((f"{value:,.{n}g}", f"{other:,.{n}g}") for n in range(5, 18))
+    return next((own for own, others in pairs if own != others), shown_number(value))
+
+
 def shown_change(before: float, after: float) -> str:
     """By how much a number differs, to the decimals that it is shown with, or to more if needed."""
     by = after - before

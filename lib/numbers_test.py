@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.numbers import shown_alike, shown_change, shown_number
+from lib.numbers import shown_alike, shown_beside, shown_change, shown_number
 
 pytestmark = pytest.mark.unittest
 
@@ -37,6 +37,21 @@ def test_numbers_below_each_other_have_as_many_decimals():
     assert shown_alike([0.0151271, 0.0097667]) == ["0.015127", "0.009767"]
     assert shown_alike([1e-9, 0.5]) == ["1e-09", "0.5"]
     assert shown_alike([]) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "other", "texts"),
+    [
+        ([0.94996, 0.8], 0.95, ["0.94996", "0.80"]),
+        ([0.9499999999], 0.95, ["0.9499999999"]),
+        ([0.95, 0.9412], 0.95, ["0.9500", "0.9412"]),
+        ([1234567.8], 1234568.0, ["1,234,567.8"]),
+        ([1.0 - 2**-53], 1.0, ["0.9999999999999999"]),
+        ([float("nan")], 0.5, ["nan"]),
+    ],
+)
+def test_a_number_beside_another_is_told_from_it(values, other, texts):
+    assert shown_beside(values, other) == texts
 
 
 @pytest.mark.parametrize(

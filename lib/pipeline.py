@@ -52,6 +52,7 @@ class Stage:
     params: Mapping[str, Any]  # value by dotted key, as the file has it now
     uncached: frozenset[str] = field(default=frozenset())  # what git keeps, not DVC
     noted: Mapping[str, Out] = field(default_factory=dict)  # by path, of the outs that were written
+    elsewhere: Mapping[str, Any] = field(default_factory=dict)  # file:key, of other params files
 
     @property
     def address(self) -> str:
@@ -172,12 +173,15 @@ def resolved(stage: DvcStage, top: str) -> Stage:
     """What DVC knows of a stage."""
     data = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
     params: dict[str, Any] = {}
+    elsewhere: dict[str, Any] = {}
     for dep in stage.deps:
         if isinstance(dep, ParamsDependency) and dep.exists:
             file = top_relative(dep.fs_path, top)
             # Of two files that have the same key, the later says its name.
             for key, value in dep.read_params().items():
                 params[f"{file}:{key}" if key in params else key] = value
+                if file != FILE:
+                    elsewhere[f"{file}:{key}"] = value
     commands = stage.cmd if isinstance(stage.cmd, list) else (stage.cmd or "").splitlines()
     return Stage(
         name=getattr(stage, "name", None) or top_relative(stage.path, top),
@@ -198,6 +202,7 @@ def resolved(stage: DvcStage, top: str) -> Stage:
             for out in stage.outs
             if out.hash_info
         },
+        elsewhere=elsewhere,
     )
 
 

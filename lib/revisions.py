@@ -130,14 +130,17 @@ class Revision:
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """params.yaml with dotted keys."""
+        """params.yaml with dotted keys, and what stages read of other files, as file:key."""
         try:
             content = parse_yaml(self.text("params.yaml"))
         except YamlTextError as error:
             raise UserError(f"params.yaml of {self.label} {error}") from None
         if not isinstance(content or {}, Mapping):
             raise UserError(f"params.yaml of {self.label} is not a mapping of names to values.")
-        return flat(content or {})
+        found = flat(content or {})
+        for stage in self.pipeline.stages:
+            found |= flat(stage.elsewhere)
+        return found
 
     @cached_property
     def metrics_files(self) -> dict[str, Any]:

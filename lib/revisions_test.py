@@ -40,6 +40,16 @@ def one_metric(folder, name, content):
     return Revision("", folder)
 
 
+def test_parameters_of_other_files_are_there_by_their_file(work_tree):
+    (work_tree / "params.yaml").write_text("seed: 1\n")
+    (work_tree / "extra.yaml").write_text("seed: 2\nforest: {depth: 3}\n")
+    stage = {"cmd": "x", "params": ["seed", {"extra.yaml": ["seed", "forest"]}]}
+    (work_tree / "dvc.yaml").write_text(json.dumps({"stages": {"a": stage}}))
+    wanted = {"seed": 1, "extra.yaml:seed": 2, "extra.yaml:forest.depth": 3}
+    commit(work_tree)
+    assert Revision("", work_tree).params == Revision("HEAD", work_tree).params == wanted
+
+
 def test_plots_that_only_dvc_can_draw_are_named_and_the_others_found(work_tree):
     (work_tree / "dvc.yaml").write_text(
         """

@@ -279,6 +279,42 @@ def test_what_was_compared_decides_whatever_pytest_makes_of_it(bare):
     assert wanted["test_several"] == "≥ 0.5"
 
 
+VALUES = """
+import numpy as np
+
+def test_narrow(reached):
+    reached({"test": 0.94996}, at_least=0.95)
+
+def test_null(reached):
+    reached({"test": None}, at_least=0.5)
+
+def test_text(reached):
+    reached({"test": "0.9"}, at_least=0.5)
+
+def test_array(reached):
+    reached({"test": np.ones(3)}, at_least=0.5)
+
+def test_threshold(reached):
+    reached({"test": 0.9}, at_least="high")
+
+def test_number_of_numpy(reached):
+    reached({"test": np.float32(0.75)}, at_least=np.float64(0.5))
+"""
+
+
+def test_a_value_is_told_apart_from_the_threshold_and_from_what_is_no_number(bare):
+    (bare.folder / "goals/own_test.py").write_text(VALUES)
+    assert "1 of 6 goals met" in bare.run("make", "goals", ok=False)
+    assert verdicts(bare) == {
+        "test_narrow": ("missed", "test 0.94996"),
+        "test_null": ("not judged", "test has no value: it is null in its metrics file"),
+        "test_text": ("not judged", "test is '0.9', and no number"),
+        "test_array": ("not judged", "test is array([1., 1., 1.]), and no number"),
+        "test_threshold": ("not judged", "the threshold is 'high', and no number"),
+        "test_number_of_numpy": ("met", "test 0.75"),
+    }
+
+
 @pytest.mark.parametrize(
     ("ends", "code"),
     [

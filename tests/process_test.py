@@ -305,6 +305,13 @@ def test_a_sweep_over_nothing_that_trains_is_refused(houses, name, why):
     assert houses.git("status", "--porcelain") == ""
 
 
+def test_a_stage_that_writes_nothing_is_nothing_to_begin_with(project):
+    write(project, "dvc.yaml", read_text(project, "dvc.yaml") + "\n  greet:\n    cmd: echo hello\n")
+    said = project.run("make", "process", "NAME=more", "AFTER=greet", ok=False)
+    assert "AFTER is 'greet', a stage that writes nothing" in said
+    assert not (project.folder / "lab/processes/more").exists()
+
+
 # ---- renamed
 
 
@@ -469,3 +476,21 @@ def test_a_sweep_goes_along_when_what_it_tunes_is_renamed(project):
     assert "train_leases.target" in stage["params"]
     assert not [name for name in stage["params"] + stage["deps"] if "train_rents" in name]
     assert '"tunes": "train_leases"' in (project.folder / "metrics/tune_rents.json").read_text()
+
+
+def test_what_a_sweep_wrote_goes_along_with_the_name_of_what_it_tunes(project):
+    project.run("make", "process", "NAME=prepare_flats", "KIND=table")
+    project.run(
+        *("make", "process", "NAME=rent_model", "KIND=sklearn", "TASK=regression"),
+        *("AFTER=prepare_flats", "TARGET=rent"),
+    )
+    project.run("make", "sweep", "NAME=rent_model")
+    trials = project.folder / "artifacts/tune/rent_model/trials.csv"
+    trials.parent.mkdir(parents=True)
+    trials.write_text("number,value\n")
+    project.commit("A sweep")
+    project.run("make", "rename-process", "FROM=rent_model", "TO=rent_trees")
+    stage = read_yaml(project.folder / "lab/tuning/dvc.yaml")["stages"]["tune_rent_model"]
+    assert "artifacts/tune/rent_trees" in str(stage["outs"])
+    assert (project.folder / "artifacts/tune/rent_trees/trials.csv").exists()
+    assert not trials.exists()

@@ -135,6 +135,22 @@ def test_other_results_made_meanwhile_are_kept_and_ours_go_aside(sandbox):
     assert "Job succeeded" in said
 
 
+def test_parameters_changed_meanwhile_do_not_stand_beside_results_of_others(sandbox):
+    sandbox.change()
+
+    def meanwhile():
+        sandbox.project.edit("params.yaml", "random_seed: 1", "random_seed: 3")
+        sandbox.project.commit("Another seed")
+        sandbox.push()
+
+    tag, said = sandbox.tag_meanwhile(meanwhile)
+    assert sandbox.message(sandbox.tip()).startswith("Another seed")
+    commit = results_of(sandbox, tag, f"results/{tag}")
+    assert f"random_seed: {1000 + sandbox.number}" in sandbox.show(commit, "params.yaml")
+    assert f"{sandbox.branch} got other parameters, or another command or file" in said
+    assert "Job succeeded" in said
+
+
 def test_of_two_runs_that_end_together_neither_is_lost(sandbox):
     older = sandbox.change()
     sandbox.project.edit("params.yaml", "random_seed: 1", "random_seed: 2")

@@ -121,6 +121,49 @@ def test_a_branch_that_was_rewritten_gets_no_results_of_what_it_has_no_more(proj
     assert f"Results are commit {there[:10]} on results/{TAG}: " in said
 
 
+READING = """
+stages:
+  quick:
+    cmd: "true"
+    deps: [given.csv, raw/added.csv]
+    params: [random_seed]
+    metrics:
+      - metrics/quick.json:
+          cache: false
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "goes_aside"),
+    [
+        ("dvc.yaml", '"true"', "echo", True),
+        ("params.yaml", "random_seed: ", "random_seed: 1", True),
+        ("params.yaml", "experiment: ", "experiment: another-", False),
+        ("given.csv", "1", "2", True),
+        ("raw.dvc", '"size": 1', '"size": 2', True),
+        ("README.md", "# ", "# A new title: ", False),
+    ],
+    ids=["command", "parameter", "another parameter", "file", "data", "page"],
+)
+def test_results_stand_beside_what_they_were_made_from(project, file, old, new, goes_aside):
+    (project.folder / "dvc.yaml").write_text(READING)
+    (project.folder / "given.csv").write_text("1\n")
+    added = {"md5": f"{'0' * 32}.dir", "size": 1, "nfiles": 1, "hash": "md5", "path": "raw"}
+    (project.folder / "raw.dvc").write_text(json.dumps({"outs": [added]}))
+    project.git("add", "dvc.yaml", "given.csv", "raw.dvc")
+    project.git("commit", "--quiet", "--no-verify", "--message", "What was run")
+    project.git("stash", "--quiet", "--include-untracked")
+    project.edit(file, old, new)
+    project.commit("Meanwhile")
+    project.git("push", "--quiet", "origin", "HEAD:refs/heads/work")
+    project.git("reset", "--quiet", "--hard", "HEAD~1")
+    project.git("stash", "pop", "--quiet")
+    said = project.run(*SHARE)
+    why = "work got other parameters, or another command or file that a stage reads, meanwhile"
+    assert (why in said) == goes_aside
+    assert f" on {f'results/{TAG}' if goes_aside else 'work'}" in said
+
+
 def test_where_nine_branches_have_other_results_they_come_as_a_patch(project):
     taken = [f"results/{TAG}", *(f"results/{TAG}-{n}" for n in range(2, 10))]
     other_results(project, "work", *taken)

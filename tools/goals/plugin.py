@@ -17,8 +17,9 @@ import pytest
 
 from lib.errors import UserError
 from lib.files import write_json
-from lib.numbers import shown_alike, shown_number
+from lib.numbers import shown_beside, shown_number
 from lib.repository import ROOT
+from lib.text import one_line
 from tools.goals.judge import NOTE
 
 GOALS = ROOT / "goals"
@@ -56,19 +57,34 @@ def reached(request: pytest.FixtureRequest) -> Callable[..., None]:
             raise UserError("a goal has one threshold: at_least=… or at_most=…")
         if not found:
             raise UserError("there is no value to compare")
-        sign, threshold = ("≥", at_least) if at_least is not None else ("≤", at_most)
-        assert threshold is not None
+        sign, wanted = ("≥", at_least) if at_least is not None else ("≤", at_most)
+        threshold = number("the threshold", wanted)
+        values = [number(name, value) for name, value in found.items()]
         unit = unit.strip()
         unit = unit if unit.startswith(("%", "°")) else f" {unit}".rstrip()
-        values = zip(found, shown_alike([*found.values()]), strict=True)
-        shown = ", ".join(f"{name} {value}{unit}".strip() for name, value in values)
+        texts = zip(found, shown_beside(values, threshold), strict=True)
+        shown = ", ".join(f"{name} {text}{unit}".strip() for name, text in texts)
         goal = f"{sign} {shown_number(threshold)}{unit}"
-        met = all(v >= threshold if sign == "≥" else v <= threshold for v in found.values())
+        met = all(v >= threshold if sign == "≥" else v <= threshold for v in values)
         request.node.stash.setdefault(COMPARED, []).append(Compared(goal, shown, met))
         if not met:
             raise Missed(f"reached {shown}; the goal is {goal}", pytrace=False)
 
     return compare
+
+
+def number(name: str, value: Any) -> float:
+    """A value of a goal, which may be one of NumPy's or torch's; UserError where it is none."""
+    if value is None:
+        raise UserError(f"{name} has no value: it is null in its metrics file")
+    if isinstance(value, int):
+        return value
+    try:
+        if not isinstance(value, str):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise UserError(f"{name} is {one_line(repr(value))[:60]}, and no number")
 
 
 def pytest_configure(config: pytest.Config) -> None:

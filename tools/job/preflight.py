@@ -425,7 +425,10 @@ def preflight() -> None:
     try:
         print(f"ok       {mlflow_answers()}", flush=True)
     except UserError as error:
-        line = f"{error} The run goes on; `make relog` logs its results when the server is back."
+        line = (
+            f"{error} The run goes on; `make relog` logs its results when the server is back: in a "
+            "clone with MLFLOW_URL set, after `git pull && dvc pull`."
+        )
         print(f"WARNING  {line}", flush=True)
         summarise(f"> [!WARNING]\n> {line}\n")
         add_to_note(mlflow=line)

@@ -2,8 +2,9 @@
 
 1. Data go to S3. Only when all are there does git learn of them.
 2. A commit with dvc.lock and metrics goes on top of the branch, as it is by now. Nothing is forced.
-3. Where the branch has got other results meanwhile, or refuses the push, the commit goes to
-   `results/<tag>`; where that is refused too, it is printed as a patch.
+3. Where the branch has got other results meanwhile, or other parameters or code that a stage reads,
+   or refuses the push, the commit goes to `results/<tag>`; where that is refused too, it is printed
+   as a patch.
 """
 
 import base64
@@ -17,10 +18,11 @@ from typing import NoReturn
 
 from lib.comparison import cut, metrics_table
 from lib.errors import UserError
-from lib.pipeline import read_pipeline
+from lib.pipeline import SWEEPS, read_pipeline
 from lib.repository import ROOT, ask_git, git, git_names, run_git
 from lib.revisions import WORK_TREE, Revision
 from lib.text import last_line, one_line, without_password
+from tools.job.experiment import is_sweep
 from tools.job.job import (
     MOST_OF_A_PAGE,
     NOTE,
@@ -85,7 +87,31 @@ def unfit(source: str, tip: str, files: list[str]) -> str:
         return "is gone"
     if ask_git("merge-base", "--is-ancestor", source, tip).returncode:
         return "no longer has the commit that was run"
-    return "got other results meanwhile" if differ(source, tip, files) else ""
+    if differ(source, tip, files):
+        return "got other results meanwhile"
+    if source != tip and made_otherwise(source, tip):
+        return "got other parameters, or another command or file that a stage reads, meanwhile"
+    return ""
+
+
+def made_otherwise(source: str, tip: str) -> bool:
+    """Whether a commit on the tip would hold results that were not made from what stands there."""
+    sweep = is_sweep()
+    try:
+        before, after = (
+            {s.address: s for s in read_pipeline(commit).stages if (s.file == SWEEPS) == sweep}
+            for commit in (source, tip)
+        )
+    except UserError:
+        return True
+    for address, stage in before.items():
+        other = after.get(address)
+        if not other or (other.commands, other.params) != (stage.commands, stage.params):
+            return True
+    deps = {dep for stage in before.values() for dep in stage.deps}
+    folders = {str(parent) for dep in deps for parent in PurePath(dep).parents}
+    # Of what was added with `dvc add`, git has the file beside it.
+    return differ(source, tip, [*deps, *(f"{path}.dvc" for path in deps | folders)])
 
 
 # ---- data

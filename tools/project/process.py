@@ -147,13 +147,19 @@ def inputs(wanted: Wanted) -> list[str]:
     """The paths that the stage depends on: what AFTER writes, or is.
 
     Raises:
-        UserError: AFTER is neither a stage nor a file; or a table is wanted, and it has none.
+        UserError: AFTER is neither a stage that writes something nor a file; or a table is wanted,
+            and it has none.
     """
     after, known = wanted.after, stages()
     if not after:
         return []
     if after in known:
-        outs = list(known[after].outs) or list(known[after].metrics)
+        outs = list(known[after].outs or known[after].metrics or known[after].plots)
+        if not outs:
+            raise UserError(
+                f"AFTER is {after!r}, a stage that writes nothing: give it an out in dvc.yaml, or "
+                "name another stage, or a file."
+            )
         return outs if wanted.kind == "empty" else [table_among(after, outs)]
     file = Path(after)
     inside = not file.is_absolute() and ".." not in file.parts

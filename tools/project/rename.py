@@ -43,9 +43,11 @@ def rename(old: str, new: str) -> list[str]:
         raise UserError(f"FROM is {old!r}: it must be a process, a folder in lab/processes.")
     check_name(new)
     refuse_uncommitted(["."])
-    own = stages_of(old, read_pipeline())
+    pipeline = read_pipeline()
+    own = stages_of(old, pipeline)
     refuse_unseen(own, old)
-    written = [path for stage in own for path in (*stage.outs, *stage.metrics, *stage.plots)]
+    every = pipeline.stages  # the sweep of a process writes what bears its name, too
+    written = [path for stage in every for path in (*stage.outs, *stage.metrics, *stage.plots)]
     moved = moved_paths(old, new, [*written, f".checkpoints/{old}.pt", f"artifacts/{old}"])
     if there := [
         to for path, to in moved.items() if (ROOT / path).exists() and (ROOT / to).exists()
@@ -202,10 +204,12 @@ def renamed(text: str, old: str, new: str) -> str:
 def moved_paths(old: str, new: str, paths: list[str]) -> dict[str, str]:
     """Where the files that bear the name are now: folders once, not what is in them."""
     found: dict[str, str] = {}
+    place = (
+        r"(?:[^/]+/)*?[^/]*?" if is_distinct(old) else r"(?:artifacts|data|metrics|\.checkpoints)/"
+    )
     for path in sorted(set(paths), key=len):
-        first = re.match(rf"(artifacts|data|metrics|\.checkpoints)/{old}(?![\w-])[^/]*", path)
-        if first:
-            found[first[0]] = renamed(first[0], old, new)
+        if first := re.match(rf"{place}{whole(old)}[^/]*", path):
+            found[first[0]] = re.sub(whole(old), new, first[0], count=1)
     return found
 
 
