@@ -23,6 +23,8 @@ SPLITS = ("train", "validation", "test")
 NANS = ("nan", "NaN", "-nan", "-NaN", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")
 MISSING = ("", *NANS, "<NA>", "#N/A", "#N/A N/A", "#NA")
 
+MOST_CLASSES = 100
+
 logger = logging.getLogger(__name__)
 
 
@@ -39,7 +41,8 @@ def read_table(path: Path | str) -> pd.DataFrame:
 
     Empty cells and `nan` are missing values. `None`, `NA`, `N/A` and `null` are so in a column
     whose other values are numbers, or true and false; among texts they are texts: a class, say.
-    Whole numbers beyond 64 bits are floats.
+    Whole numbers keep their digits: beside missing values those beyond 2**53 are of the type Int64,
+    and those beyond 64 bits are Python's. `rows_by_split` makes floats of them.
 
     Raises:
         UserError: the file is missing, or holds no table with rows.
@@ -50,7 +53,7 @@ def read_table(path: Path | str) -> pd.DataFrame:
             frame = read_csv(path)
             for those, options in (
                 (is_text_with_gaps, {"keep_default_na": False, "na_values": MISSING}),
-                (is_beyond_64_bits, {"dtype": float}),
+                (may_be_rounded, {"dtype_backend": "numpy_nullable"}),
             ):
                 columns = [n for n in range(frame.shape[1]) if those(frame.iloc[:, n])]
                 if columns:
@@ -80,9 +83,37 @@ def is_text_with_gaps(values: pd.Series) -> bool:
     return bool(values.hasnans) and pd.api.types.infer_dtype(values, skipna=True) == "string"
 
 
+def may_be_rounded(values: pd.Series) -> bool:
+    """Whether a column holds whole numbers that are floats for what is missing, and too large."""
+    if values.dtype != float or not values.hasnans or values.abs().max() < 2**53:
+        return False
+    return bool((values.dropna() % 1 == 0).all())
+
+
 def is_beyond_64_bits(values: pd.Series) -> bool:
     """Whether a column holds whole numbers, some too large for a type of their own."""
     return values.dtype == object and pd.api.types.infer_dtype(values, skipna=True) == "integer"
+
+
+def with_floats(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with floats in the place of numbers that are not of a type of NumPy."""
+    floats = {}
+    for name, values in frame.items():
+        if is_beyond_64_bits(values):
+            floats[str(name)] = values.astype(str).astype(float)  # of text, for 10**400 is inf
+        elif values.dtype in ("Int64", "Float64"):
+            floats[str(name)] = values.astype(float)
+    return frame.assign(**floats)
+
+
+def as_predicted(y: pd.Series) -> pd.Series:
+    """A column to predict, without missing values, of the type that it would have had without them.
+
+    Whole numbers beyond 64 bits are floats, or texts where they may be classes that would be one.
+    """
+    y = y.astype("int64") if y.dtype == "Int64" else y.infer_objects()
+    floats = with_floats(y.to_frame()).iloc[:, 0]
+    return y.map(str) if floats.nunique() < y.nunique() <= MOST_CLASSES else floats
 
 
 def with_splits(
@@ -143,10 +174,8 @@ def rows_by_split(
     known = column(frame, target).notna()
     if not known.all():
         logger.info("%d rows without %s are left out", (~known).sum(), target)
-    frame = frame[known]
+    frame = with_floats(frame[known]).assign(**{target: as_predicted(frame[target][known])})
     check_finite(frame[[target]])
-    # True and false beside missing values were objects.
-    frame = frame.assign(**{target: frame[target].infer_objects()})
     frame = with_splits(frame, random_seed=random_seed)
     if unknown := [value for value in frame[SPLIT].unique() if value not in SPLITS]:
         found = "empty" if pd.isna(unknown[0]) else repr(unknown[0])
@@ -220,7 +249,7 @@ def check_finite(frame: pd.DataFrame) -> None:
             )
 
 
-def check_classes(y: pd.Series, most: int = 100, least: int = 1) -> None:
+def check_classes(y: pd.Series, most: int = MOST_CLASSES, least: int = 1) -> None:
     """UserError unless a column to predict holds 2 to `most` classes of `least` rows or more."""
     rows = y.value_counts()
     if not 2 <= len(rows) <= most:

@@ -78,12 +78,43 @@ def test_a_word_for_what_is_missing_is_a_text_among_texts_and_missing_among_numb
     assert frame["size"].dtype == float
 
 
-def test_whole_numbers_beyond_64_bits_are_numbers(tmp_path):
-    (tmp_path / "table.csv").write_text(f"a,b,c\n1,NA,x\n{10**25},-{10**30},\n{10**400},7,x\n")
+def test_whole_numbers_keep_their_digits_beside_missing_values_and_beyond_64_bits(tmp_path):
+    first = [10**25, 10**25 + 1, 10**400]
+    second = [1780000000000000123, None, 1780000000000000124]
+    rows = "".join(f"{a},{b or ''},1e20,x\n" for a, b in zip(first, second, strict=True))
+    (tmp_path / "table.csv").write_text(f"a,b,c,d\n{rows}0,0,,x\n")
     frame = read_table(tmp_path / "table.csv")
-    assert frame["a"].tolist() == [1.0, 1e25, np.inf]
-    assert frame["b"].fillna(0).tolist() == [0.0, -1e30, 7.0]
-    check_numbers(frame["b"].dropna())
+    assert frame["a"].tolist() == [*first, 0]
+    assert frame["b"].tolist() == [second[0], pd.NA, second[2], 0]
+    assert len(frame[["b", "d"]].drop_duplicates()) == 4
+    frame.to_csv(tmp_path / "again.csv", index=False)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "again.csv"), frame)
+
+
+def test_whole_numbers_of_any_size_are_numbers_to_a_training(frame, tmp_path):
+    n = range(200)
+    long = frame.assign(
+        a=[10**25 + i for i in n], b=[-(10**30) * i for i in n], c=["", *[2**60 + i for i in n[1:]]]
+    )
+    long.to_csv(tmp_path / "table.csv", index=False)
+    frame = read_table(tmp_path / "table.csv")
+    train, *_ = rows_by_split(frame, "b", 0)
+    assert train.X[["a", "c"]].dtypes.tolist() == [float, float]
+    assert train.y.min() > -2e32
+    check_numbers(train.y)
+    (tmp_path / "table.csv").write_text("x,y\n" + f"1,{10**400}\n2,3\n" * 20)
+    with pytest.raises(UserError, match="'y' holds an infinite number in row 0 "):
+        rows_by_split(read_table(tmp_path / "table.csv"), "y", 0)
+
+
+def test_classes_that_are_long_numbers_stay_different(frame, tmp_path):
+    for classes in ([10**29, 10**29 + 1], [2**60, 2**60 + 1], [3 * 10**29, 10**29]):
+        kinds = frame["kind"].map(dict(zip("ab", map(str, classes), strict=True)))
+        for gaps in (-1, 3):
+            table = frame.assign(kind=kinds.where(frame.index != gaps))
+            table.to_csv(tmp_path / "table.csv", index=False)
+            train, *_ = rows_by_split(read_table(tmp_path / "table.csv"), "kind", 0)
+            check_classes(train.y, 2)
 
 
 def test_each_row_is_in_one_split_and_the_seed_decides_in_which(frame):
