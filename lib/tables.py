@@ -167,7 +167,7 @@ def rows_by_split(
         random_seed: of that splitting.
 
     Raises:
-        UserError: there is no such column, or an infinite number in it; no row of one of the
+        UserError: there is no such column, or a number beyond float32 in it; no row of one of the
             splits, or a row of none; no value to learn from in training.
     """
     target = target or [name for name in frame if name != SPLIT][-1]
@@ -230,22 +230,29 @@ def column(frame: pd.DataFrame, name: str) -> pd.Series:
 
 
 def check_numbers(y: pd.Series) -> None:
-    """UserError unless a column to predict holds numbers."""
+    """UserError unless a column to predict holds numbers, and not one alone."""
     if y.dtype.kind not in "iuf":
         raise UserError(
             f"Column {y.name!r} holds {y.dtype} ({y.iloc[0]!r}): a regression predicts numbers. "
             "Name another target, or train a classifier."
         )
     check_finite(y.to_frame())
+    if (n := y.nunique()) < 2:
+        raise UserError(
+            f"Column {y.name!r} has {n} different values in training: two numbers or more are "
+            "expected. Name another target, or add rows that differ."
+        )
 
 
 def check_finite(frame: pd.DataFrame) -> None:
-    """UserError where a table holds an infinite number, with its column and row."""
-    for name, infinite in frame.isin([np.inf, -np.inf]).items():
-        if infinite.any():
+    """UserError where a table holds a number beyond float32, with its column and row."""
+    for name, values in with_floats(frame).select_dtypes("floating").items():
+        wrong = values[values.abs() > np.finfo(np.float32).max]
+        if len(wrong):
             raise UserError(
-                f"Column {name!r} holds an infinite number in row {infinite.idxmax()} (the first "
-                "is 0): leave the row out, or the cell empty."
+                f"Column {name!r} holds {wrong.iloc[0]:g} in row {wrong.index[0]} (the first is "
+                "0): numbers up to 3.4e38 are expected, which is what float32 holds. Leave the row "
+                "out, or the cell empty."
             )
 
 

@@ -1,5 +1,7 @@
 """Tables are read, split and taken apart; what is wrong with one is told in a line."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -103,7 +105,7 @@ def test_whole_numbers_of_any_size_are_numbers_to_a_training(frame, tmp_path):
     assert train.y.min() > -2e32
     check_numbers(train.y)
     (tmp_path / "table.csv").write_text("x,y\n" + f"1,{10**400}\n2,3\n" * 20)
-    with pytest.raises(UserError, match="'y' holds an infinite number in row 0 "):
+    with pytest.raises(UserError, match="'y' holds inf in row 0 "):
         rows_by_split(read_table(tmp_path / "table.csv"), "y", 0)
 
 
@@ -225,11 +227,21 @@ def test_a_class_of_which_training_has_none_is_told_with_its_split(frame):
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_an_infinite_number_is_told_with_its_column_and_row(frame, split):
+@pytest.mark.parametrize("value", [-np.inf, 1e39, -1e200])
+def test_a_number_beyond_float32_is_told_with_its_column_and_row(frame, split, value):
     frame = with_splits(frame, random_seed=0)
     row = frame.index[frame["split"] == split][3]
-    infinite = frame["price"].where(frame.index != row, -np.inf)
-    with pytest.raises(UserError, match=f"'price' holds an infinite number in row {row} "):
-        rows_by_split(frame.assign(price=infinite), "price", 0)
-    with pytest.raises(UserError, match=f"'price' holds an infinite number in row {row} "):
-        check_finite(frame.assign(price=infinite))
+    beyond = frame.assign(price=frame["price"].where(frame.index != row, value))
+    told = re.escape(f"'price' holds {value:g} in row {row} (the first is 0): numbers up to 3.4e38")
+    with pytest.raises(UserError, match=told):
+        rows_by_split(beyond, "price", 0)
+    with pytest.raises(UserError, match=told):
+        check_finite(beyond)
+    check_finite(frame.assign(price=frame["price"] * 1e35))
+
+
+def test_numbers_that_are_all_the_same_are_told_before_the_training(frame):
+    for rows in (frame.assign(price=5.0), frame[:1]):
+        with pytest.raises(UserError, match="'price' has 1 different values in training: two num"):
+            check_numbers(rows["price"])
+    check_numbers(frame["price"][:2])
