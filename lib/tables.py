@@ -167,11 +167,19 @@ def rows_by_split(
         random_seed: of that splitting.
 
     Raises:
-        UserError: there is no such column, or a number beyond float32 in it; no row of one of the
-            splits, or a row of none; no value to learn from in training.
+        UserError: there is no such column, no value or a number beyond float32 in it; no row of
+            one of the splits, or a row of none; no value to learn from in training.
     """
-    target = target or [name for name in frame if name != SPLIT][-1]
+    columns = [name for name in frame if name != SPLIT]
+    if target == SPLIT or not columns:
+        raise UserError(
+            f"The column {SPLIT!r} says which rows are for what, and cannot be predicted: a table "
+            "has other columns, and the target is one of them."
+        )
+    target = target or columns[-1]
     known = column(frame, target).notna()
+    if not known.any():
+        raise UserError(f"Column {target!r} has no value: name another target.")
     if not known.all():
         logger.info("%d rows without %s are left out", (~known).sum(), target)
     frame = with_floats(frame[known]).assign(**{target: as_predicted(frame[target][known])})

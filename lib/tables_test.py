@@ -161,6 +161,12 @@ def test_what_is_predicted_is_the_named_column_or_the_last(frame):
 def test_a_column_that_cannot_be_predicted_is_told(frame):
     with pytest.raises(UserError, match="no column 'age': it has size, kind, price"):
         rows_by_split(frame, "age", 0)
+    splits = frame.assign(split="train")
+    for table, name in ((splits, "split"), (frame, "split"), (splits[["split"]], None)):
+        with pytest.raises(UserError, match="The column 'split' says .*, and cannot be predicted"):
+            rows_by_split(table, name, 0)
+    with pytest.raises(UserError, match="Column 'price' has no value: name another target"):
+        rows_by_split(frame.assign(price=np.nan), "price", 0)
     with pytest.raises(UserError, match="No row is for validation"):
         rows_by_split(frame.assign(split="train"), "price", 0)
     splits = with_splits(frame, random_seed=0)["split"]
