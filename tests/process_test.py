@@ -184,6 +184,20 @@ def test_a_dataset_can_be_what_a_process_reads_before_there_is_a_bucket(project)
     python(project, RUN, "train_boats")
 
 
+def test_a_table_keeps_each_row_and_counts_what_a_training_reads_as_missing(project):
+    lengths = ["None"] * 10 + ["  "] + list(range(49))
+    ids = ["", *(1780000000000000123 + n for n in range(59))]
+    rows = "".join(f"{i},{n},a\n" for i, n in zip(ids, lengths, strict=True))
+    (project.folder / "data/raw").mkdir()
+    (project.folder / "data/raw/boats.csv").write_text("id,length,kind\n" + rows)
+    python(project, ADD, json.dumps([("prepare_boats", "data/raw/boats.csv", "table", "", "")]))
+    python(project, RUN, "prepare_boats")
+    found = metrics(project, "prepare_boats")
+    assert sum(found["rows"].values()) == 60, "no two ids are the same"
+    assert found["missing_share"] == pytest.approx({"id": 1 / 60, "length": 11 / 60})
+    assert "\n1780000000000000181,48,a," in read_text(project, "data/prepare_boats.csv")
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
