@@ -45,7 +45,7 @@ def read_table(path: Path | str) -> pd.DataFrame:
     and those beyond 64 bits are Python's. `rows_by_split` makes floats of them.
 
     Raises:
-        UserError: the file is missing, or holds no table with rows.
+        UserError: the file is missing, or holds no table with rows, or no commas between columns.
     """
     try:
         with warnings.catch_warnings():
@@ -62,10 +62,23 @@ def read_table(path: Path | str) -> pd.DataFrame:
                         frame.isetitem(n, values)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: `make run`, or `dvc pull {path}`.") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not a table in CSV: it is no text in UTF-8 ({error}). Convert it to CSV in "
+            "UTF-8, a spreadsheet as well, or unpack it."
+        ) from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
         raise UserError(f"{path} is not a table in CSV: {' '.join(str(error).split())}") from None
     except pd.errors.ParserWarning:
-        raise UserError(f"{path}: rows have more values than there are names of columns.") from None
+        raise UserError(
+            f"{path}: rows have more values than there are names of columns. Commas separate "
+            "columns; a value that holds one is in quotes."
+        ) from None
+    if frame.shape[1] == 1 and any(sign in frame.columns[0] for sign in ";\t"):
+        raise UserError(
+            f"{path} has one column, {frame.columns[0]!r}: commas are expected between the "
+            "columns. Save it with them."
+        )
     if frame.empty:
         raise UserError(f"{path} has no rows: expected a line of names, then a line for each row.")
     return frame
@@ -87,7 +100,12 @@ def may_be_rounded(values: pd.Series) -> bool:
     """Whether a column holds whole numbers that are floats for what is missing, and too large."""
     if values.dtype != float or not values.hasnans or values.abs().max() < 2**53:
         return False
-    return bool((values.dropna() % 1 == 0).all())
+    return is_whole(values.dropna())
+
+
+def is_whole(values: pd.Series) -> bool:
+    """Whether a column of numbers holds whole ones alone."""
+    return bool((values % 1 == 0).all())
 
 
 def is_beyond_64_bits(values: pd.Series) -> bool:
@@ -107,11 +125,14 @@ def with_floats(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_predicted(y: pd.Series) -> pd.Series:
-    """A column to predict, without missing values, of the type that it would have had without them.
+    """A column to predict without its missing values, of the type that it has without them.
 
     Whole numbers beyond 64 bits are floats, or texts where they may be classes that would be one.
     """
-    y = y.astype("int64") if y.dtype == "Int64" else y.infer_objects()
+    # Beside missing values whole numbers were floats, and true and false objects.
+    gaps, y = y.hasnans, y.dropna().infer_objects()
+    if y.dtype == "Int64" or (gaps and y.dtype == float and is_whole(y) and y.abs().max() < 2**53):
+        y = y.astype("int64")
     floats = with_floats(y.to_frame()).iloc[:, 0]
     return y.map(str) if floats.nunique() < y.nunique() <= MOST_CLASSES else floats
 
@@ -152,7 +173,11 @@ def with_splits(
             )
             names[chosen] = name
     except ValueError as error:
-        raise UserError(f"{len(frame)} rows are too few to split: {error}") from None
+        remedy = "Add rows."
+        if stratify is not None:
+            remedy = f"Add rows of each class of {stratify!r}, or name no column to `stratify` by."
+        why = str(error).rstrip(".")
+        raise UserError(f"{len(frame)} rows are too few to split: {why}. {remedy}") from None
     return frame.assign(**{SPLIT: names})
 
 
@@ -182,11 +207,11 @@ def rows_by_split(
         raise UserError(f"Column {target!r} has no value: name another target.")
     if not known.all():
         logger.info("%d rows without %s are left out", (~known).sum(), target)
-    frame = with_floats(frame[known]).assign(**{target: as_predicted(frame[target][known])})
+    frame = with_floats(frame[known]).assign(**{target: as_predicted(frame[target])})
     check_finite(frame[[target]])
     frame = with_splits(frame, random_seed=random_seed)
     if unknown := [value for value in frame[SPLIT].unique() if value not in SPLITS]:
-        found = "empty" if pd.isna(unknown[0]) else repr(unknown[0])
+        found = "empty" if pd.isna(unknown[0]) else shown(unknown[0])
         raise UserError(f"The column {SPLIT!r} is {found} somewhere: it says {', '.join(SPLITS)}.")
     parts = [frame[frame[SPLIT] == name].drop(columns=SPLIT) for name in SPLITS]
     for name, part in zip(SPLITS, parts, strict=True):
@@ -237,12 +262,17 @@ def column(frame: pd.DataFrame, name: str) -> pd.Series:
     return frame[name]
 
 
+def shown(value: Any) -> str:
+    """A value as Python writes it: 1, where NumPy's own is np.int64(1)."""
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
 def check_numbers(y: pd.Series) -> None:
     """UserError unless a column to predict holds numbers, and not one alone."""
     if y.dtype.kind not in "iuf":
         raise UserError(
-            f"Column {y.name!r} holds {y.dtype} ({y.iloc[0]!r}): a regression predicts numbers. "
-            "Name another target, or train a classifier."
+            f"Column {y.name!r} holds {y.dtype} ({shown(y.iloc[0])}): a regression predicts "
+            "numbers. Name another target, or train a classifier."
         )
     check_finite(y.to_frame())
     if (n := y.nunique()) < 2:
@@ -280,8 +310,8 @@ def check_classes(y: pd.Series, most: int = MOST_CLASSES, least: int = 1) -> Non
         )
     if rows.iloc[-1] < least:
         raise UserError(
-            f"Column {y.name!r} has {rows.index[-1]!r} in {rows.iloc[-1]} of the training rows: "
-            f"{least} are expected of each class. Leave the class out, or join it to another."
+            f"Column {y.name!r} has {shown(rows.index[-1])} in {rows.iloc[-1]} of the training "
+            f"rows: {least} are expected of each class. Leave the class out, or join it to another."
         )
 
 
@@ -290,7 +320,7 @@ def check_same_classes(train: Rows, **others: Rows) -> None:
     for split, rows in others.items():
         if (unknown := ~rows.y.isin(train.y.unique())).any():
             raise UserError(
-                f"Column {rows.y.name!r} has {rows.y[unknown].iloc[0]!r} in {split}, and in no row "
-                "of training: let the table's splits `stratify` by this column, or leave the class "
-                "out."
+                f"Column {rows.y.name!r} has {shown(rows.y[unknown].iloc[0])} in {split}, and in "
+                "no row of training: let the table's splits `stratify` by this column, or leave "
+                "the class out."
             )

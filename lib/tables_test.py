@@ -1,5 +1,6 @@
 """Tables are read, split and taken apart; what is wrong with one is told in a line."""
 
+import gzip
 import re
 
 import numpy as np
@@ -40,7 +41,11 @@ def test_a_table_comes_back_from_its_file(frame, tmp_path):
         (None, "table.csv is missing: `make run`"),
         (b"", "table.csv is not a table in CSV"),
         (b"a,b\n", "table.csv has no rows"),
-        (b"a\n\xff\xfe\n", "table.csv is not a table in CSV"),
+        (b"a\n\xff\xfe\n", "table.csv is not a table in CSV: .* Convert it to CSV in UTF-8"),
+        ("name,y\nMüller,1\n".encode("latin-1"), r"no text in UTF-8 \(.*\)\. Convert it to CSV"),
+        (gzip.compress(b"a,y\n1,2\n"), "no text in UTF-8 .* or unpack it"),
+        (b"a;b;y\n1;2;3\n", "table.csv has one column, 'a;b;y': commas are expected"),
+        (b"a\ty\n", r"table.csv has one column, 'a\\ty': commas are expected"),
         (b'a\n"1', "table.csv is not a table in CSV"),
     ],
 )
@@ -55,7 +60,7 @@ def test_a_comma_at_the_end_of_rows_shifts_no_column(tmp_path):
     (tmp_path / "table.csv").write_text("rooms,size\n4,156.4,\n3,80.0,\n")
     assert read_table(tmp_path / "table.csv")["rooms"].tolist() == [4, 3]
     (tmp_path / "table.csv").write_text("rooms,size\n4,156.4,7\n3,80.0,8\n")
-    with pytest.raises(UserError, match="rows have more values than there are names"):
+    with pytest.raises(UserError, match=r"rows have more values than there are names .* in quotes"):
         read_table(tmp_path / "table.csv")
 
 
@@ -140,7 +145,8 @@ def test_rows_without_a_class_are_a_class_of_their_own(frame):
         shares = split.groupby("split")["kind"].apply(lambda kind: kind.isna().mean())
         assert shares.to_numpy() == pytest.approx(0.2, abs=0.02)
     one = frame.assign(kind=frame["kind"].where(frame.index > 0))
-    with pytest.raises(UserError, match=r"200 rows are too few to split: .*'missing'"):
+    told = r"200 rows are too few to split: .*'missing'.* each class of 'kind', .* `stratify` by"
+    with pytest.raises(UserError, match=told):
         with_splits(one, random_seed=0, stratify="kind")
 
 
@@ -161,20 +167,23 @@ def test_what_is_predicted_is_the_named_column_or_the_last(frame):
 def test_a_column_that_cannot_be_predicted_is_told(frame):
     with pytest.raises(UserError, match="no column 'age': it has size, kind, price"):
         rows_by_split(frame, "age", 0)
-    splits = frame.assign(split="train")
-    for table, name in ((splits, "split"), (frame, "split"), (splits[["split"]], None)):
-        with pytest.raises(UserError, match="The column 'split' says .*, and cannot be predicted"):
-            rows_by_split(table, name, 0)
+    table = frame.assign(split="train")
+    for those, name in ((table, "split"), (frame, "split"), (table[["split"]], None)):
+        with pytest.raises(UserError, match=r"The column 'split' says .* and cannot be predicted"):
+            rows_by_split(those, name, 0)
     with pytest.raises(UserError, match="Column 'price' has no value: name another target"):
         rows_by_split(frame.assign(price=np.nan), "price", 0)
     with pytest.raises(UserError, match="No row is for validation"):
         rows_by_split(frame.assign(split="train"), "price", 0)
     splits = with_splits(frame, random_seed=0)["split"]
-    for value, shown in (("val", "'val'"), (np.nan, "empty")):
-        with pytest.raises(UserError, match=f"'split' is {shown} somewhere: it says train, "):
-            rows_by_split(frame.assign(split=splits.where(splits.index > 0, value)), "price", 0)
+    for value, told in (("val", "'val'"), (np.nan, "empty"), (np.int64(1), "1")):
+        values = splits.astype(object).where(splits.index > 0, value)
+        with pytest.raises(UserError, match=f"'split' is {told} somewhere: it says train, "):
+            rows_by_split(frame.assign(split=values), "price", 0)
     with pytest.raises(UserError, match=r"'kind' holds .*: a regression predicts numbers"):
         check_numbers(frame["kind"])
+    with pytest.raises(UserError, match=r"'kind' holds bool \(False\): a regression"):
+        check_numbers(frame["kind"] == "b")
     with pytest.raises(UserError, match=r"'price' has 200 different values .*: two classes"):
         check_classes(frame["price"], 2)
     check_numbers(frame["price"])
@@ -213,6 +222,13 @@ def test_true_and_false_stay_so_where_some_are_missing(frame):
     assert rows_by_split(frame.assign(sold=sold), "sold", 0)[0].y.dtype == bool
 
 
+def test_classes_that_are_whole_numbers_stay_so_where_some_are_missing(frame):
+    for factor, dtype in ((1, int), (0.5, float), (2.0**60, float)):
+        codes = (frame["kind"] == "b") * factor
+        sold = codes.where(frame.index > 20)
+        assert rows_by_split(frame.assign(sold=sold), "sold", 0)[0].y.dtype == dtype
+
+
 def test_classes_that_cannot_be_learned_are_told_before_the_training(frame):
     halves = frame["kind"].map({"a": 1.5, "b": 2.0})
     with pytest.raises(UserError, match=r"'kind' holds 1\.5: classes are text or whole numbers"):
@@ -222,11 +238,17 @@ def test_classes_that_cannot_be_learned_are_told_before_the_training(frame):
     with pytest.raises(UserError, match="'kind' has 'rare' in 1 of the training rows: 2 are exp"):
         check_classes(rare, least=2)
     check_classes(rare)
+    with pytest.raises(UserError, match="'kind' has 54 in 1 of the training rows"):
+        check_classes(frame["kind"].map({"a": 7, "b": 8}).where(frame.index > 0, 54), least=2)
 
 
 def test_a_class_of_which_training_has_none_is_told_with_its_split(frame):
     train, validation, test = rows_by_split(frame, "kind", 0)
     check_same_classes(train, validation=validation, test=test)
+    numbers = [Rows(r.X, r.y.map({"a": 7, "b": 8})) for r in (train, test)]
+    numbers[1].y.iloc[0] = 54
+    with pytest.raises(UserError, match="'kind' has 54 in test, and in no row of training"):
+        check_same_classes(numbers[0], test=numbers[1])
     new = Rows(test.X, test.y.where(test.y == "a", "new"))
     with pytest.raises(UserError, match=r"'kind' has 'new' in test, and in no row .*stratify"):
         check_same_classes(train, validation=validation, test=new)
