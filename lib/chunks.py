@@ -30,6 +30,19 @@ MISSING = (
 )
 MISSING_NUMBERS = (*MISSING, "None", "NA", "N/A", "n/a", "NULL", "null")
 
+# What holds whole numbers, or true and false, beside missing values.
+NULLABLE = {
+    pa.bool_(): pd.BooleanDtype(),
+    pa.int8(): pd.Int8Dtype(),
+    pa.uint8(): pd.UInt8Dtype(),
+    pa.int16(): pd.Int16Dtype(),
+    pa.uint16(): pd.UInt16Dtype(),
+    pa.int32(): pd.Int32Dtype(),
+    pa.uint32(): pd.UInt32Dtype(),
+    pa.int64(): pd.Int64Dtype(),
+    pa.uint64(): pd.UInt64Dtype(),
+}
+
 Source: TypeAlias = Path | str | pd.DataFrame | Iterable[pd.DataFrame]
 Part = TypeVar("Part")
 
@@ -52,6 +65,12 @@ def read_chunks(
 
     In CSV, empty cells and `nan` are missing values, in quotes or not. `None`, `NA`, `N/A` and
     `null` are so among numbers, and texts among texts, as `read_table` of `lib/tables.py` has it.
+
+    Whole numbers, and true and false, are of pandas's nullable types (`Int64`, `boolean`) where
+    values are missing: in Parquet in all chunks of a file whose statistics tell of a missing value,
+    else in the chunks that have one. The others are `int64` and `bool`, whose values are written
+    and hashed alike. Frames keep the types that they come with: a query whose whole numbers may be
+    missing wants `dtype_backend="numpy_nullable"`, or they are floats in some frames alone.
 
     Raises:
         UserError: a file is missing, of no known kind, or cannot be read; a type that is guessed
@@ -147,10 +166,41 @@ def _read(
     rows: int,
     seen: dict[str, tuple[pa.DataType, Path]],
 ) -> Iterator[pd.DataFrame]:
-    read = _read_parquet if file.suffix == ".parquet" else _read_csv
+    is_parquet = file.suffix == ".parquet"
+    read = _read_parquet if is_parquet else _read_csv
+    gaps = _columns_with_gaps(file) if is_parquet else set()
     for batch in read(file, types, rows):
         _refuse_other_guesses(batch.schema, file, types, seen)
-        yield batch.to_pandas()
+        yield _frame(batch, gaps)
+
+
+def _columns_with_gaps(file: Path) -> set[str]:
+    """The columns in which values are missing, as far as a Parquet file's statistics tell."""
+    metadata = pq.read_metadata(file)
+    groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
+    columns = [group.column(n) for group in groups for n in range(group.num_columns)]
+    return {
+        column.path_in_schema
+        for column in columns
+        if column.statistics is not None and column.statistics.null_count
+    }
+
+
+def _frame(batch: pa.RecordBatch, gaps: set[str]) -> pd.DataFrame:
+    """The rows in pandas's types: nullable ones where values are missing, here or in `gaps`."""
+    # By itself, Arrow makes floats and objects of them, in such a batch and in no other.
+    if not any(
+        field.type in NULLABLE and (field.name in gaps or batch[n].null_count)
+        for n, field in enumerate(batch.schema)
+    ):
+        return batch.to_pandas()
+    frame = batch.to_pandas(types_mapper=NULLABLE.get)
+    own = batch.schema.empty_table().to_pandas().dtypes  # where nothing is missing
+    for n, (name, dtype) in enumerate(own.items()):
+        values = frame.iloc[:, n]
+        if values.dtype != dtype and not values.hasnans and str(name) not in gaps:
+            frame.isetitem(n, values.astype(dtype))
+    return frame
 
 
 def _refuse_other_guesses(

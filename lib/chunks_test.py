@@ -4,6 +4,9 @@ import threading
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from lib import tables
@@ -208,6 +211,44 @@ def test_a_gap_in_later_rows_is_a_gap_in_the_file(tmp_path):
                 [whole[0], FRAME[["kind"]].set_axis(["n"], axis=1)], tmp_path / "x", "parquet"
             )
         )
+
+
+WITH_GAPS = pd.DataFrame(
+    {
+        "age": pd.array([1, None, 3, 4, 5, 6, 1, None], dtype="Int64"),
+        "old": pd.array([None, True, False, True, True, False, None, True], dtype="boolean"),
+        "id": 2**60 + np.arange(8) % 6,
+        "size": [0.5, np.nan, 2, 3, 4, 5, 0.5, np.nan],
+    }
+)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_a_gap_in_one_chunk_changes_no_value_of_another(tmp_path, form, rows):
+    file = put(tmp_path, f"a.{form}", WITH_GAPS)
+    duplicates = Duplicates(tmp_path)
+    types = {"age": "int64", "old": "bool", "size": "float64"}
+    chunks = list(also_written(read_chunks(file, types, rows), tmp_path / "again.csv", "csv"))
+    for chunk in chunks:
+        duplicates.add(chunk)
+    assert duplicates.count() == (2, 6)
+    assert (tmp_path / "again.csv").read_text() == WITH_GAPS.to_csv(index=False)
+    found = pd.concat(chunks)
+    pd.testing.assert_frame_equal(found, WITH_GAPS, check_index_type=False)
+    list(also_written(chunks, tmp_path / "again.parquet", "parquet"))
+    pd.testing.assert_frame_equal(pd.concat(read_chunks(tmp_path / "again.parquet")), found)
+
+
+def test_a_column_of_parquet_has_one_type_in_all_chunks(tmp_path):
+    frame = pd.DataFrame({"age": range(9), "gap": range(9), "no": True, "maybe": True})
+    table = pa.Table.from_pandas(frame.set_index(frame["age"] * 2))  # an index is no column
+    for n, value in ((1, pa.scalar(None, pa.int64())), (3, pa.scalar(None, pa.bool_()))):
+        name = table.schema[n].name
+        table = table.set_column(n, name, pc.if_else(pc.equal(table["age"], 7), value, table[name]))
+    pq.write_table(table, tmp_path / "a.parquet")
+    for chunk in read_chunks(tmp_path / "a.parquet", rows=2):
+        assert list(map(str, chunk.dtypes)) == ["int64", "Int64", "bool", "boolean"]
 
 
 def test_what_is_no_file_of_data_is_left_out(tmp_path):

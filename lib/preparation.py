@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 from sklearn.preprocessing import StandardScaler
 
 # What shares classes out in scikit-learn's own stratified draw: there is no public way to it.
@@ -153,12 +153,18 @@ def _with_records(
         _refuse_other_shapes(chunk, len(feature_names))
         # Not np.column_stack: it keeps a frame's columns together, which are slow to write out.
         records = np.empty((len(chunk.X), len(feature_names) + 1))
-        records[:, :-1], records[:, -1] = chunk.X, chunk.y
+        records[:, :-1], records[:, -1] = _with_nan(chunk.X), _with_nan(chunk.y)
         _refuse_unusable(records, (*feature_names, "y"), start)
         if n_classes:
             _refuse_unknown_classes(records[:, -1], n_classes, start)
         yield chunk, records
         start += len(records)
+
+
+def _with_nan(values: ArrayLike) -> NDArray[Any]:
+    """The values, NaN where pandas's nullable types beside others leave `pd.NA`."""
+    array = np.asarray(values)
+    return np.where(pd.isna(array), np.nan, array) if array.dtype == object else array
 
 
 def _refuse_unusable(records: Numbers, names: Sequence[str], start: int) -> None:

@@ -242,3 +242,16 @@ def test_a_feature_may_be_missing(tmp_path):
     write_splits([Chunk(values, Y, IDS)], tmp_path, DRAWN, FEATURES, CLASSES)
     splits = load_data_splits(tmp_path)
     assert sum(np.isnan(x).sum() for x in (splits.X_train, splits.X_val, splits.X_test)) == 1
+
+
+def test_whole_numbers_may_be_missing_beside_other_types(tmp_path):
+    frame = pd.DataFrame(X, columns=FEATURES).assign(a=pd.Series(Y, dtype="Int64"))
+    frame.loc[1234, "a"] = pd.NA
+    y = pd.Series(Y, dtype="Int64")
+    ids = pd.Series(IDS, dtype="Int64", name="patient")
+    write_splits([Chunk(frame.to_numpy(), y, ids)], tmp_path, HASHED, FEATURES, CLASSES)
+    splits = load_data_splits(tmp_path)
+    assert sum(np.isnan(x).sum() for x in (splits.X_train, splits.X_val, splits.X_test)) == 1
+    y[1234] = pd.NA
+    with pytest.raises(UserError, match=re.escape("Column 'y' holds nan in row 1234 ")):
+        write_splits([Chunk(frame.to_numpy(), y, ids)], tmp_path, HASHED, FEATURES, CLASSES)
