@@ -43,6 +43,11 @@ NULLABLE = {
     pa.uint64(): pd.UInt64Dtype(),
 }
 
+NO_UTF8 = (
+    "is not UTF-8 text. Save it as CSV in UTF-8, or convert it, from Latin-1 by "
+    "`iconv -f latin1 -t utf-8`."
+)
+
 Source: TypeAlias = Path | str | pd.DataFrame | Iterable[pd.DataFrame]
 Part = TypeVar("Part")
 
@@ -56,9 +61,9 @@ def read_chunks(
     """The rows of a source in frames of at most `rows`; their index counts all rows from 0.
 
     Args:
-        source: a CSV or Parquet file, a folder of them (read in the order of their names, those
-            below it too), a frame, or frames one after the other, as a query's cursor gives them
-            (`pd.read_sql(query, connection, chunksize=65536)`).
+        source: a CSV (UTF-8, commas between values) or Parquet file, a folder of them (read in the
+            order of their names, those below it too), a frame, or frames one after the other, as a
+            query's cursor gives them (`pd.read_sql(query, connection, chunksize=65536)`).
         types: of columns in CSV, by Arrow's names ("float64", "int64", "string"); those of others
             are guessed from the first rows of each file. Parquet has types of its own.
         rows: of a frame, at most.
@@ -126,8 +131,14 @@ def _told(error: Exception, file: Path, start: int) -> str:
         return "a value is longer than can be read at once: is a quote closed that is opened?"
     if found := re.match(r"(?:In CSV column #(\d+)|CSV parse error): Row #(\d+): ", message):
         column, row = found.groups()
-        names = [] if column is None else pd.read_csv(file, nrows=0, index_col=False).columns
+        names = pd.read_csv(file, nrows=0, index_col=False, encoding_errors="replace").columns
+        if any("\ufffd" in name for name in names):
+            return f"the line of names {NO_UTF8}"
+        if other := _other_separator(names):
+            return other
         of_column = "" if column is None else f"column {names[int(column)]!r}, "
+        if "invalid UTF8" in message:
+            return f"{of_column}row {start + int(row) - 2} {NO_UTF8}"
         return f"{of_column}row {start + int(row) - 2}: {message[found.end() :]}"
     return message
 
@@ -241,11 +252,32 @@ def _read_csv(file: Path, types: Mapping[str, pa.DataType], rows: int) -> Iterat
             null_values=MISSING_NUMBERS,
         ),
     ) as reader:
+        _refuse_no_csv(reader.schema, file, types)
         if (first := next(reader, None)) is None:
             yield reader.schema.empty_table()
         else:
             yield _with_gaps(first)
         yield from map(_with_gaps, reader)
+
+
+def _refuse_no_csv(schema: pa.Schema, file: Path, types: Mapping[str, pa.DataType]) -> None:
+    """UserError where a CSV file is no text in UTF-8, or has other separators than commas."""
+    try:
+        names = schema.names
+    except UnicodeDecodeError:
+        raise UserError(f"{file} cannot be read: the line of names {NO_UTF8}") from None
+    for name, kind in zip(names, schema.types, strict=True):
+        if name not in types and pa.types.is_binary(kind):  # Arrow's guess of what is no UTF-8
+            raise UserError(f"{file} cannot be read: column {name!r} {NO_UTF8}")
+    if told := _other_separator(names):
+        raise UserError(f"{file} cannot be read: {told}")
+
+
+def _other_separator(names: Sequence[str]) -> str:
+    """What to do about a file whose one name is several with other separators; else nothing."""
+    if len(names) == 1 and (";" in names[0] or "\t" in names[0]):
+        return f"its one column is {names[0]!r}: save it with commas between the values."
+    return ""
 
 
 def _with_gaps(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -1,5 +1,6 @@
 """Tables come in chunks, whatever they are kept in, and rows that repeat are found over all."""
 
+import gzip
 import threading
 
 import numpy as np
@@ -76,6 +77,13 @@ def test_a_table_without_rows_has_its_columns(tmp_path, name):
             r"a\.csv cannot be read: column 'size', row 1: .*'large'",
         ),
         ("a.csv", b"size,kind\n1,a\n2,b,c\n", r"a\.csv cannot be read: row 1: Expected 2 columns"),
+        ("a.csv", b"a;b;y\n1;2;3\n", r"a\.csv cannot be read: its one column is 'a;b;y': save it"),
+        ("a.csv", b"a;b;y\n1,5;2;3\n", r"a\.csv cannot be read: its one column is 'a;b;y': save"),
+        (
+            "a.csv",
+            b"a\tb\n",
+            r"a\.csv cannot be read: its one column is 'a\\tb': save it with comma",
+        ),
         ("a", "folder", "a has no file to read: expected .csv or"),
     ],
 )
@@ -108,6 +116,33 @@ def test_a_type_that_arrow_has_not_is_told_with_its_column(tmp_path, kind):
         UserError, match=f"Column 'size' has the type {kind!r} in `types`: expected"
     ):
         list(read_chunks(file, {"kind": "string", "size": kind}))
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        ("ort,size\nKöln,1\n,2\n".encode("latin-1"), "column 'ort'"),
+        (b"ort,size\n" + b"Bonn,1\n" * 5000 + b"K\xf6ln,2\n", "column 'ort', row 5000"),
+        ("größe,ort\n1,a\n".encode("latin-1"), "the line of names"),
+        ("größe,kind\n1,ä\n".encode("latin-1"), "the line of names"),
+        ("größe,ort\n1\n".encode("latin-1"), "the line of names"),
+        ("size,ort\n1,a\n".encode("utf-16"), "the line of names"),
+        (gzip.compress(b"size,ort\n1,a\n"), "the line of names"),
+    ],
+    ids=["texts", "a text far below", "names", "names and texts", "rows", "UTF-16", "gzip"],
+)
+def test_what_is_no_utf_8_is_told_and_is_no_value(tmp_path, content, where):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(
+        UserError, match=rf"a\.csv cannot be read: {where} is not UTF-8 text\. Save it as CSV in"
+    ):
+        list(read_chunks(tmp_path / "a.csv", TYPES, rows=100))
+
+
+def test_what_parquet_itself_says_is_binary_is_kept(tmp_path):
+    pq.write_table(pa.table({"kind": [b"K\xf6ln", None]}), tmp_path / "a.parquet")
+    [found] = read_chunks(tmp_path / "a.parquet")
+    assert found["kind"].tolist() == [b"K\xf6ln", None]
 
 
 @pytest.mark.parametrize("first", ["a.csv", "a.parquet"])
