@@ -99,7 +99,8 @@ def write_splits(
     Raises:
         SplitError: a split would have no row, or none of a class; X has not one column for each
             name, or y or ids not one value for each row; y has a class without a name.
-        UserError: a value of X is beyond float32, or one of y infinite or missing.
+        UserError: a value of X is beyond float32, as it comes or standardised, or one of y infinite
+            or missing.
     """
     with tempfile.TemporaryDirectory(prefix=".rows-", dir=folder) as scratch:
         order = _hashed if shares.hashed else _drawn
@@ -118,7 +119,7 @@ def write_splits(
             ):
                 for rows in ahead(ordered.read(split)):
                     features = scaler.transform(rows[:, :-1], copy=False)  # rows are ours to change
-                    X.write(features.astype(np.float32).data)
+                    X.write(_as_float32(features, feature_names, name).data)
                     y.write(rows[:, -1].astype(np.int64 if n_classes else np.float64).data)
     save_names(folder, feature_names, class_names)
     return Prepared(scaler, ordered.counts)
@@ -133,6 +134,20 @@ def _npy(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> Iterator[Binar
         header = {"descr": descr, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         yield file
+
+
+def _as_float32(features: Numbers, names: Sequence[str], split: str) -> NDArray[np.float32]:
+    """Standardised features; UserError where one is beyond float32 by now."""
+    try:
+        with np.errstate(over="raise"):
+            return features.astype(np.float32)
+    except FloatingPointError:
+        row, column = np.argwhere(np.abs(features) > np.finfo(np.float32).max)[0]
+    raise UserError(
+        f"Column {names[column]!r} holds {features[row, column]:g} in X_{split}, standardised by "
+        "the training split: float32 holds numbers up to 3.4e38. Leave the row out, or give it a "
+        "value that is nearer to the others."
+    )
 
 
 def _refuse_missing(counts: NDArray[np.int64], class_names: Sequence[str]) -> None:

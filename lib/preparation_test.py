@@ -227,6 +227,16 @@ def test_a_number_that_nothing_can_learn_from_is_told(tmp_path, shares, value, c
         write_splits(parts, tmp_path, shares, FEATURES)
 
 
+@pytest.mark.parametrize("value", [3e38, -3e38])
+def test_a_feature_that_is_beyond_float32_once_standardised_is_told(tmp_path, value):
+    values = X * 1e-3
+    row = np.flatnonzero(hashed_splits(IDS, HASHED) == 2)[7]
+    values[row, 2] = value
+    values[row + 1, 1] = np.nan
+    with pytest.raises(UserError, match=r"Column 'c' holds -?\d\S+e\+40 in X_test, standardised"):
+        write_splits([Chunk(values, Y, IDS)], tmp_path, HASHED, FEATURES, CLASSES)
+
+
 @pytest.mark.parametrize("unknown", [-1, 3])
 @pytest.mark.parametrize("kind", [np.array, pd.Series])
 def test_a_class_without_a_name_is_told(tmp_path, unknown, kind):
