@@ -336,6 +336,69 @@ def test_credentials_go_where_git_and_others_cannot_see_them(template, tmp_path)
     assert "in .dvc/config.local" in project.make("doctor", ok=False)
 
 
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """For tests that write its config.local, each its own."""
+    folder = tmp_path_factory.mktemp("clone") / "a clöne"
+    folder.mkdir()
+    return Project(folder)
+
+
+def put(project, secret, ok=True) -> str:
+    """What `make credentials` says of a secret."""
+    keys = {"AWS_ACCESS_KEY_ID": "new", "AWS_SECRET_ACCESS_KEY": secret}
+    return project.run("make", "--silent", "credentials", ok=ok, **keys)
+
+
+OTHERS = """# ours
+['remote "minio"']
+    access_key_id = old
+    secret_access_key = working
+['remote "größer"']
+    url = /mnt/größe/dvc
+"""
+
+
+@pytest.mark.parametrize("secret", ["plain", "geheim-ü", "a, 'b' # \"c\"", "%(half"])
+def test_credentials_leave_what_else_is_in_config_local(clone, secret):
+    local = clone.folder / ".dvc/config.local"
+    local.write_text(OTHERS)
+    put(clone, secret)
+    listed = clone.dvc("config", "--list", "--local").splitlines()
+    assert f"remote.minio.secret_access_key={secret}" in listed
+    assert "remote.minio.access_key_id=new" in listed
+    assert "remote.größer.url=/mnt/größe/dvc" in listed
+    assert stat.S_IMODE(local.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("secret", ["hidden%(x)s", "hidden\rb", "hidden\u2028b", "hidden'''\"\"\""])
+def test_a_secret_that_dvc_would_not_read_back_is_refused_in_a_line(clone, secret):
+    local = clone.folder / ".dvc/config.local"
+    local.write_text(OTHERS)
+    line, *ending = put(clone, secret, ok=False).splitlines()
+    assert "cannot hold what was given as secret_access_key" in line
+    assert all(text.startswith("make: ***") for text in ending), "and nothing else is said"
+    assert "hidden" not in line
+    assert local.read_text() == OTHERS
+
+
+@pytest.mark.parametrize("broken", [b"[core\nhidden\n", b"[core]\nremote = hidden-\xfc\n"])
+def test_a_config_local_that_cannot_be_read_is_told_without_what_is_in_it(clone, broken):
+    local = clone.folder / ".dvc/config.local"
+    local.write_bytes(broken)
+    said = put(clone, "new", ok=False)
+    assert re.search(r"config\.local, line \d: ", said)
+    assert "Traceback" not in said
+    assert "hidden" not in said
+    assert local.read_bytes() == broken
+
+
+def test_without_a_default_remote_credentials_say_how_to_name_one(project):
+    project.edit(".dvc/config", "    remote = minio\n", "")
+    assert "`dvc remote default NAME`" in put(project, "new", ok=False)
+    assert not (project.folder / ".dvc/config.local").exists()
+
+
 # Stands in for gh and the hosting site: sets secrets and variables, and remembers what api is told.
 GH = """#!/usr/bin/env python3
 import json, pathlib, sys

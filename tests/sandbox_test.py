@@ -458,6 +458,44 @@ def test_the_button_runs_a_tag_a_branch_or_a_commit(sandbox):
     assert "no branch, tag or commit called nothing" in sandbox("dispatch", "nothing", ok=False)
 
 
+def in_clone(project: Project, line: str) -> None:
+    """Have the sandbox's part of the clone's settings do this, without any server."""
+    script = (
+        "from tools.sandbox.clone import add_dvc_remote, remove_dvc_remote\n"
+        "from tools.sandbox.state import FOLDER, State\n"
+        "FOLDER.mkdir(exist_ok=True)\n"
+    )
+    project.run("tools/within", "tools/sandbox", "python", "-c", script + line)
+
+
+def test_credentials_given_while_it_is_up_are_the_teams_and_stay(project):
+    config = project.folder / ".dvc/config.local"
+    config.write_text("['remote \"größer\"']\n    secret_access_key = another\n")
+    in_clone(project, "add_dvc_remote(State())")
+    keys = {"AWS_ACCESS_KEY_ID": "real", "AWS_SECRET_ACCESS_KEY": "realsecret"}
+    assert "The remote minio has them" in project.run("make", "credentials", **keys)
+    in_clone(project, "add_dvc_remote(State.read())")
+    assert project.dvc("remote", "default").strip() == "sandbox"
+    in_clone(project, "remove_dvc_remote(None)")
+    assert set(project.dvc("config", "--list", "--local").split()) == {
+        "remote.größer.secret_access_key=another",
+        "remote.minio.access_key_id=real",
+        "remote.minio.secret_access_key=realsecret",
+    }
+    assert config.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("file", [".dvc/config", ".dvc/config.local"])
+def test_a_dvc_remote_of_that_name_that_is_not_its_own_is_left_alone(project, file):
+    config = project.folder / file
+    with config.open("a") as own:
+        own.write("['remote \"sandbox\"']\n    url = s3://own/dvc\n")
+    before = config.read_bytes()
+    assert "leads to s3://own/dvc, not to this sandbox" in Sandbox(project)("up", ok=False)
+    in_clone(project, "remove_dvc_remote(None)")
+    assert config.read_bytes() == before
+
+
 # ---- the end: these two tests are the last ones
 
 

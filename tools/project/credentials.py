@@ -7,9 +7,9 @@ import getpass
 import os
 import sys
 
-from dvc.config import Config
-
+from lib.errors import UserError
 from lib.repository import ROOT, ask_git
+from tools.dvc_config import read_config, set_values
 
 LOCAL = ROOT / ".dvc" / "config.local"
 
@@ -24,16 +24,17 @@ def ask() -> tuple[str, str]:
 
 
 def write(access: str, secret: str) -> str:
-    """Write them for DVC's default remote: that remote's name."""
-    LOCAL.touch(0o600)
-    LOCAL.chmod(0o600)
-    config = Config(str(LOCAL.parent))
-    remote = str(config["core"]["remote"])
-    with config.edit("local") as local:
-        keys = {"access_key_id": access, "secret_access_key": secret}
-        local.setdefault("remote", {}).setdefault(remote, {}).update(keys)
-    LOCAL.chmod(0o600)
-    return remote
+    """Write them for the team's default remote: that remote's name."""
+    # Of the tracked file: while the sandbox is up, config.local has its remote for the default.
+    remote = read_config(LOCAL.with_name("config")).get("core", {}).get("remote")
+    if not remote:
+        raise UserError(
+            ".dvc/config names no default remote, and keys are for one: `dvc remote default NAME`, "
+            "then `make credentials` again. Nothing was written."
+        )
+    keys = {"access_key_id": access, "secret_access_key": secret}
+    set_values(LOCAL, {f'remote "{remote}"': keys})
+    return str(remote)
 
 
 def main() -> None:
@@ -57,5 +58,7 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
+    except UserError as error:
+        sys.exit(str(error))
     except (KeyboardInterrupt, EOFError):
         sys.exit("\nNothing was written.")

@@ -7,11 +7,11 @@ touched, and `dvc pull -r NAME` reaches it all the time.
 
 from pathlib import Path
 
-from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]
-
 from lib.errors import UserError
 from lib.repository import ROOT, ask_git, git
-from tools.sandbox.state import BUCKET, ORIGIN, State, write_private
+from lib.text import shown_address
+from tools.dvc_config import read_config, write_config
+from tools.sandbox.state import BUCKET, ORIGIN, State
 
 REMOTE = "sandbox"
 DVC_SECTION = f'remote "{REMOTE}"'
@@ -32,6 +32,13 @@ def check_clone() -> None:
             f"The git remote '{REMOTE}' leads to {address}, not to this sandbox: give it another "
             f"name (`git remote rename {REMOTE} NAME`)."
         )
+    for file in (CONFIG_LOCAL.with_name("config"), CONFIG_LOCAL):
+        url = read_config(file).get(DVC_SECTION, {}).get("url", DVC_URL)
+        if url != DVC_URL:
+            raise UserError(
+                f"The DVC remote '{REMOTE}' of {file} leads to {shown_address(url)}, not to this "
+                "sandbox: give it another name (`dvc remote rename`)."
+            )
 
 
 def remote_address() -> str:
@@ -84,29 +91,11 @@ def remove_git_remote() -> None:
 # ---- DVC
 
 
-def read_config() -> ConfigObj:
-    """The clone's own DVC settings."""
-    try:
-        return ConfigObj(str(CONFIG_LOCAL), encoding="utf-8", write_empty_values=True)
-    except (ConfigObjError, UnicodeDecodeError) as error:
-        raise UserError(f"{CONFIG_LOCAL} cannot be read: {error}. Mend it.") from None
-
-
-def write_config(config: ConfigObj) -> None:
-    """Keep them; a file that says nothing is removed."""
-    config.filename = None
-    text = b"\n".join(config.write()).decode()
-    if text.strip():
-        write_private(CONFIG_LOCAL, text + "\n")
-    else:
-        CONFIG_LOCAL.unlink(missing_ok=True)
-
-
 def add_dvc_remote(state: State) -> None:
     """Have plain `dvc pull` and `dvc push` mean the sandbox's bucket."""
     if not CONFIG_LOCAL.parent.is_dir():
         raise UserError(f"{CONFIG_LOCAL.parent} is not there: type `dvc init` first.")
-    config = read_config()
+    config = read_config(CONFIG_LOCAL)
     default = config.get("core", {}).get("remote")
     if default != REMOTE:
         state.dvc_default = default
@@ -118,15 +107,15 @@ def add_dvc_remote(state: State) -> None:
         "access_key_id": state.access_key,
         "secret_access_key": state.secret_key,
     }
-    write_config(config)
+    write_config(CONFIG_LOCAL, config)
 
 
 def remove_dvc_remote(default: str | None) -> None:
     """Take the remote back; `default` is the default again, if the clone had one of its own."""
     if not CONFIG_LOCAL.exists():
         return
-    config = read_config()
-    if DVC_SECTION not in config:
+    config = read_config(CONFIG_LOCAL)
+    if config.get(DVC_SECTION, {}).get("url") != DVC_URL:  # there is none, or it is not ours
         return
     del config[DVC_SECTION]
     if config.get("core", {}).get("remote") == REMOTE:
@@ -136,4 +125,4 @@ def remove_dvc_remote(default: str | None) -> None:
             del config["core"]["remote"]
         if not config["core"]:
             del config["core"]
-    write_config(config)
+    write_config(CONFIG_LOCAL, config)

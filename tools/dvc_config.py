@@ -1,0 +1,71 @@
+"""DVC's settings in `.dvc/config` and `.dvc/config.local`: read as DVC reads them, and changed.
+
+DVC's own writer knows ASCII alone, and has emptied the file when it meets another character.
+
+Called by credentials, preflight and the sandbox.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]
+
+from lib.errors import UserError
+from lib.files import read_text, replaced_file
+
+
+def read_config(file: Path) -> ConfigObj:
+    """The settings by section; none where there is no such file.
+
+    Raises:
+        UserError: it cannot be read. No value is shown: it may be a secret.
+    """
+    lines = read_text(file).splitlines() if file.exists() else []
+    try:
+        return ConfigObj(lines, encoding="utf-8", write_empty_values=True)
+    except ConfigObjError as error:
+        line = error.errors[0].line_number
+        raise UserError(
+            f"{file}, line {line}: DVC reads lines such as `key = value` below a [section], each "
+            "of them once: mend the file, or remove it."
+        ) from None
+
+
+def write_config(file: Path, config: ConfigObj) -> None:
+    """Replace the file, for its owner only; one that says nothing is removed."""
+    lines = config.write()
+    if not b"".join(lines).strip():
+        file.unlink(missing_ok=True)
+        return
+    with replaced_file(file) as new:
+        new.touch()
+        new.chmod(0o600)
+        new.write_bytes(b"\n".join(lines) + b"\n")
+
+
+def set_values(file: Path, wanted: Mapping[str, Mapping[str, str]]) -> None:
+    """Have these values in the file, by section and key; all else in it stays.
+
+    Raises:
+        UserError: the file cannot be read, or cannot hold a value. It is as it was then.
+    """
+    config = read_config(file)
+    for section, values in wanted.items():
+        for key, value in values.items():
+            if not can_hold(value):
+                raise UserError(
+                    f"{file} cannot hold what was given as {key}: DVC would read something else. "
+                    "Give one without %(…)s, line breaks, or triple quotes of both kinds; "
+                    "nothing was written."
+                )
+        config.setdefault(section, {}).update(values)
+    write_config(file, config)
+
+
+def can_hold(value: str) -> bool:
+    """Whether DVC would read this value as it is given here."""
+    try:
+        lines = b"\n".join(ConfigObj({"key": value}, encoding="utf-8").write()).decode()
+        return bool(ConfigObj(lines.splitlines())["key"] == value)
+    except (ConfigObjError, UnicodeError):  # of quotes, interpolation; half a pair of UTF-16
+        return False
