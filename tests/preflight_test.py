@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import socket
 import threading
@@ -118,6 +119,29 @@ def test_credentials_that_are_not_there_were_not_refused(project):
     said = project.run("tools/within", ".", "python", "-c", script)
     assert "there are no credentials: `make credentials`" in said
     assert "refuses" not in said
+
+
+def test_a_cache_and_a_remote_may_have_any_letters(project):
+    folder = project.folder.parent
+    shutil.copytree(folder / "bucket", folder / "größe")
+    given = {"DVC_CACHE_DIR": f"{folder}/cäche", "DVC_REMOTE_URL": "../größe"}
+    said = preflight(project, ok=True, **given)
+    assert "PROBLEM" not in said
+    assert f"DVC's cache is {folder}/cäche" in said
+    listed = Project.at(folder / "clone").dvc("config", "--list", "--local")
+    assert f"remote.here.url={folder}/größe" in listed.replace("/clone/..", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"DVC_REMOTE_URL": "s4://lab/dvc"}, "Unsupported URL type s4://"),
+        ({"DVC_CACHE_DIR": "/nowhere/%(x)s"}, "cannot hold what was given as dir"),
+    ],
+)
+def test_what_dvc_would_not_read_is_a_problem_and_is_not_written(project, given, said):
+    assert re.search(f"(?m)^PROBLEM  .*{re.escape(said)}", preflight(project, ok=False, **given))
+    assert not (project.folder.parent / "clone/.dvc/config.local").exists()
 
 
 MARKS = "<<<<<<< HEAD\n=======\n>>>>>>> other\n"

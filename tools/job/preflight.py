@@ -25,6 +25,7 @@ from lib.params import line_of
 from lib.pipeline import SWEEPS
 from lib.repository import ROOT, ask_git, git
 from lib.text import last_line, shown_address, without_password
+from tools.dvc_config import set_values
 from tools.job.job import (
     MARK,
     add_to_note,
@@ -206,23 +207,25 @@ def point_dvc_at_this_platform() -> str:
     """
     from dvc.config import Config
 
+    folder = ROOT / ".dvc"
     try:
-        config = Config(str(ROOT / ".dvc"))
+        config = Config(str(folder))
+        remote = config["core"].get("remote", "minio")
+        settings = {"verify": "true"}
+        if url := os.environ.get("DVC_REMOTE_URL"):
+            # DVC takes a relative path for one below its own folder.
+            settings["url"] = url if "://" in url or url[0] == "~" else str(Path(url).absolute())
+        if (endpoint := os.environ.get("MLFLOW_S3_ENDPOINT_URL", "")) and MARK not in endpoint:
+            settings["endpointurl"] = endpoint
+        address = settings.get("url") or config["remote"].get(remote, {}).get("url", "")
+        if address.startswith("s3:"):
+            settings |= {"connect_timeout": "5", "read_timeout": "60"}
+        cache = {"dir": str(cache_folder().absolute())}
+        # What DVC does not take is told before it is written: a runner's clone would keep it.
+        Config(str(folder), config={"cache": cache, "remote": {remote: settings}})
     except DvcException as error:
         raise UserError(told(error)) from None
-    remote = config["core"].get("remote", "minio")
-    settings: dict[str, object] = {"verify": True}
-    if url := os.environ.get("DVC_REMOTE_URL"):
-        settings["url"] = url
-    if (endpoint := os.environ.get("MLFLOW_S3_ENDPOINT_URL", "")) and MARK not in endpoint:
-        settings["endpointurl"] = endpoint
-    if str(settings.get("url") or config["remote"].get(remote, {}).get("url")).startswith("s3:"):
-        settings |= {"connect_timeout": 5, "read_timeout": 60}
-    with config.edit("local") as local:
-        # Relative to here, which DVC makes relative to its file. Of an absolute path it cannot
-        # write other than ASCII characters.
-        local.setdefault("cache", {})["dir"] = os.path.relpath(cache_folder())
-        local.setdefault("remote", {}).setdefault(remote, {}).update(settings)
+    set_values(folder / "config.local", {"cache": cache, f'remote "{remote}"': settings})
     return f"DVC's cache is {cache_folder()}"
 
 
