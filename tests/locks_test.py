@@ -314,6 +314,29 @@ def test_a_package_from_elsewhere_than_the_index_is_refused_in_a_line(locks, ent
     assert locks.texts() == before
 
 
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("[package]", "[package] is no section that is read: did you mean [packages]?"),
+        ("[dev_packages]", "[dev_packages] is no section that is read: did you mean"),
+        (
+            "[gpu]",
+            "[gpu] is no section that is read: did you mean [packages] or [dev-packages]?",
+        ),
+        ("[[scripts]]", "scripts must be a section: write [scripts]."),
+    ],
+)
+def test_a_section_that_nothing_installs_is_refused_in_a_line(locks, section, said):
+    locks.write("two", more=f'{section}\nsix = "*"', idna="*")
+    before = locks.texts()
+    for command in ("lock", "verify"):
+        done = locks.run(f'"$(tools/environments/bootstrap)" -m tools.environments {command}')
+        lines = [line for line in done.stderr.splitlines() if "two" in line]
+        assert lines[0].startswith(f"lab/processes/two/Pipfile: {said}")
+        assert "Traceback" not in done.stderr
+    assert locks.texts() == before
+
+
 def test_nothing_is_left_in_the_temporary_folder_nor_running(locks, tmp_path):
     temporary = tmp_path / "temporary"
     temporary.mkdir()

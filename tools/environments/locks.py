@@ -5,6 +5,7 @@ resolver refused the version of the others (`make lock` notes that in the lock).
 Runs without an environment, as all that makes them does.
 """
 
+import difflib
 import json
 import re
 import sys
@@ -23,7 +24,8 @@ from lib.repository import ROOT
 NAME = re.compile("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 EXACT = re.compile(r"==[A-Za-z0-9_.+!-]+")
 HASH = re.compile("sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
-SETTINGS = ("pipenv", "requires", "scripts", "source", "build-system")  # no packages in these
+GROUPS = ("packages", "dev-packages")  # pipenv knows others, and nothing here installs those
+KNOWN = (*GROUPS, "pipenv", "requires", "scripts", "source")
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # of every environment
 
@@ -67,7 +69,7 @@ def normal(name: str) -> str:
 
 
 def read_pipfile(folder: Path) -> dict[str, Any]:
-    """What the folder's Pipfile says; UserError where it cannot be read or names an index."""
+    """What the folder's Pipfile says; UserError where it cannot be read or locked."""
     file = folder / "Pipfile"
     try:
         pipfile = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -85,8 +87,17 @@ def read_pipfile(folder: Path) -> dict[str, Any]:
             f"{relative(file)}: [requires] says {requires}, and every environment has Python "
             f'{PYTHON}: write python_version = "{PYTHON}", or leave it out.'
         )
-    for table, packages in groups(pipfile).items():
-        for name, entry in packages.items() if isinstance(packages, dict) else [(table, packages)]:
+    for name, section in pipfile.items():
+        if name not in KNOWN:
+            close = difflib.get_close_matches(name, KNOWN, n=1) or GROUPS
+            meant = " or ".join(f"[{known}]" for known in close)
+            raise UserError(
+                f"{relative(file)}: [{name}] is no section that is read: did you mean {meant}?"
+            )
+        if not isinstance(section, dict):
+            raise UserError(f"{relative(file)}: {name} must be a section: write [{name}].")
+    for packages in groups(pipfile).values():
+        for name, entry in packages.items():
             if not isinstance(entry, str | dict):
                 raise UserError(f'{relative(file)}: {name} = {entry!r} must be text, such as "*".')
             if place := next((key for key in PLACES if key in entry and entry != key), ""):
@@ -111,8 +122,7 @@ def pipfile_hash(folder: Path) -> str:
 
 def groups(pipfile: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The tables of packages, by their name; [packages] first, as the others must fit it."""
-    tables = {"packages": {}, "dev-packages": {}} | dict(pipfile)
-    return {name: table for name, table in tables.items() if name not in SETTINGS}
+    return {name: pipfile.get(name, {}) for name in GROUPS}
 
 
 def asked(pipfile: Mapping[str, Any]) -> dict[str, str]:

@@ -266,7 +266,7 @@ def resolve_groups(
         default = sections.get("default", {})
         constraints = {**kept, **versions({"default": default})}
         found = resolve_group(scratch, pipfile, table, constraints) if table else {}
-        sections[SECTIONS.get(name, name)] = found | {p: default[p] for p in found if p in default}
+        sections[SECTIONS[name]] = found | {p: default[p] for p in found if p in default}
     return sections
 
 
