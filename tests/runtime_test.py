@@ -109,6 +109,30 @@ def test_a_mistake_in_assets_is_told(project, assets, said):
 
 
 @pytest.mark.parametrize(
+    ("link", "leads_to"),
+    [
+        ("runtimes/cancer/assets/model2.onnx", "../../../artifacts/onnx/densenet.onnx"),
+        ("runtimes/cancer/docs/host.md", "/etc/hostname"),
+        ("runtimes/cancer/more", "docs"),
+        ("runtimes/cancer/assets.yml", "../../build/assets.yml"),
+        ("model.onnx", "artifacts/onnx/densenet.onnx"),
+    ],
+)
+def test_a_link_is_not_packed_for_its_bytes_are_no_commits(project, link, leads_to):
+    place = project.folder / link
+    place.parent.mkdir(exist_ok=True)
+    place.unlink(missing_ok=True)
+    place.symlink_to(leads_to)
+    if "/" not in link:
+        project.edit("runtimes/cancer/assets.yml", leads_to, link)
+    project.commit("A link")
+    said = project.run("make", "runtime", "VERSION=v4", ok=False)
+    assert f"runtime: {link} is a link" in said
+    assert "Traceback" not in said
+    assert not krt(project, "cancer-v4").exists()
+
+
+@pytest.mark.parametrize(
     ("version", "said"),
     [
         ("v1.0", "version is 'cancer-v1.0': the engine wants"),

@@ -27,6 +27,8 @@ from tools.krt.proto import generated
 
 BUILD = Path("build")
 TAG = "runtime-"
+ASSETS = "assets.yml"
+LINK = "120000"  # git's mode of a symbolic link
 NOT_PACKED = re.compile(
     r"(^|/)(Pipfile(\.lock)?|assets\.yml|rehearsal\.py|[^/]*_test\.py)$|^image/"
 )
@@ -79,6 +81,7 @@ def build(name: str, version: str, *, anyway: bool) -> Path:
         raise UserError(
             f"not committed: {changed}. A runtime is built from a commit: commit first."
         )
+    refuse_links(name)
     assets = assets_of(name)
     refuse_untracked(assets)
     files = sources(name, version)
@@ -105,10 +108,29 @@ def build(name: str, version: str, *, anyway: bool) -> Path:
 # ---- what goes in
 
 
+def tracked(folder: str) -> dict[str, str]:
+    """The mode of each file that git has in a folder, by its path."""
+    entries = git("ls-files", "--stage", "-z", "--", folder).split("\0")
+    pairs = (entry.split("\t", 1) for entry in entries if entry)
+    return {path: about.split()[0] for about, path in pairs}
+
+
+def refuse_links(name: str) -> None:
+    """UserError where one of a runtime's own files is a link: what it leads to is no commit's."""
+    folder = f"runtimes/{name}"
+    for path, mode in tracked(folder).items():
+        inside = path.removeprefix(f"{folder}/")
+        if mode == LINK and (inside == ASSETS or not NOT_PACKED.search(inside)):
+            raise UserError(
+                f"{path} is a link, and links are not packed: put a file in its place, or name the "
+                f"one that it leads to in {folder}/{ASSETS}."
+            )
+
+
 def assets_of(name: str) -> dict[str, str]:
     """Paths in the archive, and where the files are here, as assets.yml says."""
-    file = ROOT / "runtimes" / name / "assets.yml"
-    shown = f"runtimes/{name}/assets.yml"
+    shown = f"runtimes/{name}/{ASSETS}"
+    file = ROOT / shown
     said, problems = load(text_of(file.read_bytes(), shown)) if file.exists() else ({}, [])
     if problems:
         raise UserError(f"{shown}: {problems[0]}")
@@ -145,9 +167,11 @@ def refuse_untracked(assets: Mapping[str, str]) -> None:
     if done.returncode:
         raise UserError(f"DVC cannot say what it tracks: {done.stderr.strip()[-300:]}")
     unchanged = set(json.loads(done.stdout).get("unchanged", []))
-    in_git = set(git("ls-files", "-z").split("\0"))
+    in_git = tracked(".")
     for source in assets.values():
-        if source not in unchanged | in_git:
+        if in_git.get(source) == LINK:
+            raise UserError(f"{source} is a link: name the file that it leads to in assets.yml.")
+        if source not in unchanged | in_git.keys():
             raise UserError(
                 f"{source} is not the file that dvc.lock of this commit names: `dvc checkout` "
                 "brings that one; `make run` and a commit make this one known."
@@ -178,13 +202,10 @@ def judged_goals(*, anyway: bool) -> tuple[str, bool]:
 def sources(name: str, version: str) -> dict[str, bytes]:
     """The runtime's own files, the manifest with its version, and the code of its protos."""
     folder = ROOT / "runtimes" / name
-    tracked = git("ls-files", "-z", "--", str(folder.relative_to(ROOT))).split("\0")
-    paths = [path.split("/", 2)[2] for path in tracked if path]
+    paths = [path.split("/", 2)[2] for path in tracked(f"runtimes/{name}")]
     paths = [path for path in paths if not NOT_PACKED.search(path)]
-    if folders := [path for path in paths if not (folder / path).is_file()]:
-        raise UserError(
-            f"runtimes/{name}/{folders[0]} is no file: links to folders are not packed."
-        )
+    if others := [path for path in paths if not (folder / path).is_file()]:
+        raise UserError(f"runtimes/{name}/{others[0]} is no file: submodules are not packed.")
     files = {path: (folder / path).read_bytes() for path in paths}
     manifest_text = text_of(files[MANIFEST], f"runtimes/{name}/{MANIFEST}")
     text, found = re.subn(
