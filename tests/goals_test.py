@@ -423,13 +423,13 @@ def test_good_results_are_merged_released_downloaded_and_answer_right(sandbox, g
         )
         tag, said = sandbox.tag("runtime-v1")
         assert "9 of 9 goals met" in said
-        assert "| rehearsal | 10 passed" in sandbox.summary(tag)
+        assert "| rehearsal | 11 passed" in sandbox.summary(tag)
         assert "Job succeeded" in said
         content = sandbox.bucket("krt/cancer-v1.krt")
         assert hashlib.sha256(content).hexdigest() in said
         (tmp_path / "downloaded.krt").write_bytes(content)
         rehearse = ("make", "rehearse", f"FILE={tmp_path}/downloaded.krt")
-        assert "10 passed" in sandbox.project.run(*rehearse)
+        assert "11 passed" in sandbox.project.run(*rehearse)
         with tarfile.open(tmp_path / "downloaded.krt") as archive:
             model = archive.extractfile("assets/model.onnx").read()
             readme = archive.extractfile("docs/README.md").read().decode()

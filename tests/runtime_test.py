@@ -215,7 +215,7 @@ def test_a_proto_with_a_mistake_is_told_by_its_line(project):
 def test_the_example_answers_as_its_model_does_in_python(trained):
     trained.run("make", "runtime", "VERSION=v1")
     said = trained.run("make", "rehearse", "FILE=build/cancer-v1.krt")
-    assert re.search(r"=+ 10 passed in ", said), said
+    assert re.search(r"=+ 11 passed in ", said), said
 
 
 def test_the_snippet_on_the_page_about_production_asks_the_runtime(trained):

@@ -71,6 +71,13 @@ def test_a_request_that_cannot_be_scored_is_told_why(runtime, rows, change, said
     assert not answer.probabilities
 
 
+def test_features_that_are_too_large_for_the_model_together_are_told(runtime, rows):
+    answer = runtime.call("Predict", features=dict.fromkeys(rows[0], 3.4e38))
+    assert "the model has no finite probability for them" in answer.error
+    assert not answer.label
+    assert not answer.probabilities
+
+
 def test_an_empty_request_is_told_why(runtime):
     assert "and 27 more are missing: all 30 are needed" in runtime.call("Predict").error
 

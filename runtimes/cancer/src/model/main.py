@@ -31,7 +31,10 @@ async def default_handler(ctx, data):
     if not scored.error:
         row = np.array([[request.features[name] for name in MODEL["features"]]])
         (probabilities,) = MODEL["session"].run(["probabilities"], {"features": row})
-        scored.probabilities.update(dict(zip(MODEL["classes"], map(float, probabilities[0]))))
+        if np.isfinite(probabilities).all():
+            scored.probabilities.update(dict(zip(MODEL["classes"], map(float, probabilities[0]))))
+        else:
+            scored.error = "features: the model has no finite probability for them: check the units"
     await ctx.send_output(scored)
 
 
