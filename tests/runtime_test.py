@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -313,6 +314,46 @@ def test_a_served_runtime_leaves_no_process_behind(trained):
             os.kill(pid, signal.SIGTERM)
         process.wait(timeout=30)
         assert not nodes & nodes_of(trained)
+    finally:
+        with_children_killed(process)
+
+
+@pytest.mark.parametrize(
+    ("command", "signum"),
+    [
+        ("serve", signal.SIGHUP),
+        ("rehearse", signal.SIGINT),
+        ("rehearse", signal.SIGTERM),
+        ("rehearse", signal.SIGHUP),
+    ],
+)
+def test_what_is_ended_by_a_signal_leaves_no_folder_behind(trained, tmp_path, command, signum):
+    if not krt(trained, "cancer-v1").exists():
+        trained.run("make", "runtime", "VERSION=v1")
+    process = trained.start("make", command, "FILE=build/cancer-v1.krt", TMPDIR=str(tmp_path))
+    try:
+        # After the first test of the rehearsal, a thousand requests are under way.
+        assert any("is served at" in line or "PASSED" in line for line in process.stdout)
+        assert list(tmp_path.glob("krt-*"))
+        os.killpg(process.pid, signum)
+        said, _ = process.communicate(timeout=60)
+        assert "Traceback" not in said
+        assert not list(tmp_path.glob("krt-*"))
+    finally:
+        with_children_killed(process)
+
+
+def test_what_is_started_to_ignore_a_closed_terminal_goes_on(trained):
+    if not krt(trained, "cancer-v1").exists():
+        trained.run("make", "runtime", "VERSION=v1")
+    process = trained.start("nohup", "make", "serve", "FILE=build/cancer-v1.krt")
+    try:
+        assert any("is served at" in line for line in process.stdout)
+        os.killpg(process.pid, signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=2)
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
     finally:
         with_children_killed(process)
 

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from lib.errors import UserError
 from lib.repository import ROOT
 from tools.krt.format import ManifestV2
 from tools.krt.proto import Service
-from tools.krt.serve import environment_of, unpacked
+from tools.krt.serve import end_as_interrupted, environment_of, unpacked
 
 SERVED = re.compile(r"is served at ([\d.]+:\d+)")
 # The runtime is on this machine: no proxy that the environment names stands between.
@@ -67,7 +68,9 @@ class Called:
                 calls = (call(known.request(**fields), timeout=60) for fields in requests)
                 return await asyncio.gather(*calls, return_exceptions=True)
 
-        return asyncio.run(all_of_them())
+        # Not in the main thread: an interrupt lands there, and gRPC's loop would never end.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, all_of_them()).result()
 
     def asset(self, path: str) -> bytes:
         """A file of the archive."""
@@ -130,11 +133,14 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--name", default="")
     given = parser.parse_args()
+    end_as_interrupted()
     try:
         with unpacked(given.file) as (_, manifest, _service):
             folder = environment_of(manifest.version, given.name)
     except UserError as error:
         sys.exit(f"rehearse: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
     rehearsal = folder / "rehearsal.py"
     if not rehearsal.is_file():
         sys.exit(f"rehearse: {rehearsal.relative_to(ROOT)} is not there: write what to ask it.")

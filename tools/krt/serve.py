@@ -39,6 +39,7 @@ from tools.krt.format import ENTRYPOINT, ManifestV2, NodeV2, WorkflowV2, read
 from tools.krt.node import OK, frame, read_frame
 from tools.krt.proto import Rpc, Service, clean_environment
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C; kill; the terminal was closed
 START_SECONDS, ANSWER_SECONDS = 60.0, 10.0
 # A variable that is called so is handed to an archive only if it is allowed by name.
 SECRET = re.compile(
@@ -344,9 +345,9 @@ def answering(runtime: Runtime, workflow: WorkflowV2, rpc: Rpc, seconds: float) 
 async def serve(
     runtime: Runtime, service: Service, port: int, seconds: float, ready: Callable[[int], None]
 ) -> None:
-    """Serve until SIGTERM or SIGINT; `ready` is told the port."""
+    """Serve until one of the signals that end it; `ready` is told the port."""
     ended = asyncio.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
+    for signum in heeded():
         asyncio.get_running_loop().add_signal_handler(signum, ended.set)
     # Without SO_REUSEPORT a port that another server has is refused.
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
@@ -372,6 +373,17 @@ async def serve(
     finally:
         await server.stop(grace=None)
         await runtime.stop()
+
+
+def heeded() -> list[signal.Signals]:
+    """The signals that end a process here: not those that it was started to ignore, by `nohup`."""
+    return [signum for signum in ENDING if signal.getsignal(signum) is not signal.SIG_IGN]
+
+
+def end_as_interrupted() -> None:
+    """From here on each of them is a KeyboardInterrupt, so that nothing temporary is left."""
+    for signum in heeded():
+        signal.signal(signum, signal.default_int_handler)
 
 
 async def until(ended: asyncio.Event, starting: Awaitable[None]) -> None:
@@ -451,12 +463,15 @@ def main() -> None:
             flush=True,
         )
 
+    end_as_interrupted()
     try:
         with unpacked(given.file) as (folder, manifest, service):
             runtime = Runtime(folder, manifest, environment_of(manifest.version, given.name))
             asyncio.run(serve(runtime, service, given.port, given.seconds, ready))
     except UserError as error:
         sys.exit(f"serve: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":
