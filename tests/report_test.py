@@ -133,6 +133,31 @@ def test_the_terminal_shows_the_results_of_any_task(houses):
     assert "These results differ" not in said
 
 
+INTERRUPTED = """
+import runpy
+import sys
+
+from lib import comparison
+
+
+def interrupted(_revision):
+    raise KeyboardInterrupt
+
+
+comparison.results_table = interrupted
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("tool", ["tools.report.results", "tools.report.compare"])
+def test_an_interrupt_ends_a_report_without_a_traceback(houses, tool):
+    command = ("tools/within", "--dev", ".", "python", "-c", INTERRUPTED, tool)
+    process = houses.start(*command)
+    said, _ = process.communicate(timeout=120)
+    assert (process.returncode, said) == (130, "")
+
+
 def test_an_rmse_that_falls_is_better_in_the_text_and_on_the_page(houses):
     said, page = compare(houses, "--from", "HEAD~1", "--to", "HEAD")
     assert re.search(r"linear.validation.rmse \| 38,181.20 \| 38,125.00 \| -56.20 better", said)
