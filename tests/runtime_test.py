@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,12 @@ def test_a_tag_for_one_runtime_is_not_the_version_of_another_with_a_like_name(pr
         ("assets/models: artifacts/onnx\n", "artifacts/onnx is a folder: name each of its files"),
         ("- artifacts/onnx/densenet.onnx\n", "must hold lines of two paths"),
         ("assets/x: no/such.file\n", "no/such.file is not there"),
+        (
+            "assets/model.onnx: artifacts/onnx/old_name.onnx\n",
+            "artifacts/onnx/old_name.onnx is not there, and DVC knows no such file: mend its line",
+        ),
+        ("assets/x: artifacts/../../other/x\n", "../other/x leads out of the repository"),
+        ("assets/x: /etc/hostname\n", "/etc/hostname leads out of the repository"),
         (f"{'x' * 120}: params.yaml\n", "a path is too long for an archive"),
         ("../../evil: params.yaml\n", "leads out of the archive"),
     ],
@@ -158,6 +165,33 @@ def test_a_version_that_the_engine_would_refuse_is_refused_here(trained, version
     assert said in found
     assert "Traceback" not in found
     assert not (trained.folder / "pwned").exists()
+
+
+def test_a_path_in_assets_may_be_written_in_any_way(project):
+    project.edit("runtimes/cancer/assets.yml", "artifacts/onnx/densenet.md", "./params.yaml")
+    project.edit("runtimes/cancer/assets.yml", "artifacts/onnx", "./artifacts//data/../onnx")
+    project.commit("Paths in other ways")
+    assert "8 of 8 goals met" in project.run("make", "runtime", "VERSION=v4")
+
+
+def test_an_interrupted_build_ends_without_a_traceback(project):
+    (project.folder / "goals/slow_test.py").write_text(
+        "from pathlib import Path\nfrom time import sleep\n\n\n"
+        "def test_it_is_slow():\n    Path('begun').touch()\n    sleep(60)\n"
+    )
+    project.commit("A slow goal")
+    process = project.start("make", "runtime", "VERSION=v4")
+    try:
+        deadline = time.monotonic() + 60
+        while not (project.folder / "begun").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+        assert "Traceback" not in said
+        assert not krt(project, "cancer-v4").exists()
+    finally:
+        with_children_killed(process)
 
 
 def test_what_is_not_committed_is_not_built(project):

@@ -10,6 +10,7 @@ commit and version give the same bytes.
 import argparse
 import hashlib
 import json
+import posixpath
 import re
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def build(name: str, version: str, *, anyway: bool) -> Path:
         )
     refuse_links(name)
     assets = assets_of(name)
-    refuse_untracked(assets)
+    refuse_untracked(name, assets)
     files = sources(name, version)
     files |= {path: (ROOT / source).read_bytes() for path, source in assets.items()}
     reached, missed = judged_goals(anyway=anyway)
@@ -141,16 +142,17 @@ def assets_of(name: str) -> dict[str, str]:
             f"{shown} must hold lines of two paths: the one in the archive: the "
             "one here, for example assets/model.onnx: artifacts/<stage>/model.onnx."
         )
-    for source in (said or {}).values():
+    assets = {path: posixpath.normpath(source) for path, source in (said or {}).items()}
+    for source in assets.values():
+        if source.startswith(("/", "../")) or source == "..":
+            raise UserError(f"{shown}: {source} leads out of the repository: name a file in it.")
         if (ROOT / source).is_dir():
             raise UserError(f"{shown}: {source} is a folder: name each of its files.")
-        if not (ROOT / source).is_file():
-            raise UserError(f"{source} is not there: `dvc pull` or `make run` brings it.")
-    return said or {}
+    return assets
 
 
-def refuse_untracked(assets: Mapping[str, str]) -> None:
-    """UserError where an asset is neither in git nor what dvc.lock of this commit names."""
+def refuse_untracked(name: str, assets: Mapping[str, str]) -> None:
+    """UserError where an asset is not there, or neither in git nor what dvc.lock here names."""
     command = [
         "tools/within",
         ".",
@@ -166,11 +168,25 @@ def refuse_untracked(assets: Mapping[str, str]) -> None:
     )
     if done.returncode:
         raise UserError(f"DVC cannot say what it tracks: {done.stderr.strip()[-300:]}")
-    unchanged = set(json.loads(done.stdout).get("unchanged", []))
+    status = json.loads(done.stdout)
+    unchanged = set(status.get("unchanged", []))
+    deleted = status.get("uncommitted", {}).get("deleted", [])
+    # DVC cannot say what is in a folder whose listing it has not fetched.
+    folders = tuple(path for path in status.get("not_in_cache", []) if path.endswith("/"))
     in_git = tracked(".")
     for source in assets.values():
         if in_git.get(source) == LINK:
-            raise UserError(f"{source} is a link: name the file that it leads to in assets.yml.")
+            raise UserError(
+                f"{source} is a link, and links are not packed: name the file that it leads to in "
+                f"runtimes/{name}/{ASSETS}."
+            )
+        if not (ROOT / source).is_file():
+            if source in deleted or source.startswith(folders):
+                raise UserError(f"{source} is not there: `dvc pull` or `make run` brings it.")
+            raise UserError(
+                f"{source} is not there, and DVC knows no such file: mend its line in "
+                f"runtimes/{name}/{ASSETS}, or have a stage write it (`make run`)."
+            )
         if source not in unchanged | in_git.keys():
             raise UserError(
                 f"{source} is not the file that dvc.lock of this commit names: `dvc checkout` "
@@ -272,4 +288,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
