@@ -209,7 +209,8 @@ def _frame(batch: pa.RecordBatch, gaps: set[str]) -> pd.DataFrame:
     own = batch.schema.empty_table().to_pandas().dtypes  # where nothing is missing
     for n, (name, dtype) in enumerate(own.items()):
         values = frame.iloc[:, n]
-        if values.dtype != dtype and not values.hasnans and str(name) not in gaps:
+        mapped = batch.schema.field(n).type in NULLABLE
+        if mapped and not values.hasnans and str(name) not in gaps:
             frame.isetitem(n, values.astype(dtype))
     return frame
 

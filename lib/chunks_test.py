@@ -286,6 +286,14 @@ def test_a_column_of_parquet_has_one_type_in_all_chunks(tmp_path):
         assert list(map(str, chunk.dtypes)) == ["int64", "Int64", "bool", "boolean"]
 
 
+def test_categories_stay_beside_whole_numbers_of_which_some_are_missing(tmp_path):
+    frame = WITH_GAPS.assign(kind=pd.Categorical(list("abababab")))
+    file = put(tmp_path, "a.parquet", frame)
+    for rows in (3, 8):
+        found = pd.concat([chunk.astype({"kind": str}) for chunk in read_chunks(file, rows=rows)])
+        assert found["kind"].tolist() == list("abababab")
+
+
 def test_what_is_no_file_of_data_is_left_out(tmp_path):
     put(tmp_path, "1.csv", FRAME)
     (tmp_path / "._1.csv").write_bytes(b"\0")

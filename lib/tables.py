@@ -5,7 +5,7 @@ A table is a CSV file whose column `split` says train, validation or test of eac
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def read_table(path: Path | str) -> pd.DataFrame:
     Empty cells and `nan` are missing values. `None`, `NA`, `N/A` and `null` are so in a column
     whose other values are numbers, or true and false; among texts they are texts: a class, say.
     Whole numbers keep their digits: beside missing values those beyond 2**53 are of the type Int64,
-    and those beyond 64 bits are Python's. `rows_by_split` makes floats of them.
+    and what no type of 64 bits holds are Python's. `rows_by_split` makes floats of them.
 
     Raises:
         UserError: the file is missing, or holds no table with rows, or no commas between columns.
@@ -50,16 +50,7 @@ def read_table(path: Path | str) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = read_csv(path)
-            for those, options in (
-                (is_text_with_gaps, {"keep_default_na": False, "na_values": MISSING}),
-                (may_be_rounded, {"dtype_backend": "numpy_nullable"}),
-            ):
-                columns = [n for n in range(frame.shape[1]) if those(frame.iloc[:, n])]
-                if columns:
-                    again = read_csv(path, usecols=columns, **options)
-                    for n, (_, values) in zip(columns, again.items(), strict=True):
-                        frame.isetitem(n, values)
+            frame = read_as_written(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: `make run`, or `dvc pull {path}`.") from None
     except UnicodeDecodeError as error:
@@ -84,6 +75,28 @@ def read_table(path: Path | str) -> pd.DataFrame:
     return frame
 
 
+def read_as_written(path: Path | str) -> pd.DataFrame:
+    """What pandas reads; columns of which that says too little are read again."""
+    frame = read_csv(path)
+
+    def again(
+        those: Callable[[pd.Series], bool], **options: Any
+    ) -> Iterable[tuple[int, pd.Series]]:
+        columns = [n for n in range(frame.shape[1]) if those(frame.iloc[:, n])]
+        read = read_csv(path, usecols=columns, **options) if columns else pd.DataFrame()
+        return zip(columns, (values for _, values in read.items()), strict=True)
+
+    for n, values in again(is_text_with_gaps, keep_default_na=False, na_values=MISSING):
+        frame.isetitem(n, values)
+    for n, values in again(may_be_rounded, dtype_backend="numpy_nullable"):
+        if values.dtype == "Int64":  # and not what was written as 1e20
+            frame.isetitem(n, values)
+    for n, values in again(may_be_digits, dtype=str):
+        if values.dropna().str.fullmatch(r"[+-]?\d+").all():
+            frame.isetitem(n, values.astype(object).map(int, na_action="ignore"))
+    return frame
+
+
 def read_csv(path: Path | str, **options: Any) -> pd.DataFrame:
     """What pandas reads, each column of one type and none of them an index of rows."""
     # Values beyond the last name would else make the first column such an index; and in pieces, a
@@ -94,6 +107,13 @@ def read_csv(path: Path | str, **options: Any) -> pd.DataFrame:
 def is_text_with_gaps(values: pd.Series) -> bool:
     """Whether a column holds texts and missing values, and nothing else."""
     return bool(values.hasnans) and pd.api.types.infer_dtype(values, skipna=True) == "string"
+
+
+def may_be_digits(values: pd.Series) -> bool:
+    """Whether pandas left whole numbers as texts: of 64 bits, beside missing or negative ones."""
+    if pd.api.types.infer_dtype(values, skipna=True) != "string":
+        return False
+    return bool(values.dropna().str.fullmatch(r"\d{19,20}").any())
 
 
 def may_be_rounded(values: pd.Series) -> bool:
@@ -115,23 +135,35 @@ def is_beyond_64_bits(values: pd.Series) -> bool:
 
 def with_floats(frame: pd.DataFrame) -> pd.DataFrame:
     """The table with floats in the place of numbers that are not of a type of NumPy."""
-    floats = {}
-    for name, values in frame.items():
+    frame = frame.copy(deep=False)
+    for n in range(frame.shape[1]):
+        values = frame.iloc[:, n]
         if is_beyond_64_bits(values):
-            floats[str(name)] = values.astype(str).astype(float)  # of text, for 10**400 is inf
-        elif values.dtype in ("Int64", "Float64"):
-            floats[str(name)] = values.astype(float)
-    return frame.assign(**floats)
+            # Of text, for 10**400 is infinite then.
+            frame.isetitem(n, values.map(str, na_action="ignore").astype(float))
+        elif is_nullable_number(values):
+            frame.isetitem(n, values.astype(float))
+    return frame
+
+
+def is_nullable_number(values: pd.Series) -> bool:
+    """Whether a column holds numbers of one of pandas's types, such as Int64."""
+    if not isinstance(values.dtype, pd.api.extensions.ExtensionDtype):
+        return False
+    kinds = pd.api.types
+    return kinds.is_numeric_dtype(values) and not kinds.is_bool_dtype(values)
 
 
 def as_predicted(y: pd.Series) -> pd.Series:
-    """A column to predict without its missing values, of the type that it has without them.
+    """A column to predict without its missing values, whole numbers as such, true and false too.
 
     Whole numbers beyond 64 bits are floats, or texts where they may be classes that would be one.
     """
     # Beside missing values whole numbers were floats, and true and false objects.
     gaps, y = y.hasnans, y.dropna().infer_objects()
-    if y.dtype == "Int64" or (gaps and y.dtype == float and is_whole(y) and y.abs().max() < 2**53):
+    if is_nullable_number(y):
+        y = y.astype(y.dtype.numpy_dtype)
+    elif gaps and y.dtype == float and is_whole(y) and y.abs().max() < 2**53:
         y = y.astype("int64")
     floats = with_floats(y.to_frame()).iloc[:, 0]
     return y.map(str) if floats.nunique() < y.nunique() <= MOST_CLASSES else floats

@@ -88,9 +88,14 @@ def test_a_word_for_what_is_missing_is_a_text_among_texts_and_missing_among_numb
 def test_whole_numbers_keep_their_digits_beside_missing_values_and_beyond_64_bits(tmp_path):
     first = [10**25, 10**25 + 1, 10**400]
     second = [1780000000000000123, None, 1780000000000000124]
-    rows = "".join(f"{a},{b or ''},1e20,x\n" for a, b in zip(first, second, strict=True))
-    (tmp_path / "table.csv").write_text(f"a,b,c,d\n{rows}0,0,,x\n")
+    third = [2**63, None, -5]  # no type of pandas holds all of them
+    rows = "".join(
+        f"{a},{b or ''},1e20,x,{c or ''}\n" for a, b, c in zip(first, second, third, strict=True)
+    )
+    (tmp_path / "table.csv").write_text(f"a,b,c,d,e\n{rows}0,0,,x,0\n")
     frame = read_table(tmp_path / "table.csv")
+    assert frame["c"].dtype == float, "what is written as a float is one"
+    assert frame["e"].dropna().tolist() == [2**63, -5, 0]
     assert frame["a"].tolist() == [*first, 0]
     assert frame["b"].tolist() == [second[0], pd.NA, second[2], 0]
     assert len(frame[["b", "d"]].drop_duplicates()) == 4

@@ -393,6 +393,11 @@ def test_a_config_local_that_cannot_be_read_is_told_without_what_is_in_it(clone,
     assert local.read_bytes() == broken
 
 
+def test_a_key_below_no_section_of_config_local_is_told(clone):
+    (clone.folder / ".dvc/config.local").write_text("core = x\n")
+    assert "'core' stands below no [section]" in put(clone, "new", ok=False)
+
+
 def test_without_a_default_remote_credentials_say_how_to_name_one(project):
     project.edit(".dvc/config", "    remote = minio\n", "")
     assert "`dvc remote default NAME`" in put(project, "new", ok=False)

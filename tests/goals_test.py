@@ -285,6 +285,9 @@ import numpy as np
 def test_narrow(reached):
     reached({"test": 0.94996}, at_least=0.95)
 
+def test_narrower(reached):
+    reached({"test": 0.95001}, at_least=0.95004)
+
 def test_null(reached):
     reached({"test": None}, at_least=0.5)
 
@@ -304,9 +307,12 @@ def test_number_of_numpy(reached):
 
 def test_a_value_is_told_apart_from_the_threshold_and_from_what_is_no_number(bare):
     (bare.folder / "goals/own_test.py").write_text(VALUES)
-    assert "1 of 6 goals met" in bare.run("make", "goals", ok=False)
+    assert "1 of 7 goals met" in bare.run("make", "goals", ok=False)
+    wanted = {g["title"]: g["goal"] for g in goals_noted(bare)}
+    assert (wanted["test_narrow"], wanted["test_narrower"]) == ("≥ 0.95", "≥ 0.95004")
     assert verdicts(bare) == {
         "test_narrow": ("missed", "test 0.94996"),
+        "test_narrower": ("missed", "test 0.95001"),
         "test_null": ("not judged", "test has no value: it is null in its metrics file"),
         "test_text": ("not judged", "test is '0.9', and no number"),
         "test_array": ("not judged", "test is array([1., 1., 1.]), and no number"),

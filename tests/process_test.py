@@ -359,6 +359,17 @@ def test_one_that_others_read_is_renamed_with_all_that_reads_it(project):
     python(project, RUN, "train_price")
 
 
+def test_what_a_process_writes_into_its_own_folder_goes_along(project):
+    metrics = "      - metrics/prepare_houses.json:\n"
+    own = "      - lab/processes/prepare_houses/size.json:\n          cache: false\n"
+    project.edit("dvc.yaml", metrics, own + metrics)
+    write(project, "lab/processes/prepare_houses/size.json", "{}\n")
+    project.commit("A metrics file beside the code")
+    project.run("make", "rename-process", "FROM=prepare_houses", "TO=clean_houses")
+    assert (project.folder / "lab/processes/clean_houses/size.json").exists()
+    assert not (project.folder / "lab/processes/prepare_houses").exists()
+
+
 def test_a_name_that_is_a_word_is_renamed_only_where_it_is_the_process(project):
     added(
         project,

@@ -139,11 +139,13 @@ stages:
         ("dvc.yaml", '"true"', "echo", True),
         ("params.yaml", "random_seed: ", "random_seed: 1", True),
         ("params.yaml", "experiment: ", "experiment: another-", False),
+        ("dvc.yaml", "deps: [", "deps: [README.md, ", True),
+        ("dvc.yaml", "stages:", "stages: 3 #", True),
         ("given.csv", "1", "2", True),
         ("raw.dvc", '"size": 1', '"size": 2', True),
         ("README.md", "# ", "# A new title: ", False),
     ],
-    ids=["command", "parameter", "another parameter", "file", "data", "page"],
+    ids=["command", "parameter", "another", "dep", "no pipeline", "file", "data", "page"],
 )
 def test_results_stand_beside_what_they_were_made_from(project, file, old, new, goes_aside):
     (project.folder / "dvc.yaml").write_text(READING)
@@ -160,6 +162,8 @@ def test_results_stand_beside_what_they_were_made_from(project, file, old, new, 
     project.git("stash", "pop", "--quiet")
     said = project.run(*SHARE)
     why = "work got other parameters, or another command or file that a stage reads, meanwhile"
+    if new == "stages: 3 #":
+        why = "work has another pipeline meanwhile: DVC cannot read the pipeline: "
     assert (why in said) == goes_aside
     assert f" on {f'results/{TAG}' if goes_aside else 'work'}" in said
 

@@ -22,13 +22,19 @@ def read_config(file: Path) -> ConfigObj:
     """
     lines = read_text(file).splitlines() if file.exists() else []
     try:
-        return ConfigObj(lines, encoding="utf-8", write_empty_values=True)
+        config = ConfigObj(lines, encoding="utf-8", write_empty_values=True)
     except ConfigObjError as error:
         line = error.errors[0].line_number
         raise UserError(
             f"{file}, line {line}: DVC reads lines such as `key = value` below a [section], each "
             "of them once: mend the file, or remove it."
         ) from None
+    if config.scalars:
+        raise UserError(
+            f"{file}: '{config.scalars[0]}' stands below no [section], where DVC reads nothing: "
+            "mend the file, or remove it."
+        )
+    return config
 
 
 def write_config(file: Path, config: ConfigObj) -> None:
@@ -37,7 +43,7 @@ def write_config(file: Path, config: ConfigObj) -> None:
     if not b"".join(lines).strip():
         file.unlink(missing_ok=True)
         return
-    with replaced_file(file) as new:
+    with replaced_file(file.resolve()) as new:
         new.touch()
         new.chmod(0o600)
         new.write_bytes(b"\n".join(lines) + b"\n")

@@ -17,7 +17,7 @@ import pytest
 
 from lib.errors import UserError
 from lib.files import write_json
-from lib.numbers import shown_beside, shown_number
+from lib.numbers import shown_beside
 from lib.repository import ROOT
 from lib.text import one_line
 from tools.goals.judge import NOTE
@@ -64,7 +64,7 @@ def reached(request: pytest.FixtureRequest) -> Callable[..., None]:
         unit = unit if unit.startswith(("%", "°")) else f" {unit}".rstrip()
         texts = zip(found, shown_beside(values, threshold), strict=True)
         shown = ", ".join(f"{name} {text}{unit}".strip() for name, text in texts)
-        goal = f"{sign} {shown_number(threshold)}{unit}"
+        goal = f"{sign} {max((shown_beside([threshold], v)[0] for v in values), key=len)}{unit}"
         met = all(v >= threshold if sign == "≥" else v <= threshold for v in values)
         request.node.stash.setdefault(COMPARED, []).append(Compared(goal, shown, met))
         if not met:
@@ -82,7 +82,7 @@ def number(name: str, value: Any) -> float:
     try:
         if not isinstance(value, str):
             return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise UserError(f"{name} is {one_line(repr(value))[:60]}, and no number")
 

@@ -13,12 +13,13 @@ import re
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import NoReturn
 
 from lib.comparison import cut, metrics_table
 from lib.errors import UserError
-from lib.pipeline import SWEEPS, read_pipeline
+from lib.pipeline import SWEEPS, Stage, read_pipeline
 from lib.repository import ROOT, ask_git, git, git_names, run_git
 from lib.revisions import WORK_TREE, Revision
 from lib.text import last_line, one_line, without_password
@@ -89,29 +90,31 @@ def unfit(source: str, tip: str, files: list[str]) -> str:
         return "no longer has the commit that was run"
     if differ(source, tip, files):
         return "got other results meanwhile"
-    if source != tip and made_otherwise(source, tip):
+    return "" if source == tip else made_otherwise(source, tip)
+
+
+def made_otherwise(source: str, tip: str) -> str:
+    """Why results on the tip would not be made from what stands there; empty where they would."""
+    try:
+        before, after = stages_run(source), stages_run(tip)
+    except UserError as error:
+        return f"has another pipeline meanwhile: {error}"
+    deps = {dep for stage in before.values() for dep in stage.deps}
+    folders = {str(parent) for dep in deps for parent in PurePath(dep).parents}
+    # Of what was added with `dvc add`, git has the file beside it.
+    read = [*deps, *(f"{path}.dvc" for path in deps | folders)]
+    if any(after.get(address) != stage for address, stage in before.items()) or differ(
+        source, tip, read
+    ):
         return "got other parameters, or another command or file that a stage reads, meanwhile"
     return ""
 
 
-def made_otherwise(source: str, tip: str) -> bool:
-    """Whether a commit on the tip would hold results that were not made from what stands there."""
-    sweep = is_sweep()
-    try:
-        before, after = (
-            {s.address: s for s in read_pipeline(commit).stages if (s.file == SWEEPS) == sweep}
-            for commit in (source, tip)
-        )
-    except UserError:
-        return True
-    for address, stage in before.items():
-        other = after.get(address)
-        if not other or (other.commands, other.params) != (stage.commands, stage.params):
-            return True
-    deps = {dep for stage in before.values() for dep in stage.deps}
-    folders = {str(parent) for dep in deps for parent in PurePath(dep).parents}
-    # Of what was added with `dvc add`, git has the file beside it.
-    return differ(source, tip, [*deps, *(f"{path}.dvc" for path in deps | folders)])
+def stages_run(commit: str) -> dict[str, Stage]:
+    """What a commit says of the stages that this run is of, but for what is noted of their outs."""
+    stages = [stage for stage in read_pipeline(commit).stages if stage.commands]
+    of_run = [stage for stage in stages if (stage.file == SWEEPS) == is_sweep()]
+    return {stage.address: replace(stage, noted={}) for stage in of_run}
 
 
 # ---- data

@@ -48,6 +48,7 @@ def rename(old: str, new: str) -> list[str]:
     refuse_unseen(own, old)
     every = pipeline.stages  # the sweep of a process writes what bears its name, too
     written = [path for stage in every for path in (*stage.outs, *stage.metrics, *stage.plots)]
+    written = [path for path in written if not path.startswith(f"lab/processes/{old}/")]
     moved = moved_paths(old, new, [*written, f".checkpoints/{old}.pt", f"artifacts/{old}"])
     if there := [
         to for path, to in moved.items() if (ROOT / path).exists() and (ROOT / to).exists()
@@ -62,9 +63,10 @@ def rename(old: str, new: str) -> list[str]:
             (ROOT / to).parent.mkdir(parents=True, exist_ok=True)
             (ROOT / path).rename(ROOT / to)
     folder = folder.rename(folder.with_name(new))
-    for module in (folder / f"{name}.py" for name in (old, f"{old}_test", f"test_{old}")):
+    for pattern in ("{}.py", "{}_test.py", "test_{}.py"):
+        module = folder / pattern.format(old)
         if module.exists():
-            module.rename(module.with_name(module.name.replace(old, new, 1)))
+            module.rename(folder / pattern.format(new))
     for stage in own:
         address = re.sub(whole(old), new, stage.address)
         if address != stage.address and (note := notes.read(stage.address)):
