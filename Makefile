@@ -118,7 +118,7 @@ goals: ## Judge the results on disk by the goals of the project
 	@tools/within $(if $(GOALS),goals,--dev .) python -m tools.goals
 
 compare: ## Show what differs between two revisions, as text and as a page with plots (A=, B=)
-	@tools/within --dev . python -m tools.report.compare --from $(call quoted,A) --to $(call quoted,B)
+	@tools/within --dev . python -m tools.report.compare --from=$(call quoted,A) --to=$(call quoted,B)
 
 notebooks: ## Execute every notebook on the results on disk, from top to bottom
 	@find lab/analysis -name '*.ipynb' | grep -q . || { echo 'There is no notebook in lab/analysis.'; exit 0; }; \

@@ -118,16 +118,7 @@ def test_without_names_the_last_commit_is_compared_with_the_one_before(project):
 
 @pytest.mark.parametrize("name", ["no-such-branch", "--all", "$(touch pwned)"])
 def test_an_unknown_revision_is_told_in_a_line(two_runs, name):
-    command = (
-        "tools/within",
-        "--dev",
-        ".",
-        "python",
-        "-m",
-        "tools.report.compare",
-        f"--from={name}",
-    )
-    said = two_runs.run(*command, ok=False)
+    said = two_runs.run("make", "compare", f"A={name}", ok=False)
     assert f"'{name}' is no commit, branch or tag of this clone" in said
     assert "Traceback" not in said
     assert not (two_runs.folder / "pwned").exists()
