@@ -46,7 +46,7 @@ def test_an_argument_reaches_its_command_as_it_was_typed(tmp_path, text):
     command = next(line for line in said.splitlines() if "tools.report.compare" in line)
     given = ["sh", "-c", command.replace("tools/within", 'printf "%s\\n"', 1)]
     shown = subprocess.run(given, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert text in shown.splitlines()
+    assert f"--from={text}" in shown.splitlines()
     assert not (tmp_path / "made").exists()
 
 
