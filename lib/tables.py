@@ -316,7 +316,7 @@ def check_numbers(y: pd.Series) -> None:
 
 def check_finite(frame: pd.DataFrame) -> None:
     """UserError where a table holds a number beyond float32, with its column and row."""
-    for name, values in with_floats(frame).select_dtypes("floating").items():
+    for name, values in frame.select_dtypes("floating").items():
         wrong = values[values.abs() > np.finfo(np.float32).max]
         if len(wrong):
             raise UserError(

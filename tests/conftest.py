@@ -139,6 +139,19 @@ def with_children_killed(process: subprocess.Popen[Any]) -> None:
         process.stdout.close()
 
 
+def interrupted(process: subprocess.Popen[str], begun: Path) -> str:
+    """What a command says that gets Ctrl-C once this file is there; it must end by that."""
+    try:
+        deadline = time.monotonic() + 60
+        while not begun.exists():
+            assert time.monotonic() < deadline, f"{begun.name} did not come"
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        return process.communicate(timeout=60)[0]
+    finally:
+        with_children_killed(process)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Project:
     """A project after its first `make run`, committed, with what that printed.

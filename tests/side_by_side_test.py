@@ -8,7 +8,7 @@ import time
 import pytest
 
 from lib.params import read_yaml
-from tests.conftest import Project
+from tests.conftest import Project, interrupted
 from tools.job.job import run_live
 
 EXPERIMENT = ("tools/within", ".", "python", "-m", "tools.job.experiment")
@@ -168,14 +168,8 @@ def test_an_interrupt_ends_what_runs_without_a_traceback(project):
     give(project, stage("long", "touch begun; sleep 300"))
     command = ("tools/within", ".", "python", "-m", "tools.job.side_by_side", "2", "dvc.yaml")
     process = project.start(*command)
-    deadline = time.monotonic() + 60
-    while not (project.folder / "begun").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    assert "Traceback" not in interrupted(process, project.folder / "begun")
     assert process.returncode == 130
-    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("jobs", ["0", "two", "-1", "", "1.5"])

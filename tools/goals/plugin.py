@@ -64,6 +64,7 @@ def reached(request: pytest.FixtureRequest) -> Callable[..., None]:
         unit = unit if unit.startswith(("%", "°")) else f" {unit}".rstrip()
         texts = zip(found, shown_beside(values, threshold), strict=True)
         shown = ", ".join(f"{name} {text}{unit}".strip() for name, text in texts)
+        # The threshold, too, has as many digits as tell it from each value.
         goal = f"{sign} {max((shown_beside([threshold], v)[0] for v in values), key=len)}{unit}"
         met = all(v >= threshold if sign == "≥" else v <= threshold for v in values)
         request.node.stash.setdefault(COMPARED, []).append(Compared(goal, shown, met))
