@@ -1,7 +1,7 @@
 # Every habit in one word; `make` alone lists them in groups.
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-unexport PYTHONHOME PYTHONEXECUTABLE PYTHONOPTIMIZE PYTHONPLATLIBDIR
+unexport PYTHONHOME PYTHONEXECUTABLE PYTHONOPTIMIZE PYTHONPLATLIBDIR PYTHONWARNINGS
 export PYTHONUTF8 := 1
 export PYTHONIOENCODING := utf-8:replace
 
@@ -79,6 +79,7 @@ setup: environments ## Make every environment, and .venv for the editor
 
 run: environments ## Run the pipeline and show its results (JOBS=2: stages side by side; PIPELINE=folder/dvc.yaml: another)
 	@tools/within . python -m lib.params
+	@[ -f $(call quoted,PIPELINE) ] || { echo 'PIPELINE is no file: expected one such as lab/pipelines/mine/dvc.yaml.' >&2; exit 1; }
 	@grep -q '^stages: {}' $(call quoted,PIPELINE) && echo 'There is no stage yet: make process NAME=…' || \
 		tools/within . python -m tools.job.$(if $(filter 1,$(JOBS)),guarded_dvc repro,side_by_side $(call quoted,JOBS)) $(call quoted,PIPELINE)
 	@tools/within . python -m tools.report.results

@@ -16,8 +16,10 @@ OF_A_HOOK = """GIT_DIR GIT_WORK_TREE GIT_COMMON_DIR GIT_INDEX_FILE GIT_OBJECT_DI
     GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_QUARANTINE_PATH GIT_NAMESPACE GIT_CONFIG_PARAMETERS"""
 # Set by a user, and changes what git prints or how it reads paths.
 OF_A_USER = "GIT_EXTERNAL_DIFF GIT_DIFF_OPTS GIT_GLOB_PATHSPECS GIT_ICASE_PATHSPECS"
-# Messages are looked into, so they are in English; a path is a path, whatever characters it has.
-OURS = {"LC_ALL": "C.UTF-8", "LANGUAGE": "", "GIT_LITERAL_PATHSPECS": "1"}
+# Messages are looked into, so they are in English; a path is a path, whatever characters it has; a
+# question writes nothing, so that it can be asked on a full disk, and beside a user's own command.
+OURS = {"LC_ALL": "C.UTF-8", "LANGUAGE": ""}
+OURS |= {"GIT_LITERAL_PATHSPECS": "1", "GIT_OPTIONAL_LOCKS": "0"}
 # A user's settings change what git prints, and these are as they are where nobody has set them. No
 # program is run that a clone, a commit or a branch has brought along.
 SETTINGS = f"""core.hooksPath={os.devnull} core.fsmonitor=false

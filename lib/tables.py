@@ -5,6 +5,7 @@ A table is a CSV file whose column `split` says train, validation or test of eac
 
 import logging
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,8 @@ def read_table(path: Path | str) -> pd.DataFrame:
             frame = read_as_written(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: `make run`, or `dvc pull {path}`.") from None
+    except (OSError, EOFError, zlib.error) as error:  # the last two of what was compressed
+        raise UserError(f"{path} cannot be read: {error}. Fetch or make it again.") from None
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not a table in CSV: it is no text in UTF-8 ({error}). Convert it to CSV in "

@@ -79,7 +79,7 @@ FILES = list((ROOT / "tools/environments").iterdir())
 def copy_project(folder):
     environments = [f"tools/environments/{file.name}" for file in FILES if file.is_file()]
     scripts = [f"lib/{name}.py" for name in ("errors", "repository", "text")]
-    scripts += ["tools/within", "tools/run", "tools/unread.py"]
+    scripts += ["tools/within", "tools/run", "tools/command.py"]
     for script in (*environments, *scripts, "lab/processes/run", ".env", "Makefile"):
         (folder / script).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / script, folder / script)

@@ -141,6 +141,19 @@ def test_a_project_starts_with_any_git_settings(project, tmp_path):
     assert project.git("log", "-1", "--format=%s").strip() == "A"
 
 
+def test_results_and_locks_are_the_projects_whatever_a_user_ignores(project, tmp_path):
+    (tmp_path / "ignored").write_text("*.json\n*.lock\n*.yaml\nmetrics\n")
+    variables = settings(tmp_path)
+    ignored = ("core.excludesFile", str(tmp_path / "ignored"))
+    project.run("git", "config", "--global", *ignored, **variables)
+    for name in ("metrics/later.json", "lab/processes/count/Pipfile.lock"):
+        (project.folder / name).write_text("{}\n")
+    assert "up to date" in project.dvc("status", **variables)
+    project.run("git", "add", "--all", **variables)
+    added = project.git("diff", "--cached", "--name-only").split()
+    assert added == ["lab/processes/count/Pipfile.lock", "metrics/later.json"]
+
+
 SHARE = """
 import sys
 from tools.job import share
@@ -376,6 +389,10 @@ def test_folders_that_are_odd_or_cannot_be_written_are_no_hindrance(project, tmp
     project.run("lab/processes/run", "count", **places)
     assert json.loads((project.folder / "metrics/count.json").read_text()) == {"rows": 3}
     assert list((tmp_path / "a b").iterdir()) == []
+
+
+def test_warnings_that_a_user_makes_errors_of_are_none_here(project):
+    assert "up to date" in project.dvc("status", PYTHONWARNINGS="error")
 
 
 FULL = """

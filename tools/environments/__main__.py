@@ -17,14 +17,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from lib.errors import UserError
+from tools.command import as_command
 from tools.environments.audit import audit
 from tools.environments.environments import Environment, clean, list_made, make
 from tools.environments.locks import folders, verify
 from tools.environments.platforms import platforms
 from tools.environments.resolution import lock
 from tools.environments.variables import script
-from tools.unread import end_unread
 
 
 def main() -> None:
@@ -72,11 +71,4 @@ def folder_of(path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        end_unread()
+    as_command(main)

@@ -1,7 +1,6 @@
 """What the steps of a run share: commands, the note from step to step, lines on the run's page."""
 
 import base64
-import errno
 import json
 import os
 import subprocess
@@ -19,11 +18,11 @@ from lib.errors import UserError
 from lib.files import replaced_file
 from lib.repository import ROOT
 from lib.text import last_line, one_line, prose, shown_address, without_password
+from tools.command import FULL
 from tools.tracking.address import check_address
 
 MARK = "TODO" + "("  # of what is to be filled in; in one piece it would be a mark itself
 MOST_OF_A_PAGE = 900_000  # bytes: the hosting site refuses a page of more than 1 MiB
-FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)  # what a disk says that takes no more
 NOTE = ROOT / ".dvc" / "tmp" / "run.json"  # what one step tells the next; git ignores it
 
 

@@ -13,6 +13,7 @@ from lib.params import FILE, read_yaml
 from lib.pipeline import MAIN, in_root, read_pipeline
 from lib.repository import ROOT
 from lib.rewriting import put
+from tools.command import as_command
 from tools.job import guarded_dvc
 
 KEY = "workers"
@@ -51,7 +52,4 @@ def train(workers: str, name: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(train(*sys.argv[1:]))
-    except UserError as error:
-        sys.exit(str(error))
+    as_command(lambda: train(*sys.argv[1:]))

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from lib.errors import UserError
 from lib.files import replaced_file
 from lib.repository import ROOT, git
+from tools.command import as_command
 from tools.goals.judge import goal_files, judge
 from tools.krt.archive import pack
 from tools.krt.check import MANIFEST, check, load
@@ -288,7 +289,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    as_command(main)

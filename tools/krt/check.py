@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from lib.params import YamlTextError, parse_yaml
 from lib.text import one_line
+from tools.command import as_command
 from tools.krt.archive import FILE, FOLDER, Entry, RefusedError, entries
 from tools.krt.format import read
 
@@ -227,4 +228,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -17,6 +17,7 @@ from lib.params import FILE, check_all, read_yaml
 from lib.pipeline import Stage, read_pipeline
 from lib.repository import ROOT
 from lib.rewriting import put
+from tools.command import as_command
 
 MUST_HAVE = {"tunes", "objective", "best", "best_trial", "trials", "values"}
 
@@ -87,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

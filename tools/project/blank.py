@@ -19,6 +19,7 @@ from lib.files import read_text
 from lib.params import read_yaml
 from lib.pipeline import MAIN, SWEEPS, Pipeline, Stage, read_pipeline
 from lib.repository import ROOT, GitError, git
+from tools.command import as_command
 from tools.goals.judge import goal_files
 from tools.project.remove import (
     refuse_if_needed,
@@ -158,4 +159,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

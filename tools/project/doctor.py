@@ -18,13 +18,13 @@ from pathlib import Path
 from lib.errors import UserError
 from lib.repository import ROOT, ask_git, git_or_nothing
 from lib.text import shown_address
+from tools.command import as_command
 from tools.environments.environments import Environment
 from tools.environments.locks import folders, verify
 from tools.environments.platforms import here
 from tools.project import settings
 from tools.project.manifest import differences
 from tools.project.todo import TEMPLATE_ONLY, problems, values
-from tools.unread import end_unread
 
 FREE_GIGABYTES = 6  # every environment, and room to work
 CHECKS: dict[str, Callable[[], str]] = {}
@@ -256,7 +256,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BrokenPipeError:
-        end_unread()
+    as_command(main)

@@ -13,6 +13,7 @@ from pathlib import Path
 from shlex import quote
 
 from lib.repository import ROOT, git
+from tools.command import as_command
 
 # Only where a branch or commit was checked out (type 1), not a file, and never amid a rebase. -I:
 # what the work tree or the environment call a module is none here.
@@ -58,4 +59,4 @@ def write(file: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    install()
+    as_command(install)

@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Iterator
 
 from lib.repository import ROOT, git_names
+from tools.command import as_command
 from tools.project.parts import gone, renderings
 from tools.project.todo import TEMPLATE_ONLY, Mark, marks
 
@@ -78,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -27,6 +27,7 @@ from lib.errors import UserError
 from lib.params import read_yaml
 from lib.pipeline import MAIN, Stage, read_pipeline
 from lib.repository import BYTES, ROOT
+from tools.command import as_command
 
 SKELETON = Path(__file__).parent / "skeleton"
 # Each kind's folders in the skeleton.
@@ -401,4 +402,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -20,6 +20,7 @@ from lib.files import read_text
 from lib.params import YamlTextError, parse_yaml, read_yaml
 from lib.pipeline import MAIN, Pipeline, Stage, read_pipeline
 from lib.repository import ROOT, ask_git, uncommitted
+from tools.command import as_command
 from tools.tracking import notes
 
 EDITED = ("params.yaml", MAIN, "dvc.lock", ".gitignore")
@@ -300,4 +301,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -23,6 +23,7 @@ from ruamel.yaml.comments import CommentedMap
 from lib.errors import UserError
 from lib.pipeline import Stage, read_pipeline
 from lib.repository import ROOT, ask_git, git
+from tools.command import as_command
 from tools.project.process import check_name
 from tools.project.remove import refuse_uncommitted, stages_of, still_named
 from tools.tracking import notes
@@ -250,4 +251,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -20,6 +20,7 @@ from typing import Any
 
 from lib.errors import UserError
 from lib.repository import ROOT
+from tools.command import as_command
 from tools.project.todo import marks, values
 
 MAIN = ("branch", "main")
@@ -348,7 +349,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(str(error))
+    as_command(main)

@@ -18,6 +18,7 @@ import yaml
 
 from lib.errors import UserError
 from lib.repository import ROOT, ask_git
+from tools.command import as_command
 from tools.project.parts import ANSWERS, answers, parts, rendered
 from tools.project.todo import CLOSE, ITS_TEXT, OPEN, README, TEMPLATE_ONLY, files, problems, values
 
@@ -157,7 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(str(error))
+    as_command(main)

@@ -15,6 +15,7 @@ from lib.files import read_text
 from lib.params import read_yaml
 from lib.pipeline import SWEEPS, read_pipeline
 from lib.repository import ROOT
+from tools.command import as_command
 from tools.project.process import (
     LONGEST_NAME,
     all_or_nothing,
@@ -196,4 +197,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

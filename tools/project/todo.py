@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from lib.repository import ROOT, GitError, git_names
+from tools.command import as_command
 
 OPEN, CLOSE = "TODO" + "(", ")"  # in one piece it would be a mark itself
 TEMPLATE_ONLY = "copier.yml"  # where it is, this is the template, or a copy made by hand
@@ -150,4 +151,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

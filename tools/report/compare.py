@@ -31,6 +31,7 @@ from lib.files import replaced_file
 from lib.plots import draw
 from lib.revisions import WORK_TREE, Revision, default_pair
 from lib.text import one_line
+from tools.command import as_command
 
 MOST_ROWS, MOST_PICTURES = 500, 50  # on the page
 
@@ -204,7 +205,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    as_command(main)

@@ -33,6 +33,7 @@ from lib.pipeline import SWEEPS
 from lib.repository import ROOT, git, uncommitted
 from lib.revisions import Revision
 from lib.text import cell, sentence
+from tools.command import as_command
 from tools.goals.judge import goal_files, judge
 from tools.report.results import pictures
 
@@ -222,4 +223,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -5,7 +5,6 @@ tools/within . python -m tools.report.results
 `make run` ends with it, `make results` shows it again.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +22,7 @@ from lib.errors import UserError
 from lib.pipeline import SWEEPS
 from lib.revisions import WORK_TREE, Revision
 from lib.text import one_line
+from tools.command import as_command
 
 
 def terminal_table(table: Table) -> tuple[RichTable, str]:
@@ -142,7 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    as_command(main)

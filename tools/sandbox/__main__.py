@@ -17,6 +17,7 @@ import sys
 
 from lib.errors import UserError
 from lib.repository import ask_git
+from tools.command import end_unread
 from tools.sandbox.clone import (
     add_dvc_remote,
     add_git_remote,
@@ -30,7 +31,6 @@ from tools.sandbox.processes import end_all, ours
 from tools.sandbox.runner import dispatch, job_number, remove_links, run_tag_prefix
 from tools.sandbox.servers import remove_data, remove_sockets, servers, start_servers
 from tools.sandbox.state import ARTIFACT_MODES, JOBS, ORIGIN, State, alone
-from tools.unread import end_unread
 
 NEXT = """\
 

@@ -16,6 +16,7 @@ import pytest
 
 from lib.files import read_json
 from lib.repository import ROOT
+from tools.command import as_command
 from tools.testing.plugin import left_out
 
 # At the end: what the process's environment has goes before.
@@ -43,4 +44,4 @@ def run(folder: Path, options: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -6,24 +6,25 @@ The last step of `make run` and of a job: the results are there by then, and sha
 is away is no mistake; `make relog` logs what it missed.
 """
 
-import sys
-
 from lib.errors import UserError
-from lib.pipeline import read_pipeline
+from tools.command import as_command
 from tools.tracking import notes
 
 
 def check() -> None:
     """UserError with the mistakes; notes are the clone's, and a stage may be another branch's."""
-    noted = [notes.read(stage.address) for stage in read_pipeline().stages]
-    if mistakes := [note["error"] for note in noted if note.get("error")]:
+    notes_of = notes.everything()
+    noted = {stage: note["error"] for stage, note in notes_of.items() if note.get("error")}
+    if not noted:
+        return
+    from lib.pipeline import read_pipeline  # DVC takes a second, and there is mostly no mistake
+
+    stages = [stage.address for stage in read_pipeline().stages]
+    if mistakes := [noted[stage] for stage in stages if stage in noted]:
         raise UserError(
             "\n".join([*mistakes, "The results are complete. Mend it, then `make relog`."])
         )
 
 
 if __name__ == "__main__":
-    try:
-        check()
-    except UserError as error:
-        sys.exit(str(error))
+    as_command(check)

@@ -9,6 +9,7 @@ import sys
 
 from lib.repository import ROOT
 from lib.text import shown_address
+from tools.command import as_command
 from tools.tracking import SETTINGS
 
 
@@ -40,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)
