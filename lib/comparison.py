@@ -130,23 +130,25 @@ def texts_of(values: Sequence[Any]) -> list[str]:
     return [next(numbers) if numeric(value) else shown(value) for value in values]
 
 
-def best_model(found: Sequence[Measured]) -> tuple[str, str, str] | None:
-    """The best model, the measure that says so, and on which split; None where none tells.
+def best_model(found: Sequence[Measured]) -> tuple[list[str], list[str], str] | None:
+    """The best model, the measures that decided, and on which split; None where none tells.
 
-    It is the first measure that can be judged, on the validation split where there is one; models
-    that are level there are told apart by the next.
+    The split is validation where there is one; the measures are those that can be judged and that
+    every model has. Models without a number are left out, and models that are level in the first
+    measure are told apart by the next: several models are level in all of them.
     """
     split = chosen_split([row.split for row in found])
     rows = [row for row in found if row.split == split]
-    measures = [
-        m for m in dict.fromkeys(name for row in rows for name in row.values) if better_when(m)
-    ]
-
-    def merit(row: Measured) -> list[float]:
-        values = {name: row.values.get(name) for name in measures}
-        return [v * better_when(k) if is_number(v) else float("-inf") for k, v in values.items()]
-
-    return (max(rows, key=merit).model, measures[0], split) if measures else None
+    names = [name for name in (rows[0].values if rows else ()) if better_when(name)]
+    decided: list[str] = []
+    for name in [name for name in names if all(name in row.values for row in rows)]:
+        if decided and len(rows) == 1:
+            break
+        if known := [row for row in rows if is_number(row.values[name])]:
+            merits = [row.values[name] * better_when(name) for row in known]
+            rows = [row for row, m in zip(known, merits, strict=True) if m == max(merits)]
+            decided.append(name)
+    return ([row.model for row in rows], decided, split) if decided else None
 
 
 def chosen_split(splits: Sequence[str]) -> str:

@@ -144,7 +144,7 @@ def test_house_prices_have_results_and_a_best_model(revision):
         ("test", "linear", "39,000.00", "0.80"),
         ("test", "forest", "40,000.00", "nan"),
     ]
-    assert best_model(measured(houses)) == ("forest", "rmse", "validation")
+    assert best_model(measured(houses)) == (["forest"], ["rmse"], "validation")
 
 
 def test_metrics_by_no_split_have_a_row_each_and_a_best_model(revision):
@@ -158,7 +158,7 @@ def test_metrics_by_no_split_have_a_row_each_and_a_best_model(revision):
         ("b.curve", "[1, 2]"),
         ("b.none", "–"),
     ]
-    assert best_model(measured(flat)) == ("b", "rmse", "")
+    assert best_model(measured(flat)) == (["b"], ["rmse"], "")
 
 
 def test_models_that_are_level_are_told_apart_by_the_next_measure(revision):
@@ -167,8 +167,27 @@ def test_models_that_are_level_are_told_apart_by_the_next_measure(revision):
         b={"validation": {"accuracy": 0.9, "log_loss": 0.2}},
         c={"validation": {"accuracy": None, "log_loss": 0.1}},
     )
-    assert best_model(measured(level)) == ("b", "accuracy", "validation")
+    assert best_model(measured(level)) == (["b"], ["accuracy", "log_loss"], "validation")
     assert best_model([]) is None
+
+
+@pytest.mark.parametrize(
+    ("models", "best"),
+    [
+        ({"a": {"rmse": NAN}, "b": {"rmse": None}}, None),
+        ({"a": {"rmse": NAN}, "b": {"rmse": 2.0}}, (["b"], ["rmse"])),
+        ({"a": {"rmse": NAN, "r2": 0.1}, "b": {"rmse": None, "r2": 0.2}}, (["b"], ["r2"])),
+        ({"a": {"rmse": 2.0}, "b": {"rmse": 2.0}, "c": {"rmse": 3.0}}, (["a", "b"], ["rmse"])),
+        ({"a": {"rmse": 2.0}, "b": {"accuracy": 0.9}}, None),
+        ({"a": {"rmse": 2.0, "r2": 0.1}, "b": {"r2": 0.2}}, (["b"], ["r2"])),
+        ({"a": {"rmse": 2.0, "r2": 0.1}}, (["a"], ["rmse"])),
+    ],
+)
+def test_a_model_is_best_by_numbers_that_every_model_has_or_level_with_others(
+    revision, models, best
+):
+    found = measured(revision(**{name: {"test": values} for name, values in models.items()}))
+    assert best_model(found) == (best and (*best, "test"))
 
 
 def test_models_of_one_name_are_told_apart_by_their_files(revision):

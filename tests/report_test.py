@@ -16,7 +16,7 @@ from lib.errors import UserError
 from lib.revisions import Revision
 from tests.conftest import Project
 from tools.report.compare import pictures
-from tools.report.milestone import without_times
+from tools.report.milestone import best_sentence, without_times
 from tools.report.results import difference
 
 pytestmark = pytest.mark.integration
@@ -188,6 +188,21 @@ def test_a_milestone_names_the_best_model_by_what_is_measured(project):
     text = file.read_text()
     assert "**Best model:** linear, by rmse on the validation split." in text
     assert re.search(r"\| validation \| linear \| 38,125 \| 0.81", text)
+
+
+@pytest.mark.parametrize(
+    ("best", "said"),
+    [
+        (
+            (["a"], ["accuracy", "log_loss"], "test"),
+            "a, by accuracy, then log_loss on the test split.",
+        ),
+        ((["a", "b"], ["rmse", "r2"], ""), "a and b, level in rmse, r2."),
+        (None, "not told: the models share no measure that has a number and says what is better."),
+    ],
+)
+def test_a_milestone_says_by_what_a_model_is_best_and_which_are_level(best, said):
+    assert best_sentence(best) == said
 
 
 def pictures_told(project):

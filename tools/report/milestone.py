@@ -124,12 +124,15 @@ def report(name: str, date: str, now: Revision, file: Path) -> str:
     )
 
 
-def best_sentence(best: tuple[str, str, str] | None) -> str:
-    """Which model is best, and by what."""
+def best_sentence(best: tuple[list[str], list[str], str] | None) -> str:
+    """Which model is best, and by what; or which are level."""
     if best is None:
-        return "not told: no metric's name says whether more of it is better."
-    model, measure, split = (cell(text) for text in best)
-    return f"{model}, by {measure}{f' on the {split} split' if split else ''}."
+        return "not told: the models share no measure that has a number and says what is better."
+    models, measures, split = best
+    where = f" on the {split} split" if split else ""
+    if len(models) > 1:
+        return cell(f"{' and '.join(models)}, level in {', '.join(measures)}{where}.")
+    return cell(f"{models[0]}, by {', then '.join(measures)}{where}.")
 
 
 def goals() -> str:
