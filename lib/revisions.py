@@ -151,9 +151,15 @@ class Revision:
             if (content := self.content(path)) is None:
                 continue
             try:
-                found[path] = parse(path, content)
+                found[path] = values = parse(path, content)
             except UserError as error:
                 self.missing.append(f"{path} of {self.label} {error}")
+                continue
+            if isinstance(values, list | str):
+                kind = "a list" if isinstance(values, list) else "text"
+                self.missing.append(
+                    f"{path} of {self.label} is {kind}: a mapping of names to values is expected."
+                )
         return found
 
     @property

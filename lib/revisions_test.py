@@ -137,6 +137,16 @@ def test_a_metrics_file_may_hold_anything(work_tree, content):
     assert one_metric(work_tree, "m.json", content).metrics == wanted
 
 
+@pytest.mark.parametrize(
+    ("content", "kind"), [('[{"rmse": 1}]', "a list"), ('"rmse"', "text"), ("0.93", "")]
+)
+def test_a_metrics_file_that_names_no_values_is_told(work_tree, content, kind):
+    revision = one_metric(work_tree, "m.json", content)
+    told = f"m.json of work tree is {kind}: a mapping of names to values is expected."
+    assert revision.metrics == {"m": json.loads(content)}
+    assert revision.missing == ([told] if kind else [])
+
+
 def test_stages_are_those_that_dvc_resolves(work_tree):
     (work_tree / "params.yaml").write_text("folder: scores\n")
     (work_tree / "dvc.yaml").write_text(
