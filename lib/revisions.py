@@ -125,7 +125,8 @@ class Revision:
         try:
             return read_pipeline(commit, self.root)
         except UserError as error:
-            self.missing.append(f"{self.label}: {error}")
+            why = str(error).rstrip(".")
+            self.missing.append(f"{self.label}: {why}; its metrics, data and plots are not shown.")
             return Pipeline([], [], [])
 
     @cached_property

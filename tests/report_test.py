@@ -77,8 +77,8 @@ def project(houses, tmp_path):
     return houses.copied(tmp_path / "copy")
 
 
-def results(project):
-    return project.run("tools/within", ".", "python", "-m", "tools.report.results")
+def results(project, ok=True):
+    return project.run("tools/within", ".", "python", "-m", "tools.report.results", ok=ok)
 
 
 def compare(project, *options):
@@ -293,8 +293,10 @@ def test_metrics_that_cannot_be_read_are_told_by_their_name_everywhere(project, 
 
 def test_a_pipeline_that_dvc_cannot_read_is_told_in_a_line_everywhere(project):
     (project.folder / "dvc.yaml").write_text("<<<<<<< HEAD\n")
-    for said in (results(project), compare(project)[0], run_page(project)):
+    for said in (results(project, ok=False), *compare(project), run_page(project)):
         assert "work tree: DVC cannot read the pipeline" in said
+        assert "its metrics, data and plots are not shown." in said
+        assert "No metrics yet" not in said
         assert "Traceback" not in said
     assert "Metrics are as before." not in said
     assert "No metrics yet." not in said

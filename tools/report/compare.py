@@ -119,7 +119,9 @@ def page(old: Revision, new: Revision) -> str:
         for when, each in names
     ]
     body = [html_section(title, table) for title, table in sections(old, new)]
-    body.append(html_section(f"Results of {new.label}", results_table(new), "No metrics yet."))
+    results = results_table(new)
+    nothing = "Some could not be read: see above." if new.missing else "No metrics yet."
+    body.append(html_section(f"Results of {new.label}", results, nothing))
     drawn = [
         f'<figure><img alt="{escaped(title)}" src="{data_uri(figure)}"></figure>'
         for title, figure in pictures(old, new)

@@ -127,6 +127,8 @@ def main() -> None:
     if not console.is_terminal:
         console.width = 120
     revision = Revision(WORK_TREE)
+    if not revision.pipeline.stages and revision.missing:
+        sys.exit(f"results: {one_line(revision.missing[0])}")
     table = results_table(revision)
     if table[1]:
         console.print(*filter(None, terminal_table(table)), sep="\n")
