@@ -91,3 +91,54 @@ def test_a_run_with_it_reaches_what_the_sweep_promised(sandbox, before, swept):
     promised = json.loads(sandbox.show(commit, "metrics/tune_dnn_pytorch.json"))["best"]
     assert reached == pytest.approx(promised)
     assert reached < before["validation"]["log_loss"]
+
+
+PREPARE = """
+stages:
+  prepare:
+    cmd: mkdir -p data && cp raw.csv data/rows.csv
+    deps: [raw.csv]
+    params: [prepare_data.test_size]
+    outs: [data/rows.csv]
+"""
+TUNE = """
+stages:
+  tune_dnn_pytorch:
+    wdir: ../..
+    cmd: mkdir -p metrics && cp found.json metrics/tune.json
+    deps: [data/rows.csv]
+    params: [train_dnn_pytorch.epochs]
+    metrics: [metrics/tune.json: {cache: false}]
+"""
+FOUND = {
+    "tunes": "train_dnn_pytorch",
+    "objective": "validation.log_loss",
+    "best": 0.1,
+    "best_trial": 1,
+    "trials": 2,
+    "values": {"lr": 0.002},
+}
+
+
+def test_a_sweep_that_was_of_other_data_or_parameters_is_told(project):
+    project.give_pipeline(PREPARE)
+    for name, content in (
+        ("raw.csv", "1\n"),
+        ("found.json", json.dumps(FOUND)),
+        ("lab/tuning/dvc.yaml", TUNE),
+    ):
+        (project.folder / name).write_text(content)
+    project.dvc("repro", "--quiet", "dvc.yaml", "lab/tuning/dvc.yaml")
+    told = "WARNING: tune_dnn_pytorch: changed since it ran: "
+    assert "+  lr: 0.002" in (said := project.run("make", "adopt"))
+    assert told not in said
+    assert told not in project.run("make", "adopt"), "what it wrote itself is no change"
+    project.edit("params.yaml", "test_size: 0.15", "test_size: 0.25")
+    assert f"{told}prepare_data.test_size." in project.run("make", "adopt"), (
+        "the data will be others"
+    )
+    (project.folder / "raw.csv").write_text("2\n")
+    project.dvc("repro", "--quiet", "prepare")
+    assert f"{told}data/rows.csv." in project.run("make", "adopt")
+    (project.folder / "data/rows.csv").unlink()
+    assert told not in project.run("make", "adopt"), "after a sweep on the runner there are none"

@@ -8,13 +8,15 @@ Comments stay, and a person commits.
 
 import difflib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from dvc.stage import Stage as DvcStage
 
 from lib.errors import UserError
 from lib.files import read_json, read_text, replaced_file
 from lib.params import FILE, check_all, read_yaml
-from lib.pipeline import Stage, read_pipeline
+from lib.pipeline import Stage, open_repo, read_pipeline
 from lib.repository import ROOT
 from lib.rewriting import put
 from tools.command import as_command
@@ -29,7 +31,8 @@ def adopt(names: Sequence[str]) -> list[str]:
         UserError: no sweep has run, a name is none of a sweep, or params.yaml would be invalid;
             nothing is changed.
     """
-    found = sweeps(read_pipeline().stages, names)
+    stages = read_pipeline().stages
+    found = sweeps(stages, names)
     read_yaml(ROOT / FILE)  # what is wrong with it is told
     before = after = read_text(ROOT / FILE)
     lines = []
@@ -44,6 +47,7 @@ def adopt(names: Sequence[str]) -> list[str]:
             f"{stage}: {sweep['objective']} {sweep['best']:.4g}, reached by {what} "
             f"(trial {sweep['best_trial']} in trials.csv, which has {sweep['trials']})."
         )
+    lines += warnings([each for each in stages if each.name in found])
     if after == before:
         return [*lines, f"{FILE} has these values already."]
     with replaced_file(ROOT / FILE) as new:
@@ -77,6 +81,33 @@ def sweeps(stages: Sequence[Stage], names: Sequence[str]) -> dict[str, Mapping[s
     if not found:
         raise UserError("No sweep has run here: `make tune` first.")
     return {name: found[name] for name in names or found}
+
+
+def warnings(stages: Sequence[Stage]) -> list[str]:
+    """A line for each sweep that has other parameters, code or data now than when it ran."""
+    lines = []
+    with open_repo() as repo:
+        for stage in stages:
+            if changed := changed_since(repo.stage.collect(stage.address, with_deps=True)):
+                what = ", ".join(changed[:5])
+                lines.append(
+                    f"WARNING: {stage.name}: changed since it ran: {what}. Bring that back, or "
+                    "`make run` and `make tune`."
+                )
+    return lines
+
+
+def changed_since(stages: Iterable[DvcStage]) -> list[str]:
+    """The parameters and deps that are not as dvc.lock noted them; none that the disk lacks."""
+    deps = [dep for stage in stages if not stage.frozen for dep in stage.deps]
+    found: dict[str, None] = {}
+    for dep in deps:
+        if not (dep.hash_info and dep.is_in_repo):
+            continue
+        for name, state in dep.status().items():
+            if state != "deleted":
+                found |= dict.fromkeys(state if isinstance(state, Mapping) else [name])
+    return list(found)
 
 
 def main() -> None:
