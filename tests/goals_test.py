@@ -297,6 +297,9 @@ def test_text(reached):
 def test_array(reached):
     reached({"test": np.ones(3)}, at_least=0.5)
 
+def test_no_mapping(reached):
+    reached(0.4194, at_least=0.5)
+
 def test_threshold(reached):
     reached({"test": 0.9}, at_least="high")
 
@@ -307,7 +310,7 @@ def test_number_of_numpy(reached):
 
 def test_a_value_is_told_apart_from_the_threshold_and_from_what_is_no_number(bare):
     (bare.folder / "goals/own_test.py").write_text(VALUES)
-    assert "1 of 7 goals met" in bare.run("make", "goals", ok=False)
+    assert "1 of 8 goals met" in bare.run("make", "goals", ok=False)
     wanted = {g["title"]: g["goal"] for g in goals_noted(bare)}
     assert (wanted["test_narrow"], wanted["test_narrower"]) == ("≥ 0.95", "≥ 0.95004")
     assert verdicts(bare) == {
@@ -316,6 +319,7 @@ def test_a_value_is_told_apart_from_the_threshold_and_from_what_is_no_number(bar
         "test_null": ("not judged", "test has no value: it is null in its metrics file"),
         "test_text": ("not judged", "test is '0.9', and no number"),
         "test_array": ("not judged", "test is array([1., 1., 1.]), and no number"),
+        "test_no_mapping": ("not judged", "reached takes {name: value}, and got 0.4194"),
         "test_threshold": ("not judged", "the threshold is 'high', and no number"),
         "test_number_of_numpy": ("met", "test 0.75"),
     }

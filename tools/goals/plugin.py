@@ -55,6 +55,9 @@ def reached(request: pytest.FixtureRequest) -> Callable[..., None]:
     ) -> None:
         if (at_least is None) == (at_most is None):
             raise UserError("a goal has one threshold: at_least=… or at_most=…")
+        if not isinstance(found, Mapping):
+            text = one_line(repr(found))[:60]
+            raise UserError(f"reached takes {{name: value}}, and got {text}")
         if not found:
             raise UserError("there is no value to compare")
         sign, wanted = ("≥", at_least) if at_least is not None else ("≤", at_most)
