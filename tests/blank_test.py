@@ -68,6 +68,17 @@ def test_what_another_process_needs_is_not_taken_away(project):
     assert project.git("status", "--porcelain") == ""
 
 
+def test_a_section_that_another_pipeline_reads_is_not_taken_away(project):
+    (project.folder / "lab/hello").mkdir()
+    (project.folder / "lab/hello/dvc.yaml").write_text(
+        "vars: [../../params.yaml]\nstages:\n  hello:\n    cmd: echo ${train_dnn_pytorch.lr}\n"
+    )
+    project.commit("A second pipeline")
+    said = project.run("make", "blank", ok=False)
+    assert "lab/hello/dvc.yaml reads ${train_dnn_pytorch.lr}: change it first." in said
+    assert project.git("status", "--porcelain") == ""
+
+
 def test_what_git_has_not_is_not_taken_away(project):
     project.edit("params.yaml", "lr: 0.001", "lr: 0.002")
     said = project.run("make", "blank", ok=False)

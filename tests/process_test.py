@@ -433,7 +433,8 @@ def test_a_rename_that_cannot_be_is_refused(houses, old, new, why):
 
 
 def test_a_process_that_is_removed_leaves_nothing_behind(project):
-    project.run("make", "remove-process", "NAME=count_files")
+    said = project.run("make", "remove-process", "NAME=count_files")
+    assert "Removed: count_files, with its stage, section, outs and metrics." in said
     project.commit("Without count_files")
     python(project, REMOVE, *reversed(NAMES[:-1]))
     for name in NAMES:
@@ -464,6 +465,24 @@ def test_what_others_read_or_what_is_not_committed_is_not_removed(project):
     assert "NAME is 'nothing': it must be a process (" in project.run(
         "make", "remove-process", "NAME=nothing", ok=False
     )
+
+
+def test_a_section_that_another_stage_reads_is_not_taken_from_it(project):
+    stages = "stages:\n  hello:\n    # ${net_sold.lr}\n    cmd: echo ${ net_sold.target }\n"
+    write(project, "lab/hello/dvc.yaml", f"vars: [../../params.yaml]\n{stages}")
+    project.commit("A second pipeline")
+    said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
+    assert "lab/hello/dvc.yaml reads ${ net_sold.target }: change it first." in said
+    assert project.git("status", "--porcelain") == ""
+    project.edit("lab/hello/dvc.yaml", "${ net_sold.target }", "hello")
+    main = read_text(project, "dvc.yaml")
+    write(project, "dvc.yaml", f"{main}  show:\n    cmd: echo\n    params: [net_sold.target]\n")
+    project.commit("A stage that lists it")
+    said = project.run("make", "remove-process", "NAME=net_sold")
+    assert "Removed: net_sold, with its stage, outs and metrics." in said
+    assert "Its section stays: show reads net_sold.target." in said
+    assert "net_sold" in read_yaml(project.folder / "params.yaml")
+    project.dvc("status", "show")  # DVC can read all of it
 
 
 def test_comments_that_are_not_indented_go_or_stay_with_what_they_stand_in(project):

@@ -23,6 +23,7 @@ from tools.command import as_command
 from tools.goals.judge import goal_files
 from tools.project.remove import (
     refuse_if_needed,
+    refuse_interpolated,
     refuse_uncommitted,
     stages_of,
     without_lines,
@@ -115,6 +116,7 @@ def blank() -> list[str]:
     params, ignored = ROOT / "params.yaml", ROOT / ".gitignore"
     of_it = [page for page in pages() if page not in example.files]
     texts = pipelines(example, pipeline)
+    refuse_interpolated(example.sections, pipeline, texts)
     check_that_git_has([*example.files, params, ignored, *of_it, *texts])
     texts[params] = read_text(params)
     for section in example.sections:

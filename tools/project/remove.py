@@ -9,8 +9,9 @@ import posixpath
 import re
 import shutil
 import sys
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -27,7 +28,7 @@ EDITED = ("params.yaml", MAIN, "dvc.lock", ".gitignore")
 
 
 def remove(name: str) -> list[str]:
-    """Take it out; the files that still speak of it.
+    """Take it out; what to say of it, in lines.
 
     Raises:
         UserError: there is no such process, others depend on it, or git does not have all of it;
@@ -49,7 +50,10 @@ def remove(name: str) -> list[str]:
         if file in texts:
             texts[file] = without_stages(texts[file], own, written)
     params, ignored = ROOT / "params.yaml", ROOT / ".gitignore"
-    if name in read_yaml(params) and not read_by_others(name, pipeline):
+    readers = read_by_others(name, pipeline)
+    section = name in read_yaml(params)
+    if section and not readers:
+        refuse_interpolated([name], pipeline, texts)
         texts[params] = without_section(texts[params], name)
     lines = {f"/{path}" for path in written} | {f"/artifacts/{name}", f"/data/{name}.csv"}
     texts[ignored] = without_lines(texts[ignored], lines)
@@ -62,7 +66,20 @@ def remove(name: str) -> list[str]:
             path.unlink(missing_ok=True)
     for note in (*ROOT.glob(f".checkpoints/{name}.*"), *(notes.file_of(s.address) for s in own)):
         note.unlink(missing_ok=True)
-    return still_named(name, written)
+    parts = {
+        "stage": own,
+        "section": section and not readers,
+        "outs": [path for stage in own for path in stage.outs],
+        "metrics": [path for stage in own for path in stage.metrics],
+    }
+    *gone, last = [part for part, there in parts.items() if there] or ["folder"]
+    with_it = f"{', '.join(gone)} and {last}" if gone else last
+    said = [f"Removed: {name}, with its {with_it}. `git diff` shows it."]
+    if section and readers:
+        said.append(f"Its section stays: {readers[0]}.")
+    if left := still_named(name, written):
+        said.append(f"Still named in: {', '.join(left)}")
+    return said
 
 
 def stages_of(name: str, pipeline: Pipeline) -> list[Stage]:
@@ -116,11 +133,40 @@ def refuse_if_needed(
             raise UserError(f"{outside[0]} imports {name}: change it first.")
 
 
-def read_by_others(name: str, pipeline: Pipeline) -> bool:
-    """Whether another process reads its section of params.yaml."""
+def refuse_interpolated(
+    sections: Sequence[str], pipeline: Pipeline, texts: Mapping[Path, str]
+) -> None:
+    """UserError where a dvc.yaml reads a section by `${…}`: DVC could not read it without.
+
+    Args:
+        sections: those of params.yaml that go.
+        pipeline: all stages.
+        texts: what files will be, of those that change.
+    """
+    files = {MAIN, *(stage.file for stage in pipeline.stages)}
+    for file in sorted(name for name in files if Path(name).name == MAIN):
+        text = texts[ROOT / file] if ROOT / file in texts else read_text(ROOT / file)
+        values = str(parse_yaml(text, aliases=True))  # without comments, which DVC does not read
+        for section in sections:
+            if found := re.search(rf"{interpolated(section)}[^}}]*}}", values):
+                raise UserError(f"{file} reads {found[0]}: change it first.")
+
+
+def interpolated(section: str) -> str:
+    """A pattern of `${` and the name of a section of params.yaml, as a dvc.yaml reads it."""
+    return rf"(?<!\\)(\$\{{\s*){section}(?=\s*[.\[}}])"
+
+
+def read_by_others(name: str, pipeline: Pipeline) -> list[str]:
+    """Which other stages read its section of params.yaml, in words; empty where none does."""
     own = stages_of(name, pipeline)
-    keys = {key for stage in pipeline.stages if stage not in own for key in stage.params}
-    return any(key.partition(".")[0] == name for key in keys)
+    others = [stage for stage in pipeline.stages if stage not in own]
+    return [
+        f"{stage.name} reads {key}"
+        for stage in others
+        for key in stage.params
+        if key.partition(".")[0] == name
+    ]
 
 
 def refuse_uncommitted(paths: Iterable[str]) -> None:
@@ -289,15 +335,12 @@ def files_with(pattern: str, *paths: str) -> list[str]:
 
 
 def main() -> None:
-    """Remove it, and print where it is still named."""
+    """Remove it, and print what went, and where it is still named."""
     name = (*sys.argv[1:], "")[0]
     try:
-        left = remove(name)
+        print(*remove(name), sep="\n")
     except UserError as error:
         sys.exit(f"{error}\nNothing was removed.")
-    print(f"Removed: {name}, with its stage, section, outs and metrics. `git diff` shows it.")
-    if left:
-        print(f"Still named in: {', '.join(left)}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from lib.pipeline import Stage, read_pipeline
 from lib.repository import ROOT, ask_git, git
 from tools.command import as_command
 from tools.project.process import check_name
-from tools.project.remove import refuse_uncommitted, stages_of, still_named
+from tools.project.remove import interpolated, refuse_uncommitted, stages_of, still_named
 from tools.tracking import notes
 
 OTHERS = ("lib/", "tools/", "tests/", ".github/", ".vscode/", "lab/docs/", "CHANGELOG.md")
@@ -163,7 +163,7 @@ def in_pipeline(text: str, old: str, new: str) -> str:
     for row, column in sorted(places(YAML().load(text) or {}, old), reverse=True):
         line = lines[row]
         lines[row] = line[:column] + line[column:].replace(old, new, 1)
-    return re.sub(rf"\$\{{{old}(?=[.\[}}])", f"${{{new}", "\n".join(lines))
+    return re.sub(interpolated(old), rf"\g<1>{new}", "\n".join(lines))
 
 
 def places(content: Any, name: str) -> Iterator[tuple[int, int]]:
