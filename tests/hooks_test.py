@@ -7,6 +7,7 @@ tools/within uses the environment that these tests run in, for its Pipfile.lock 
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -343,3 +344,36 @@ def test_a_check_of_all_files_runs_nothing_but_the_commit_hooks(run: Command) ->
     answer = run(sys.executable, "-m", "pre_commit", "run", "--all-files", SKIP=skipped)
 
     assert "dvc" not in answer.stdout
+
+
+DOCTOR = (
+    '"$(tools/environments/bootstrap)" -c "from tools.project import doctor; '
+    "doctor.CHECKS = {'hooks': doctor.hooks}; doctor.main()\""  # of all checks this one
+)
+
+
+def test_where_git_runs_the_hooks_of_another_folder_that_is_said_with_what_helps(
+    run: Command, project: Path, tmp_path: Path
+) -> None:
+    settings = tmp_path / "gitconfig"
+    settings.write_text(f"[core]\n\thooksPath = {tmp_path}\n")
+    elsewhere = {"GIT_CONFIG_GLOBAL": str(settings)}
+    hooks = ("tools/within", "--dev", ".", "python", "-m", "tools.project.hooks")
+    refused = run(*hooks, **elsewhere)
+    asked = run("sh", "-c", DOCTOR, **elsewhere)
+    command = shlex.split(refused.stdout.split("`")[1])
+    helped = run(*command, **elsewhere)
+    installed = run(*hooks, **elsewhere)
+    asked_again = run("sh", "-c", DOCTOR, **elsewhere)
+    committed = run("git", "commit", "--allow-empty", "--message=a change", **elsewhere)
+    run("git", "config", "--unset", "core.hooksPath")
+
+    said = f"git runs the hooks of {tmp_path} (core.hooksPath in {settings}), not this clone's: "
+    assert refused.returncode == 1
+    assert refused.stdout.startswith(said)
+    assert refused.stdout.count("\n") == 1
+    assert asked.stdout.startswith(f"--       hooks          {said}")
+    assert command[:3] == ["git", "config", "core.hooksPath"]
+    assert helped.returncode == installed.returncode == 0, installed.stdout
+    assert asked_again.stdout == "ok       hooks          installed\n"
+    assert "don't commit to branch" in committed.stdout

@@ -23,6 +23,7 @@ from tools.environments.environments import Environment
 from tools.environments.locks import folders, verify
 from tools.environments.platforms import here
 from tools.project import settings
+from tools.project.hooks import runs_others
 from tools.project.manifest import differences
 from tools.project.todo import TEMPLATE_ONLY, problems, values
 
@@ -215,6 +216,8 @@ def labels() -> str:
 @check("hooks")
 def hooks() -> str:
     """pre-commit's."""
+    if others := runs_others():
+        raise Advice(others)
     folder = git_or_nothing("rev-parse", "--git-common-dir")
     hook = ROOT / folder / "hooks/pre-commit"
     if not folder or not hook.exists() or "pre-commit" not in hook.read_text(errors="replace"):

@@ -7,12 +7,13 @@ is installed: pre-commit would run what the branch that was just checked out has
 whoever looks at a branch has not agreed to run its code.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 from shlex import quote
 
-from lib.repository import ROOT, git
+from lib.repository import ROOT, git, git_or_nothing
 from tools.command import as_command
 
 # Only where a branch or commit was checked out (type 1), not a file, and never amid a rebase. -I:
@@ -37,10 +38,20 @@ PROGRAM = Path(__file__).with_name("checkout.py")
 
 def install() -> None:
     """Install them, in place of what is there."""
+    if said := runs_others():
+        sys.exit(said)
     # By the link that `make setup` keeps up to date, where there is one.
     link = ROOT / ".venv/bin/python"
     python = link if link.exists() else Path(sys.executable)
-    done = subprocess.run([str(python), "-m", "pre_commit", "install"], cwd=ROOT, check=False)
+    # pre-commit installs nothing where core.hooksPath is set, be it to the very folder.
+    number = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
+    unset = {
+        "GIT_CONFIG_COUNT": str(number + 1),
+        f"GIT_CONFIG_KEY_{number}": "core.hooksPath",
+        f"GIT_CONFIG_VALUE_{number}": "",
+    }
+    command = [str(python), "-m", "pre_commit", "install"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | unset, check=False)
     if done.returncode:
         sys.exit(done.returncode)
     folder = ROOT / git("rev-parse", "--git-common-dir") / "hooks"
@@ -48,6 +59,24 @@ def install() -> None:
     write(folder / program, PROGRAM.read_text(encoding="utf-8"))
     write(folder / "post-checkout", CHECKOUT.format(python=quote(sys.executable), program=program))
     print("dvc checkout installed, to follow each checkout")
+
+
+def runs_others() -> str:
+    """What to say where git runs the hooks of another folder, not this clone's; else empty."""
+    folder = git_or_nothing("rev-parse", "--git-common-dir")
+    asked = ("--show-origin", "-z", "--type=path", "--get-all", "core.hooksPath")
+    found = git_or_nothing("config", *asked).split("\0")
+    # Our own commands set it, too: git says that it comes from the command line.
+    users = [pair for pair in zip(found[::2], found[1::2], strict=False) if pair[0][:4] == "file"]
+    own = ROOT / folder / "hooks"
+    if not folder or not users or (ROOT / users[-1][1]).resolve() == own.resolve():
+        return ""
+    origin, other = users[-1]
+    return (
+        f"git runs the hooks of {other} (core.hooksPath in {origin.removeprefix('file:')}), not "
+        f"this clone's: `git config core.hooksPath {quote(str(own))}`, then make hooks; or leave "
+        "it, and type `pre-commit run` before each commit"
+    )
 
 
 def write(file: Path, text: str) -> None:
