@@ -579,6 +579,40 @@ def test_the_doctor_says_what_is_missing_and_how_to_get_it(template, tmp_path):
     assert re.search(r"^ok +git remote +origin https://example.org/wine.git", said, re.MULTILINE)
     assert re.search(r"^MISSING +locks .*make lock", said, re.MULTILINE)
     assert re.search(r"^MISSING +credentials .*make credentials", said, re.MULTILINE)
+    (project.folder / "Pipfile.lock").unlink()
+    said = project.make("doctor", ok=False, **KNOWN)
+    assert re.search(
+        r"^MISSING +environments +Pipfile.lock is not there: run `make lock`", said, re.MULTILINE
+    )
+    assert "Traceback" not in said
+
+
+DISK = (
+    '"$(tools/environments/bootstrap)" -c "from tools.project import doctor; '
+    "doctor.FREE_GIGABYTES, doctor.WORK_GIGABYTES = {sizes}; {more}"
+    "doctor.CHECKS = {{'disk': doctor.disk}}; doctor.main()\""
+)
+
+
+def test_the_doctor_asks_the_disks_of_environments_and_of_the_clone(template):
+    home = Path("/dev/shm/not-there-yet")
+    if not home.parent.exists() or home.parent.stat().st_dev == template.folder.stat().st_dev:
+        pytest.skip("there is one file system only")
+
+    def disk(sizes, more="", ok=False):
+        line = DISK.format(sizes=sizes, more=more)
+        return template.run("sh", "-c", line, ok=ok, WORKON_HOME=str(home))
+
+    of_environments = f" GB are free where environments are ({home}), 1e+06 are needed: make clean"
+    of_clone = f" GB are free where this clone is ({template.folder}), 1e+06 are needed: remove"
+    said = disk("1e6, 0")
+    assert of_environments in said
+    assert of_clone not in said
+    made = "doctor.missing_environments = list; "
+    assert " GB free" in disk("1e6, 0", made, ok=True), "with nothing to make, less is needed"
+    said = disk("1e6, 1e6", made)
+    assert of_environments in said
+    assert of_clone in said
 
 
 def test_the_doctor_names_files_of_the_templates_that_were_edited(template, tmp_path):

@@ -19,7 +19,7 @@ from lib.errors import UserError
 from lib.repository import ROOT, ask_git, git_or_nothing
 from lib.text import shown_address
 from tools.command import as_command
-from tools.environments.environments import Environment
+from tools.environments.environments import Environment, environments_folder
 from tools.environments.locks import folders, verify
 from tools.environments.platforms import here
 from tools.project import settings
@@ -28,6 +28,7 @@ from tools.project.manifest import differences
 from tools.project.todo import TEMPLATE_ONLY, problems, values
 
 FREE_GIGABYTES = 6  # every environment, and room to work
+WORK_GIGABYTES = 1  # room to work
 CHECKS: dict[str, Callable[[], str]] = {}
 
 
@@ -84,10 +85,26 @@ def git() -> str:
 
 @check("disk")
 def disk() -> str:
-    """Room for the environments."""
-    free = shutil.disk_usage(ROOT).free / 1e9
-    if free < FREE_GIGABYTES:
-        raise Problem(f"{free:.1f} GB are free, {FREE_GIGABYTES} are needed: make clean DAYS=0")
+    """Room for the environments, and for the clone where that is on another disk."""
+    folder = environments_folder()
+    home = next(place for place in (folder, *folder.parents) if place.exists())
+    wanted = FREE_GIGABYTES if missing_environments() else WORK_GIGABYTES
+    free, lacking = shutil.disk_usage(home).free / 1e9, []
+    if free < wanted:
+        lacking.append(
+            f"{free:.1f} GB are free where environments are ({folder}), {wanted:g} are needed: "
+            "make clean DAYS=0, or set WORKON_HOME to a folder on a larger disk"
+        )
+    if home.stat().st_dev != ROOT.stat().st_dev:
+        of_clone = shutil.disk_usage(ROOT).free / 1e9
+        free = min(free, of_clone)
+        if of_clone < WORK_GIGABYTES:
+            lacking.append(
+                f"{of_clone:.1f} GB are free where this clone is ({ROOT}), {WORK_GIGABYTES:g} are "
+                "needed: remove what nobody needs there, or clone onto a larger disk"
+            )
+    if lacking:
+        raise Problem("\n".join(lacking))
     return f"{free:.0f} GB free"
 
 
@@ -133,12 +150,20 @@ def locks() -> str:
 @check("environments")
 def environments() -> str:
     """Those that `make run` uses."""
-    others = (ROOT, ROOT / "goals", ROOT / "tools/tracking")
-    needed = [f for f in folders() if f in others or f.parent.name == "processes"]
-    missing = [place.name for place in map(Environment, needed) if not place.complete]
-    if missing:
+    if missing := missing_environments():
         raise Advice(f"{len(missing)} not made yet: make setup (make run makes what it needs)")
-    return f"{len(needed)} made"
+    return f"{len(needed_environments())} made"
+
+
+def needed_environments() -> list[Environment]:
+    """The environments that `make run` uses."""
+    others = (ROOT, ROOT / "goals", ROOT / "tools/tracking")
+    return [Environment(f) for f in folders() if f in others or f.parent.name == "processes"]
+
+
+def missing_environments() -> list[Environment]:
+    """Those of them that are not made yet."""
+    return [environment for environment in needed_environments() if not environment.complete]
 
 
 @check("git remote")
@@ -249,7 +274,7 @@ def main() -> None:
             mark, lines = "ok", function()
         except Advice as advice:
             mark, lines = "--", str(advice)
-        except Problem as problem:
+        except (Problem, UserError) as problem:
             mark, lines = "MISSING", str(problem)
             missing += 1
         for line in lines.splitlines():
