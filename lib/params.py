@@ -19,6 +19,7 @@ import re
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -149,18 +150,41 @@ def check_params(content: Any, model: type[Model], source: str = FILE) -> Model:
 
 # ---- messages
 
+# What pydantic has other words for.
+ALLOWED = {
+    "model_type": "a mapping (key: value)",
+    "dict_type": "a mapping (key: value)",
+    "string_type": "a text",
+}
+
 
 def describe(problem: Any, model: type[BaseModel]) -> str:
     """One of pydantic's problems in a line: the key, what was found, what is allowed."""
+    kind, value = problem["type"], problem["input"]
     *parents, last = problem["loc"] or ("the file",)
     key = printable(".".join(map(str, (*parents, last))))
-    if problem["type"] == "extra_forbidden":
+    if kind in ("extra_forbidden", "invalid_key"):  # the latter is a key that is no text
         return unknown(key, printable(str(last)), known_keys(model, parents))
-    if problem["type"] == "missing":
+    if kind == "missing":
         return f"{key} is missing: write it."
-    found = "a mapping" if isinstance(problem["input"], Mapping) else repr(problem["input"])
-    allowed = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{key} is {found}: it must be {allowed}."
+    found = "empty" if value is None and not problem["loc"] else shown(value)
+    # "Input should be …", "Value error, …", "List should have at least 1 item after validation, …"
+    must = re.sub(r"^\w+ should ", "", re.sub("^Value error, ", "be ", problem["msg"]))
+    must = must.partition(" after validation")[0]
+    if kind in ALLOWED:
+        must = f"be {ALLOWED[kind]}"
+    if kind == "string_type" and isinstance(value, int | float | date):
+        must += ", so put it in quotes"
+    return f"{key} is {found}: it must {must}."
+
+
+def shown(value: Any) -> str:
+    """A value as YAML has it."""
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value) if isinstance(value, date) else repr(value)
 
 
 def printable(text: str) -> str:

@@ -1,6 +1,7 @@
 """Parameters are caught in every way that they can be wrong, one process's and the whole file's."""
 
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +48,7 @@ class Train(Section):
     either: Schedule | Warmup | None = None
     pair: tuple[Layer, ...] = ()
     bounds: Annotated[list[Annotated[Real, Field(ge=0)]], Field(min_length=1)]
+    target: Annotated[str, Field(min_length=1)] = "price"
 
 
 class Params(Section):
@@ -107,8 +109,18 @@ def test_a_process_gets_its_own_sections_and_is_not_asked_about_others():
         ),
         (with_train(schedule=[1]), ["train.schedule is [1]"]),
         (with_train(**{"": 1}), ["train. is not known"]),
-        (VALID | {"train": {**VALID["train"], 3: 4}}, ["train"]),
-        (VALID | {"train": None}, ["train is None: it must be"]),
+        (with_train(bounds=[]), ["train.bounds is []: it must have at least 1 item."]),
+        (with_train(target=""), ["train.target is '': it must have at least 1 character."]),
+        (with_train(target=12), ["train.target is 12: it must be a text, so put it in quotes."]),
+        (with_train(target=True), ["target is true: it must be a text, so put it in quotes."]),
+        (
+            with_train(target=date(2024, 1, 1)),
+            ["train.target is 2024-01-01: it must be a text, so put it in quotes."],
+        ),
+        (with_train(target=[]), ["train.target is []: it must be a text."]),
+        (with_train(by_name=[]), ["train.by_name is []: it must be a mapping (key: value)."]),
+        (VALID | {"train": {**VALID["train"], 3: 4}}, ["train.3 is not known: remove it."]),
+        (VALID | {"train": None}, ["train is null: it must be a mapping (key: value)."]),
         ({}, ["random_seed is missing: write it.", "train is missing: write it."]),
     ],
 )
@@ -248,6 +260,12 @@ def test_a_section_that_a_pipeline_alone_reads_is_known(project):
         check(project, CONTENT + read + "sharde: {}\n")
     with pytest.raises(ParamsError, match=r"one_for_this_test.a is 'x'"):
         check(project, CONTENT.replace("a: 1", "a: x") + read)
+
+
+def test_an_empty_file_is_told_once(project):
+    with pytest.raises(ParamsError) as caught:
+        check(project, "# Nothing yet.\n")
+    assert str(caught.value) == "params.yaml: the file is empty: it must be a mapping (key: value)."
 
 
 def test_a_problem_that_several_processes_see_is_told_once(project):

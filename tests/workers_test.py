@@ -110,7 +110,7 @@ def test_two_are_started_however_a_process_imports_what_they_need(project, tmp_p
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "params.yaml: the file is None: it must be"),
+        ("", "params.yaml: the file is empty: it must be"),
         ("a: [", "params.yaml is not YAML (line 2: "),
     ],
 )

@@ -30,7 +30,7 @@ def test_an_impossible_value_is_answered_with_what_is_allowed(key, value, allowe
 def test_a_hash_needs_an_id_to_be_taken_of():
     content = read_yaml(ROOT / "params.yaml")
     content["prepare_data"]["split"] = "hashed"
-    with pytest.raises(ParamsError, match=r"prepare_data\.id_column is None: it must be the name"):
+    with pytest.raises(ParamsError, match=r"prepare_data\.id_column is null: it must be the name"):
         check_params(content, Params)
     content["prepare_data"]["id_column"] = "patient"
     assert check_params(content, Params).prepare_data.id_column == "patient"
