@@ -259,6 +259,37 @@ def test_rows_that_no_training_takes_are_told_before_it(project, name, column, v
     assert "Traceback" not in said
 
 
+# Where files may not grow beyond 100 bytes, as on a disk that has become full.
+FULL = """
+import resource
+from lib.errors import UserError
+from lib.repository import ROOT
+from tools.project import adopt, process
+def fill(*_):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, -1))
+    raise UserError("It is no good.")
+"""
+WRITING = """
+with process.all_or_nothing([ROOT / "params.yaml"], ROOT / "lab/processes/new"):
+    process.append(ROOT / "params.yaml", "new: 1\\n")
+    fill()
+"""
+ADOPTING = """
+best = {"tunes": "net_sold", "values": {"epochs": 7}, "objective": "loss", "best": 1.0}
+adopt.sweeps = lambda *_: {"tune": best | {"best_trial": 1, "trials": 1}}
+adopt.check_all = fill
+adopt.adopt([])
+"""
+
+
+@pytest.mark.parametrize("code", [WRITING, ADOPTING], ids=["process", "adopt"])
+def test_a_full_disk_cuts_nothing_off_params_yaml(project, code):
+    before = read_yaml(project.folder / "params.yaml")
+    said = python(project, FULL + code, ok=False)
+    assert "It is no good." in said
+    assert read_yaml(project.folder / "params.yaml").keys() - {"new"} == before.keys()
+
+
 # ---- tuned
 
 

@@ -55,7 +55,8 @@ def adopt(names: Sequence[str]) -> list[str]:
     try:
         check_all(ROOT)
     except UserError:
-        (ROOT / FILE).write_text(before, encoding="utf-8")
+        with replaced_file(ROOT / FILE) as new:  # a full disk cuts nothing off
+            new.write_text(before, encoding="utf-8")
         raise
     old, now = before.splitlines(), after.splitlines()
     return [*lines, *difflib.unified_diff(old, now, FILE, FILE, lineterm="", n=0)]

@@ -24,6 +24,7 @@ import grimp
 from jinja2 import Environment, FileSystemLoader
 
 from lib.errors import UserError
+from lib.files import replaced_file
 from lib.params import read_yaml
 from lib.pipeline import MAIN, Stage, read_pipeline
 from lib.repository import BYTES, ROOT
@@ -344,20 +345,26 @@ def all_or_nothing(files: list[Path], folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # first: a full disk then has room for the rest
         for file in files:
             if file in before:
-                file.write_bytes(before[file])
+                replace(file, before[file])
             else:
                 file.unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def replace(file: Path, content: bytes) -> None:
+    """Write a file whole or not at all: a full disk cuts nothing off."""
+    with replaced_file(file) as new:
+        new.write_bytes(content)
 
 
 def append(file: Path, text: str) -> None:
     """Add to the end of a file, on a line of its own."""
     content = file.read_bytes()
     newline = b"" if content.endswith(b"\n") else b"\n"
-    file.write_bytes(content + newline + text.encode())
+    replace(file, content + newline + text.encode())
 
 
 def add(wanted: Wanted) -> None:
@@ -375,10 +382,10 @@ def add(wanted: Wanted) -> None:
         write_folder(folder, files)
         append(params, f"\n{name}:\n{section}")
         text = with_stage(pipeline.read_bytes().decode(*BYTES), stage_text(name, read, outs))
-        pipeline.write_bytes(text.encode(*BYTES))
+        replace(pipeline, text.encode(*BYTES))
         line = f"/data/{name}.csv" if wanted.kind == "table" else f"/artifacts/{name}"
         text = with_ignored(ignored.read_bytes().decode(*BYTES), line)
-        ignored.write_bytes(text.encode(*BYTES))
+        replace(ignored, text.encode(*BYTES))
         if name not in stages():
             raise UserError("dvc.yaml is not written stage below stage: add this one by hand.")
 

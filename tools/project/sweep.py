@@ -22,6 +22,7 @@ from tools.project.process import (
     append,
     filled_in,
     imported,
+    replace,
     with_stage,
     write_folder,
 )
@@ -122,7 +123,7 @@ def add(process: Tuned) -> None:
         others = sorted(set(content.get(process.name) or {}) - searched)
         text = read_text(pipeline) if pipeline.exists() else PIPELINE
         text = with_plots(with_stage(text, stage_text(process, others)), process)
-        pipeline.write_text(text, encoding="utf-8")
+        replace(pipeline, text.encode())
         if not any(stage.name == name for stage in read_pipeline().stages):
             raise UserError(f"{SWEEPS} is not written stage below stage: add it by hand.")
 
