@@ -505,7 +505,11 @@ def test_a_section_that_another_stage_reads_is_not_taken_from_it(project):
     said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
     assert "lab/hello/dvc.yaml reads ${ net_sold.target }: change it first." in said
     assert project.git("status", "--porcelain") == ""
-    project.edit("lab/hello/dvc.yaml", "${ net_sold.target }", "hello")
+    project.edit("lab/hello/dvc.yaml", "echo ${ net_sold.target }", "lab/processes/run net_sold")
+    project.commit("It starts it")
+    said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
+    assert "hello in lab/hello/dvc.yaml starts net_sold: take it out there first." in said
+    project.edit("lab/hello/dvc.yaml", "lab/processes/run net_sold", "echo hello")
     main = read_text(project, "dvc.yaml")
     write(project, "dvc.yaml", f"{main}  show:\n    cmd: echo\n    params: [net_sold.target]\n")
     project.commit("A stage that lists it")

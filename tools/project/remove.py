@@ -41,6 +41,10 @@ def remove(name: str) -> list[str]:
     if not re.fullmatch(r"\w+", name) or not (folder.is_dir() or own):
         known = ", ".join(sorted(file.parent.name for file in ROOT.glob("lab/processes/*/main*")))
         raise UserError(f"NAME is {name!r}: it must be a process ({known or 'there is none'}).")
+    if elsewhere := [stage for stage in own if stage.file != MAIN]:
+        raise UserError(
+            f"{elsewhere[0].name} in {elsewhere[0].file} starts {name}: take it out there first."
+        )
     written = written_by(own)
     refuse_if_needed([name], own, pipeline, [f"lab/processes/{name}"])
     refuse_uncommitted([f"lab/processes/{name}", *EDITED, *written])
