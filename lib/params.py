@@ -167,7 +167,7 @@ def describe(problem: Any, model: type[BaseModel]) -> str:
         return unknown(key, printable(str(last)), known_keys(model, parents))
     if kind == "missing":
         return f"{key} is missing: write it."
-    found = "empty" if value is None and not problem["loc"] else shown(value)
+    found = "empty" if value is None and not problem["loc"] else as_yaml(value)
     # "Input should be …", "Value error, …", "List should have at least 1 item after validation, …"
     must = re.sub(r"^\w+ should ", "", re.sub("^Value error, ", "be ", problem["msg"]))
     must = must.partition(" after validation")[0]
@@ -178,7 +178,7 @@ def describe(problem: Any, model: type[BaseModel]) -> str:
     return f"{key} is {found}: it must {must}."
 
 
-def shown(value: Any) -> str:
+def as_yaml(value: Any) -> str:
     """A value as YAML has it."""
     if isinstance(value, Mapping):
         return "a mapping"

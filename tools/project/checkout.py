@@ -6,14 +6,13 @@ where these together would write outside the data of the project, nothing is wri
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-
-from tools.command import as_command
 
 OURS = {".git", ".dvc"}  # in the project, and no data
 
@@ -56,4 +55,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    as_command(main)
+    sys.exit(main())
