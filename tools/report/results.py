@@ -5,6 +5,7 @@ tools/within . python -m tools.report.results
 `make run` ends with it, `make results` shows it again.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
