@@ -130,25 +130,41 @@ def texts_of(values: Sequence[Any]) -> list[str]:
     return [next(numbers) if numeric(value) else shown(value) for value in values]
 
 
-def best_model(found: Sequence[Measured]) -> tuple[list[str], list[str], str] | None:
-    """The best model, the measures that decided, and on which split; None where none tells.
+@dataclass(frozen=True)
+class Best:
+    """What says that a model is best, or that several are level."""
 
-    The split is validation where there is one; the measures are those that can be judged and that
-    every model has. Models without a number are left out, and models that are level in the first
-    measure are told apart by the next: several models are level in all of them.
+    models: Sequence[str]
+    measures: Sequence[str]  # that decided; several models are level in all of them
+    split: str
+    left_out: Sequence[str]  # models that were not compared
+
+
+def best_model(found: Sequence[Measured]) -> Best | None:
+    """The best of the models that have a measure in common; None where there is no such measure.
+
+    The split is validation where there is one; the measure is, of those that can be judged, the
+    one that most models have. Models that are level in it are told apart by the others.
     """
     split = chosen_split([row.split for row in found])
     rows = [row for row in found if row.split == split]
-    names = [name for name in (rows[0].values if rows else ()) if better_when(name)]
+    models = dict.fromkeys(row.model for row in found)
+    often = Counter(name for row in rows for name in row.values if better_when(name))
+    shared = [name for name, n in often.most_common() if n > 1 or len(models) == 1]
     decided: list[str] = []
-    for name in [name for name in names if all(name in row.values for row in rows)]:
-        if decided and len(rows) == 1:
-            break
-        if known := [row for row in rows if is_number(row.values[name])]:
+    compared: list[str] = []
+    for name in shared:
+        known = [row for row in rows if is_number(row.values.get(name))]
+        told = bool(decided) and (len(rows) == 1 or len(known) < len(rows))
+        if known and not told:
+            compared = compared or [row.model for row in known]
             merits = [row.values[name] * better_when(name) for row in known]
             rows = [row for row, m in zip(known, merits, strict=True) if m == max(merits)]
             decided.append(name)
-    return ([row.model for row in rows], decided, split) if decided else None
+    if not decided:
+        return None
+    left_out = [model for model in models if model not in compared]
+    return Best([row.model for row in rows], decided, split, left_out)
 
 
 def chosen_split(splits: Sequence[str]) -> str:

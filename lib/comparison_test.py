@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from lib.comparison import (
+    Best,
     as_markdown,
     best_model,
     change,
@@ -144,7 +145,7 @@ def test_house_prices_have_results_and_a_best_model(revision):
         ("test", "linear", "39,000.00", "0.80"),
         ("test", "forest", "40,000.00", "nan"),
     ]
-    assert best_model(measured(houses)) == (["forest"], ["rmse"], "validation")
+    assert best_model(measured(houses)) == Best(["forest"], ["rmse"], "validation", [])
 
 
 def test_metrics_by_no_split_have_a_row_each_and_a_best_model(revision):
@@ -158,7 +159,7 @@ def test_metrics_by_no_split_have_a_row_each_and_a_best_model(revision):
         ("b.curve", "[1, 2]"),
         ("b.none", "–"),
     ]
-    assert best_model(measured(flat)) == (["b"], ["rmse"], "")
+    assert best_model(measured(flat)) == Best(["b"], ["rmse"], "", [])
 
 
 def test_models_that_are_level_are_told_apart_by_the_next_measure(revision):
@@ -167,7 +168,8 @@ def test_models_that_are_level_are_told_apart_by_the_next_measure(revision):
         b={"validation": {"accuracy": 0.9, "log_loss": 0.2}},
         c={"validation": {"accuracy": None, "log_loss": 0.1}},
     )
-    assert best_model(measured(level)) == (["b"], ["accuracy", "log_loss"], "validation")
+    best = Best(["b"], ["accuracy", "log_loss"], "validation", ["c"])
+    assert best_model(measured(level)) == best
     assert best_model([]) is None
 
 
@@ -175,19 +177,27 @@ def test_models_that_are_level_are_told_apart_by_the_next_measure(revision):
     ("models", "best"),
     [
         ({"a": {"rmse": NAN}, "b": {"rmse": None}}, None),
-        ({"a": {"rmse": NAN}, "b": {"rmse": 2.0}}, (["b"], ["rmse"])),
-        ({"a": {"rmse": NAN, "r2": 0.1}, "b": {"rmse": None, "r2": 0.2}}, (["b"], ["r2"])),
-        ({"a": {"rmse": 2.0}, "b": {"rmse": 2.0}, "c": {"rmse": 3.0}}, (["a", "b"], ["rmse"])),
+        ({"a": {"rmse": NAN}, "b": {"rmse": 2.0}}, (["b"], ["rmse"], ["a"])),
+        ({"a": {"rmse": NAN, "r2": 0.1}, "b": {"rmse": None, "r2": 0.2}}, (["b"], ["r2"], [])),
+        ({"a": {"rmse": 2.0}, "b": {"rmse": 2.0}, "c": {"rmse": 3.0}}, (["a", "b"], ["rmse"], [])),
         ({"a": {"rmse": 2.0}, "b": {"accuracy": 0.9}}, None),
-        ({"a": {"rmse": 2.0, "r2": 0.1}, "b": {"r2": 0.2}}, (["b"], ["r2"])),
-        ({"a": {"rmse": 2.0, "r2": 0.1}}, (["a"], ["rmse"])),
+        ({"a": {"rmse": 2.0, "r2": 0.1}, "b": {"r2": 0.2}}, (["b"], ["r2"], [])),
+        ({"a": {"rmse": 2.0, "r2": 0.1}}, (["a"], ["rmse"], [])),
+        ({"p": {"loss": 1}, "a": {"rmse": 5}, "b": {"rmse": 1}}, (["b"], ["rmse"], ["p"])),
     ],
 )
-def test_a_model_is_best_by_numbers_that_every_model_has_or_level_with_others(
+def test_a_model_is_best_by_numbers_of_what_it_shares_with_others_or_level_with_them(
     revision, models, best
 ):
     found = measured(revision(**{name: {"test": values} for name, values in models.items()}))
-    assert best_model(found) == (best and (*best, "test"))
+    assert best_model(found) == (best and Best(best[0], best[1], "test", best[2]))
+
+
+def test_a_model_that_is_not_on_the_split_is_not_compared(revision):
+    both = {"validation": {"rmse": 5.0}, "test": {"rmse": 5.0}}
+    assert best_model(measured(revision(a=both, b={"test": {"rmse": 1.0}}))) is None
+    found = best_model(measured(revision(a=both, b={"test": {"rmse": 1.0}}, c=both)))
+    assert found == Best(["a", "c"], ["rmse"], "validation", ["b"])
 
 
 def test_models_of_one_name_are_told_apart_by_their_files(revision):

@@ -169,13 +169,13 @@ def describe(problem: Any, model: type[BaseModel]) -> str:
         return f"{key} is missing: write it."
     found = "empty" if value is None and not problem["loc"] else as_yaml(value)
     # "Input should be …", "Value error, …", "List should have at least 1 item after validation, …"
-    must = re.sub(r"^\w+ should ", "", re.sub("^Value error, ", "be ", problem["msg"]))
-    must = must.partition(" after validation")[0]
+    message = problem["msg"].removeprefix("Assertion failed, ").partition(" after validation")[0]
+    must = re.sub(r"^\w+ should ", "it must ", re.sub("^Value error, ", "it must be ", message))
     if kind in ALLOWED:
-        must = f"be {ALLOWED[kind]}"
+        must = f"it must be {ALLOWED[kind]}"
     if kind == "string_type" and isinstance(value, int | float | date):
         must += ", so put it in quotes"
-    return f"{key} is {found}: it must {must}."
+    return f"{key} is {found}: {must}."
 
 
 def as_yaml(value: Any) -> str:
@@ -184,6 +184,8 @@ def as_yaml(value: Any) -> str:
         return "a mapping"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{', '.join(map(as_yaml, value))}]"
     return str(value) if isinstance(value, date) else repr(value)
 
 

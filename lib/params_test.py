@@ -121,6 +121,7 @@ def test_a_process_gets_its_own_sections_and_is_not_asked_about_others():
         (with_train(by_name=[]), ["train.by_name is []: it must be a mapping (key: value)."]),
         (VALID | {"train": {**VALID["train"], 3: 4}}, ["train.3 is not known: remove it."]),
         (VALID | {"train": None}, ["train is null: it must be a mapping (key: value)."]),
+        (VALID | {"train": [None, True]}, ["train is [null, true]: it must be a mapping (key"]),
         ({}, ["random_seed is missing: write it.", "train is missing: write it."]),
     ],
 )

@@ -4,7 +4,9 @@ A table is a CSV file whose column `split` says train, validation or test of eac
 """
 
 import logging
+import lzma
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,9 @@ SPLITS = ("train", "validation", "test")
 # What is missing where it stands among texts, too; None, NA, N/A and null are texts there.
 NANS = ("nan", "NaN", "-nan", "-NaN", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")
 MISSING = ("", *NANS, "<NA>", "#N/A", "#N/A N/A", "#NA")
+
+# What unpacking a compressed file raises, beside an OSError.
+DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 MOST_CLASSES = 100
 
@@ -54,8 +59,8 @@ def read_table(path: Path | str) -> pd.DataFrame:
             frame = read_as_written(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: `make run`, or `dvc pull {path}`.") from None
-    except (OSError, EOFError, zlib.error) as error:  # the last two of what was compressed
-        raise UserError(f"{path} cannot be read: {error}. Fetch or make it again.") from None
+    except (OSError, *DAMAGED) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from None
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not a table in CSV: it is no text in UTF-8 ({error}). Convert it to CSV in "

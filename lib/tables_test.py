@@ -58,10 +58,14 @@ def test_a_file_that_is_no_table_is_told_by_its_name(tmp_path, content, message)
 
 def test_a_compressed_file_that_is_damaged_is_told_by_its_name(tmp_path):
     whole = gzip.compress(b"a,y\n" + b"1,2\n" * 1000)
-    for content in (whole[: len(whole) // 2], whole[:15] + b"\xff" + whole[16:], b"a,y\n1,2\n"):
-        (tmp_path / "table.csv.gz").write_bytes(content)
-        with pytest.raises(UserError, match=r"table.csv.gz cannot be read: .*Fetch or make it"):
-            read_table(tmp_path / "table.csv.gz")
+    for name, content in (
+        ("table.csv.gz", whole[: len(whole) // 2]),
+        ("table.csv.gz", whole[:15] + b"\xff" + whole[16:]),
+        *((f"table.csv.{kind}", b"a,y\n1,2\n") for kind in ("gz", "bz2", "xz", "zip")),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name} cannot be read: "):
+            read_table(tmp_path / name)
 
 
 def test_a_comma_at_the_end_of_rows_shifts_no_column(tmp_path):

@@ -141,4 +141,7 @@ def test_a_sweep_that_was_of_other_data_or_parameters_is_told(project):
     project.dvc("repro", "--quiet", "prepare")
     assert f"{told}data/rows.csv." in project.run("make", "adopt")
     (project.folder / "data/rows.csv").unlink()
+    assert f"{told}data/rows.csv." in project.run("make", "adopt"), "dvc.lock tells, too"
+    project.dvc("repro", "--quiet", "dvc.yaml", "lab/tuning/dvc.yaml")
+    (project.folder / "data/rows.csv").unlink()
     assert told not in project.run("make", "adopt"), "after a sweep on the runner there are none"

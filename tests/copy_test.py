@@ -584,6 +584,7 @@ def test_the_doctor_says_what_is_missing_and_how_to_get_it(template, tmp_path):
     assert re.search(
         r"^MISSING +environments +Pipfile.lock is not there: run `make lock`", said, re.MULTILINE
     )
+    assert not re.search(r"^MISSING +disk +Pipfile", said, re.MULTILINE)
     assert "Traceback" not in said
 
 

@@ -240,13 +240,13 @@ def test_a_second_pipeline_in_its_own_folder_runs_by_its_name(project):
         "    deps: [data/raw/breast_cancer.csv, lab/processes/hello/main]\n"
         "    outs: [lab/pipelines/hello/lines.txt]\n"
     )
-    said = project.run("make", "run", "PIPELINE=lab/pipelines/hello/dvc.yaml")
+    said = project.run("make", "run", "PIPELINE=lab/pipelines/hello/dvc.yaml:hello")
     assert "Running stage 'lab/pipelines/hello/dvc.yaml:hello'" in said
     assert (folder / "lines.txt").read_text().strip() == "570"
     assert (folder / "dvc.lock").exists()
     for wrong in ("lab/pipelines/hello", "no-such/dvc.yaml"):
         said = project.run("make", "run", f"PIPELINE={wrong}", ok=False)
-        assert "PIPELINE is no file: expected one such as lab/pipelines/mine/dvc.yaml." in said
+        assert f"There is no file '{wrong}' to run: PIPELINE= names a pipeline's, such as" in said
         assert "grep" not in said
 
 

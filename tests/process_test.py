@@ -510,6 +510,14 @@ def test_a_section_that_another_stage_reads_is_not_taken_from_it(project):
     said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
     assert "hello in lab/hello/dvc.yaml starts net_sold: take it out there first." in said
     project.edit("lab/hello/dvc.yaml", "lab/processes/run net_sold", "echo hello")
+    project.edit("lab/hello/dvc.yaml", "params.yaml]", "params.yaml:net_sold]")
+    project.commit("It chooses it")
+    said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
+    assert "lab/hello/dvc.yaml names net_sold in its `vars`: change it first." in said
+    # What has a params.yaml of its own beside it may call a section as it likes.
+    write(project, "lab/hello/params.yaml", "net_sold: {target: 1}\n")
+    project.edit("lab/hello/dvc.yaml", "vars: [../../params.yaml:net_sold]\n", "")
+    project.edit("lab/hello/dvc.yaml", "echo hello", "echo ${net_sold.target}")
     main = read_text(project, "dvc.yaml")
     write(project, "dvc.yaml", f"{main}  show:\n    cmd: echo\n    params: [net_sold.target]\n")
     project.commit("A stage that lists it")

@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from lib.comparison import Best
 from lib.errors import UserError
 from lib.revisions import Revision
 from tests.conftest import Project
@@ -194,10 +195,11 @@ def test_a_milestone_names_the_best_model_by_what_is_measured(project):
     ("best", "said"),
     [
         (
-            (["a"], ["accuracy", "log_loss"], "test"),
+            Best(["a"], ["accuracy", "log_loss"], "test", []),
             "a, by accuracy, then log_loss on the test split.",
         ),
-        ((["a", "b"], ["rmse", "r2"], ""), "a and b, level in rmse, r2."),
+        (Best(["a"], ["mae"], "", ["b", "c"]), "a, by mae (not compared: b, c)."),
+        (Best(["a", "b"], ["rmse", "r2"], "", []), "a and b, level in rmse, r2."),
         (None, "not told: the models share no measure that has a number and says what is better."),
     ],
 )

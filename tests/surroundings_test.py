@@ -142,16 +142,18 @@ def test_a_project_starts_with_any_git_settings(project, tmp_path):
 
 
 def test_results_and_locks_are_the_projects_whatever_a_user_ignores(project, tmp_path):
-    (tmp_path / "ignored").write_text("*.json\n*.lock\n*.yaml\nmetrics\n")
+    (tmp_path / "ignored").write_text("*.json\n*.lock\n*.yaml\n*.csv\n*.bak\nmetrics\nartifacts\n")
     variables = settings(tmp_path)
     ignored = ("core.excludesFile", str(tmp_path / "ignored"))
     project.run("git", "config", "--global", *ignored, **variables)
-    for name in ("metrics/later.json", "lab/processes/count/Pipfile.lock"):
+    kept = ["artifacts/tune/a/b.csv", "lab/processes/count/Pipfile.lock", "metrics/c/later.json"]
+    for name in (*kept, "metrics/count.json.bak"):
+        (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (project.folder / name).write_text("{}\n")
     assert "up to date" in project.dvc("status", **variables)
     project.run("git", "add", "--all", **variables)
     added = project.git("diff", "--cached", "--name-only").split()
-    assert added == ["lab/processes/count/Pipfile.lock", "metrics/later.json"]
+    assert added == kept
 
 
 SHARE = """

@@ -11,12 +11,16 @@ from lib.errors import UserError
 FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)  # what a disk says that takes no more
 
 
-def as_command(main: Callable[[], object]) -> NoReturn:
+def as_command(main: Callable[[], object], name: str = "") -> NoReturn:
     """Run a command to its end; the exit code is the number that `main` returns, else 0.
 
     A user's mistake ends it with its message, and so does a full disk; Ctrl-C, and a reader of its
     output that has gone away, as `head` does, end it without a word. What else `main` raises is a
     bug of ours, and keeps its traceback.
+
+    Args:
+        main: what it does.
+        name: what its message begins with, as "relog: ".
     """
     try:
         try:
@@ -24,7 +28,7 @@ def as_command(main: Callable[[], object]) -> NoReturn:
         finally:
             print(end="", flush=True)
     except UserError as error:
-        sys.exit(str(error))
+        sys.exit(f"{name}{error}")
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
@@ -34,10 +38,8 @@ def as_command(main: Callable[[], object]) -> NoReturn:
             raise
         forget_output()
         where = f" ({error.filename})" if error.filename else ""
-        sys.exit(
-            f"{error.strerror}{where}: the disk is full, or what the output goes to. Make room, "
-            "then run it again."
-        )
+        full = f"{error.strerror}{where}: the disk is full, or what the output goes to"
+        sys.exit(f"{name}{full}. Make room, then run it again.")
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -24,6 +24,7 @@ from dvc.utils.serialize import modify_yaml
 from lib.errors import UserError
 from lib.params import line_of, read_yaml
 from lib.repository import ROOT
+from tools.command import as_command
 from tools.job import guarded_dvc
 from tools.job.job import run_live
 
@@ -168,9 +169,4 @@ def make_run(jobs: str, *targets: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        make_run(*sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"ERROR: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    as_command(lambda: make_run(*sys.argv[1:]), "ERROR: ")

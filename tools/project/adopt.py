@@ -99,14 +99,19 @@ def warnings(stages: Sequence[Stage]) -> list[str]:
 
 
 def changed_since(stages: Iterable[DvcStage]) -> list[str]:
-    """The parameters and deps that are not as dvc.lock noted them; none that the disk lacks."""
+    """The parameters and deps that are not as dvc.lock noted them.
+
+    After a sweep on the runner the disk lacks data: of those, dvc.lock notes what writes them.
+    """
+    stages = list(stages)
+    written = {out.fs_path: out.hash_info for stage in stages for out in stage.outs}
     deps = [dep for stage in stages if not stage.frozen for dep in stage.deps]
     found: dict[str, None] = {}
     for dep in deps:
         if not (dep.hash_info and dep.is_in_repo):
             continue
         for name, state in dep.status().items():
-            if state != "deleted":
+            if state != "deleted" or written.get(dep.fs_path, dep.hash_info) != dep.hash_info:
                 found |= dict.fromkeys(state if isinstance(state, Mapping) else [name])
     return list(found)
 

@@ -9,6 +9,7 @@ import sys
 
 from lib.errors import UserError
 from lib.repository import ROOT, ask_git
+from tools.command import as_command
 from tools.dvc_config import read_config, set_values
 
 LOCAL = ROOT / ".dvc" / "config.local"
@@ -45,7 +46,10 @@ def main() -> None:
         sys.exit(
             ".dvc/config.local is not ignored by git: put `/config.local` into .dvc/.gitignore."
         )
-    access, secret = ask()
+    try:
+        access, secret = ask()
+    except (KeyboardInterrupt, EOFError):
+        sys.exit("\nNothing was written.")
     if not access or not secret:
         sys.exit(
             "No credentials: type them in a terminal, or set AWS_ACCESS_KEY_ID and "
@@ -56,9 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(str(error))
-    except (KeyboardInterrupt, EOFError):
-        sys.exit("\nNothing was written.")
+    as_command(main)

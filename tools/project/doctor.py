@@ -88,7 +88,10 @@ def disk() -> str:
     """Room for the environments, and for the clone where that is on another disk."""
     folder = environments_folder()
     home = next(place for place in (folder, *folder.parents) if place.exists())
-    wanted = FREE_GIGABYTES if missing_environments() else WORK_GIGABYTES
+    try:
+        wanted = FREE_GIGABYTES if missing_environments() else WORK_GIGABYTES
+    except UserError:  # a lock that is missing is told below
+        wanted = FREE_GIGABYTES
     free, lacking = shutil.disk_usage(home).free / 1e9, []
     if free < wanted:
         lacking.append(

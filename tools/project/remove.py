@@ -150,10 +150,30 @@ def refuse_interpolated(
     files = {MAIN, *(stage.file for stage in pipeline.stages)}
     for file in sorted(name for name in files if Path(name).name == MAIN):
         text = texts[ROOT / file] if ROOT / file in texts else read_text(ROOT / file)
-        values = str(parse_yaml(text, aliases=True))  # without comments, which DVC does not read
+        content = parse_yaml(text, aliases=True) or {}
+        chosen = list(chosen_by_vars(content, posixpath.dirname(file)))
+        if file != MAIN and not chosen:
+            continue  # it has a params.yaml of its own
+        values = str(content)  # without comments, which DVC does not read
         for section in sections:
+            if any(section in keys for keys in chosen):
+                raise UserError(f"{file} names {section} in its `vars`: change it first.")
             if found := re.search(rf"{interpolated(section)}[^}}]*}}", values):
                 raise UserError(f"{file} reads {found[0]}: change it first.")
+
+
+def chosen_by_vars(content: Mapping[str, Any], folder: str) -> Iterator[list[str]]:
+    """Each time that `vars` of a dvc.yaml name the root's params.yaml, the keys that they choose.
+
+    They name it as `path`, from which all is read, or as `path:key,key`.
+    """
+    stages = [stage for stage in (content.get("stages") or {}).values() if stage]
+    for part in (content, *(stage.get("do", stage) for stage in stages)):
+        place = posixpath.join(folder, part.get("wdir", "") if part is not content else "")
+        for text in part.get("vars") or ():
+            path, _, keys = text.partition(":") if isinstance(text, str) else ("", "", "")
+            if posixpath.normpath(posixpath.join(place, path)) == "params.yaml":
+                yield keys.split(",")
 
 
 def interpolated(section: str) -> str:

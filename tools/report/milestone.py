@@ -18,6 +18,7 @@ from string import Template
 from urllib.parse import quote
 
 from lib.comparison import (
+    Best,
     as_markdown,
     best_model,
     code,
@@ -124,15 +125,15 @@ def report(name: str, date: str, now: Revision, file: Path) -> str:
     )
 
 
-def best_sentence(best: tuple[list[str], list[str], str] | None) -> str:
+def best_sentence(best: Best | None) -> str:
     """Which model is best, and by what; or which are level."""
     if best is None:
         return "not told: the models share no measure that has a number and says what is better."
-    models, measures, split = best
-    where = f" on the {split} split" if split else ""
-    if len(models) > 1:
-        return cell(f"{' and '.join(models)}, level in {', '.join(measures)}{where}.")
-    return cell(f"{models[0]}, by {', then '.join(measures)}{where}.")
+    where = f" on the {best.split} split" if best.split else ""
+    where += f" (not compared: {', '.join(best.left_out)})" if best.left_out else ""
+    if len(best.models) > 1:
+        return cell(f"{' and '.join(best.models)}, level in {', '.join(best.measures)}{where}.")
+    return cell(f"{best.models[0]}, by {', then '.join(best.measures)}{where}.")
 
 
 def goals() -> str:

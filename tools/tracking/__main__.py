@@ -15,8 +15,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from lib.errors import UserError
 from lib.repository import ROOT
+from tools.command import as_command
 from tools.tracking import SETTINGS
 
 
@@ -53,9 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"relog: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    as_command(main, "relog: ")
