@@ -151,20 +151,24 @@ def best_model(found: Sequence[Measured]) -> Best | None:
     models = dict.fromkeys(row.model for row in found)
     often = Counter(name for row in rows for name in row.values if better_when(name))
     shared = [name for name, n in often.most_common() if n > 1 or len(models) == 1]
-    decided: list[str] = []
-    compared: list[str] = []
-    for name in shared:
-        known = [row for row in rows if is_number(row.values.get(name))]
-        told = bool(decided) and (len(rows) == 1 or len(known) < len(rows))
-        if known and not told:
-            compared = compared or [row.model for row in known]
-            merits = [row.values[name] * better_when(name) for row in known]
-            rows = [row for row, m in zip(known, merits, strict=True) if m == max(merits)]
-            decided.append(name)
-    if not decided:
+    shared = [name for name in shared if with_number(rows, name)]
+    if not shared:
         return None
-    left_out = [model for model in models if model not in compared]
-    return Best([row.model for row in rows], decided, split, left_out)
+    best = compared = with_number(rows, shared[0])
+    decided: list[str] = []
+    for name in shared:
+        if (decided and len(best) == 1) or len(with_number(best, name)) < len(best):
+            continue
+        merits = [row.values[name] * better_when(name) for row in best]
+        best = [row for row, merit in zip(best, merits, strict=True) if merit == max(merits)]
+        decided.append(name)
+    left_out = [model for model in models if model not in {row.model for row in compared}]
+    return Best([row.model for row in best], decided, split, left_out)
+
+
+def with_number(rows: Sequence[Measured], name: str) -> list[Measured]:
+    """Those that have a number for a measure."""
+    return [row for row in rows if is_number(row.values.get(name))]
 
 
 def chosen_split(splits: Sequence[str]) -> str:

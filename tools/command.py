@@ -32,7 +32,8 @@ def as_command(main: Callable[[], object], name: str = "") -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        end_unread()
+        forget_output()
+        sys.exit(141)
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -41,12 +42,6 @@ def as_command(main: Callable[[], object], name: str = "") -> NoReturn:
         full = f"{error.strerror}{where}: the disk is full, or what the output goes to"
         sys.exit(f"{name}{full}. Make room, then run it again.")
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def end_unread() -> NoReturn:
-    """End as others do whose output nobody reads any more."""
-    forget_output()
-    sys.exit(141)
 
 
 def forget_output() -> None:

@@ -13,7 +13,6 @@ import json
 import posixpath
 import re
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -279,14 +278,11 @@ def main() -> None:
     parser.add_argument("--version", default="")
     parser.add_argument("--anyway", action="store_true")
     given = parser.parse_args()
-    try:
-        name = chosen(given.name)
-        version = given.version or default_version(name)
-        file = build(name, version.removeprefix(f"{name}-"), anyway=given.anyway)
-    except UserError as error:
-        sys.exit(f"runtime: {error}")
+    name = chosen(given.name)
+    version = given.version or default_version(name)
+    file = build(name, version.removeprefix(f"{name}-"), anyway=given.anyway)
     print(f"Rehearse it: make rehearse FILE={file}")
 
 
 if __name__ == "__main__":
-    as_command(main)
+    as_command(main, "runtime: ")

@@ -118,10 +118,7 @@ def changed_since(stages: Iterable[DvcStage]) -> list[str]:
 
 def main() -> None:
     """Print it."""
-    try:
-        print(*adopt(sys.argv[1:]), sep="\n")
-    except UserError as error:
-        sys.exit(str(error))
+    print(*adopt(sys.argv[1:]), sep="\n")
 
 
 if __name__ == "__main__":

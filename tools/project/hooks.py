@@ -43,7 +43,7 @@ def install() -> None:
     # By the link that `make setup` keeps up to date, where there is one.
     link = ROOT / ".venv/bin/python"
     python = link if link.exists() else Path(sys.executable)
-    # pre-commit installs nothing where core.hooksPath is set, be it to the very folder.
+    # pre-commit refuses where core.hooksPath is set, to whatever folder: here it does not see it.
     number = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
     unset = {
         "GIT_CONFIG_COUNT": str(number + 1),

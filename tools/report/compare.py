@@ -11,7 +11,6 @@ import argparse
 import base64
 import html
 import io
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -192,12 +191,9 @@ def main() -> None:
     parser.add_argument("--to", dest="after", default="")
     parser.add_argument("--out", type=Path, default=Path("build/compare.html"))
     given = parser.parse_args()
-    try:
-        old = Revision(given.before or default_pair()[0])
-        new = Revision(given.after or WORK_TREE)
-        content = page(old, new)
-    except UserError as error:
-        sys.exit(f"compare: {error}")
+    old = Revision(given.before or default_pair()[0])
+    new = Revision(given.after or WORK_TREE)
+    content = page(old, new)
     print(text(old, new))
     with replaced_file(given.out) as file:
         file.write_text(content, encoding="utf-8")
@@ -207,4 +203,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    as_command(main)
+    as_command(main, "compare: ")

@@ -219,12 +219,9 @@ def keep(text: str, words: dict[str, str]) -> str:
 
 def main() -> None:
     """Write it, say where."""
-    try:
-        file = milestone(sys.argv[1] if len(sys.argv) > 1 else "")
-    except UserError as error:
-        sys.exit(f"milestone: {error}")
+    file = milestone(sys.argv[1] if len(sys.argv) > 1 else "")
     print(f"{file}: write your words between the marks, then `git add lab/docs`.")
 
 
 if __name__ == "__main__":
-    as_command(main)
+    as_command(main, "milestone: ")

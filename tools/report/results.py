@@ -5,7 +5,6 @@ tools/within . python -m tools.report.results
 `make run` ends with it, `make results` shows it again.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -129,7 +128,7 @@ def main() -> None:
         console.width = 120
     revision = Revision(WORK_TREE)
     if not revision.pipeline.stages and revision.missing:
-        sys.exit(f"results: {one_line(revision.missing[0])}")
+        raise UserError(one_line(revision.missing[0]))
     table = results_table(revision)
     if table[1]:
         console.print(*filter(None, terminal_table(table)), sep="\n")
@@ -145,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    as_command(main)
+    as_command(main, "results: ")

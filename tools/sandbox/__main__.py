@@ -17,7 +17,7 @@ import sys
 
 from lib.errors import UserError
 from lib.repository import ask_git
-from tools.command import end_unread
+from tools.command import as_command
 from tools.sandbox.clone import (
     add_dvc_remote,
     add_git_remote,
@@ -136,6 +136,16 @@ def main() -> None:
     commands.add_parser("dispatch").add_argument("ref")
     commands.add_parser("status").add_argument("--json", action="store_true")
     given = parser.parse_args()
+    try:
+        run(given)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # what the machine refuses it
+        raise UserError(str(error)) from None
+
+
+def run(given: argparse.Namespace) -> None:
+    """One of the commands."""
     if given.command == "up":
         artifacts = os.environ.get("ARTIFACTS", "")
         if artifacts not in ("", *ARTIFACT_MODES):
@@ -150,13 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"sandbox: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        end_unread()
-    except OSError as error:
-        sys.exit(f"sandbox: {error}")
+    as_command(main, "sandbox: ")
