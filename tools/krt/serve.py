@@ -25,7 +25,8 @@ import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.any_pb2 import Any as Packed
@@ -346,9 +347,8 @@ async def serve(
     runtime: Runtime, service: Service, port: int, seconds: float, ready: Callable[[int], None]
 ) -> None:
     """Serve until one of the signals that end it; `ready` is told the port."""
-    ended = asyncio.Event()
-    for signum in heeded():
-        asyncio.get_running_loop().add_signal_handler(signum, ended.set)
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    at_the_first_signal(lambda: loop.call_soon_threadsafe(ended.set))
     # Without SO_REUSEPORT a port that another server has is refused.
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     try:
@@ -373,6 +373,7 @@ async def serve(
     finally:
         await server.stop(grace=None)
         await runtime.stop()
+        end_as_interrupted()  # what comes after the loop has no event to set
 
 
 def heeded() -> list[signal.Signals]:
@@ -380,10 +381,29 @@ def heeded() -> list[signal.Signals]:
     return [signum for signum in ENDING if signal.getsignal(signum) is not signal.SIG_IGN]
 
 
-def end_as_interrupted() -> None:
-    """From here on each of them is a KeyboardInterrupt, so that nothing temporary is left."""
+def at_the_first_signal(do: Callable[[], object]) -> None:
+    """Do this once, at the first signal that ends a process here.
+
+    More of them change nothing, so that the end is not disturbed: each `make` above passes a
+    SIGTERM on, though all of a group were sent it, and people press Ctrl-C twice.
+    """
+
+    def first(_signum: int, _frame: FrameType | None) -> None:
+        for signum in heeded():
+            signal.signal(signum, signal.SIG_IGN)
+        do()
+
     for signum in heeded():
-        signal.signal(signum, signal.default_int_handler)
+        signal.signal(signum, first)
+
+
+def end_as_interrupted() -> None:
+    """From here on the first of them is a KeyboardInterrupt, so that nothing temporary is left."""
+
+    def interrupt() -> NoReturn:
+        raise KeyboardInterrupt
+
+    at_the_first_signal(interrupt)
 
 
 async def until(ended: asyncio.Event, starting: Awaitable[None]) -> None:
