@@ -6,7 +6,7 @@ a folder below), DVC says what it reads and writes; nothing here parses dvc.yaml
 
 import os
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -59,6 +59,22 @@ class Stage:
         """How `dvc repro` is told this stage."""
         return self.name if self.file == MAIN else f"{self.file}:{self.name}"
 
+    @property
+    def command(self) -> str:
+        """What a person types to have it run."""
+        if self.file == SWEEPS:
+            return f"make tune STAGES={self.name.partition('@')[0]}"
+        return "make run" if self.file == MAIN else f"make run PIPELINE={self.file}"
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """A stage whose results are not of what stands beside them."""
+
+    stage: Stage
+    changed: Sequence[str]  # parameters and deps, since it ran
+    rewritten: Sequence[str]  # files that git keeps for it, and that it has not written so
+
 
 @dataclass(frozen=True)
 class Model:
@@ -99,6 +115,14 @@ class Pipeline:
     def find(self, name: str) -> Stage | None:
         """The stage with this name or address."""
         return next((s for s in self.stages if name in (s.name, s.address)), None)
+
+    def writer(self, path: str) -> tuple[Stage | None, str]:
+        """The stage that writes a file, and the out that it is, or is in; None where none does."""
+        for stage in self.stages:
+            for out in (*stage.outs, *stage.metrics, *stage.plots):
+                if f"{path}/".startswith(f"{out}/"):
+                    return stage, out
+        return None, path
 
 
 def read_pipeline(revision: str = "", root: Path = ROOT) -> Pipeline:
@@ -204,6 +228,60 @@ def resolved(stage: DvcStage, top: str) -> Stage:
         },
         elsewhere=elsewhere,
     )
+
+
+def outdated_stages(revision: str = "", root: Path = ROOT) -> list[Outdated]:
+    """The stages whose results dvc.lock notes of something else than is there.
+
+    Sweeps are left out: whoever adopts what one found is told.
+
+    Raises:
+        UserError: as `read_pipeline`.
+    """
+    with open_repo(revision, root) as repo:
+        stages = repo.index.stages
+        found = [
+            Outdated(resolved(stage, repo.root_dir), changed, rewritten(stage, repo.root_dir))
+            for stage, changed in zip(stages, changed_since(stages), strict=True)
+            if stage.cmd
+        ]
+    wanted = (each for each in found if each.stage.file != SWEEPS)
+    return [each for each in wanted if each.changed or each.rewritten]
+
+
+def rewritten(stage: DvcStage, top: str) -> list[str]:
+    """The files that git keeps for a stage, and that are others than dvc.lock notes."""
+    kept = [out for out in stage.outs if not out.use_cache and out.hash_info and out.is_in_repo]
+    files = [out for out in kept if not out.hash_info.isdir]  # of a folder git may ignore some
+    return [place(out, top) for out in files if "modified" in out.status().values()]
+
+
+def changed_since(stages: Iterable[DvcStage]) -> list[list[str]]:
+    """For each stage, the parameters and deps that are not as dvc.lock noted them when it ran.
+
+    Data that are not on disk, and are never in a commit, are as dvc.lock notes them for the stage
+    that writes them.
+
+    Args:
+        stages: DVC's, with those that write what they read.
+    """
+    stages = list(stages)
+    written = {out.fs_path: out.hash_info for stage in stages for out in stage.outs}
+    return [[*changes_of(stage, written)] for stage in stages]
+
+
+def changes_of(stage: DvcStage, written: Mapping[str, Any]) -> dict[str, None]:
+    """The names of what has changed, each once; `written` are the checksums of all outs."""
+    found: dict[str, None] = {}
+    for dep in [] if stage.frozen else stage.deps:
+        if not (dep.hash_info and dep.is_in_repo):
+            continue
+        for name, state in dep.status().items():
+            if state != "deleted" or written.get(dep.fs_path, dep.hash_info) != dep.hash_info:
+                found |= dict.fromkeys(state if isinstance(state, Mapping) else [name])
+    if getattr(stage, "cmd_changed", False):
+        found["its command"] = None
+    return found
 
 
 def place(item: Any, top: str) -> str:

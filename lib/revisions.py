@@ -26,7 +26,7 @@ from dvc.api import DVCFileSystem
 from lib.errors import UserError
 from lib.nested import flat
 from lib.params import YamlTextError, parse_yaml
-from lib.pipeline import Out, Pipeline, read_pipeline
+from lib.pipeline import SWEEPS, Out, Pipeline, outdated_stages, read_pipeline
 from lib.repository import ROOT, GitError, files_at, git_or_nothing, uncommitted
 
 WORK_TREE = ""
@@ -179,6 +179,26 @@ class Revision:
         }
 
     @cached_property
+    def outdated(self) -> list[str]:
+        """A line for each stage whose results are not of the parameters, code and data here."""
+        lines = []
+        for found in outdated_stages(self.commit, self.root) if self.pipeline.stages else []:
+            stage, of = found.stage, f"of {self.label}"
+            renewed = f"`{stage.command}`{' there, and a commit,' if self.name else ''}"
+            if found.changed:
+                lines.append(
+                    f"{stage.address} {of} has not run since {some_of(found.changed)} changed: its "
+                    f"results are from before. {renewed} makes them anew."
+                )
+            if found.rewritten:
+                lines.append(
+                    f"{some_of(found.rewritten)} {of} is not what {stage.address} wrote: somebody "
+                    f"changed it since, or a merge took dvc.lock from another side. {renewed} "
+                    "writes it again."
+                )
+        return lines
+
+    @cached_property
     def plots(self) -> list[Plot]:
         """The plots that can be drawn without DVC, those of stages first."""
         found = []
@@ -253,9 +273,11 @@ class Revision:
 
     def cached(self, path: str) -> bytes | None:
         """A file that DVC keeps, from its cache or the bucket; None where it is in neither."""
-        if path in {p for stage in self.pipeline.stages for p in stage.uncached}:
-            hint = "that commit does not have it" if self.name else "`make run` writes it"
-            self.missing.append(f"{path} of {self.label} is not here: {hint}.")
+        stage, out = self.pipeline.writer(path)
+        if stage and out in stage.uncached:
+            hint = "that commit does not have it" if self.name else f"`{stage.command}` writes it"
+            if stage.file != SWEEPS or out in stage.noted:  # else it is a sweep that has not run
+                self.missing.append(f"{path} of {self.label} is not here: {hint}.")
             return None
         try:
             with self.opened(path) as file:
@@ -270,11 +292,13 @@ class Revision:
 
     def not_here(self, path: str, error: Exception) -> str:
         """That a file cannot be read, and what gets it."""
+        stage, _ = self.pipeline.writer(path)
+        command = stage.command if stage else "make run"
         if not self.name and isinstance(error, FileNotFoundError):
-            return f"{path} of {self.label} is not here: `make run` or `dvc pull` gets it."
+            return f"{path} of {self.label} is not here: `{command}` or `dvc pull` gets it."
         why = " ".join(str(error).split())[:160] or type(error).__name__
         hint = f"`dvc fetch --all-commits` or `git checkout {self.name} && dvc pull`"
-        get = f"{hint} gets it" if self.name else "`make run` writes it"
+        get = f"{hint} gets it" if self.name else f"`{command}` writes it"
         return f"{path} of {self.label} is not here ({why}): {get}."
 
     @cached_property
@@ -293,6 +317,12 @@ def default_pair(root: Path = ROOT) -> tuple[str, str]:
     changed = uncommitted(["params.yaml", *files], folder=root)
     parent = git_or_nothing("rev-parse", "--verify", "--quiet", "HEAD~1", folder=root)
     return ("HEAD" if changed or not parent else "HEAD~1"), WORK_TREE
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first five, and how many more there are."""
+    more = f" and {len(names) - 5:,} more" if names[5:] else ""
+    return f"{', '.join(names[:5])}{more}"
 
 
 # ---- metrics files

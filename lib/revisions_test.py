@@ -1,5 +1,6 @@
 """What a revision's files may look like: all that DVC allows, and what a merge leaves."""
 
+import hashlib
 import json
 import subprocess
 import tracemalloc
@@ -48,6 +49,73 @@ def test_parameters_of_other_files_are_there_by_their_file(work_tree):
     wanted = {"seed": 1, "extra.yaml:seed": 2, "extra.yaml:forest.depth": 3}
     commit(work_tree)
     assert Revision("", work_tree).params == Revision("HEAD", work_tree).params == wanted
+
+
+def one_stage_that_ran(folder):
+    """A stage with one of each kind of input, as dvc.lock notes it, and its metrics; committed."""
+    md5s = {}
+    files = {"given.csv": "1\n", "m.json": "{}", "params.yaml": "a: {b: 1, c: 1}\n"}
+    for name, text in files.items():
+        (folder / name).write_text(text)
+        md5s[name] = hashlib.md5(text.encode()).hexdigest()
+    metrics = [{"m.json": {"cache": False}}]
+    given = {"deps": ["given.csv", "made.csv"], "params": ["a"], "metrics": metrics}
+    stages = {"make": {"cmd": "x", "outs": ["made.csv"]}, "a": {"cmd": "x", **given}}
+    (folder / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+    made = {"path": "made.csv", "hash": "md5", "md5": "0" * 32, "size": 1}
+    deps = [{"path": "given.csv", "hash": "md5", "md5": md5s["given.csv"]}, made]
+    outs = [{"path": "m.json", "hash": "md5", "md5": md5s["m.json"]}]
+    params = {"params.yaml": {"a": {"b": 1, "c": 1}}}
+    noted = {
+        "make": {"cmd": "x", "outs": [made]},
+        "a": {"cmd": "x", "deps": deps, "params": params, "outs": outs},
+    }
+    (folder / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": noted}))
+    (folder / ".gitignore").write_text("/made.csv\n")
+    commit(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "told"),
+    [
+        ("README.md", "", "Hello", ""),
+        ("params.yaml", "c: 1", "c: 2", "a of {} has not run since a changed: its results are"),
+        ("given.csv", "1", "2", "a of {} has not run since given.csv changed: its results are"),
+        ("dvc.yaml", '"x", "deps"', '"y", "deps"', "a of {} has not run since its command changed"),
+        ("dvc.lock", '"0000', '"1111', "a of {} has not run since made.csv changed: its results"),
+        ("m.json", "{}", "{ }", "m.json of {} is not what a wrote: somebody changed it since"),
+    ],
+    ids=["nothing it reads", "parameter", "dep", "command", "dep that is not here", "result"],
+)
+def test_results_of_something_else_than_stands_beside_them_are_told(
+    work_tree, file, old, new, told
+):
+    one_stage_that_ran(work_tree)
+    assert Revision("", work_tree).outdated == Revision("HEAD", work_tree).outdated == []
+    text = (work_tree / file).read_text() if old else ""
+    (work_tree / file).write_text(text.replace(old, new, 1) if old else new)
+    before = Revision("", work_tree).outdated
+    commit(work_tree)
+    revision = Revision("HEAD", work_tree)
+    for label, lines in (("work tree", before), (revision.label, revision.outdated)):
+        assert [line.startswith(told.format(label)) for line in lines] == ([True] if told else [])
+    assert Revision("HEAD~1", work_tree).outdated == []
+
+
+def test_a_stage_is_run_by_the_command_of_its_file(work_tree):
+    (work_tree / "lab/tuning").mkdir(parents=True)
+    for file, stage in (("dvc.yaml", "a"), ("lab/tuning/dvc.yaml", "tune_a"), ("b/dvc.yaml", "b")):
+        (work_tree / file).parent.mkdir(exist_ok=True)
+        content = {
+            "stages": {stage: {"cmd": "x", "metrics": [{f"{stage}.json": {"cache": False}}]}}
+        }
+        (work_tree / file).write_text(json.dumps(content))
+    revision = Revision("", work_tree)
+    assert revision.metrics == {}
+    assert revision.missing == [
+        "a.json of work tree is not here: `make run` writes it.",
+        "b/b.json of work tree is not here: `make run PIPELINE=b/dvc.yaml` writes it.",
+    ], "a sweep that has not run is no gap"
 
 
 def test_plots_that_only_dvc_can_draw_are_named_and_the_others_found(work_tree):

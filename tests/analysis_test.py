@@ -310,6 +310,11 @@ def test_a_milestone_rests_on_committed_results(project):
     said = project.run("make", "milestone", "NAME=first-model", ok=False)
     assert "params.yaml: not committed" in said
     assert "Traceback" not in said
+    project.git("checkout", "--quiet", "params.yaml")
+    with (project.folder / "goals/results_test.py").open("a") as goals:
+        goals.write("# to be less strict\n")
+    said = project.run("make", "milestone", "NAME=first-model", ok=False)
+    assert "goals/results_test.py: not committed" in said, "a report tells how they were met"
 
 
 # ---- the chapter on data

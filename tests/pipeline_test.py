@@ -1,5 +1,6 @@
 """The pipeline as its users run it: once, twice, changed, killed, and with mistakes in it."""
 
+import hashlib
 import json
 import os
 import select
@@ -167,6 +168,33 @@ def test_a_killed_training_goes_on_where_it_was(project):
     said = project.run("lab/processes/run", "train_dnn_pytorch")
     assert "Training continues after epoch" in said
     assert not (project.folder / ".checkpoints/train_dnn_pytorch.pt").exists()
+
+
+EDITED = """
+stages:
+  slow:
+    cmd:
+      - cp given.csv made.csv
+      - echo 2 > given.csv
+      - "sed -i.old 's/seed: 42/seed: 7/' params.yaml"
+    deps: [given.csv]
+    params: [random_seed]
+    outs: [made.csv]
+"""
+
+
+def test_what_is_edited_while_a_stage_runs_is_no_part_of_its_results(project):
+    project.give_pipeline(EDITED)
+    (project.folder / "given.csv").write_text("1\n")
+    project.run("make", "run")
+    noted = read_yaml(project.folder / "dvc.lock")["stages"]["slow"]
+    assert noted["params"] == {"params.yaml": {"random_seed": 42}}
+    assert noted["deps"][0]["md5"] == hashlib.md5(b"1\n").hexdigest()
+    said = project.run("make", "results")
+    assert "slow of work tree has not run since given.csv, random_seed changed" in said
+    (project.folder / "given.csv").write_text("1\n")
+    project.edit("params.yaml", "seed: 7", "seed: 42")
+    assert "didn't change" in project.run("make", "run")
 
 
 def test_a_model_that_dvc_lock_does_not_name_is_not_unpickled(project):

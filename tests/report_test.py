@@ -207,12 +207,36 @@ def test_a_milestone_says_by_what_a_model_is_best_and_which_are_level(best, said
     assert best_sentence(best) == said
 
 
-def pictures_told(project):
-    """What a milestone says of pictures."""
+def milestone_of(project):
+    """The text of a milestone."""
     command = ("tools/within", "--dev", ".", "python", "-m", "tools.report.milestone", "prices")
     project.run(*command)
     (file,) = (project.folder / "lab/docs").glob("????-??-??-prices.md")
-    return file.read_text().partition("## Pictures\n\n")[2].partition("\n")[0]
+    return file.read_text()
+
+
+def test_a_milestone_tells_parameters_of_all_files_and_what_changed_since_a_stage_ran(project):
+    form = "\n  form: {cmd: 'true', params: [{form.yaml: [depth]}], outs: [form.csv]}\n"
+    (project.folder / "dvc.yaml").write_text(PIPELINE + form)
+    (project.folder / "form.yaml").write_text("depth: 4\n")
+    (project.folder / "form.csv").write_text("1\n")
+    with (project.folder / ".gitignore").open("a") as ignored:
+        ignored.write("/form.csv\n")
+    project.dvc("commit", "--force", "--quiet")
+    project.commit("A form")
+    text = milestone_of(project)
+    assert "form.yaml:depth: 4\n```" in text
+    assert "has not run" not in text
+    (project.folder / "form.yaml").write_text("depth: 5\n")
+    project.commit("Deeper, and not run")
+    text = milestone_of(project)
+    assert re.search(r"- form of HEAD \(\w+\) has not run since depth changed", text)
+    assert "form.yaml:depth: 5" in text
+
+
+def pictures_told(project):
+    """What a milestone says of pictures."""
+    return milestone_of(project).partition("## Pictures\n\n")[2].partition("\n")[0]
 
 
 def test_pictures_that_are_missing_can_be_pulled_and_where_none_is_written_none_is_told(project):

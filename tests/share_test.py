@@ -168,6 +168,14 @@ def test_results_stand_beside_what_they_were_made_from(project, file, old, new, 
     assert f" on {f'results/{TAG}' if goes_aside else 'work'}" in said
 
 
+def test_a_result_that_another_process_has_written_since_is_not_shared(project):
+    project.dvc("commit", "--quiet", "--force")
+    (project.folder / "metrics/quick.json").write_text('{"validation": {"accuracy": 0.99}}\n')
+    said = project.run(*SHARE, ok=False)
+    assert "metrics/quick.json is not what quick wrote: another process" in said
+    assert "0.99" not in project.git("log", "--all", "-p", "--", "metrics/quick.json")
+
+
 def test_where_nine_branches_have_other_results_they_come_as_a_patch(project):
     taken = [f"results/{TAG}", *(f"results/{TAG}-{n}" for n in range(2, 10))]
     other_results(project, "work", *taken)

@@ -10,7 +10,7 @@ job.py         what they share
 
 By `make run`, `tune` and `train` as well:
 
-guarded_dvc.py   DVC, with the listings of folders checked
+guarded_dvc.py   DVC, with listings checked, and deps noted when a stage begins
 side_by_side.py  stages that do not depend on each other, at once
 train.py         a training on several workers
 """

@@ -1,4 +1,4 @@
-"""DVC, with the listings of folders checked before anything is made of them.
+"""DVC, with listings of folders checked, and what a stage reads noted as it was when it began.
 
     tools/within . python -m tools.job.guarded_dvc repro [--pull] …
 
@@ -7,14 +7,20 @@ A folder that DVC keeps is a listing of its files. DVC 3.67 takes every path in 
 listings. `make run` and the workflows' steps that write files call DVC by this name; by its own
 name it is as it comes. All that DVC does with a listing, wherever it comes from (dvc.lock, the
 cache, the bucket, its run cache), begins in the two functions that are replaced here.
+
+And what a stage has read, DVC looks at when it has ended: who edits params.yaml meanwhile, for the
+next run, would find the new values beside results of the old.
 """
 
 import hashlib
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
+import dvc.stage.run
 from dvc.exceptions import DvcException
+from dvc.stage import Stage
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.tree import Tree
 
@@ -50,6 +56,20 @@ def refuse(listing: list[dict[str, Any]]) -> None:
             )
 
 
+def noting_first(run: Callable[..., None]) -> Callable[..., None]:
+    """As DVC's `cmd_run`, with what the stage reads noted before its command starts, for good."""
+
+    def run_noted(stage: Stage, dry: bool = False, run_env: Any = None) -> None:
+        if dry:
+            run(stage, dry=True, run_env=run_env)
+            return
+        stage.save_deps()
+        run(stage, run_env=run_env)
+        stage.save_deps = lambda **_: None
+
+    return run_noted
+
+
 def install() -> None:
     """Have DVC check, in this process."""
     from_list = Tree.from_list
@@ -60,6 +80,7 @@ def install() -> None:
 
     Tree.from_list = classmethod(checked)  # type: ignore[method-assign, assignment]
     Tree.load = classmethod(load)  # type: ignore[method-assign, assignment]
+    dvc.stage.run.cmd_run = noting_first(dvc.stage.run.cmd_run)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from lib.comparison import cut, metrics_table
 from lib.errors import UserError
-from lib.pipeline import SWEEPS, Stage, read_pipeline
+from lib.pipeline import SWEEPS, Stage, outdated_stages, read_pipeline
 from lib.repository import ROOT, ask_git, git, git_names, run_git
 from lib.revisions import WORK_TREE, Revision
 from lib.text import last_line, one_line, without_password
@@ -52,6 +52,7 @@ def share() -> None:
     """Push data, then a commit with the results; say where they went."""
     note = read_note()
     source = git("rev-parse", "HEAD")
+    refuse_rewritten()
     files = read_pipeline().result_files
     branch = str(note["branch"])
     push_data()
@@ -82,6 +83,17 @@ def share() -> None:
     keep_aside(note, source, files, message, f"{branch} moves on faster than results can follow")
 
 
+def refuse_rewritten() -> None:
+    """UserError where a file that git keeps is none that this run wrote: nothing is shared."""
+    for found in outdated_stages():
+        if found.rewritten:
+            raise UserError(
+                f"{', '.join(found.rewritten)} is not what {found.stage.address} wrote: another "
+                "process, of an earlier run perhaps, has written it since. Nothing is shared: end "
+                "that process on the runner, then re-run this job."
+            )
+
+
 def unfit(source: str, tip: str, files: list[str]) -> str:
     """Why results of a commit may not go onto a branch's tip; empty where they may."""
     if not tip:
@@ -102,7 +114,7 @@ def made_otherwise(source: str, tip: str) -> str:
     deps = {dep for stage in before.values() for dep in stage.deps}
     folders = {str(parent) for dep in deps for parent in PurePath(dep).parents}
     # Of what was added with `dvc add`, git has the file beside it.
-    read = [*deps, *(f"{path}.dvc" for path in deps | folders)]
+    read = [".env", *deps, *(f"{path}.dvc" for path in deps | folders)]
     if any(after.get(address) != stage for address, stage in before.items()) or differ(
         source, tip, read
     ):

@@ -8,15 +8,13 @@ Comments stay, and a person commits.
 
 import difflib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from dvc.stage import Stage as DvcStage
 
 from lib.errors import UserError
 from lib.files import read_json, read_text, replaced_file
 from lib.params import FILE, check_all, read_yaml
-from lib.pipeline import Stage, open_repo, read_pipeline
+from lib.pipeline import Stage, changed_since, open_repo, read_pipeline
 from lib.repository import ROOT
 from lib.rewriting import put
 from tools.command import as_command
@@ -89,31 +87,14 @@ def warnings(stages: Sequence[Stage]) -> list[str]:
     lines = []
     with open_repo() as repo:
         for stage in stages:
-            if changed := changed_since(repo.stage.collect(stage.address, with_deps=True)):
+            chain = changed_since(repo.stage.collect(stage.address, with_deps=True))
+            if changed := [*dict.fromkeys(name for names in chain for name in names)]:
                 what = ", ".join(changed[:5])
                 lines.append(
                     f"WARNING: {stage.name}: changed since it ran: {what}. Bring that back, or "
                     "`make run` and `make tune`."
                 )
     return lines
-
-
-def changed_since(stages: Iterable[DvcStage]) -> list[str]:
-    """The parameters and deps that are not as dvc.lock noted them.
-
-    After a sweep on the runner the disk lacks data: of those, dvc.lock notes what writes them.
-    """
-    stages = list(stages)
-    written = {out.fs_path: out.hash_info for stage in stages for out in stage.outs}
-    deps = [dep for stage in stages if not stage.frozen for dep in stage.deps]
-    found: dict[str, None] = {}
-    for dep in deps:
-        if not (dep.hash_info and dep.is_in_repo):
-            continue
-        for name, state in dep.status().items():
-            if state != "deleted" or written.get(dep.fs_path, dep.hash_info) != dep.hash_info:
-                found |= dict.fromkeys(state if isinstance(state, Mapping) else [name])
-    return list(found)
 
 
 def main() -> None:

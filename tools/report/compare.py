@@ -127,7 +127,8 @@ def page(old: Revision, new: Revision) -> str:
     ]
     body.append("<h2>Plots</h2>")
     body.append(f'<div class="plots">{"".join(drawn)}</div>' if drawn else "<p>None.</p>")
-    notes = [f'<p class="note">{escaped(line)}</p>' for line in missing(old, new)]
+    lines = (*old.outdated, *new.outdated, *missing(old, new))
+    notes = [f'<p class="note">{escaped(line)}</p>' for line in lines]
     return PAGE.format(title=title, body="\n".join([*parts, *notes, *body]))
 
 
@@ -197,6 +198,8 @@ def main() -> None:
     print(text(old, new))
     with replaced_file(given.out) as file:
         file.write_text(content, encoding="utf-8")
+    for line in (*old.outdated, *new.outdated):
+        print(f"\nOutdated: {one_line(line)}")
     for line in missing(old, new):
         print(f"\nMissing: {one_line(line)}")
     print(f"\nPage: {given.out}")

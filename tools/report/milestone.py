@@ -58,12 +58,12 @@ def milestone(name: str) -> Path:
         )
     now = Revision("HEAD")
     results = now.pipeline.result_files or ["dvc.lock"]
-    if changed := uncommitted(["params.yaml", *results]):
+    if changed := uncommitted(["params.yaml", "goals", "lib", *results]):
         more = f" and {len(changed) - 5:,} more" if changed[5:] else ""
         files = f"{', '.join(changed[:5])}{more}"
         raise UserError(f"{files}: not committed. A report rests on a commit: commit them first.")
     date = git("show", "-s", "--format=%cs", now.commit)
-    refuse_other_pictures()
+    refuse_other_data()
     file = DOCS / f"{date}-{name}.md"
     former = sorted(DOCS.glob(f"????-??-??-{name}.md"))
     words = {key: text for old in former for key, text in author_words(read_text(old)).items()}
@@ -77,20 +77,14 @@ def milestone(name: str) -> Path:
     return file
 
 
-def refuse_other_pictures() -> None:
-    """UserError where a picture on disk is not the commit's."""
+def refuse_other_data() -> None:
+    """UserError where data, a model or a picture on disk is not the commit's; goals read them."""
     command = ["tools/within", ".", "dvc", "data", "status", "--granular", "--json"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=False
     )
     found = json.loads(done.stdout).get("uncommitted", {}) if done.returncode == 0 else {}
-    other = [
-        path
-        for kind in ("modified", "added")
-        for path in found.get(kind, [])
-        if path.endswith(".png")
-    ]
-    if other:
+    if other := [path for kind in ("modified", "added") for path in found.get(kind, [])]:
         raise UserError(
             f"{', '.join(other[:3])}: not of this commit. `dvc checkout` brings its own."
         )
@@ -99,7 +93,7 @@ def refuse_other_pictures() -> None:
 def report(name: str, date: str, now: Revision, file: Path) -> str:
     """The report, with the template's words in the author's places."""
     results, best = results_table(now), best_model(measured(now))
-    unread = [f"- {cell(line)}" for line in now.missing]
+    notes = [f"- {cell(line)}" for line in (*now.outdated, *now.missing)]
     tag = git("tag", "--points-at", now.commit).replace("\n", ", ")
     provenance = [
         ("commit", f"`{now.commit}`"),
@@ -115,14 +109,23 @@ def report(name: str, date: str, now: Revision, file: Path) -> str:
         date=date,
         commit=now.commit[:10],
         tag=f", tag `{tag}`" if tag else "",
-        results="\n\n".join([as_markdown(results) if results[1] else "No metrics yet.", *unread]),
+        results="\n\n".join([as_markdown(results) if results[1] else "No metrics yet.", *notes]),
         best=best_sentence(best),
         goals=goals(),
         since=since(now, file),
         pictures=copied_pictures(now, file.with_suffix("")),
         provenance="\n".join(f"| {what} | {which} |" for what, which in provenance),
-        params=now.text("params.yaml").strip(),
+        params="\n".join([now.text("params.yaml").strip(), *other_params(now)]),
     )
+
+
+def other_params(now: Revision) -> list[str]:
+    """What stages read of other files, a line of YAML each."""
+    found = {key: value for stage in now.pipeline.stages for key, value in stage.elsewhere.items()}
+    texts = {
+        key: json.dumps(value, ensure_ascii=False, default=str) for key, value in found.items()
+    }
+    return [f"{key}: {text}" for key, text in texts.items()]
 
 
 def best_sentence(best: Best | None) -> str:

@@ -139,7 +139,7 @@ def main() -> None:
     for picture in pictures(revision):
         console.print(f"Picture: {picture}")
     console.print("Runs: `make ui` shows those in mlflow.db; `dvc plots show` draws the plots.")
-    for line in (*lines_below(revision), *revision.missing):
+    for line in (*revision.outdated, *lines_below(revision), *revision.missing):
         console.print(Text(one_line(line), style="yellow"))
 
 
