@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tools.krt import archive
+from tools.krt import archive, build
 from tools.krt import check as krt
 from tools.krt.check import check
 from tools.krt.format import read
@@ -143,6 +143,29 @@ def changed(manifest, path, value):
     else:
         part[path[-1]] = value
     return manifest
+
+
+# ---- building
+
+
+@pytest.mark.parametrize(
+    ("goals", "all_met", "said"),
+    [
+        ([], False, "none were set"),
+        (["results_test.py"], True, "met"),
+        (["results_test.py"], False, "some are missed; built all the same"),
+    ],
+)
+def test_an_archive_says_that_goals_are_met_only_where_there_are_some(
+    monkeypatch, goals, all_met, said
+):
+    monkeypatch.setattr(build, "goal_files", lambda: goals)
+    monkeypatch.setattr(build, "judge", lambda: ({"summary": "x", "all_met": all_met}, ""))
+    _, verdict = build.judged_goals(anyway=True)
+    assert f"| goals | {said} |" in build.provenance("cancer-v1", {}, {}, verdict)
+
+
+# ---- checking
 
 
 @pytest.mark.parametrize("manifest", [V1, V2], ids=["v1", "v2"])

@@ -87,9 +87,9 @@ def build(name: str, version: str, *, anyway: bool) -> Path:
     refuse_untracked(name, assets)
     files = sources(name, version)
     files |= {path: (ROOT / source).read_bytes() for path, source in assets.items()}
-    reached, missed = judged_goals(anyway=anyway)
+    reached, verdict = judged_goals(anyway=anyway)
     readme = text_of(files.get("docs/README.md", f"# {name}\n".encode()), "docs/README.md")
-    files["docs/README.md"] = (readme + provenance(version, assets, files, missed)).encode()
+    files["docs/README.md"] = (readme + provenance(version, assets, files, verdict)).encode()
     file = BUILD / f"{version}.krt"
     try:
         packed = pack(files)
@@ -194,20 +194,20 @@ def refuse_untracked(name: str, assets: Mapping[str, str]) -> None:
             )
 
 
-def judged_goals(*, anyway: bool) -> tuple[str, bool]:
-    """How many goals are met, and whether some are not.
+def judged_goals(*, anyway: bool) -> tuple[str, str]:
+    """How many goals are met, and what the archive says of them.
 
     UserError where some are not, unless it is to be built anyway. The archive says no number: how
     many apply depends on what main has by now, and the same commit gives the same bytes.
     """
     if not goal_files():
-        return "no goals to meet", False
+        return "no goals to meet", "none were set"
     found, printed = judge()
     summary = str(found["summary"])
     if found["all_met"]:
-        return summary, False
+        return summary, "met"
     if anyway:
-        return f"{summary}, built all the same", True
+        return f"{summary}, built all the same", "some are missed; built all the same"
     print(printed, flush=True)
     raise UserError(
         f"goals: {summary}. What misses its goals is not released: `make goals` says more, and "
@@ -243,7 +243,7 @@ def sources(name: str, version: str) -> dict[str, bytes]:
 
 
 def provenance(
-    version: str, assets: Mapping[str, str], files: Mapping[str, bytes], missed: bool
+    version: str, assets: Mapping[str, str], files: Mapping[str, bytes], verdict: str
 ) -> str:
     """Where all of it comes from, in Markdown."""
     lines = [
@@ -252,7 +252,7 @@ def provenance(
         "| --- | --- |",
         f"| version | {version} |",
         f"| commit | `{git('rev-parse', 'HEAD')}`, {git('show', '-s', '--format=%cs', 'HEAD')} |",
-        f"| goals | {'some are missed; built all the same' if missed else 'met'} |",
+        f"| goals | {verdict} |",
         *(f"| `{path}` | `{it}`, md5 `{md5(files[path])}` |" for path, it in assets.items()),
     ]
     return "\n".join(lines) + "\n"
