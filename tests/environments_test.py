@@ -177,6 +177,21 @@ def test_a_lock_that_no_longer_fits_its_pipfile_says_make_lock(project, tmp_path
     assert run(project, tmp_path, **NO_NETWORK).returncode == 0
 
 
+@pytest.mark.parametrize("lock", [None, "<<<<<<< HEAD\n{}\n"])
+@pytest.mark.parametrize("kind", ["lab/processes", "runtimes"])
+def test_a_pipfile_that_is_missing_comes_before_its_lock(project, tmp_path, kind, lock):
+    place = project / kind / "bare"
+    place.mkdir(parents=True)
+    if lock:
+        (place / "Pipfile.lock").write_text(lock)
+    done = command(project, tmp_path, f"tools/within {kind}/bare true")
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        f"{kind}/bare/Pipfile is missing: write it ({kind}/README.md says what is in it), then "
+        "run `make lock`."
+    )
+
+
 @pytest.mark.parametrize("text", [None, "", "{}", "<<<<<<< HEAD\n{}\n"])
 def test_a_missing_or_broken_lock_says_make_lock(project, tmp_path, text):
     lock = project / "lab/processes/small/Pipfile.lock"

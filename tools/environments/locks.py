@@ -74,7 +74,11 @@ def read_pipfile(folder: Path) -> dict[str, Any]:
     try:
         pipfile = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{relative(file)} is missing: write it.") from None
+        kind = "runtimes" if folder.parent == ROOT / "runtimes" else "lab/processes"
+        raise UserError(
+            f"{relative(file)} is missing: write it ({kind}/README.md says what is in it), then "
+            "run `make lock`."
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{relative(file)} is not valid TOML: {error}.") from None
     if "source" in pipfile:
@@ -187,8 +191,9 @@ def for_machine(
 
 def check_lock(folder: Path) -> None:
     """Raise UserError where the lock does not fit its Pipfile."""
+    fitting = pipfile_hash(folder)  # first: `make lock` mends no Pipfile that is missing or wrong
     lock, file = read_lock(folder), relative(folder / "Pipfile.lock")
-    if lock["_meta"]["hash"]["sha256"] != pipfile_hash(folder):
+    if lock["_meta"]["hash"]["sha256"] != fitting:
         raise UserError(f"{file} no longer fits its Pipfile: run `make lock`.")
     if lock["_meta"]["sources"]:
         raise UserError(f"{file} names an index: run `make lock`.")
