@@ -7,6 +7,7 @@ Workers import this module as they start: what the driver alone needs (Optuna) h
 import hashlib
 import math
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from lib.errors import ShortageError, UserError
 from lib.nested import flat
 
 RETRIES = 10  # of a task whose node was lost
+SECONDS = 10  # for the head of a cluster to take a connection
 
 Values = dict[str, Any]  # by dotted name
 Job = tuple[Values, int | None]  # what is tried, and the budget of a rung
@@ -52,6 +54,7 @@ def on_this_machine(
 
 def on_ray(run: Callable[..., Mapping[str, Any]], data: Any) -> Engine:
     """Tasks of Ray, spread over the nodes of the cluster that RAY_ADDRESS names."""
+    refuse_absent_cluster()
     import ray
 
     try:
@@ -82,6 +85,24 @@ def on_ray(run: Callable[..., Mapping[str, Any]], data: Any) -> Engine:
             yield waiting.pop(done), result
 
     return compute
+
+
+def refuse_absent_cluster() -> None:
+    """UserError where nothing listens at the host:port of RAY_ADDRESS: Ray would try for minutes.
+
+    Other addresses (`auto`, ray://host:port) are left to Ray.
+    """
+    where = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = where.rpartition(":")
+    if "://" in where or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise UserError(
+            f"RAY_ADDRESS is {where}, and no cluster is there: {error}. Mend it, or start the "
+            "cluster (`make ray-head`)."
+        ) from None
 
 
 def sources() -> dict[str, str]:
@@ -140,3 +161,10 @@ def _one_on_a_node(shared: Any, code: Mapping[str, str], *job: Any) -> Result:
             "the same commit on all nodes, and start their workers again."
         )
     return _one(*shared, *job)
+
+
+if __name__ == "__main__":  # `make tune` asks before DVC removes what the last sweep left
+    try:
+        refuse_absent_cluster()
+    except UserError as error:
+        sys.exit(str(error))

@@ -1,6 +1,7 @@
 """A sweep depends on its seed and batch alone, computes nothing twice, and survives bad trials."""
 
 import math
+import socket
 import time
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.engines import on_this_machine
+from lib.engines import on_this_machine, refuse_absent_cluster
 from lib.errors import ShortageError, UserError
 from lib.params import Real, Section
 from lib.space import Tuning, space_of
@@ -159,6 +160,43 @@ def test_an_error_after_the_first_trial_is_all_that_is_said(recwarn):
     next(results)
     results.close()
     assert [str(each.message) for each in recwarn] == []
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens, and nobody else can
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(UserError) as told:
+            swept(tmp_path)
+    assert f"RAY_ADDRESS is {address}, and no cluster is there: " in str(told.value)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", f"{'a' * 64}.b:6379"])
+def test_what_can_be_nobodys_address_is_told_in_the_same_way(monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match=f"RAY_ADDRESS is {address}, and no cluster is there: "):
+        refuse_absent_cluster()
+
+
+def test_a_head_that_takes_a_connection_is_not_refused(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{head.getsockname()[1]}")
+        refuse_absent_cluster()
+
+
+def test_an_address_of_ipv6_is_asked_without_its_brackets(monkeypatch):
+    asked = []
+    monkeypatch.setattr(socket, "create_connection", lambda to, **_: asked.append(to) or socket.socket())
+    monkeypatch.setenv("RAY_ADDRESS", "[fd00::5]:6379")
+    refuse_absent_cluster()
+    assert asked == [("fd00::5", 6379)]
+
+
+@pytest.mark.parametrize("address", ["auto", "ray://127.0.0.1:1", "127.0.0.1"])
+def test_an_address_that_is_no_host_and_port_is_left_to_ray(monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    refuse_absent_cluster()
 
 
 def arrays(_, values, budget):
