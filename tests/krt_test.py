@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from lib.errors import UserError
 from tools.krt import archive, build
 from tools.krt import check as krt
 from tools.krt.check import check
@@ -163,6 +164,38 @@ def test_an_archive_says_that_goals_are_met_only_where_there_are_some(
     monkeypatch.setattr(build, "judge", lambda: ({"summary": "x", "all_met": all_met}, ""))
     _, verdict = build.judged_goals(anyway=True)
     assert f"| goals | {said} |" in build.provenance("cancer-v1", {}, {}, verdict)
+
+
+@pytest.mark.parametrize(
+    ("assets", "said"),
+    [
+        ({"src/model/main.py": "dvc.yaml"}, "src/model/main.py is a file of the runtime itself"),
+        ({"krt.yml": "dvc.yaml"}, "krt.yml is a file of the runtime itself"),
+        ({"assets": "dvc.yaml", "assets/x": "dvc.lock"}, "assets would be a file and a folder"),
+        ({"assets/x": "a", "assets/x/y/z": "b"}, "assets/x would be a file and a folder"),
+        ({"src": "dvc.yaml"}, "src would be a file and a folder"),
+        ({"src/model/main.py/x": "dvc.yaml"}, "src/model/main.py would be a file and a folder"),
+        ({"docs": "dvc.yaml"}, "docs would be a file and a folder"),
+    ],
+)
+def test_an_asset_takes_the_place_of_no_other_file(assets, said):
+    with pytest.raises(UserError, match=f"runtimes/cancer/assets.yml: {said}"):
+        build.refuse_collisions("cancer", assets, ["krt.yml", "src/model/main.py"])
+
+
+def test_assets_beside_the_runtimes_own_files_are_packed():
+    assets = {"assets/x": "dvc.yaml", "src/model/words.txt": "a", "docs/README.md": "README.md"}
+    build.refuse_collisions("cancer", assets, ["krt.yml", "src/model/main.py"])
+
+
+@pytest.mark.parametrize("path", ["/etc/x", "", "./x", "a//b", "a/../b", "assets/", "."])
+def test_a_path_of_an_asset_is_that_of_a_file_in_the_archive(tmp_path, monkeypatch, path):
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    file = tmp_path / "runtimes/cancer/assets.yml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"{path!r}: dvc.yaml\n")
+    with pytest.raises(UserError, match=f"runtimes/cancer/assets.yml: {path!r} "):
+        build.assets_of("cancer")
 
 
 # ---- checking

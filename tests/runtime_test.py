@@ -105,6 +105,10 @@ def test_a_tag_for_one_runtime_is_not_the_version_of_another_with_a_like_name(pr
         ("assets/x: /etc/hostname\n", "/etc/hostname leads out of the repository"),
         (f"{'x' * 120}: params.yaml\n", "a path is too long for an archive"),
         ("../../evil: params.yaml\n", "leads out of the archive"),
+        (
+            "src/model/public_input_pb2.py: dvc.yaml\n",
+            "runtimes/cancer/assets.yml: src/model/public_input_pb2.py is a file of the runtime",
+        ),
     ],
 )
 def test_a_mistake_in_assets_is_told(project, assets, said):

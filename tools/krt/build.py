@@ -13,7 +13,7 @@ import json
 import posixpath
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 
 from lib.errors import UserError
@@ -22,13 +22,14 @@ from lib.repository import ROOT, git
 from tools.command import as_command
 from tools.goals.judge import goal_files, judge
 from tools.krt.archive import pack
-from tools.krt.check import MANIFEST, check, load
+from tools.krt.check import MANIFEST, bad_name, check, load
 from tools.krt.format import NAME, ManifestV2, read
 from tools.krt.proto import generated
 
 BUILD = Path("build")
 TAG = "runtime-"
 ASSETS = "assets.yml"
+README = "docs/README.md"  # says where the archive comes from
 LINK = "120000"  # git's mode of a symbolic link
 NOT_PACKED = re.compile(
     r"(^|/)(Pipfile(\.lock)?|assets\.yml|rehearsal\.py|[^/]*_test\.py)$|^image/"
@@ -86,10 +87,11 @@ def build(name: str, version: str, *, anyway: bool) -> Path:
     assets = assets_of(name)
     refuse_untracked(name, assets)
     files = sources(name, version)
+    refuse_collisions(name, assets, files)
     files |= {path: (ROOT / source).read_bytes() for path, source in assets.items()}
     reached, verdict = judged_goals(anyway=anyway)
-    readme = text_of(files.get("docs/README.md", f"# {name}\n".encode()), "docs/README.md")
-    files["docs/README.md"] = (readme + provenance(version, assets, files, verdict)).encode()
+    readme = text_of(files.get(README, f"# {name}\n".encode()), README)
+    files[README] = (readme + provenance(version, assets, files, verdict)).encode()
     file = BUILD / f"{version}.krt"
     try:
         packed = pack(files)
@@ -143,7 +145,9 @@ def assets_of(name: str) -> dict[str, str]:
             "one here, for example assets/model.onnx: artifacts/<stage>/model.onnx."
         )
     assets = {path: posixpath.normpath(source) for path, source in (said or {}).items()}
-    for source in assets.values():
+    for path, source in assets.items():
+        if why := bad_name(path):
+            raise UserError(f"{shown}: {path!r} {why} Write a path such as assets/model.onnx.")
         if source.startswith(("/", "../")) or source == "..":
             raise UserError(f"{shown}: {source} leads out of the repository: name a file in it.")
         if (ROOT / source).is_dir():
@@ -192,6 +196,23 @@ def refuse_untracked(name: str, assets: Mapping[str, str]) -> None:
                 f"{source} is not the file that dvc.lock of this commit names: `dvc checkout` "
                 "brings that one; `make run` and a commit make this one known."
             )
+
+
+def refuse_collisions(name: str, assets: Collection[str], own: Collection[str]) -> None:
+    """UserError where a path of an asset is one of the runtime's own, or a file and a folder."""
+    shown = f"runtimes/{name}/{ASSETS}"
+    if taken := sorted({*assets} & {*own}):
+        raise UserError(
+            f"{shown}: {taken[0]} is a file of the runtime itself: give the asset another path, "
+            f"such as assets/{PurePosixPath(taken[0]).name}, or remove its line."
+        )
+    paths = {*assets, *own, README}
+    folders = {str(above) for path in paths for above in PurePosixPath(path).parents}
+    if both := sorted(paths & folders):
+        raise UserError(
+            f"{shown}: {both[0]} would be a file and a folder with other files in it: give the "
+            "asset another path, such as assets/model.onnx."
+        )
 
 
 def judged_goals(*, anyway: bool) -> tuple[str, str]:
