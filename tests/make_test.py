@@ -1,6 +1,7 @@
 """What make takes its arguments from, and what it lists."""
 
 import re
+import socket
 import subprocess
 
 import pytest
@@ -48,6 +49,23 @@ def test_an_argument_reaches_its_command_as_it_was_typed(tmp_path, text):
     shown = subprocess.run(given, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert f"--from={text}" in shown.splitlines()
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    "port", ["", "0", "x", "6379x", "-1", "63 79", "8265", "10002", "19999", "65536", "9" * 30, "it's"]
+)
+def test_a_port_that_cannot_be_rays_is_told_in_a_line(port):
+    said = Project.at(ROOT).run("make", "ray-head", f"RAY_PORT={port}", ok=False)
+    assert said.startswith(f"RAY_PORT is '{port}': it must be a whole number from 1 to 10001 or ")
+    assert len(said.splitlines()) == 2, "and make's own line"
+
+
+def test_a_port_that_another_program_has_is_told_in_a_line():
+    with socket.create_server(("", 0)) as other:
+        port = other.getsockname()[1]
+        said = Project.at(ROOT).run("make", "ray-head", f"RAY_PORT={port}", ok=False)
+    assert said.startswith(f"RAY_PORT is {port}, which another program has, ")
+    assert len(said.splitlines()) == 2, "and make's own line"
 
 
 def test_make_alone_lists_every_target_once_in_groups_run_and_test_first():
