@@ -187,7 +187,9 @@ def test_a_head_that_takes_a_connection_is_not_refused(monkeypatch):
 
 def test_an_address_of_ipv6_is_asked_without_its_brackets(monkeypatch):
     asked = []
-    monkeypatch.setattr(socket, "create_connection", lambda to, **_: asked.append(to) or socket.socket())
+    monkeypatch.setattr(
+        socket, "create_connection", lambda to, **_: asked.append(to) or socket.socket()
+    )
     monkeypatch.setenv("RAY_ADDRESS", "[fd00::5]:6379")
     refuse_absent_cluster()
     assert asked == [("fd00::5", 6379)]

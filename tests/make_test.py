@@ -52,7 +52,8 @@ def test_an_argument_reaches_its_command_as_it_was_typed(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    "port", ["", "0", "x", "6379x", "-1", "63 79", "8265", "10002", "19999", "65536", "9" * 30, "it's"]
+    "port",
+    ["", "0", "x", "6379x", "-1", "63 79", "8265", "10002", "19999", "65536", "9" * 30, "it's"],
 )
 def test_a_port_that_cannot_be_rays_is_told_in_a_line(port):
     said = Project.at(ROOT).run("make", "ray-head", f"RAY_PORT={port}", ok=False)
