@@ -1,8 +1,12 @@
-"""Each rule of the format, broken once: the problem names the key and the value."""
+"""Each rule of the format, broken once: the problem names the key and the value.
+
+And what a build refuses, or says, without a commit of its own.
+"""
 
 import copy
 import gzip
 import io
+import json
 import os
 import subprocess
 import tarfile
@@ -196,6 +200,63 @@ def test_a_path_of_an_asset_is_that_of_a_file_in_the_archive(tmp_path, monkeypat
     file.write_text(f"{path!r}: dvc.yaml\n")
     with pytest.raises(UserError, match=f"runtimes/cancer/assets.yml: {path!r} "):
         build.assets_of("cancer")
+
+
+LOCKED = {"numpy": {"version": "==2.0.2"}, "ruamel-yaml": {"version": "==0.19.1"}}
+
+
+@pytest.fixture
+def image(tmp_path, monkeypatch):
+    """The Dockerfile of a runtime, beside its lock."""
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    file = tmp_path / "runtimes/cancer/image/Dockerfile"
+    file.parent.mkdir(parents=True)
+    (tmp_path / "runtimes/cancer/Pipfile.lock").write_text(json.dumps({"default": LOCKED}))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("line", "package", "locked"),
+    [
+        ("RUN pip install numpy==2.0.1", "numpy==2.0.1", "==2.0.2"),
+        ("RUN pip install a==1 \\\n    'numpy[x]==2.0'", "numpy==2.0", "==2.0.2"),
+        ("RUN pip install Ruamel_yaml==0.18.0", "Ruamel_yaml==0.18.0", "==0.19.1"),
+    ],
+)
+def test_an_image_with_another_version_than_the_rehearsals_is_refused(image, line, package, locked):
+    image.write_text(f"FROM x\n{line}\n")
+    with pytest.raises(UserError) as told:
+        build.refuse_other_versions("cancer")
+    assert f"runtimes/cancer/image/Dockerfile installs {package}, and " in str(told.value)
+    assert f"runtimes/cancer/Pipfile.lock, which the rehearsal uses, has {locked}" in str(
+        told.value
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RUN pip install numpy==2.0.2 ruamel.yaml==0.19.1",
+        "RUN pip install numpy==2.0.* numpy==${VERSION} numpy gunicorn==23.0.0",
+        "  # numpy==1.0 is too old",
+    ],
+)
+def test_an_image_with_the_rehearsals_versions_passes(image, line):
+    image.write_text(f"FROM x\n{line}\n")
+    build.refuse_other_versions("cancer")
+
+
+def test_a_runtime_without_an_image_of_its_own_passes(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    build.refuse_other_versions("cancer")
+
+
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD", "[]", "{}", '{"default": {"numpy": {}}}'])
+def test_a_broken_lock_beside_an_image_is_told(image, text):
+    image.write_text("FROM x\n")
+    (image.parent.parent / "Pipfile.lock").write_text(text)
+    with pytest.raises(UserError, match=r"runtimes/cancer/Pipfile\.lock is not a lock file"):
+        build.refuse_other_versions("cancer")
 
 
 # ---- checking

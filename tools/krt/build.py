@@ -31,6 +31,8 @@ TAG = "runtime-"
 ASSETS = "assets.yml"
 README = "docs/README.md"  # says where the archive comes from
 LINK = "120000"  # git's mode of a symbolic link
+# `name==1.2` or `name[extra]==1.2` of pip; 1.* and ${VERSION} are no version.
+PINNED = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?==(\d[\w.+!]*)(?![\w.+!*])")
 NOT_PACKED = re.compile(
     r"(^|/)(Pipfile(\.lock)?|assets\.yml|rehearsal\.py|[^/]*_test\.py)$|^image/"
 )
@@ -69,8 +71,9 @@ def build(name: str, version: str, *, anyway: bool) -> Path:
     """The archive's path.
 
     Raises:
-        UserError: there is something uncommitted, a model is not the one that dvc.lock names, a
-            goal is missed, or the archive would not be as the engine takes it.
+        UserError: there is something uncommitted, a model is not the one that dvc.lock names, the
+            nodes' image has other packages than the rehearsal, a goal is missed, or the archive
+            would not be as the engine takes it.
     """
     version = f"{name}-{version}"
     if not re.fullmatch(NAME, version) or len(version) > 19:
@@ -84,6 +87,7 @@ def build(name: str, version: str, *, anyway: bool) -> Path:
             f"not committed: {changed}. A runtime is built from a commit: commit first."
         )
     refuse_links(name)
+    refuse_other_versions(name)
     assets = assets_of(name)
     refuse_untracked(name, assets)
     files = sources(name, version)
@@ -127,6 +131,28 @@ def refuse_links(name: str) -> None:
             raise UserError(
                 f"{path} is a link, and links are not packed: put a file in its place, or name the "
                 f"one that it leads to in {folder}/{ASSETS}."
+            )
+
+
+def refuse_other_versions(name: str) -> None:
+    """UserError where the nodes' image installs another version than the rehearsal runs with."""
+    folder = f"runtimes/{name}"
+    image, lock = f"{folder}/image/Dockerfile", f"{folder}/Pipfile.lock"
+    if not ((ROOT / image).is_file() and (ROOT / lock).is_file()):
+        return
+    try:
+        packages = json.loads((ROOT / lock).read_bytes())["default"]
+        locked = {package: entry["version"] for package, entry in packages.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError(f"{lock} is not a lock file (merged by hand?): run `make lock`.") from None
+    without_comments = re.sub(r"(?m)^\s*#.*$", "", text_of((ROOT / image).read_bytes(), image))
+    for package, version in PINNED.findall(without_comments):
+        rehearsed = locked.get(re.sub(r"[-_.]+", "-", package).lower(), f"=={version}")
+        if rehearsed != f"=={version}":
+            raise UserError(
+                f"{image} installs {package}=={version}, and {lock}, which the rehearsal uses, has "
+                f"{rehearsed}: write one version there and into {folder}/Pipfile, then run "
+                "`make lock`."
             )
 
 
