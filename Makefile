@@ -107,14 +107,8 @@ adopt: ## Write the best values of sweeps into params.yaml, and show the differe
 	@tools/within . python -m tools.project.adopt $(STAGES)
 
 ray-head: ## Start a cluster of Ray on this machine, until Ctrl-C (RAY_PORT=6379)
-	@port=$(call quoted,RAY_PORT); number="$$port"; \
-		case "$$port" in ''|0*|*[!0-9]*|??????*|8265|52365) number=0;; esac; \
-		if [ "$$number" -gt 19999 ]; then [ "$$number" -le 65535 ]; else [ "$$number" -ge 1 ] && [ "$$number" -le 10001 ]; fi || \
-		{ echo "RAY_PORT is '$$port': it must be a whole number from 1 to 10001 or from 20000 to 65535, and not 8265 or 52365: Ray has the others for itself." >&2; exit 1; }
 	@$(ENVIRONMENTS) make lab/tuning
-	@tools/within lab/tuning python -c "import socket; socket.create_server(('', $(RAY_PORT)))" 2>/dev/null || \
-		{ echo 'RAY_PORT is $(RAY_PORT), which another program has, or which is kept for root: make ray-head RAY_PORT=another.' >&2; exit 1; }
-	@exec tools/within lab/tuning ray start --head --block --port $(RAY_PORT) --include-dashboard false --disable-usage-stats
+	@exec tools/within lab/tuning python -m tools.ray_head $(call quoted,RAY_PORT)
 
 ray-worker: ## Let this machine work for a cluster of Ray, until Ctrl-C (ADDRESS=head:6379)
 	@$(ENVIRONMENTS) make lab/tuning

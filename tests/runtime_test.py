@@ -65,6 +65,7 @@ def test_a_runtime_holds_the_tracked_model_and_says_where_it_comes_from(trained)
     readme = content["docs/README.md"].decode()
     assert trained.git("rev-parse", "HEAD").strip() in readme
     assert hashlib.md5(model, usedforsecurity=False).hexdigest() in readme
+    assert "has not run since" not in said + readme
     assert not [name for name in content if "Pipfile" in name or "rehearsal" in name]
 
 
@@ -217,11 +218,16 @@ def test_a_model_that_misses_its_goals_is_built_only_if_told_to(project):
     said = project.run("make", "runtime", "VERSION=v3", ok=False)
     assert "runtime: goals: 7 of 8 goals met. What misses its goals is not released" in said
     assert not krt(project, "cancer-v3").exists()
+    project.edit("params.yaml", "tolerance: 1.0e-5", "tolerance: 2.0e-5")
+    project.commit("And a model of other parameters than stand here")
     said = project.run("make", "runtime", "VERSION=v3", "ANYWAY=yes")
     assert "7 of 8 goals met, built all the same" in said
+    outdated = "export_models has not run since export_models changed"
+    assert f"WARNING: {outdated}: its models are from before." in said
     with tarfile.open(krt(project, "cancer-v3")) as archive:
         readme = archive.extractfile("docs/README.md").read().decode()
     assert "some are missed; built all the same" in readme
+    assert f"| models | {outdated} |" in readme
 
 
 def test_a_manifest_with_a_mistake_is_told_by_key_and_value(project):

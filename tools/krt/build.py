@@ -13,12 +13,13 @@ import json
 import posixpath
 import re
 import subprocess
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from lib.errors import UserError
 from lib.files import replaced_file
 from lib.repository import ROOT, git
+from lib.text import cell
 from tools.command import as_command
 from tools.goals.judge import goal_files, judge
 from tools.krt.archive import pack
@@ -95,7 +96,8 @@ def build(name: str, version: str, *, anyway: bool) -> Path:
     files |= {path: (ROOT / source).read_bytes() for path, source in assets.items()}
     reached, verdict = judged_goals(anyway=anyway)
     readme = text_of(files.get(README, f"# {name}\n".encode()), README)
-    files[README] = (readme + provenance(version, assets, files, verdict)).encode()
+    outdated = outdated_behind(assets.values())
+    files[README] = (readme + provenance(version, assets, files, verdict, outdated)).encode()
     file = BUILD / f"{version}.krt"
     try:
         packed = pack(files)
@@ -109,6 +111,10 @@ def build(name: str, version: str, *, anyway: bool) -> Path:
             )
     print(f"{file}: {file.stat().st_size / 1000:,.0f} kB, {len(files)} files, {reached}")
     print(f"sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}")
+    for line in outdated:
+        print(
+            f"WARNING: {line}: its models are from before. `make run` and a commit make new ones."
+        )
     return file
 
 
@@ -224,6 +230,17 @@ def refuse_untracked(name: str, assets: Mapping[str, str]) -> None:
             )
 
 
+def outdated_behind(assets: Iterable[str]) -> list[str]:
+    """A line for each stage behind these files that has not run since what it reads changed."""
+    command = ["tools/within", ".", "python", "-m", "tools.krt.behind", *assets]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
+    if done.returncode:
+        raise UserError(f"DVC cannot say which stages have run: {done.stderr.strip()[-300:]}")
+    return done.stdout.splitlines()
+
+
 def refuse_collisions(name: str, assets: Collection[str], own: Collection[str]) -> None:
     """UserError where a path of an asset is one of the runtime's own, or a file and a folder."""
     shown = f"runtimes/{name}/{ASSETS}"
@@ -290,7 +307,11 @@ def sources(name: str, version: str) -> dict[str, bytes]:
 
 
 def provenance(
-    version: str, assets: Mapping[str, str], files: Mapping[str, bytes], verdict: str
+    version: str,
+    assets: Mapping[str, str],
+    files: Mapping[str, bytes],
+    verdict: str,
+    outdated: Sequence[str],
 ) -> str:
     """Where all of it comes from, in Markdown."""
     lines = [
@@ -300,6 +321,7 @@ def provenance(
         f"| version | {version} |",
         f"| commit | `{git('rev-parse', 'HEAD')}`, {git('show', '-s', '--format=%cs', 'HEAD')} |",
         f"| goals | {verdict} |",
+        *(f"| models | {cell(line)} |" for line in outdated),
         *(f"| `{path}` | `{it}`, md5 `{md5(files[path])}` |" for path, it in assets.items()),
     ]
     return "\n".join(lines) + "\n"
