@@ -10,7 +10,7 @@ job.py         what they share
 
 By `make run`, `tune` and `train` as well:
 
-guarded_dvc.py   DVC, with listings checked, and deps noted when a stage begins
+guarded_dvc.py   DVC, with listings checked, and deps noted as a stage began
 side_by_side.py  stages that do not depend on each other, at once
 train.py         a training on several workers
 """

@@ -1,4 +1,4 @@
-"""DVC, with listings of folders checked, and what a stage reads noted as it was when it began.
+"""DVC, with listings of folders checked, and results that are noted of what they were made from.
 
     tools/within . python -m tools.job.guarded_dvc repro [--pull] …
 
@@ -8,14 +8,17 @@ listings. `make run` and the workflows' steps that write files call DVC by this 
 name it is as it comes. All that DVC does with a listing, wherever it comes from (dvc.lock, the
 cache, the bucket, its run cache), begins in the two functions that are replaced here.
 
-And what a stage has read, DVC looks at when it has ended: who edits params.yaml meanwhile, for the
-next run, would find the new values beside results of the old.
+And what a stage has read, DVC looks at when it has ended: who edits params.yaml or code meanwhile,
+for the next run, would find the new beside results of the old. What a process reads when it starts
+is noted as it was then; where it was edited just then, nobody can tell, and the stage fails.
 """
 
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dvc.stage.run
@@ -24,8 +27,10 @@ from dvc.stage import Stage
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.tree import Tree
 
+from lib.repository import git_names
 from lib.text import one_line
 
+STARTING = 60  # seconds in which a process has read its parameters, and its code
 WHO = "Somebody has changed the bucket, the cache or dvc.lock: find out who. Nothing of it is used."
 
 
@@ -57,17 +62,46 @@ def refuse(listing: list[dict[str, Any]]) -> None:
 
 
 def noting_first(run: Callable[..., None]) -> Callable[..., None]:
-    """As DVC's `cmd_run`, with what the stage reads noted before its command starts, for good."""
+    """As DVC's `cmd_run`; parameters and files of git's are noted as they were before it."""
 
     def run_noted(stage: Stage, dry: bool = False, run_env: Any = None) -> None:
         if dry:
             run(stage, dry=True, run_env=run_env)
             return
         stage.save_deps()
+        noted = [(dep, dep.hash_info, dep.meta) for dep in stage.deps]
+        began = time.time()
         run(stage, run_env=run_env)
-        stage.save_deps = lambda **_: None
+        edited = [each for each in noted if is_edited(each[0])]
+        for dep, *_ in edited:
+            if Path(dep.fs_path).stat().st_mtime < began + STARTING:
+                raise DvcException(
+                    f"{dep} was edited while {stage.addressing} started, and nobody can tell "
+                    "whether its results are of before or after. They are on disk, and not noted: "
+                    "run it again; or bring back what they are of, and `dvc commit --force "
+                    f"{stage.addressing}` notes them."
+                )
+        save_deps = stage.save_deps
+
+        def save_as_begun(**options: bool) -> None:
+            save_deps(**options)
+            for dep, hash_info, meta in edited:
+                dep.hash_info, dep.meta = hash_info, meta
+
+        stage.save_deps = save_as_begun
 
     return run_noted
+
+
+def is_edited(dep: Any) -> bool:
+    """Whether a file that git has is not as it is noted; of all else DVC notes the end."""
+    path = dep.fs_path
+    return bool(
+        dep.is_in_repo
+        and Path(path).is_file()
+        and git_names("ls-files", "-z", path)
+        and dep.status()
+    )
 
 
 def install() -> None:
