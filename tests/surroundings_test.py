@@ -393,6 +393,26 @@ def test_folders_that_are_odd_or_cannot_be_written_are_no_hindrance(project, tmp
     assert list((tmp_path / "a b").iterdir()) == []
 
 
+NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")  # which getpass reads, in this order
+NUMBER_ALONE = """#!/bin/sh
+[ "$1" = -u ] || echo "id: cannot find name for user ID 4711" >&2
+echo 4711
+[ "$1" = -u ]
+"""
+
+
+def test_a_user_who_is_a_number_has_a_name_for_dvc(project, tmp_path):
+    (tmp_path / "id").write_text(NUMBER_ALONE)
+    (tmp_path / "id").chmod(0o755)
+    ask = ("tools/within", ".", "sh", "-c", 'echo "[$LOGNAME]"')
+    nameless = dict.fromkeys(NAMES, "")
+    path = f"{tmp_path}{os.pathsep}{project.environment()['PATH']}"
+    assert project.run(*ask, PATH=path, **nameless) == "[4711]\n"
+    name = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout
+    assert project.run(*ask, **nameless) == f"[{name.strip()}]\n"
+    assert project.run(*ask, PATH=path, **(nameless | {"USER": "me"})) == "[]\n"
+
+
 def test_warnings_that_a_user_makes_errors_of_are_none_here(project):
     assert "up to date" in project.dvc("status", PYTHONWARNINGS="error")
 
