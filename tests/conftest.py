@@ -219,13 +219,15 @@ def server_that(
         server.server_close()
 
 
-def answer(status: int, text: str) -> Callable[[BaseHTTPRequestHandler], None]:
+def answer(status: int, text: str, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
     """For `server_that`: the same answer to each request."""
 
     def handle(request: BaseHTTPRequestHandler) -> None:
         request.rfile.read(int(request.headers.get("Content-Length", 0)))
         body = text.encode()
         request.send_response(status)
+        for name, value in headers.items():
+            request.send_header(name.replace("_", "-"), value)
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         request.wfile.write(body)

@@ -76,6 +76,7 @@ FAULTS = {
     "away": (None, "nothing answers at this address"),
     "slow": (lambda _: time.sleep(60), "answer"),
     "broken": (answer(503, "Service Unavailable"), "503"),
+    "busy for a minute": (answer(429, "Too Many Requests", Retry_After="60"), "429"),
     "wrong credentials": (answer(401, "Unauthorized"), "MLFLOW_TRACKING_USERNAME"),
     "not MLflow": (answer(200, "<html>hello</html>"), "Exception"),
 }

@@ -10,11 +10,12 @@ import re
 
 from lib.text import one_line
 
-# Left alone, mlflow tries for four minutes, reports its use to its makers and prints emoji.
+# Left alone, mlflow tries for four minutes, waits for as long as a server says, reports its use to its makers and prints emoji.
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
