@@ -91,6 +91,30 @@ def test_data_that_are_tracked_nowhere_are_named(project):
     assert said.count("PROBLEM") == 1
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab\nsize 12345\n"
+
+
+@pytest.mark.parametrize("dep", ["data/lfs/n.csv", "data/lfs"])
+def test_a_pointer_of_git_lfs_is_not_computed_with(project, dep):
+    project.edit("dvc.yaml", "[data/raw/given.csv]", f"[data/raw/given.csv, {dep}]")
+    (project.folder / "data/lfs").mkdir()
+    (project.folder / "data/lfs/n.csv").write_text(POINTER)
+    said = preflight(project, ok=False)
+    assert f"quick needs {dep}: data/lfs/n.csv is a pointer of git LFS, not the file, " in said
+    assert said.count("PROBLEM") == 1
+
+
+@pytest.mark.parametrize("dep", ["data/other/n.csv", "data/other", "data"])
+def test_what_is_in_a_submodule_is_told_as_such(project, dep):
+    project.edit("dvc.yaml", "data/raw/given.csv", dep)
+    head = project.git("rev-parse", "HEAD").strip()
+    project.git("update-index", "--add", "--cacheinfo", f"160000,{head},data/other")
+    (project.folder / "data/other").mkdir()  # as git leaves it where it is not checked out
+    said = preflight(project, ok=False)
+    assert f"quick needs {dep}: data/other is a submodule, which a job does not check out" in said
+    assert "neither git nor DVC" not in said
+
+
 def test_data_imported_from_a_repository_that_is_gone_are_named(project):
     imported = {
         "frozen": True,

@@ -23,7 +23,7 @@ from dvc.exceptions import DvcException
 from lib.errors import UserError
 from lib.params import line_of
 from lib.pipeline import SWEEPS
-from lib.repository import ROOT, ask_git, git
+from lib.repository import ROOT, ask_git, git, git_names
 from lib.text import last_line, shown_address, without_password
 from tools.dvc_config import set_values
 from tools.job.job import (
@@ -42,6 +42,8 @@ SWEEP = "tune-"  # what a tag begins with that runs the sweeps
 FREE_GIGABYTES = 2.0
 PROBE = b"can results be kept?"
 SECONDS = 20  # within which S3 must answer each request of the probe
+POINTER = b"version https://git-lfs.github.com/spec/"  # in place of a file that git LFS has
+LARGEST_POINTER = 1024  # bytes, as git LFS itself takes one
 
 
 def name_is_plain() -> str:
@@ -267,7 +269,8 @@ def data_are_there() -> str:
 def what_is_missing(repo: Any, data: list[Any]) -> Iterator[str]:
     """A line for each kind of data that the run could not get; empty where there is none."""
     pipeline = repo.stage.load_all("dvc.yaml") if (ROOT / "dvc.yaml").exists() else []
-    yield from (not_tracked(stage, repo.index.outs) for stage in pipeline)
+    lacking = lacking_in_git()
+    yield from (not_whole(s, lacking) or not_tracked(s, repo.index.outs) for s in pipeline)
     frozen = [stage.addressing for stage in pipeline if stage.frozen]
     missing = missing_in_bucket([*(stage.addressing for stage in data), *frozen])
     imports = []
@@ -315,6 +318,45 @@ def not_fetched(imports: list[Any]) -> str:
 def has_data(stage: Any) -> bool:
     """Whether its outs are in the work tree, or in the runner's cache."""
     return all(out.exists or (out.hash_info and not out.changed_cache()) for out in stage.outs)
+
+
+def lacking_in_git() -> dict[Path, str]:
+    """Where git has left something out of the work tree: why a run cannot go on with that."""
+    lacking = {}
+    for entry in git_names("ls-files", "-z", "--stage"):
+        about, _, name = entry.partition("\t")
+        path = Path(os.path.realpath(ROOT), name)
+        if about.startswith("160000 "):  # a commit of another repository
+            if not (path / ".git").exists():
+                lacking[path] = (
+                    f"{name} is a submodule, which a job does not check out: `dvc import` what is "
+                    "needed of it, or add that to this repository."
+                )
+        elif about.startswith("100") and is_pointer(path):
+            lacking[path] = (
+                f"{name} is a pointer of git LFS, not the file, which a job does not fetch: where "
+                f"the file is, `git rm --cached` and `dvc add` it, `dvc push`, and commit its .dvc "
+                "file."
+            )
+    return lacking
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file is what git LFS leaves where it has not fetched the file itself."""
+    if not path.is_file() or path.stat().st_size > LARGEST_POINTER:
+        return False
+    with path.open("rb") as file:
+        return file.read(len(POINTER)) == POINTER
+
+
+def not_whole(stage: Any, lacking: dict[Path, str]) -> str:
+    """What a stage needs of which git has left something out; empty where there is no such."""
+    for dep in stage.deps:
+        path = Path(dep.fs_path)
+        for left_out, why in lacking.items() if dep.fs.protocol == "local" else ():
+            if path == left_out or path in left_out.parents or left_out in path.parents:
+                return f"{stage.addressing} needs {dep}: {why}"
+    return ""
 
 
 def not_tracked(stage: Any, outs: Any) -> str:
