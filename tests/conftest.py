@@ -230,7 +230,8 @@ def answer(status: int, text: str, **headers: str) -> Callable[[BaseHTTPRequestH
             request.send_header(name.replace("_", "-"), value)
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()
-        request.wfile.write(body)
+        if request.command != "HEAD":
+            request.wfile.write(body)
 
     return handle
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, server_that
+from tests.conftest import Project, answer, server_that
 
 pytestmark = pytest.mark.integration
 
@@ -290,6 +290,9 @@ def server_that_deletes_nothing():
         ended.set()
 
 
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+
+
 @pytest.mark.parametrize("server", [silent_server, server_that_deletes_nothing])
 def test_storage_that_hangs_is_told_in_seconds(project, server):
     with server() as address:
@@ -297,9 +300,56 @@ def test_storage_that_hangs_is_told_in_seconds(project, server):
             "[core]\n    remote = far\n['remote \"far\"']\n    url = s3://bucket/dvc\n"
             f"    endpointurl = {address}\n"
         )
-        keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
         script = "from tools.job import preflight as p; p.SECONDS = 2; p.main(p.connections)"
         started = time.monotonic()
-        said = project.run("tools/within", ".", "python", "-c", script, ok=False, **keys)
+        said = project.run("tools/within", ".", "python", "-c", script, ok=False, **KEYS)
     assert "does not answer: is it up, and the address right?" in said
     assert time.monotonic() - started < 30
+
+
+REFUSALS = {
+    "ExpiredToken": (403, "refuses the credentials, which have expired: renew them"),
+    "RequestTimeTooSkewed": (403, "refuses the time of the requests: set this machine's clock"),
+    "SlowDown": (503, "answers, and asks for fewer requests: try again later"),
+    "PermanentRedirect": (301, "has this bucket in another region, or at another endpoint"),
+    "AuthorizationHeaderMalformed": (400, "has this bucket in another region, or at another"),
+    "InvalidAccessKeyId": (403, "refuses the credentials: check the secrets"),
+    "AccessDenied": (403, "does not let these credentials write: give them write access"),
+}
+ASK_EACH = """
+import sys
+from lib.errors import UserError
+from lib.repository import ROOT
+from tools.dvc_config import set_values
+from tools.job import preflight
+for bucket in sys.argv[2:]:
+    remote = {"url": f"s3://{bucket}/dvc", "endpointurl": sys.argv[1]}
+    own = {"core": {"remote": "far"}, 'remote "far"': remote}
+    set_values(ROOT / ".dvc/config.local", own)
+    try:
+        preflight.storage_answers()
+    except UserError as error:
+        print(error)
+"""
+
+
+def refuse(request):
+    """As S3 refuses, by the code that the bucket is called by."""
+    code = request.path.split("/")[1].partition("?")[0]
+    if request.command == "PUT":
+        request.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    answer(REFUSALS[code][0], f"<Error><Code>{code}</Code></Error>")(request)
+
+
+def test_each_refusal_of_s3_is_told_by_its_cause(project):
+    with server_that(refuse) as address:
+        ask = ("tools/within", ".", "python", "-c", ASK_EACH, address, *REFUSALS)
+        said = project.run(*ask, **KEYS)
+    for code, (_, expected) in REFUSALS.items():
+        assert f"S3 (s3://{code}/dvc at {address}) {expected}" in said, said
+
+
+def test_certificates_that_are_not_there_are_named_with_their_variable(project):
+    ask = ("tools/within", ".", "python", "-c", ASK_EACH, "https://127.0.0.1:1", "bucket")
+    said = project.run(*ask, AWS_CA_BUNDLE="/nowhere/ca.pem", **KEYS)
+    assert "was not asked, AWS_CA_BUNDLE names /nowhere/ca.pem, which is not there" in said

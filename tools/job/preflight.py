@@ -44,6 +44,21 @@ PROBE = b"can results be kept?"
 SECONDS = 20  # within which S3 must answer each request of the probe
 POINTER = b"version https://git-lfs.github.com/spec/"  # in place of a file that git LFS has
 LARGEST_POINTER = 1024  # bytes, as git LFS itself takes one
+ELSEWHERE = (
+    "has this bucket in another region, or at another endpoint: mend region and endpointurl in "
+    ".dvc/config, or the variable MLFLOW_S3_ENDPOINT_URL"
+)
+REFUSALS = {  # by S3's own code
+    "ExpiredToken": (
+        "refuses the credentials, which have expired: renew them with `make credentials`, or a "
+        "runner's secrets"
+    ),
+    "RequestTimeTooSkewed": "refuses the time of the requests: set this machine's clock",
+    "SlowDown": "answers, and asks for fewer requests: try again later",
+    "PermanentRedirect": ELSEWHERE,
+    "AuthorizationHeaderMalformed": ELSEWHERE,
+    "RecursionError": ELSEWHERE,  # what the client makes of a PermanentRedirect without a region
+}
 
 
 def name_is_plain() -> str:
@@ -184,6 +199,8 @@ def storage_answers() -> str:
         asked = "write"
         try:
             remote = repo.cloud.get_remote()
+            if limit:  # botocore tries five times by itself; five times that is beyond the limit
+                remote.fs.fs.retries = 1
             probe = f"{remote.path}/preflight-{socket.gethostname()}-{os.getpid()}"
             remote.fs.makedirs(remote.path)
             remote.fs.pipe_file(probe, PROBE, **limit)
@@ -237,9 +254,14 @@ def why_storage_failed(error: Exception, asked: str = "write") -> str:
     kinds = " ".join(type(e).__name__ for e in (error, error.__cause__) if e)
     code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code", "")
     text = " ".join(f"{kinds} {code} {error}".split())
-    if "NoCredentials" in text:
+    trusted = os.environ.get("AWS_CA_BUNDLE", "")
+    if refusal := REFUSALS.get(code) or REFUSALS.get(kinds):
+        what = refusal
+    elif "HTTPClientError" in kinds and trusted and not Path(trusted).exists():
+        what = f"was not asked, AWS_CA_BUNDLE names {trusted}, which is not there: mend it"
+    elif "NoCredentials" in text:
         what = "was not asked, there are no credentials: `make credentials`, or a runner's secrets"
-    elif re.search(r"InvalidAccessKeyId|SignatureDoesNotMatch|credential|Credentials", text):
+    elif re.search(r"InvalidAccessKeyId|InvalidToken|SignatureDoesNotMatch|[cC]redential", text):
         what = "refuses the credentials: check the secrets MINIO_ACCESS_KEY_ID and MINIO_SECRET_ACCESS_KEY"  # noqa: E501
     elif re.search(r"AccessDenied|Forbidden|PermissionError|read.?only", text, re.IGNORECASE):
         what = f"does not let these credentials {asked}: give them {asked} access to the bucket"

@@ -10,7 +10,8 @@ import re
 
 from lib.text import one_line
 
-# Left alone, mlflow tries for four minutes, waits for as long as a server says, reports its use to its makers and prints emoji.
+# Left alone, mlflow tries for four minutes, or for as long as a server says, reports its use to its
+# makers and prints emoji.
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
