@@ -80,6 +80,14 @@ FAULTS = {
     "wrong credentials": (answer(401, "Unauthorized"), "MLFLOW_TRACKING_USERNAME"),
     "not MLflow": (answer(200, "<html>hello</html>"), "Exception"),
 }
+UNKNOWN = '{"error_code": "UNAUTHENTICATED", "message": "You are not authenticated."}'
+ANOTHER = "but not as MLflow does (a login page, or a proxy?)"
+NOT_AWAY = {
+    "MLflow's own 401": (401, UNKNOWN, "MLFLOW_TRACKING_USERNAME"),
+    "a proxy's 403": (403, "<html>Forbidden</html>", "MLFLOW_TRACKING_USERNAME"),
+    "a login page": (200, "<html>hello</html>", ANOTHER),
+    "JSON of another server": (200, "[]", ANOTHER),
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -159,6 +167,22 @@ def test_whatever_stands_in_mlflow_url_preflight_says_so_in_a_line_without_the_p
     assert "127.0.0.1" in said or "@" not in address
     assert "the-password" not in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("case", NOT_AWAY)
+def test_what_refuses_or_is_no_mlflow_is_not_told_as_away(untouched, case):
+    status, text, expected = NOT_AWAY[case]
+    asks = ("tools/within", ".", "python", "-m", "tools.job.preflight", "--connections")
+    logs = ("tools/within", "tools/tracking", "python", "-m", "tools.tracking", "relog")
+    with server_that(answer(status, text)) as address:
+        asked = untouched.run(*asks, ok=False, MLFLOW_URL=address)
+        logged = untouched.run(*logs, ok=False, MLFLOW_URL=address)
+    assert f"MLflow at {address} answers" in asked
+    assert "MLflow answers" not in asked
+    assert expected in asked
+    assert expected in logged
+    assert "`make relog` afterwards" in logged
+    assert "Traceback" not in asked + logged
 
 
 def test_a_relog_of_what_is_not_there_says_how_to_get_it(project):

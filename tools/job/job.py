@@ -130,11 +130,20 @@ def ask_mlflow(path: str, content: bytes | None = None, **query: str) -> Any:
             headers=headers,
             timeout=5,
         )
-        if answer.ok:
-            return json.loads(answer.content or b"{}")
-        why = f"answers {answer.status_code}"
+        why = "" if answer.ok else f"answers {answer.status_code}"
+        if answer.status_code in (401, 403):
+            why += (
+                ", it refuses the credentials: check the secrets MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            )
     except (OSError, ValueError) as error:
         why = f"does not answer: {without_password(str(error)) or type(error).__name__}"
+    if not why:
+        with suppress(ValueError):
+            found = json.loads(answer.content or b"{}")
+            if isinstance(found, dict):
+                return found
+        why = "answers, but not as MLflow does (a login page, or a proxy?)"
     raise UserError(f"MLflow at {shown_address(url)} {why}.")
 
 

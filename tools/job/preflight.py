@@ -493,8 +493,8 @@ def preflight() -> None:
         print(f"ok       {mlflow_answers()}", flush=True)
     except UserError as error:
         line = (
-            f"{error} The run goes on; `make relog` logs its results when the server is back: in a "
-            "clone with MLFLOW_URL set, after `git pull && dvc pull`."
+            f"{error} The run goes on; `make relog` logs its results afterwards: in a clone with "
+            "MLFLOW_URL set, after `git pull && dvc pull`."
         )
         print(f"WARNING  {line}", flush=True)
         summarise(f"> [!WARNING]\n> {line}\n")

@@ -24,7 +24,8 @@ def told(stage: Stage, error: Exception) -> None:
     if isinstance(error, runs.LogError):
         message = f"logging {stage.address} failed: a mistake in {error}"
     elif store.is_outage(error) or isinstance(error, UserError | OSError):
-        then = "afterwards" if isinstance(error, UserError) else "when it is back"
+        not_away = isinstance(error, UserError) or store.answers(error)
+        then = "afterwards" if not_away else "when it is back"
         warn(
             f"MLflow at {store.shown_uri()}: {store.reason(error)} The results are complete on "
             f"disk; log them with `make relog` {then}."

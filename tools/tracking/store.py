@@ -25,6 +25,11 @@ from lib.repository import ROOT
 from lib.text import shown_address, without_password
 from tools.tracking.address import check_address
 
+REFUSED = re.compile(
+    r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED|Access ?Denied|InvalidAccessKeyId|"
+    "SignatureDoesNotMatch"
+)
+NOT_MLFLOW = "not in a valid JSON format"  # what MLflow's client says of a page of HTML
 EXPERIMENTS = (".dvc", "tmp", "exps")  # where DVC runs `dvc exp run --temp` and `--queue`
 
 
@@ -189,7 +194,9 @@ def reason(error: BaseException) -> str:
         return text
     if is_damage(error):
         return f"{LOCAL_FILE.name} is damaged: move it away, a new one is made."
-    if re.search(r"\b(401|403)\b|Access ?Denied|InvalidAccessKeyId|SignatureDoesNotMatch", text):
+    if NOT_MLFLOW in text:
+        what = "it answers, but not as MLflow does (a login page, or a proxy?)"
+    elif REFUSED.search(text):
         what = (
             "it refused the credentials: check MLFLOW_TRACKING_USERNAME, "
             "MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN and the AWS_ keys"
@@ -203,6 +210,11 @@ def reason(error: BaseException) -> str:
     else:
         what = f"{type(error).__name__}:"
     return f"{what} ({textwrap.shorten(text, 300, placeholder=' …')})."
+
+
+def answers(error: BaseException) -> bool:
+    """Whether something answers at the address, which refuses or is no MLflow: it is not away."""
+    return NOT_MLFLOW in str(error) or bool(REFUSED.search(str(error)))
 
 
 def is_damage(error: BaseException) -> bool:
