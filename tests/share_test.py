@@ -305,6 +305,14 @@ def test_a_champion_that_could_not_be_moved_is_told_with_what_moves_it_later(pro
     assert "re-run this job." in said
 
 
+@pytest.mark.parametrize("out", ["artifacts/quick", "artifacts/quick/model.txt"])
+def test_a_model_whose_stage_has_never_run_has_no_champion_and_fails_nothing(project, out):
+    one = MODEL_IN_A_FOLDER.replace("outs: [artifacts/quick]", f"outs: [{out}]")
+    (project.folder / "dvc.yaml").write_text(one)
+    said = project.run(*REGISTRY, DVC_CACHE_DIR=f"{project.folder.parent}/cache")
+    assert "quick is not computed yet: a run by tag makes it." in said
+
+
 def test_a_model_in_a_folder_whose_listing_is_nowhere_is_told(project):
     (project.folder / "dvc.yaml").write_text(MODEL_IN_A_FOLDER)
     project.dvc("repro", "--quiet")

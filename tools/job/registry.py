@@ -10,7 +10,8 @@ with it when it was registered.
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lib.errors import UserError
@@ -30,6 +31,9 @@ def champion() -> None:
     if not known:
         print("dvc.yaml names no model in artifacts: there is no champion.")
     for name, md5 in known.items():
+        if not md5:
+            print(f"{name} is not computed yet: a run by tag makes it.", flush=True)
+            continue
         try:
             print(move(name, md5), flush=True)
         except UserError as error:
@@ -59,7 +63,10 @@ def of_run() -> None:
 
 
 def models() -> dict[str, str]:
-    """The checksum of each model that DVC's files name, by its name there."""
+    """The checksum of each model that DVC's files name, by its name there.
+
+    Empty where dvc.lock does not have it, because its stage has not run yet.
+    """
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -68,9 +75,11 @@ def models() -> dict[str, str]:
     try:
         with Repo(str(ROOT)) as repo:
             named = repo.artifacts.read()
+            new = [Path(out.fs_path) for out in repo.index.outs if not out.hash_info]
+            root = Path(repo.root_dir)
         files = DVCFileSystem(str(ROOT))
         return {
-            name: dvc_md5(files.info(artifact.path))
+            name: "" if is_in(root / artifact.path, new) else dvc_md5(files.info(artifact.path))
             for file, artifacts in named.items()
             if file == "dvc.yaml"  # what that one names is registered
             for name, artifact in artifacts.items()
@@ -90,6 +99,11 @@ def models() -> dict[str, str]:
         ) from None
     except (DvcException, OSError) as error:
         raise UserError(f"What the models of this commit are cannot be told: {error}") from None
+
+
+def is_in(path: Path, outs: Sequence[Path]) -> bool:
+    """Whether a path is one of these outs, or below one."""
+    return any(path.is_relative_to(out) for out in outs)
 
 
 def dvc_md5(info: Mapping[str, Any]) -> str:
