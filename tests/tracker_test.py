@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from lib.params import read_yaml
-from tests.conftest import Project, with_children_killed
+from tests.conftest import Project, free_port, with_children_killed
 
 pytestmark = pytest.mark.integration
 
@@ -453,6 +453,25 @@ def test_code_is_what_dvc_yaml_says_too(project):
     assert "MLflow: logged" in project.dvc("repro", "plain")
     [run] = logged(project)
     assert run["tags"]["git.dirty"] == "true"
+
+
+def test_what_is_logged_later_of_a_job_has_the_tags_of_its_results_commit(project):
+    source = project.git("rev-parse", "HEAD").strip()
+    project.git("tag", "run-plain")
+    away = {"MLFLOW_URL": f"http://127.0.0.1:{free_port()}"}
+    for number, stage in ((1, "plain"), (2, "each@one")):
+        project.dvc("repro", stage, **away)
+        url = f"https://ci.example.org/{number}"
+        trailers = f"Tag: run-plain\nSource-Commit: {source}\nRun-URL: {url}"
+        project.commit(f"Results\n\n{trailers}")
+        project.run("make", "relog", f"STAGES={stage}")
+        tags = by_stage(project)[stage]["tags"]
+        assert tags["git.commit"] == tags["mlflow.source.git.commit"] == source
+        assert (tags["git.tag"], tags["workflow.run_url"]) == ("run-plain", url)
+    (project.folder / "mlflow.db").unlink()
+    project.run("make", "relog", "STAGES=plain")
+    tags = by_stage(project)["plain"]["tags"]
+    assert "workflow.run_url" not in tags, "the newest commit is of a job that did not run it"
 
 
 def test_a_mistake_in_log_py_ends_make_run_with_an_error(project):

@@ -9,7 +9,13 @@ from lib.pipeline import MAIN
 from lib.repository import ROOT
 from tools.tracking import runs, store
 from tools.tracking.messages import say, told, warn
-from tools.tracking.stages import Tracked, changed_since, provenance, tracked_stages
+from tools.tracking.stages import (
+    Tracked,
+    changed_since,
+    of_results_commit,
+    provenance,
+    tracked_stages,
+)
 
 
 def relog(names: Sequence[str]) -> bool:
@@ -57,7 +63,8 @@ def relog_one(experiment: Experiment, tracked: Tracked) -> bool:
         return False
     try:
         runs.end_open_run(stage, "KILLED")
-        say(runs.log_stage(experiment, tracked, provenance(tracked), ask_store=True))
+        tags = provenance(tracked) | of_results_commit(tracked)
+        say(runs.log_stage(experiment, tracked, tags, ask_store=True))
     except Exception as error:  # as in follow
         told(stage, error)
         return False

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvc.dependency.param import ParamsDependency
+from dvc.exceptions import DvcException
 from dvc.output import Output
 from dvc.stage import Stage as DvcStage
+from dvc.utils.serialize import parse_yaml
 
 from lib.params import FILE
 from lib.pipeline import Pipeline, Stage, in_root, open_repo, pipeline_of, place
@@ -162,6 +164,38 @@ def provenance(tracked: Tracked) -> dict[str, str]:
     tags["mlflow.source.git.branch"] = tags["git.branch"]
     tags["mlflow.source.name"] = f"lab/processes/{process}/main.py" if process else ""
     return {key: value for key, value in tags.items() if value}
+
+
+def of_results_commit(tracked: Tracked) -> dict[str, str]:
+    """The tags that trace a stage to the job that ran it, as its results commit says them.
+
+    Empty where the newest commit of dvc.lock is no job's, or did not change this stage's entry.
+    """
+    lock = str(Path(tracked.stage.file).with_name("dvc.lock"))
+    shown = git_or_nothing("log", "-1", "--format=%H%n%(trailers:only,unfold)", "--", lock)
+    commit, *lines = shown.splitlines() or [""]
+    trailers = dict(line.split(": ", 1) for line in lines if ": " in line)
+    if "Source-Commit" not in trailers or uncommitted([lock]):
+        return {}
+    before, after = (entry_at(revision, lock, tracked) for revision in (f"{commit}~1", commit))
+    if before == after:
+        return {}
+    source, name = trailers["Source-Commit"], trailers.get("Tag", "")
+    tags = {
+        "git.commit": source,
+        "mlflow.source.git.commit": source,
+        "git.tag": git_or_nothing("tag", "--list", name) if name else "",  # or it is a branch's
+        "workflow.run_url": trailers.get("Run-URL", ""),
+    }
+    return {key: value for key, value in tags.items() if value}
+
+
+def entry_at(revision: str, lock: str, tracked: Tracked) -> object:
+    """What a revision's dvc.lock has of a stage; None where it has nothing."""
+    text = git_or_nothing("show", f"{revision}:{lock}")
+    with suppress(DvcException):  # that revision's is no YAML
+        return (parse_yaml(text, lock) or {}).get("stages", {}).get(tracked.dvc.name)
+    return None
 
 
 def dirty(paths: Sequence[str]) -> str:
