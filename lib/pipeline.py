@@ -6,6 +6,7 @@ a folder below), DVC says what it reads and writes; nothing here parses dvc.yaml
 
 import os
 import posixpath
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 
 from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.fs import GitFileSystem
 from dvc.repo import Repo
 from dvc.stage import Stage as DvcStage
 
@@ -233,8 +235,6 @@ def resolved(stage: DvcStage, top: str) -> Stage:
 def outdated_stages(revision: str = "", root: Path = ROOT) -> list[Outdated]:
     """The stages whose results dvc.lock notes of something else than is there.
 
-    Sweeps are left out: whoever adopts what one found is told.
-
     Raises:
         UserError: as `read_pipeline`.
     """
@@ -245,8 +245,7 @@ def outdated_stages(revision: str = "", root: Path = ROOT) -> list[Outdated]:
             for stage, changed in zip(stages, changed_since(stages), strict=True)
             if stage.cmd
         ]
-    wanted = (each for each in found if each.stage.file != SWEEPS)
-    return [each for each in wanted if each.changed or each.rewritten]
+    return [each for each in found if each.changed or each.rewritten]
 
 
 def rewritten(stage: DvcStage, top: str) -> list[str]:
@@ -273,15 +272,25 @@ def changed_since(stages: Iterable[DvcStage]) -> list[list[str]]:
 def changes_of(stage: DvcStage, written: Mapping[str, Any]) -> dict[str, None]:
     """The names of what has changed, each once; `written` are the checksums of all outs."""
     found: dict[str, None] = {}
-    for dep in [] if stage.frozen else stage.deps:
+    if stage.frozen:
+        return found
+    for dep in stage.deps:
         if not (dep.hash_info and dep.is_in_repo):
             continue
         for name, state in dep.status().items():
-            if state != "deleted" or written.get(dep.fs_path, dep.hash_info) != dep.hash_info:
+            absent = state == "deleted" or (state == "modified" and is_partly_in_git(dep))
+            if not absent or written.get(dep.fs_path, dep.hash_info) != dep.hash_info:
                 found |= dict.fromkeys(state if isinstance(state, Mapping) else [name])
     if getattr(stage, "cmd_changed", False):
         found["its command"] = None
     return found
+
+
+def is_partly_in_git(dep: Any) -> bool:
+    """Whether a commit may lack some of it: a folder in which git ignores something, or a link."""
+    if not isinstance(dep.fs, GitFileSystem):
+        return False
+    return bool(dep.hash_info.isdir) or stat.S_ISLNK(dep.fs.info(dep.fs_path)["mode"])
 
 
 def place(item: Any, top: str) -> str:

@@ -180,19 +180,30 @@ class Revision:
 
     @cached_property
     def outdated(self) -> list[str]:
-        """A line for each stage whose results are not of the parameters, code and data here."""
+        """A line for each stage whose results are not of the parameters, code and data here.
+
+        Sweeps are left out: whoever adopts what one found is told.
+        """
+        if not self.pipeline.stages:
+            return []
+        try:
+            found = outdated_stages(self.commit, self.root)
+        except UserError as error:
+            return [f"Whether all stages of {self.label} have run cannot be told: {error}"]
         lines = []
-        for found in outdated_stages(self.commit, self.root) if self.pipeline.stages else []:
-            stage, of = found.stage, f"of {self.label}"
+        for each in found:
+            stage, of = each.stage, f"of {self.label}"
+            if stage.file == SWEEPS:
+                continue
             renewed = f"`{stage.command}`{' there, and a commit,' if self.name else ''}"
-            if found.changed:
+            if each.changed:
                 lines.append(
-                    f"{stage.address} {of} has not run since {some_of(found.changed)} changed: its "
+                    f"{stage.address} {of} has not run since {some_of(each.changed)} changed: its "
                     f"results are from before. {renewed} makes them anew."
                 )
-            if found.rewritten:
+            if each.rewritten:
                 lines.append(
-                    f"{some_of(found.rewritten)} {of} is not what {stage.address} wrote: somebody "
+                    f"{some_of(each.rewritten)} {of} is not what {stage.address} wrote: somebody "
                     f"changed it since, or a merge took dvc.lock from another side. {renewed} "
                     "writes it again."
                 )
@@ -293,9 +304,11 @@ class Revision:
     def not_here(self, path: str, error: Exception) -> str:
         """That a file cannot be read, and what gets it."""
         stage, _ = self.pipeline.writer(path)
-        command = stage.command if stage else "make run"
+        command = stage.command if stage and stage.commands else "make run"
         if not self.name and isinstance(error, FileNotFoundError):
-            return f"{path} of {self.label} is not here: `{command}` or `dvc pull` gets it."
+            added = stage is not None and not stage.commands  # by `dvc add`: no stage makes it
+            get = "`dvc pull`" if added else f"`{command}` or `dvc pull`"
+            return f"{path} of {self.label} is not here: {get} gets it."
         why = " ".join(str(error).split())[:160] or type(error).__name__
         hint = f"`dvc fetch --all-commits` or `git checkout {self.name} && dvc pull`"
         get = f"{hint} gets it" if self.name else f"`{command}` writes it"

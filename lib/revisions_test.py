@@ -102,6 +102,20 @@ def test_results_of_something_else_than_stands_beside_them_are_told(
     assert Revision("HEAD~1", work_tree).outdated == []
 
 
+def test_a_folder_in_which_git_ignores_something_is_no_change_in_a_commit(work_tree):
+    one_stage_that_ran(work_tree)
+    lock = json.loads((work_tree / "dvc.lock").read_text())
+    lock["stages"]["a"]["deps"].append({"path": "code", "hash": "md5", "md5": f"{'1' * 32}.dir"})
+    (work_tree / "dvc.lock").write_text(json.dumps(lock))
+    text = (work_tree / "dvc.yaml").read_text()
+    (work_tree / "dvc.yaml").write_text(text.replace('["given.csv"', '["code", "given.csv"'))
+    (work_tree / "code").mkdir()
+    (work_tree / "code/main").write_text("x")
+    commit(work_tree)
+    assert Revision("HEAD", work_tree).outdated == []
+    assert "code changed" in Revision("", work_tree).outdated[0]
+
+
 def test_a_stage_is_run_by_the_command_of_its_file(work_tree):
     (work_tree / "lab/tuning").mkdir(parents=True)
     for file, stage in (("dvc.yaml", "a"), ("lab/tuning/dvc.yaml", "tune_a"), ("b/dvc.yaml", "b")):

@@ -1,6 +1,5 @@
 """The pipeline as its users run it: once, twice, changed, killed, and with mistakes in it."""
 
-import hashlib
 import json
 import os
 import select
@@ -168,57 +167,6 @@ def test_a_killed_training_goes_on_where_it_was(project):
     said = project.run("lab/processes/run", "train_dnn_pytorch")
     assert "Training continues after epoch" in said
     assert not (project.folder / ".checkpoints/train_dnn_pytorch.pt").exists()
-
-
-SLOW = """
-stages:
-  slow:
-    cmd: [cp given.csv made.csv, python3 edit.py]
-    deps: [given.csv]
-    params: [random_seed]
-    outs: [made.csv]
-"""
-# In a person's place, and some seconds later.
-EDIT = """
-import os, pathlib, time
-file = pathlib.Path("params.yaml")
-file.write_text(file.read_text().replace("seed: 42", "seed: 7"))
-pathlib.Path("given.csv").write_text("2")
-for name in (file, "given.csv"):
-    os.utime(name, (time.time() + {later},) * 2)
-"""
-
-
-def edited_while_it_runs(project, later, ok):
-    """What `make run` says of a stage in which somebody edits what it reads, so much later."""
-    (project.folder / "given.csv").write_text("1\n")
-    (project.folder / "edit.py").write_text(EDIT.format(later=later))
-    project.give_pipeline(SLOW)
-    project.commit("A slow stage")
-    return project.run("make", "run", ok=ok)
-
-
-def test_what_is_edited_while_a_stage_runs_is_for_the_next_run(project):
-    edited_while_it_runs(project, later=100, ok=True)
-    noted = read_yaml(project.folder / "dvc.lock")["stages"]["slow"]
-    assert noted["params"] == {"params.yaml": {"random_seed": 42}}
-    assert noted["deps"][0]["md5"] == hashlib.md5(b"1\n").hexdigest()
-    said = project.run("make", "results")
-    assert "slow of work tree has not run since given.csv, random_seed changed" in said
-    (project.folder / "given.csv").write_text("1\n")
-    project.edit("params.yaml", "seed: 7", "seed: 42")
-    assert "didn't change" in project.run("make", "run")
-
-
-def test_what_is_edited_while_a_stage_starts_may_be_in_its_results_or_not(project):
-    said = " ".join(edited_while_it_runs(project, later=0, ok=False).split())
-    assert "was edited while slow started, and nobody can tell whether" in said
-    assert not (project.folder / "dvc.lock").exists()
-    assert (project.folder / "made.csv").read_text() == "1\n", "nothing is lost"
-    (project.folder / "given.csv").write_text("1\n")
-    project.edit("params.yaml", "seed: 7", "seed: 42")
-    project.dvc("commit", "--force", "slow")
-    assert "didn't change" in project.run("make", "run")
 
 
 def test_a_model_that_dvc_lock_does_not_name_is_not_unpickled(project):

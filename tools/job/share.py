@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from lib.comparison import cut, metrics_table
 from lib.errors import UserError
-from lib.pipeline import SWEEPS, Stage, outdated_stages, read_pipeline
+from lib.pipeline import MAIN, SWEEPS, Stage, outdated_stages, read_pipeline
 from lib.repository import ROOT, ask_git, git, git_names, run_git
 from lib.revisions import WORK_TREE, Revision
 from lib.text import last_line, one_line, without_password
@@ -85,8 +85,9 @@ def share() -> None:
 
 def refuse_rewritten() -> None:
     """UserError where a file that git keeps is none that this run wrote: nothing is shared."""
+    file = SWEEPS if is_sweep() else MAIN  # what the run was of
     for found in outdated_stages():
-        if found.rewritten:
+        if found.rewritten and found.stage.file == file:
             raise UserError(
                 f"{', '.join(found.rewritten)} is not what {found.stage.address} wrote: another "
                 "process, of an earlier run perhaps, has written it since. Nothing is shared: end "

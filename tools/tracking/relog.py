@@ -64,6 +64,7 @@ def relog_one(experiment: Experiment, tracked: Tracked) -> bool:
     try:
         runs.end_open_run(stage, "KILLED")
         tags = provenance(tracked) | of_results_commit(tracked)
+        tags = {key: value for key, value in tags.items() if value}
         say(runs.log_stage(experiment, tracked, tags, ask_store=True))
     except Exception as error:  # as in follow
         told(stage, error)

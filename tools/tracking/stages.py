@@ -169,7 +169,8 @@ def provenance(tracked: Tracked) -> dict[str, str]:
 def of_results_commit(tracked: Tracked) -> dict[str, str]:
     """The tags that trace a stage to the job that ran it, as its results commit says them.
 
-    Empty where the newest commit of dvc.lock is no job's, or did not change this stage's entry.
+    Those that it does not say are empty texts. There are none where the newest commit of dvc.lock
+    is no job's, or did not change this stage's entry.
     """
     lock = str(Path(tracked.stage.file).with_name("dvc.lock"))
     shown = git_or_nothing("log", "-1", "--format=%H%n%(trailers:only,unfold)", "--", lock)
@@ -187,7 +188,8 @@ def of_results_commit(tracked: Tracked) -> dict[str, str]:
         "git.tag": git_or_nothing("tag", "--list", name) if name else "",  # or it is a branch's
         "workflow.run_url": trailers.get("Run-URL", ""),
     }
-    return {key: value for key, value in tags.items() if value}
+    of_this_clone = ("git.branch", "mlflow.source.git.branch", "git.dirty")
+    return tags | dict.fromkeys(of_this_clone, "")
 
 
 def entry_at(revision: str, lock: str, tracked: Tracked) -> object:
