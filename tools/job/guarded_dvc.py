@@ -122,7 +122,7 @@ class Inputs:
         """The values of parameters, or the checksums of files."""
         try:
             if isinstance(dep, ParamsDependency):
-                return dep.read_params()
+                return repr(dep.read_params())  # NaN is like NaN
             return [hashlib.md5(file.read_bytes()).digest() for file in self.files[dep]]
         except (DvcException, OSError):
             return None
