@@ -167,7 +167,7 @@ def test_an_archive_says_that_goals_are_met_only_where_there_are_some(
     monkeypatch.setattr(build, "goal_files", lambda: goals)
     monkeypatch.setattr(build, "judge", lambda: ({"summary": "x", "all_met": all_met}, ""))
     _, verdict = build.judged_goals(anyway=True)
-    assert f"| goals | {said} |" in build.provenance("cancer-v1", {}, {}, verdict)
+    assert f"| goals | {said} |" in build.provenance("cancer-v1", {}, {}, verdict, [])
 
 
 @pytest.mark.parametrize(
