@@ -72,16 +72,16 @@ def test_a_password_of_any_characters_reaches_its_host_and_no_other(untouched):
     assert not re.search("s3cr|t-w|rd@", said), said
 
 
+ANOTHER = "but not as MLflow does (a login page, or a proxy?)"
 FAULTS = {
     "away": (None, "nothing answers at this address"),
     "slow": (lambda _: time.sleep(60), "answer"),
     "broken": (answer(503, "Service Unavailable"), "503"),
     "busy for a minute": (answer(429, "Too Many Requests", Retry_After="60"), "429"),
     "wrong credentials": (answer(401, "Unauthorized"), "MLFLOW_TRACKING_USERNAME"),
-    "not MLflow": (answer(200, "<html>hello</html>"), "Exception"),
+    "not MLflow": (answer(200, "<html>hello</html>"), ANOTHER),
 }
 UNKNOWN = '{"error_code": "UNAUTHENTICATED", "message": "You are not authenticated."}'
-ANOTHER = "but not as MLflow does (a login page, or a proxy?)"
 NOT_AWAY = {
     "MLflow's own 401": (401, UNKNOWN, "MLFLOW_TRACKING_USERNAME"),
     "a proxy's 403": (403, "<html>Forbidden</html>", "MLFLOW_TRACKING_USERNAME"),
