@@ -278,8 +278,8 @@ def changes_of(stage: DvcStage, written: Mapping[str, Any]) -> dict[str, None]:
         if not (dep.hash_info and dep.is_in_repo):
             continue
         for name, state in dep.status().items():
-            absent = state == "deleted" or (state == "modified" and is_partly_in_git(dep))
-            if not absent or written.get(dep.fs_path, dep.hash_info) != dep.hash_info:
+            unknown = state == "deleted" or (state == "modified" and is_partly_in_git(dep))
+            if not unknown or written.get(dep.fs_path, dep.hash_info) != dep.hash_info:
                 found |= dict.fromkeys(state if isinstance(state, Mapping) else [name])
     if getattr(stage, "cmd_changed", False):
         found["its command"] = None

@@ -28,6 +28,7 @@ from lib.nested import flat
 from lib.params import YamlTextError, parse_yaml
 from lib.pipeline import SWEEPS, Out, Pipeline, outdated_stages, read_pipeline
 from lib.repository import ROOT, GitError, files_at, git_or_nothing, uncommitted
+from lib.text import some_of
 
 WORK_TREE = ""
 DRAWN = 50_000_000  # bytes of a table that becomes a picture
@@ -330,12 +331,6 @@ def default_pair(root: Path = ROOT) -> tuple[str, str]:
     changed = uncommitted(["params.yaml", *files], folder=root)
     parent = git_or_nothing("rev-parse", "--verify", "--quiet", "HEAD~1", folder=root)
     return ("HEAD" if changed or not parent else "HEAD~1"), WORK_TREE
-
-
-def some_of(names: Sequence[str]) -> str:
-    """The first five, and how many more there are."""
-    more = f" and {len(names) - 5:,} more" if names[5:] else ""
-    return f"{', '.join(names[:5])}{more}"
 
 
 # ---- metrics files

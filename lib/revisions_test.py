@@ -102,18 +102,29 @@ def test_results_of_something_else_than_stands_beside_them_are_told(
     assert Revision("HEAD~1", work_tree).outdated == []
 
 
-def test_a_folder_in_which_git_ignores_something_is_no_change_in_a_commit(work_tree):
+@pytest.mark.parametrize(("dep", "md5"), [("code", f"{'1' * 32}.dir"), ("link", "1" * 32)])
+def test_what_a_commit_may_lack_a_part_of_is_no_change_in_it(work_tree, dep, md5):
     one_stage_that_ran(work_tree)
     lock = json.loads((work_tree / "dvc.lock").read_text())
-    lock["stages"]["a"]["deps"].append({"path": "code", "hash": "md5", "md5": f"{'1' * 32}.dir"})
+    lock["stages"]["a"]["deps"].append({"path": dep, "hash": "md5", "md5": md5})
     (work_tree / "dvc.lock").write_text(json.dumps(lock))
     text = (work_tree / "dvc.yaml").read_text()
-    (work_tree / "dvc.yaml").write_text(text.replace('["given.csv"', '["code", "given.csv"'))
+    (work_tree / "dvc.yaml").write_text(text.replace('["given.csv"', f'["{dep}", "given.csv"'))
     (work_tree / "code").mkdir()
     (work_tree / "code/main").write_text("x")
+    (work_tree / "link").symlink_to("code/main")
     commit(work_tree)
     assert Revision("HEAD", work_tree).outdated == []
-    assert "code changed" in Revision("", work_tree).outdated[0]
+    assert f"{dep} changed" in Revision("", work_tree).outdated[0]
+
+
+def test_a_frozen_stage_is_not_told_to_run(work_tree):
+    one_stage_that_ran(work_tree)
+    text = (work_tree / "dvc.yaml").read_text()
+    frozen = text.replace('"x", "deps"', '"y", "frozen": true, "deps"')
+    (work_tree / "dvc.yaml").write_text(frozen)
+    (work_tree / "given.csv").write_text("2\n")
+    assert Revision("", work_tree).outdated == []
 
 
 def test_a_stage_is_run_by_the_command_of_its_file(work_tree):

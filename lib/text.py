@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 
 LINE_ENDS = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 # What steers a terminal, turns the order of letters round, is not seen, or is no character.
@@ -30,6 +31,12 @@ def last_line(text: str) -> str:
 def sentence(text: str) -> str:
     """Text that begins with a capital letter."""
     return text[:1].upper() + text[1:]
+
+
+def some_of(names: Sequence[str], most: int = 5) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if names[most:] else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def cell(text: str) -> str:

@@ -175,18 +175,7 @@ def test_an_rmse_that_falls_is_better_on_the_page_of_a_run(project):
 
 
 def test_a_milestone_names_the_best_model_by_what_is_measured(project):
-    command = (
-        "tools/within",
-        "--dev",
-        ".",
-        "python",
-        "-m",
-        "tools.report.milestone",
-        "prices",
-    )
-    project.run(*command)
-    (file,) = (project.folder / "lab/docs").glob("????-??-??-prices.md")
-    text = file.read_text()
+    text = milestone_of(project)
     assert "**Best model:** linear, by rmse on the validation split." in text
     assert re.search(r"\| validation \| linear \| 38,125 \| 0.81", text)
 

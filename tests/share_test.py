@@ -143,9 +143,10 @@ stages:
         ("dvc.yaml", "stages:", "stages: 3 #", True),
         ("given.csv", "1", "2", True),
         ("raw.dvc", '"size": 1', '"size": 2', True),
+        (".env", "PYTHONPATH=.", "PYTHONPATH=./src", True),
         ("README.md", "# ", "# A new title: ", False),
     ],
-    ids=["command", "parameter", "another", "dep", "no pipeline", "file", "data", "page"],
+    ids=["command", "parameter", "another", "dep", "no pipeline", "file", "data", ".env", "page"],
 )
 def test_results_stand_beside_what_they_were_made_from(project, file, old, new, goes_aside):
     (project.folder / "dvc.yaml").write_text(READING)

@@ -10,7 +10,8 @@ job.py         what they share
 
 By `make run`, `tune` and `train` as well:
 
-guarded_dvc.py   DVC, with listings checked, and deps noted as a stage began
+guarded_dvc.py   DVC, with the listings of folders checked
+inputs.py        what a stage reads, noted as it was when it began
 side_by_side.py  stages that do not depend on each other, at once
 train.py         a training on several workers
 """

@@ -15,6 +15,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from lib.errors import UserError
 from lib.params import line_of
 from lib.pipeline import SWEEPS
 from lib.repository import ROOT, ask_git, git, git_names
-from lib.text import last_line, shown_address, without_password
+from lib.text import last_line, shown_address, some_of, without_password
 from tools.dvc_config import set_values
 from tools.job.job import (
     MARK,
@@ -302,8 +303,8 @@ def what_is_missing(repo: Any, data: list[Any]) -> Iterator[str]:
         elif not all(out.use_cache and out.can_push for out in stage.outs) and not has_data(stage):
             missing.append(stage.addressing.removesuffix(".dvc"))
     if missing:
-        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
-        yield f"Not in the bucket: {named}: `dvc push` where the data are, then re-run this job."
+        then = "`dvc push` where the data are, then re-run this job."
+        yield f"Not in the bucket: {some_of(missing)}: {then}"
     if imports:
         yield not_fetched(imports)
 
@@ -373,11 +374,11 @@ def is_pointer(path: Path) -> bool:
 
 def not_whole(stage: Any, lacking: dict[Path, str]) -> str:
     """What a stage needs of which git has left something out; empty where there is no such."""
-    for dep in stage.deps:
+    here = [dep for dep in stage.deps if dep.fs.protocol == "local"]
+    for dep, (left_out, why) in product(here, lacking.items()):
         path = Path(dep.fs_path)
-        for left_out, why in lacking.items() if dep.fs.protocol == "local" else ():
-            if path == left_out or path in left_out.parents or left_out in path.parents:
-                return f"{stage.addressing} needs {dep}: {why}"
+        if path.is_relative_to(left_out) or left_out.is_relative_to(path):
+            return f"{stage.addressing} needs {dep}: {why}"
     return ""
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 
 from lib.pipeline import Pipeline, outdated_stages, read_pipeline
-from lib.revisions import some_of
+from lib.text import some_of
 from tools.command import as_command
 
 

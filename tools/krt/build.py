@@ -190,22 +190,7 @@ def assets_of(name: str) -> dict[str, str]:
 
 def refuse_untracked(name: str, assets: Mapping[str, str]) -> None:
     """UserError where an asset is not there, or neither in git nor what dvc.lock here names."""
-    command = [
-        "tools/within",
-        ".",
-        "dvc",
-        "data",
-        "status",
-        "--granular",
-        "--unchanged",
-        "--json",
-    ]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=False
-    )
-    if done.returncode:
-        raise UserError(f"DVC cannot say what it tracks: {done.stderr.strip()[-300:]}")
-    status = json.loads(done.stdout)
+    status = json.loads(asked("dvc", "data", "status", "--granular", "--unchanged", "--json"))
     unchanged = set(status.get("unchanged", []))
     deleted = status.get("uncommitted", {}).get("deleted", [])
     # DVC cannot say what is in a folder whose listing it has not fetched.
@@ -233,13 +218,22 @@ def refuse_untracked(name: str, assets: Mapping[str, str]) -> None:
 
 def outdated_behind(assets: Iterable[str]) -> list[str]:
     """A line for each stage behind these files that has not run since what it reads changed."""
-    command = ["tools/within", ".", "python", "-m", "tools.krt.behind", *assets]
+    return asked("python", "-m", "tools.krt.behind", *assets).splitlines()
+
+
+def asked(*command: str) -> str:
+    """What a command says in the root's environment, which has DVC; this one has not."""
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=False
+        ["tools/within", ".", *command],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )
     if done.returncode:
-        raise UserError(f"DVC cannot say which stages have run: {done.stderr.strip()[-300:]}")
-    return done.stdout.splitlines()
+        raise UserError(f"DVC cannot say what it tracks: {done.stderr.strip()[-300:]}")
+    return done.stdout
 
 
 def refuse_collisions(name: str, assets: Collection[str], own: Collection[str]) -> None:

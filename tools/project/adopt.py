@@ -17,6 +17,7 @@ from lib.params import FILE, check_all, read_yaml
 from lib.pipeline import Stage, changed_since, open_repo, read_pipeline
 from lib.repository import ROOT
 from lib.rewriting import put
+from lib.text import some_of
 from tools.command import as_command
 
 MUST_HAVE = {"tunes", "objective", "best", "best_trial", "trials", "values"}
@@ -89,10 +90,9 @@ def warnings(stages: Sequence[Stage]) -> list[str]:
         for stage in stages:
             chain = changed_since(repo.stage.collect(stage.address, with_deps=True))
             if changed := [*dict.fromkeys(name for names in chain for name in names)]:
-                what = ", ".join(changed[:5])
                 lines.append(
-                    f"WARNING: {stage.name}: changed since it ran: {what}. Bring that back, or "
-                    "`make run` and `make tune`."
+                    f"WARNING: {stage.name}: changed since it ran: {some_of(changed)}. Bring that "
+                    "back, or `make run` and `make tune`."
                 )
     return lines
 

@@ -21,6 +21,7 @@ from lib.files import read_text
 from lib.params import YamlTextError, parse_yaml, read_yaml
 from lib.pipeline import MAIN, Pipeline, Stage, read_pipeline
 from lib.repository import ROOT, ask_git, uncommitted
+from lib.text import some_of
 from tools.command import as_command
 from tools.tracking import notes
 
@@ -196,10 +197,9 @@ def read_by_others(name: str, pipeline: Pipeline) -> list[str]:
 def refuse_uncommitted(paths: Iterable[str]) -> None:
     """UserError where git would lose something."""
     if changed := uncommitted(sorted(set(paths)), "--untracked-files=all"):
-        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise UserError(
-            f"Not committed: {', '.join(changed[:5])}{more}. Commit or discard that first: git "
-            "must be able to bring it back."
+            f"Not committed: {some_of(changed)}. Commit or discard that first: git must be able to "
+            "bring it back."
         )
 
 

@@ -33,7 +33,7 @@ from lib.files import read_text, replaced_directory, replaced_file
 from lib.pipeline import SWEEPS
 from lib.repository import ROOT, git, uncommitted
 from lib.revisions import Revision
-from lib.text import cell, sentence
+from lib.text import cell, sentence, some_of
 from tools.command import as_command
 from tools.goals.judge import goal_files, judge
 from tools.report.results import pictures
@@ -59,9 +59,9 @@ def milestone(name: str) -> Path:
     now = Revision("HEAD")
     results = now.pipeline.result_files or ["dvc.lock"]
     if changed := uncommitted(["params.yaml", "goals", "lib", *results]):
-        more = f" and {len(changed) - 5:,} more" if changed[5:] else ""
-        files = f"{', '.join(changed[:5])}{more}"
-        raise UserError(f"{files}: not committed. A report rests on a commit: commit them first.")
+        raise UserError(
+            f"{some_of(changed)}: not committed. A report rests on a commit: commit them first."
+        )
     date = git("show", "-s", "--format=%cs", now.commit)
     refuse_other_data()
     file = DOCS / f"{date}-{name}.md"
@@ -85,9 +85,7 @@ def refuse_other_data() -> None:
     )
     found = json.loads(done.stdout).get("uncommitted", {}) if done.returncode == 0 else {}
     if other := [path for kind in ("modified", "added") for path in found.get(kind, [])]:
-        raise UserError(
-            f"{', '.join(other[:3])}: not of this commit. `dvc checkout` brings its own."
-        )
+        raise UserError(f"{some_of(other)}: not of this commit. `dvc checkout` brings its own.")
 
 
 def report(name: str, date: str, now: Revision, file: Path) -> str:

@@ -21,7 +21,7 @@ from lib.comparison import Table, cut, measured, results_table
 from lib.errors import UserError
 from lib.pipeline import SWEEPS
 from lib.revisions import WORK_TREE, Revision
-from lib.text import one_line
+from lib.text import one_line, some_of
 from tools.command import as_command
 
 
@@ -94,8 +94,7 @@ def difference(committed: str, current: str) -> list[str]:
     changed = [stage for stage in after if after[stage] != before.get(stage)]
     if not changed:
         return []
-    named = ", ".join(changed[:10]) + (f" and {len(changed) - 10:,} more" if changed[10:] else "")
-    lines = [f"These results differ from those committed: {named}."]
+    lines = [f"These results differ from those committed: {some_of(changed, 10)}."]
     if inputs(committed) == inputs(current):
         lines.append(
             "Code, parameters and environments are the same: another processor gives other last "

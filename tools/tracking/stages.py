@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvc.dependency.param import ParamsDependency
-from dvc.exceptions import DvcException
 from dvc.output import Output
 from dvc.stage import Stage as DvcStage
-from dvc.utils.serialize import parse_yaml
 
-from lib.params import FILE
+from lib.params import FILE, YamlTextError, parse_yaml
 from lib.pipeline import Pipeline, Stage, in_root, open_repo, pipeline_of, place
 from lib.repository import GitError, git_or_nothing, uncommitted
 
@@ -195,9 +193,10 @@ def of_results_commit(tracked: Tracked) -> dict[str, str]:
 def entry_at(revision: str, lock: str, tracked: Tracked) -> object:
     """What a revision's dvc.lock has of a stage; None where it has nothing."""
     text = git_or_nothing("show", f"{revision}:{lock}")
-    with suppress(DvcException):  # that revision's is no YAML
-        return (parse_yaml(text, lock) or {}).get("stages", {}).get(tracked.dvc.name)
-    return None
+    try:
+        return (parse_yaml(text) or {}).get("stages", {}).get(tracked.dvc.name)
+    except YamlTextError:  # a merge left marks in that revision's
+        return None
 
 
 def dirty(paths: Sequence[str]) -> str:

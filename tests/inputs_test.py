@@ -13,7 +13,7 @@ from dvc.repo import Repo
 
 from lib.params import read_yaml
 from lib.revisions import Revision
-from tools.job import guarded_dvc
+from tools.job import inputs
 
 pytestmark = [
     pytest.mark.integration,
@@ -54,8 +54,8 @@ def work_tree(tmp_path, monkeypatch):
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     subprocess.run(["git", "add", "params.yaml", "src", "n.ipynb"], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)  # where DVC looks for a stage
-    monkeypatch.setattr(guarded_dvc, "Timer", WhenSaid)
-    guarded = guarded_dvc.noting_first(dvc.stage.run.cmd_run)
+    monkeypatch.setattr(inputs, "Timer", WhenSaid)
+    guarded = inputs.noting_first(dvc.stage.run.cmd_run)
     monkeypatch.setattr(dvc.stage.run, "cmd_run", guarded)
     return tmp_path
 
