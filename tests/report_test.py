@@ -381,11 +381,15 @@ stages:
     cmd: b
     deps: [{{path: data, md5: {data}}}]
     outs: [{{path: model, md5: {model}}}]
+  third:
+    cmd: c
+    deps: [{{path: model/weights.bin, md5: {weights}}}]
+    outs: [{{path: model.onnx, md5: {weights}}}]
 """
 
 
-def lock(code="c", seed=1, data="d", model="m"):
-    return LOCK.format(code=code, seed=seed, data=data, model=model)
+def lock(code="c", seed=1, data="d", model="m", weights="w"):
+    return LOCK.format(code=code, seed=seed, data=data, model=model, weights=weights)
 
 
 def test_nothing_is_said_of_the_same_results():
@@ -399,6 +403,12 @@ def test_other_results_of_the_same_inputs_are_laid_to_the_processor_or_the_data(
     assert "another processor gives other last bits" in said[1]
 
 
+def test_a_file_in_a_folder_that_a_stage_wrote_is_no_input_of_its_own():
+    said = difference(lock(), lock(model="other", weights="other"))
+    assert said[0] == "These results differ from those committed: second, third."
+    assert "another processor gives other last bits" in said[1]
+
+
 @pytest.mark.parametrize("changed", [{"code": "x"}, {"seed": 2}])
 def test_other_results_of_other_inputs_are_no_surprise(changed):
     said = difference(lock(), lock(model="other", **changed))
@@ -407,7 +417,7 @@ def test_other_results_of_other_inputs_are_no_surprise(changed):
 
 
 def test_a_stage_that_was_never_committed_is_named():
-    assert "first, second" in difference("stages: {}", lock())[0]
+    assert "first, second, third" in difference("stages: {}", lock())[0]
 
 
 @pytest.mark.parametrize("lock", ["<<<<<<< HEAD", "stages: [1]", "stages: {a: 3}", "7"])

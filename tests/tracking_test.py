@@ -8,10 +8,20 @@ import subprocess
 import time
 from contextlib import contextmanager
 
+import psutil
 import pytest
 
 from lib.params import read_yaml
-from tests.conftest import ROOT, Project, answer, free_port, mlflow_server, server_that
+from tests.conftest import (
+    ROOT,
+    Project,
+    answer,
+    comes_up,
+    free_port,
+    mlflow_server,
+    server_that,
+    with_children_killed,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -207,6 +217,20 @@ def search(address, expression):
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_make_ui_serves_the_runs_in_mlflow_db_and_starts_nothing_that_only_takes_memory(prepared):
+    prepared.prepare()
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    server = prepared.start("make", "ui", f"PORT={port}")
+    try:
+        assert comes_up(address, server)
+        assert [run["name"] for run in search(address, "")] == ["prepare_data"]
+        started = psutil.Process(server.pid).children(recursive=True)
+        assert not [p for p in started if "mlflow.server.jobs" in " ".join(p.cmdline())]
+    finally:
+        with_children_killed(server)
 
 
 @pytest.mark.parametrize("environment", ["--dev .", "tests/mlflow-2"], ids=["3.x", "2.x"])

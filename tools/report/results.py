@@ -78,11 +78,15 @@ def outs(lock: str) -> dict[str, dict[str, str]]:
 
 def inputs(lock: str) -> dict[str, Any]:
     """For each stage in a dvc.lock, what it was computed from, without other stages' outs."""
-    made = {path for stage in outs(lock).values() for path in stage}
+    made = [f"{path}/" for stage in outs(lock).values() for path in stage]
     return {
         name: (
             stage.get("params"),
-            [(d["path"], d.get("md5")) for d in stage.get("deps", []) if d["path"] not in made],
+            [
+                (dep["path"], dep.get("md5"))
+                for dep in stage.get("deps", [])
+                if not any(f"{dep['path']}/".startswith(out) for out in made)
+            ],
         )
         for name, stage in stages_in(lock).items()
     }

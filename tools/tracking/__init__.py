@@ -11,13 +11,14 @@ import re
 from lib.text import one_line
 
 # Left alone, mlflow tries for four minutes, or for as long as a server says, reports its use to its
-# makers and prints emoji.
+# makers and prints emoji; its server starts nine processes for evaluations by language models.
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "AWS_MAX_ATTEMPTS": "2",
