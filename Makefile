@@ -150,7 +150,7 @@ lock: ## Lock what no longer fits its Pipfile (FOLDERS=lab/processes/NAME; UPGRA
 	@$(ENVIRONMENTS) lock $(if $(call yes,$(UPGRADE)),--upgrade) $(FOLDERS)
 
 ui: ## Serve the MLflow store in mlflow.db (PORT=5000)
-	@tools/within --dev . python -m tools.tracking.ui $(PORT)
+	@tools/within --dev . python -m tools.tracking.ui $(call quoted,PORT)
 
 relog: ## Log results that MLflow is missing, because it was away (STAGES=…: these alone)
 	@tools/within tools/tracking python -m tools.tracking relog $(STAGES)

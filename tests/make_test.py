@@ -74,6 +74,14 @@ def test_a_port_that_another_program_has_is_told_in_a_line():
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("port", ["", "x", "-1", "65536", "²"])
+def test_a_port_that_cannot_be_mlflows_is_told_in_a_line(project, port):
+    (project.folder / "mlflow.db").touch()
+    said = project.run("make", "ui", f"PORT={port}", ok=False)
+    assert f"PORT is {port!r}: it must be a whole number up to 65535." in said
+    assert "Traceback" not in said
+
+
 def test_make_alone_lists_every_target_once_in_groups_run_and_test_first():
     listed = Project.at(ROOT).run("make")
     groups = [group.splitlines() for group in listed.strip().split("\n\n")]

@@ -1,9 +1,10 @@
 """Serves the MLflow store in the repository's root, and says where.
 
-tools/within --dev . python -m tools.tracking.ui [PORT]     (make ui PORT=…)
+tools/within --dev . python -m tools.tracking.ui PORT     (make ui PORT=…)
 """
 
 import os
+import re
 import socket
 import sys
 
@@ -32,7 +33,10 @@ def main() -> None:
         sys.exit(f"MLFLOW_URL is set: runs go to {where}, look there.")
     if not (ROOT / "mlflow.db").exists():
         sys.exit("mlflow.db is missing: `make run` makes it.")
-    port = free_port(int(sys.argv[1]) if len(sys.argv) > 1 else 5000)
+    wanted = sys.argv[1]
+    if not re.fullmatch("[0-9]{1,5}", wanted) or int(wanted) > 65535:
+        sys.exit(f"PORT is {wanted!r}: it must be a whole number up to 65535.")
+    port = free_port(int(wanted))
     print(f"MLflow: http://127.0.0.1:{port} (up in some seconds; Ctrl-C ends it)", flush=True)
     serve = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     serve += ["--backend-store-uri", "sqlite:///mlflow.db"]
