@@ -96,10 +96,11 @@ def test_a_run_with_it_reaches_what_the_sweep_promised(sandbox, before, swept):
 PREPARE = """
 stages:
   prepare:
-    cmd: mkdir -p data && cp raw.csv data/rows.csv
+    cmd: mkdir -p data metrics && cp raw.csv data/rows.csv && cp rows.yaml metrics
     deps: [raw.csv]
     params: [prepare_data.test_size]
     outs: [data/rows.csv]
+    metrics: [metrics/rows.yaml: {cache: false}]
 """
 TUNE = """
 stages:
@@ -124,6 +125,7 @@ def test_a_sweep_that_was_of_other_data_or_parameters_is_told(project):
     project.give_pipeline(PREPARE)
     for name, content in (
         ("raw.csv", "1\n"),
+        ("rows.yaml", "rows: 1\n"),
         ("found.json", json.dumps(FOUND)),
         ("lab/tuning/dvc.yaml", TUNE),
     ):

@@ -63,14 +63,11 @@ def adopt(names: Sequence[str]) -> list[str]:
 
 def sweeps(stages: Sequence[Stage], names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     """What each sweep found, by its stage's name."""
-    found, waiting = {}, []
+    found = {}
     for stage in stages:
-        for path in stage.metrics:
-            if not (ROOT / path).exists():
-                waiting.append(stage.name)
-            elif (
-                isinstance(content := read_json(ROOT / path), dict) and content.keys() >= MUST_HAVE
-            ):
+        for file in (ROOT / path for path in stage.metrics if path.endswith(".json")):
+            content = read_json(file) if file.exists() else None
+            if isinstance(content, dict) and content.keys() >= MUST_HAVE:
                 found[stage.name] = content
     if unknown := [name for name in names if name not in found]:
         known = ", ".join(found) or "none"
