@@ -62,6 +62,11 @@ class Stage:
         return self.name if self.file == MAIN else f"{self.file}:{self.name}"
 
     @property
+    def written(self) -> list[str]:
+        """The paths that it writes."""
+        return [*self.outs, *self.metrics, *self.plots]
+
+    @property
     def command(self) -> str:
         """What a person types to have it run."""
         if self.file == SWEEPS:
@@ -121,7 +126,7 @@ class Pipeline:
     def writer(self, path: str) -> tuple[Stage | None, str]:
         """The stage that writes a file, and the out that it is, or is in; None where none does."""
         for stage in self.stages:
-            for out in (*stage.outs, *stage.metrics, *stage.plots):
+            for out in stage.written:
                 if f"{path}/".startswith(f"{out}/"):
                     return stage, out
         return None, path

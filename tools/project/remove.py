@@ -106,8 +106,8 @@ def refuse_shared(name: str, own: Sequence[Stage], pipeline: Pipeline) -> None:
 
 
 def written_by(stages: Iterable[Stage]) -> list[str]:
-    """What stages write: outs, metrics and plots."""
-    return [path for s in stages for path in (*s.outs, *s.metrics, *s.plots)]
+    """The paths that stages write."""
+    return [path for stage in stages for path in stage.written]
 
 
 def refuse_if_needed(
@@ -126,7 +126,7 @@ def refuse_if_needed(
     """
     others = [stage for stage in pipeline.stages if stage not in own]
     for writer, reader in product(own, others):
-        for out, dep in product(written_by([writer]), reader.deps):
+        for out, dep in product(writer.written, reader.deps):
             if f"{dep}/".startswith(f"{out}/") or f"{out}/".startswith(f"{dep}/"):
                 raise UserError(
                     f"{reader.name} reads {dep}, which {writer.name} writes: change it first."

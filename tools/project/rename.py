@@ -47,8 +47,8 @@ def rename(old: str, new: str) -> list[str]:
     pipeline = read_pipeline()
     own = stages_of(old, pipeline)
     refuse_unseen(own, old)
-    every = pipeline.stages  # the sweep of a process writes what bears its name, too
-    written = [path for stage in every for path in (*stage.outs, *stage.metrics, *stage.plots)]
+    # Of all stages: the sweep of a process writes what bears its name, too.
+    written = [path for stage in pipeline.stages for path in stage.written]
     written = [path for path in written if not path.startswith(f"lab/processes/{old}/")]
     moved = moved_paths(old, new, [*written, f".checkpoints/{old}.pt", f"artifacts/{old}"])
     if there := [

@@ -44,18 +44,14 @@ def relog(names: Sequence[str]) -> bool:
 def is_due(tracked: Tracked) -> bool:
     """Whether a stage may have results: one of another pipeline than dvc.yaml need not have run."""
     stage = tracked.stage
-    written = (*stage.outs, *stage.metrics, *stage.plots)
-    return stage.file == MAIN or any((ROOT / path).exists() for path in written)
+    return stage.file == MAIN or any((ROOT / path).exists() for path in stage.written)
 
 
 def relog_one(experiment: Experiment, tracked: Tracked) -> bool:
     """Log one stage, unless MLflow has it; whether it has now."""
     stage = tracked.stage
-    outs = (*stage.outs, *stage.metrics, *stage.plots)
-    if missing := [path for path in outs if not (ROOT / path).exists()]:
-        warn(
-            f"{stage.address}: missing: {', '.join(missing)}. `dvc pull` or `make run` brings it.",
-        )
+    if missing := [path for path in stage.written if not (ROOT / path).exists()]:
+        warn(f"{stage.address}: missing: {', '.join(missing)}. `dvc pull` or `make run` brings it.")
         return False
     if changed := changed_since(tracked):
         what = ", ".join(changed[:5])

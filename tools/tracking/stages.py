@@ -136,7 +136,8 @@ def simple_commands(command: str) -> list[list[str]]:
 
 def provenance(tracked: Tracked) -> dict[str, str]:
     """The tags that trace a run to its code, experiment and machine, as things are now."""
-    stage, made = tracked.stage, outs_of(tracked.pipeline)
+    stage = tracked.stage
+    made = {path for each in tracked.pipeline.stages for path in each.written}
     top, process = tracked.dvc.repo.root_dir, process_of(stage)
     params = [place(dep, top) for dep in tracked.dvc.deps if isinstance(dep, ParamsDependency)]
     started = [f"lab/processes/{name}" for name in processes_of(stage)]
@@ -205,13 +206,6 @@ def dirty(paths: Sequence[str]) -> str:
         return str(bool(uncommitted(paths))).lower()
     except GitError:
         return ""
-
-
-def outs_of(pipeline: Pipeline) -> set[str]:
-    """What the stages of the pipeline write."""
-    return {
-        path for stage in pipeline.stages for path in (*stage.outs, *stage.metrics, *stage.plots)
-    }
 
 
 # ---- what tells results apart
