@@ -92,6 +92,14 @@ def test_independent_stages_run_at_once_and_leave_the_same_lock_as_one_by_one(pr
     assert (project.folder / "dvc.lock").read_bytes() == lock
 
 
+def test_a_lock_in_which_dvc_writes_aliases_is_read(project):
+    listed = ["train_dnn_pytorch", "train_dnn_pytorch.hidden"]  # a section, and a list in it
+    give(project, stage("first", "echo 1 > first.txt", params=listed))
+    side_by_side(project)
+    assert "*" in (project.folder / "dvc.lock").read_text()
+    assert "didn't change, skipping" in side_by_side(project)
+
+
 def test_frozen_stages_imported_data_and_those_that_always_run_are_as_one_by_one(project, tmp_path):
     outside = tmp_path / "outside.csv"
     outside.write_text("a\n1\n")

@@ -456,6 +456,9 @@ def test_code_is_what_dvc_yaml_says_too(project):
 
 
 def test_what_is_logged_later_of_a_job_has_the_tags_of_its_results_commit(project):
+    # A section, and a mapping in it: in dvc.lock DVC writes an alias then.
+    project.edit("dvc.yaml", "params: [random_seed, plain]", "params: [plain, plain.trees]")
+    project.commit("An alias")
     source = project.git("rev-parse", "HEAD").strip()
     project.git("tag", "run-plain")
     away = {"MLFLOW_URL": f"http://127.0.0.1:{free_port()}"}

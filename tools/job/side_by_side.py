@@ -142,7 +142,7 @@ def in_order(repo: Repo, needs: Needs) -> Iterator[None]:
 
 def noted_in(lock: Path) -> list[str]:
     """The names of the stages in a dvc.lock, in its order."""
-    return list(read_yaml(lock)["stages"]) if lock.exists() else []
+    return list(read_yaml(lock, aliases=True)["stages"]) if lock.exists() else []
 
 
 def number_of(jobs: str) -> int:

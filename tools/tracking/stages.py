@@ -195,7 +195,7 @@ def entry_at(revision: str, lock: str, tracked: Tracked) -> object:
     """What a revision's dvc.lock has of a stage; None where it has nothing."""
     text = git_or_nothing("show", f"{revision}:{lock}")
     try:
-        return (parse_yaml(text) or {}).get("stages", {}).get(tracked.dvc.name)
+        return (parse_yaml(text, aliases=True) or {}).get("stages", {}).get(tracked.dvc.name)
     except YamlTextError:  # a merge left marks in that revision's
         return None
 
