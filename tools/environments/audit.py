@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lib.errors import UserError
 from tools.environments.installer import BUILD_TOOLS, UV, for_uv, pip_settings
@@ -88,13 +89,9 @@ def as_uv_lock(packages: Mapping[Package, Sequence[str]]) -> str:
     return f'version = 1\nrequires-python = ">=3.11"\n{tables}'
 
 
-def line(entry: Mapping[str, object], packages: Mapping[Package, Sequence[str]]) -> str:
+def line(entry: Mapping[str, Any], packages: Mapping[Package, Sequence[str]]) -> str:
     """A vulnerability as a person reads it."""
-    of = entry["dependency"]
-    assert isinstance(of, dict)
+    of, fixes = entry["dependency"], entry["fix_versions"]
     where = ", ".join(packages.get((of["name"], of["version"]), []))
-    fixes = entry["fix_versions"]
-    fixed = (
-        f"fixed in {', '.join(map(str, fixes))}" if isinstance(fixes, list) and fixes else "no fix"
-    )
+    fixed = f"fixed in {', '.join(fixes)}" if fixes else "no fix"
     return f"{of['name']} {of['version']}: {entry['id']}: {entry['summary']}; {fixed} ({where})"

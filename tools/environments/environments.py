@@ -261,9 +261,9 @@ def named_here() -> set[Path]:
 
 def size(path: Path) -> tuple[int, int]:
     """Bytes that removing the folder frees, and those of files that others share with it."""
-    own, shared, inside = 0, 0, Counter[int]()
+    own, shared = 0, 0
     files = [file.lstat() for file in path.rglob("*")]
-    inside.update(file.st_ino for file in files)
+    inside = Counter(file.st_ino for file in files)
     for file in files:
         bytes_here = file.st_blocks * 512 // inside[file.st_ino]
         if S_ISDIR(file.st_mode) or file.st_nlink == inside[file.st_ino]:

@@ -185,14 +185,8 @@ def for_uv(settings: Settings, variables: Settings) -> dict[str, str]:
     found["UV_INSECURE_HOST"] = " ".join(settings.get("trusted-host", "").split())
     if settings.get("keyring-provider") in ("subprocess", "import"):
         found["UV_KEYRING_PROVIDER"] = "subprocess"
-    bundle = settings.get("cert") or next(
-        (
-            variables[name]
-            for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-            if variables.get(name)
-        ),
-        "",
-    )
+    bundles = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    bundle = settings.get("cert") or next(filter(None, map(variables.get, bundles)), "")
     if bundle and Path(bundle).is_dir():
         found["SSL_CERT_DIR"] = bundle
     elif bundle:

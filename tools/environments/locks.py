@@ -17,6 +17,7 @@ from typing import Any
 
 import plette
 from packaging.markers import InvalidMarker, Marker
+from packaging.utils import canonicalize_name
 
 from lib.errors import UserError
 from lib.repository import ROOT
@@ -58,11 +59,6 @@ def shares(folder: Path) -> bool:
     """Whether its versions are the others' too: what runtimes need, the engine's images settle."""
     of_runtimes = folder.parent == ROOT / "runtimes" or folder == ROOT / "tools/krt"
     return folder in folders() and not of_runtimes
-
-
-def normal(name: str) -> str:
-    """A package's name as locks have it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 # ---- a Pipfile
@@ -131,12 +127,12 @@ def groups(pipfile: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def asked(pipfile: Mapping[str, Any]) -> dict[str, str]:
     """The packages for which a Pipfile wants a version of its own, with what it wants."""
-    wanted = {}
+    wanted: dict[str, str] = {}
     for table in groups(pipfile).values():
         for name, entry in table.items():
             version = entry if isinstance(entry, str) else entry.get("version", "*")
             if version != "*":
-                wanted[normal(name)] = version
+                wanted[canonicalize_name(name)] = version
     return wanted
 
 

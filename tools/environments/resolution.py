@@ -21,6 +21,7 @@ from typing import Any
 
 import tomlkit
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
 
 from lib.errors import UserError
 from lib.text import last_line
@@ -36,7 +37,6 @@ from tools.environments.locks import (
     folders,
     groups,
     most_frequent,
-    normal,
     pipfile_hash,
     read_lock,
     read_pipfile,
@@ -63,7 +63,7 @@ class RefusedError(Exception):
         """Those that the reason names: what is wanted in vain, then what wants it."""
         wanted = re.findall(r"(?:depends on|requested|found for) ([\w.-]+)", str(self))
         wanting = re.findall(r"([\w.-]+) \S+ depends on", str(self))
-        return [normal(name) for name in wanted + wanting]
+        return [canonicalize_name(name) for name in wanted + wanting]
 
 
 # ---- the command
@@ -164,16 +164,15 @@ def resolve(folder: Path, settled: Locks, waiting: Locks, known: Sequence[Lock])
                 f"{relative(folder / 'Pipfile')}: {name} is not for this platform, so no version "
                 'of it was looked for here: name one, such as "==1.2".'
             )
-    found = versions(new)
+    found, own = versions(new), asked(pipfile)
     keep_files(new, known)
-    add_platforms(new, asked(pipfile))
+    add_platforms(new, own)
     meta = new["_meta"] = {
         "hash": {"sha256": pipfile_hash(folder)},
         "pipfile-spec": 6,
         "requires": pipfile.get("requires", {}),
         "sources": [],
     }
-    own = asked(pipfile)
     forced = [p for p, v in versions(new).items() if p not in own and common.get(p, v) != v]
     if forced:
         meta["forced"] = sorted(forced)
@@ -307,11 +306,7 @@ def keep_files(new: Lock, locks: Sequence[Lock]) -> None:
     for package, entry in entries(new).items():
         for lock in locks:
             known = entries(lock).get(package, {})
-            if (
-                "version" in known
-                and "version" in entry
-                and allows(known["version"], entry["version"])
-            ):
+            if "version" in known and allows(known["version"], entry["version"]):
                 entry |= {key: known[key] for key in ("version", "hashes") if key in known}
                 break
 
@@ -322,7 +317,7 @@ def add_platforms(new: Lock, wanted: Mapping[str, str]) -> None:
     The version becomes the release's, 2.13.0, which every build of it meets.
     """
     for package, entry in entries(new).items():
-        version, _, build = entry.get("version", "").partition("+")
+        version, _, build = entry["version"].partition("+")
         settled = not build or "+" in wanted.get(package, "")
         if not settled and (hashes := files_elsewhere(package, version)):
             entry |= {"version": version, "hashes": sorted({*entry["hashes"], *hashes})}
