@@ -16,12 +16,13 @@ from typing import Any
 
 from lib.errors import UserError
 from lib.params import read_yaml
+from lib.pipeline import MAIN
 from lib.repository import ROOT
 from tools.job.job import ask_mlflow, main, read_note, summarise
 from tools.job.preflight import point_dvc_at_this_platform
 from tools.tracking import registered_name
 
-ALIAS, MAIN = "champion", "main"
+ALIAS, BRANCH = "champion", "main"
 
 
 def champion() -> None:
@@ -49,11 +50,11 @@ def champion() -> None:
 def of_run() -> None:
     """The same after a run, whose results MLflow's absence does not make red."""
     note = read_note()
-    if note.get("branch") != MAIN or "aside" in note or "shared" not in note:
-        print(f"The results are not on {MAIN}: {ALIAS} stays.")
+    if note.get("branch") != BRANCH or "aside" in note or "shared" not in note:
+        print(f"The results are not on {BRANCH}: {ALIAS} stays.")
         return
     if note.get("outdated"):
-        print(f"The results are not those of {MAIN}: {ALIAS} stays.")
+        print(f"The results are not those of {BRANCH}: {ALIAS} stays.")
         return
     try:
         champion()
@@ -81,7 +82,7 @@ def models() -> dict[str, str]:
         return {
             name: "" if is_in(root / artifact.path, new) else dvc_md5(files.info(artifact.path))
             for file, artifacts in named.items()
-            if file == "dvc.yaml"  # what that one names is registered
+            if file == MAIN  # what that one names is registered
             for name, artifact in artifacts.items()
             if artifact.type == "model"
         }

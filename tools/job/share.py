@@ -15,7 +15,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lib.comparison import cut, metrics_table
 from lib.errors import UserError
@@ -199,7 +199,7 @@ def commit_on(parent: str, files: list[str], message: str) -> str:
     )
 
 
-def commit_message(note: dict[str, object], source: str) -> str:
+def commit_message(note: dict[str, Any], source: str) -> str:
     """Subject of the source commit with -results, metrics before and after, where it came from."""
     subject = git("show", "-s", "--format=%s", source)
     _, rows = metrics_table(Revision(source), Revision(WORK_TREE), scalars_only=True)
@@ -217,9 +217,9 @@ def commit_message(note: dict[str, object], source: str) -> str:
     return "\n\n".join(filter(None, (f"{subject}-results", body, lines)))
 
 
-def goal_trailers(note: dict[str, object]) -> dict[str, str]:
+def goal_trailers(note: dict[str, Any]) -> dict[str, str]:
     """How the goals were met, and the titles of those that were not."""
-    goals = dict(note.get("goals") or {})  # type: ignore[call-overload]
+    goals = note.get("goals") or {}
     missed = [g["title"] for g in goals.get("goals", []) if g["state"] in ("missed", "not judged")]
     summary = str(goals.get("summary", "")).replace(" goals met", " met")
     more = [f"and {len(missed) - MOST:,} more"] if missed[MOST:] else []
@@ -292,9 +292,7 @@ def push(commit: str, branch: str) -> str:
     return f"cannot be pushed to: {why_failed(done.stderr)}"
 
 
-def keep_aside(
-    note: dict[str, object], source: str, files: list[str], message: str, why: str
-) -> None:
+def keep_aside(note: dict[str, Any], source: str, files: list[str], message: str, why: str) -> None:
     """The results on `results/<tag>`, on the commit that they belong to; else as a patch."""
     commit = commit_on(source, files, message)
     tree = git("rev-parse", f"{commit}^{{tree}}")
