@@ -16,7 +16,7 @@ from lib.params import YamlTextError, parse_yaml
 from lib.text import one_line
 from tools.command import as_command
 from tools.krt.archive import FILE, FOLDER, Entry, RefusedError, entries
-from tools.krt.format import read
+from tools.krt.format import ManifestV1, ManifestV2, read
 
 MANIFEST = "krt.yml"
 MANIFEST_BYTES, PROTO_BYTES = 2**18, 2**22  # of the manifest, of all protos together
@@ -176,16 +176,16 @@ def check_archive(file: Path) -> list[str]:
     if problems:
         return found.problems + [f"{MANIFEST}: {problem}" for problem in problems]
     manifest, problems = read(content, archive=True)
-    if manifest is not None:
-        for key, name in manifest.sources().items():  # type: ignore[union-attr]
+    if isinstance(manifest, ManifestV1 | ManifestV2):
+        for key, name in manifest.sources().items():
             if name not in found.files:
                 what = "a folder" if name in found.folders else "not in the archive"
                 problems.append(
                     f"{key} is {name!r}: it must be a file of the archive, it is {what}."
                 )
-        proto = manifest.entrypoint.proto  # type: ignore[union-attr]
+        proto = manifest.entrypoint.proto
         known = methods(found.texts.get(proto, ""))
-        for key, rpc in manifest.rpcs().items():  # type: ignore[union-attr]
+        for key, rpc in manifest.rpcs().items():
             if proto in found.files and rpc not in known:
                 listed = ", ".join(sorted(known)) or "it has none"
                 problems.append(f"{key} is {rpc!r}: it must be an rpc in {proto}: {listed}.")

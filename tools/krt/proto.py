@@ -57,7 +57,7 @@ class Service:
             )
             for name in wanted
         }
-        streams = [f"{name}" for name in sorted(wanted) if is_stream(service.methods_by_name[name])]
+        streams = [name for name in sorted(wanted) if is_stream(service.methods_by_name[name])]
         if streams:
             raise UserError(f"{proto}: rpc {', '.join(streams)} is a stream: only unary ones run.")
 
