@@ -99,10 +99,8 @@ def pictures(old: Revision, new: Revision) -> list[tuple[str, Figure]]:
         except (KeyError, ValueError, TypeError) as error:
             why = f"it has no column {error}" if isinstance(error, KeyError) else error
             new.missing.append(f"{plot.path} cannot be drawn as dvc.yaml says: {why}.")
-    if left := len(new.plots) - MOST_PICTURES:
-        new.missing.extend(
-            [f"{left:,} more plots: `dvc plots show` draws them."] if left > 0 else []
-        )
+    if (left := len(new.plots) - MOST_PICTURES) > 0:
+        new.missing.append(f"{left:,} more plots: `dvc plots show` draws them.")
     return found
 
 

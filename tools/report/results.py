@@ -14,11 +14,10 @@ from rich.console import Console
 from rich.table import Column
 from rich.table import Table as RichTable
 from rich.text import Text
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from lib.comparison import Table, cut, measured, results_table
 from lib.errors import UserError
+from lib.params import YamlTextError, parse_yaml
 from lib.pipeline import SWEEPS
 from lib.revisions import WORK_TREE, Revision
 from lib.text import one_line, some_of
@@ -62,9 +61,9 @@ def pictures(revision: Revision) -> Iterator[Path]:
 def stages_in(lock: str) -> dict[str, Any]:
     """The stages that a dvc.lock notes; UserError where it is none."""
     try:
-        stages = (YAML(typ="safe", pure=True).load(lock) or {}).get("stages") or {}
+        stages = (parse_yaml(lock, aliases=True) or {}).get("stages") or {}
         return {name: dict(stage) for name, stage in stages.items()}
-    except (YAMLError, ValueError, TypeError, AttributeError):
+    except (YamlTextError, ValueError, TypeError, AttributeError):
         raise UserError("dvc.lock cannot be read: a merge left marks in it?") from None
 
 
