@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from shlex import quote
 
+from lib.files import replaced_file
 from lib.repository import ROOT, git, git_or_nothing
 from tools.command import as_command
 
@@ -81,10 +82,9 @@ def runs_others() -> str:
 
 def write(file: Path, text: str) -> None:
     """Put an executable file in place of what is there."""
-    new = file.with_name(f".{file.name}.new")
-    new.write_text(text, encoding="utf-8")
-    new.chmod(0o755)
-    new.replace(file)
+    with replaced_file(file) as new:
+        new.write_text(text, encoding="utf-8")
+        new.chmod(0o755)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from shlex import quote
 
+from lib.files import replaced_file
 from lib.repository import ROOT, git
 from tools.sandbox.clone import DVC_URL
 from tools.sandbox.processes import FOLDER_MARK, PART_MARK
@@ -48,11 +49,9 @@ def make_origin(branch: str) -> None:
         git("symbolic-ref", "HEAD", f"refs/heads/{branch}", folder=ORIGIN)
     for key, value in SETTINGS.items():
         git("config", key, value, folder=ORIGIN)
-    (ORIGIN / "hooks").mkdir(exist_ok=True)
-    hook = ORIGIN / "hooks" / ".post-receive.new"
-    hook.write_text(HOOK)
-    hook.chmod(0o755)
-    hook.rename(hook.with_name("post-receive"))
+    with replaced_file(ORIGIN / "hooks" / "post-receive") as hook:
+        hook.write_text(HOOK)
+        hook.chmod(0o755)
 
 
 def write_settings(state: State, *, keep: bool = False) -> None:
