@@ -10,8 +10,6 @@ HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
-
-
 # Of these the whole value is known, however it is written.
 ADDRESSES = ("MLFLOW_URL", "MLFLOW_TRACKING_URI")
 

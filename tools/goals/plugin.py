@@ -142,7 +142,7 @@ def shown_together(compared: Sequence[Compared]) -> dict[str, str]:
     }
 
 
-def explain(error: BaseException | None) -> str:
+def explain(error: BaseException) -> str:
     """Why a goal could not be judged, in a line."""
     if isinstance(error, FileNotFoundError):
         file = Path(str(error.filename))
@@ -153,9 +153,9 @@ def explain(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{place_of(error)}"
 
 
-def place_of(error: BaseException | None) -> str:
+def place_of(error: BaseException) -> str:
     """The last line of goals/ that an error came through, in brackets."""
-    frames = traceback.extract_tb(error.__traceback__) if error else []
+    frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if Path(f.filename).is_relative_to(GOALS)]
     return f" ({Path(own[-1].filename).relative_to(ROOT)}, line {own[-1].lineno})" if own else ""
 

@@ -53,6 +53,7 @@ LOCKS = (
     "lab/processes/*/Pipfile.lock",
     "tools/project/skeleton/*/Pipfile.lock",
 )
+YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 LONGEST_NAME = 35  # `from lab.processes.NAME.NAME import (` fits into a line
 
 
@@ -260,9 +261,6 @@ def quoted(text: str) -> str:
     """A name as YAML has it: in quotes where it is more than a word."""
     plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", text) and text.lower() not in YAML_WORDS
     return text if not text or plain else "'" + text.replace("'", "''") + "'"
-
-
-YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 
 def write_folder(folder: Path, files: Mapping[str, str]) -> None:

@@ -129,15 +129,10 @@ def every_file() -> list[str]:
 
 def lines_of(file: Path) -> list[str]:
     """A file's lines; none of one that is gone."""
-    try:
-        return read_lines(file)
+    try:  # in any encoding: marks are plain letters in each
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-
-
-def read_lines(file: Path) -> list[str]:
-    """The lines of a file in any encoding: marks are plain letters in each."""
-    return file.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def main() -> None:

@@ -203,7 +203,7 @@ def reason(error: BaseException) -> str:
         )
     elif "NoCredentials" in type(error).__name__:
         what = "the artifacts' storage wants credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"  # noqa: E501
-    elif re.search(r"timed out|Read timed out|ConnectTimeout", text):
+    elif re.search("timed out|ConnectTimeout", text):
         what = "it did not answer in time"
     elif re.search(r"Connection refused|Failed to establish|Name or service|resolve", text):
         what = "nothing answers at this address: is the server up, and MLFLOW_URL right?"
