@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lib.errors import UserError
-from lib.text import without_password
+from lib.text import last_line
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,9 +56,8 @@ def git(*arguments: str, folder: Path = ROOT, stdin: str = "", **variables: str)
 def refuse_error(code: int, stderr: str, arguments: Sequence[str]) -> None:
     """Raise GitError where git has ended with an error."""
     if code:
-        lines = stderr.strip().splitlines() or ["it ended without a message"]
         command = next(word for word in arguments if word[:1] != "-" and "=" not in word)
-        raise GitError(f"git {command}: {without_password(lines[-1])}")
+        raise GitError(f"git {command}: {last_line(stderr)}")
 
 
 def git_or_nothing(*arguments: str, folder: Path = ROOT) -> str:

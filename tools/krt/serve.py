@@ -34,6 +34,7 @@ from google.protobuf.message import DecodeError, Message
 
 from lib.errors import UserError
 from lib.repository import ROOT
+from lib.text import last_line
 from tools.krt.archive import unpack
 from tools.krt.check import MANIFEST, check, load
 from tools.krt.format import ENTRYPOINT, ManifestV2, NodeV2, WorkflowV2, read
@@ -126,9 +127,9 @@ class Runtime:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        answered, said = await asking.communicate()
+        answered, errors = await asking.communicate()
         if asking.returncode:
-            why = said.decode(errors="replace").strip().rpartition("\n")[2]
+            why = last_line(errors.decode(errors="replace"))
             raise UserError(f"the nodes' environment could not be made: {why}")
         return os.fsdecode(answered)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lib.errors import UserError
 from lib.repository import ROOT, ask_git, git
-from lib.text import shown_address
+from lib.text import last_line, shown_address
 from tools.dvc_config import read_config, write_config
 from tools.sandbox.state import BUCKET, ORIGIN, State
 
@@ -78,7 +78,7 @@ def push_branch() -> str | None:
             f"The sandbox has commits on {branch} that you have not: `git pull {REMOTE} {branch}`."
         )
     elif done.returncode:
-        raise UserError(f"{branch} could not be pushed: {done.stderr.strip().splitlines()[-1]}")
+        raise UserError(f"{branch} could not be pushed: {last_line(done.stderr)}")
     return branch
 
 

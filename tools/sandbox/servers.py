@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lib.errors import UserError
+from lib.text import last_line
 from tools.sandbox.processes import Mark, end, ours, start
 from tools.sandbox.state import BUCKET, FOLDER, State, write_private
 
@@ -193,7 +194,8 @@ def wait_for(server: Server, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not server.answers():
         if process.poll() is not None:
-            problem = f"ended while it started: {last_line(server.log)}"
+            why = last_line(server.log.read_text(errors="replace"))
+            problem = f"ended while it started: {why}"
         elif time.monotonic() > deadline:
             problem = f"did not answer at {server.address} within {PATIENCE:.0f} seconds"
         else:
@@ -201,12 +203,6 @@ def wait_for(server: Server, process: subprocess.Popen[bytes]) -> None:
             continue
         end(ours(server.part))
         raise UserError(f"{server.title} {problem} (log: {server.log}). Type `make sandbox` again.")
-
-
-def last_line(log: Path) -> str:
-    """The last thing that a server said."""
-    lines = log.read_text(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "no reason given")
 
 
 # ---- what the user's environment hands on
