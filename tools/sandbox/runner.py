@@ -23,10 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from lib.errors import UserError
+from lib.params import YamlTextError, parse_yaml, read_yaml
 from lib.repository import ROOT, ask_git, git, git_names
 from lib.text import one_line
 from tools.sandbox.origin import (
@@ -165,16 +163,16 @@ def tag_patterns(content: dict[str, Any]) -> list[str]:
 
 def default_run_tag() -> str:
     """What the tags that start a run begin with, where a project has not said it yet."""
-    marks = YAML(typ="safe", pure=True).load((ROOT / "tools/project/marks.yml").read_text())
+    marks = read_yaml(ROOT / "tools/project/marks.yml")
     return str(marks["marks"]["default"]["run_tag"]["default"])
 
 
 def run_tag_prefix() -> str:
     """The same for this clone, as its workflow has it."""
     try:
-        text = (ROOT / WORKFLOWS / "experiments.yml").read_text()
-        patterns = tag_patterns(YAML(typ="safe", pure=True).load(text) or {})
-    except (OSError, YAMLError):
+        workflow = read_yaml(ROOT / WORKFLOWS / "experiments.yml", aliases=True)
+        patterns = tag_patterns(workflow or {})
+    except UserError:
         patterns = []
     plain = [p.removesuffix("*") for p in patterns if re.fullmatch(r"[^*?+!\[\\]+\*", p)]
     return plain[0] if plain else default_run_tag()
@@ -196,10 +194,9 @@ def workflows(commit: str) -> list[Workflow]:
         if not path.endswith((".yml", ".yaml")):
             continue
         try:
-            text = git("show", f"{commit}:{path}", folder=ORIGIN)
-            content = YAML(typ="safe", pure=True).load(text)
-        except YAMLError as error:
-            raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+            content = parse_yaml(git("show", f"{commit}:{path}", folder=ORIGIN), aliases=True)
+        except YamlTextError as error:
+            raise UserError(f"{path} {error}") from None
         if isinstance(content, dict):
             found.append(Workflow(path, content))
     return found
