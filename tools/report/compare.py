@@ -1,6 +1,6 @@
 """Two revisions side by side: one HTML page that needs no internet, and the same as text.
 
-tools/within --dev . python -m tools.report.compare [--from A] [--to B] [--out FILE]
+tools/within --dev . python -m tools.report.compare [--from A] [--to B]
 
 `make compare A= B=` calls it. Without names it is the work tree against the last commit. The plots
 are those that dvc.yaml defines, the two revisions drawn over each other. What cannot be read is
@@ -32,6 +32,7 @@ from lib.revisions import WORK_TREE, Revision, default_pair
 from lib.text import one_line
 from tools.command import as_command
 
+FILE = Path("build/compare.html")
 MOST_ROWS, MOST_PICTURES = 500, 50  # on the page
 
 PAGE = """<!DOCTYPE html>
@@ -188,19 +189,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make compare")
     parser.add_argument("--from", dest="before", default="")
     parser.add_argument("--to", dest="after", default="")
-    parser.add_argument("--out", type=Path, default=Path("build/compare.html"))
     given = parser.parse_args()
     old = Revision(given.before or default_pair()[0])
     new = Revision(given.after or WORK_TREE)
     content = page(old, new)
     print(text(old, new))
-    with replaced_file(given.out) as file:
+    with replaced_file(FILE) as file:
         file.write_text(content, encoding="utf-8")
     for line in (*old.outdated, *new.outdated):
         print(f"\nOutdated: {one_line(line)}")
     for line in missing(old, new):
         print(f"\nMissing: {one_line(line)}")
-    print(f"\nPage: {given.out}")
+    print(f"\nPage: {FILE}")
 
 
 if __name__ == "__main__":
