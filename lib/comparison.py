@@ -249,7 +249,7 @@ def described(out: Out | None, digits: int = 8) -> str:
     """Checksum, cut off after so many digits, and size of an out."""
     if out is None:
         return "–"
-    files = f", {out.files} files" if out.files > 1 else ""
+    files = f", {out.files:,} files" if out.files > 1 else ""
     return f"{out.md5[:digits]} ({size(out.size)}{files})"
 
 
