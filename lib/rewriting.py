@@ -19,10 +19,10 @@ def put(text: str, section: str, values: Mapping[str, Any]) -> tuple[str, list[s
 
     Everything else stays as it is written, and so does a value that is the same already.
     """
-    root, said = YAML(pure=True).compose(text), parse_yaml(text)
+    root, parsed = YAML(pure=True).compose(text), parse_yaml(text)
     taken, edits = [], list[tuple[int, int, str]]()
     for name, value in values.items():
-        node, content = root, said
+        node, content = root, parsed
         for key in (section, *name.split(".")):
             pairs = node.value if isinstance(node, MappingNode) else []
             found = next((pair for pair in pairs if pair[0].value == key), None)

@@ -65,8 +65,8 @@ def launch(count: int, program: Sequence[str]) -> int:
         try:
             elastic_launch(config, sys.executable)("-u", *program)
         except ChildFailedError as error:
-            if said := cause(error.failures, Path(folder), count):
-                print(said, file=sys.stderr)
+            if message := cause(error.failures, Path(folder), count):
+                print(message, file=sys.stderr)
             return 1
         except SignalException as error:  # it has ended the workers by the same
             return 128 + error.sigval

@@ -108,8 +108,8 @@ def make(environments: Sequence[Environment]) -> None:
     missing.sort(key=lambda environment: -(environment.folder / "Pipfile.lock").stat().st_size)
     if missing and not KEY:
         environments_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
-        if said := about_cache(environments_folder()):
-            print(said, file=sys.stderr, flush=True)
+        if message := about_cache(environments_folder()):
+            print(message, file=sys.stderr, flush=True)
     terminal = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bars = Progress(*columns, console=terminal, disable=not terminal.is_terminal)

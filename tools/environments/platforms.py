@@ -140,8 +140,8 @@ def plan(folder: Path, name: str) -> Plan:
                 break
             built |= without
     found = dict(re.findall(r"^ \+ ([^\s=]+)==(\S+)", done.stderr, flags=re.MULTILINE))
-    said = " ".join(done.stderr.rpartition("error: ")[2].partition("\nhint")[0].split())
-    return Plan(found, built, said if done.returncode else "")
+    error = " ".join(done.stderr.rpartition("error: ")[2].partition("\nhint")[0].split())
+    return Plan(found, built, error if done.returncode else "")
 
 
 def uv(

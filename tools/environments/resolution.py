@@ -290,9 +290,9 @@ def resolve_group(
 
 def reason(output: str) -> str:
     """Why pipenv found no solution, in a line."""
-    said = re.split(r"\b\w*(?:ERROR|Error): ", output, maxsplit=1)[-1]
-    said = re.split("Traceback|The above exception|During handling", said, maxsplit=1)[0]
-    lines = [line.strip() for line in said[-500:].splitlines()]
+    text = re.split(r"\b\w*(?:ERROR|Error): ", output, maxsplit=1)[-1]
+    text = re.split("Traceback|The above exception|During handling", text, maxsplit=1)[0]
+    lines = [line.strip() for line in text[-500:].splitlines()]
     noise = ("ResolutionImpossible", "The conflict is caused by")
     found = "; ".join(line for line in lines if line and not line.startswith(noise))
     return found or last_line(output)

@@ -64,8 +64,8 @@ def statements() -> Iterator[tuple[int, str | None, str | None]]:
         line = content[: error.start].count(b"\n") + 1
         raise UserError(f".env, line {line}: it is not UTF-8: save the file as UTF-8.") from None
     for found in parse_stream(StringIO(text, newline=None)):
-        said = found.original.string
-        blank = len(re.findall(r"\r\n|\n|\r", said[: len(said) - len(said.lstrip())]))
+        original = found.original.string
+        blank = len(re.findall(r"\r\n|\n|\r", original[: len(original) - len(original.lstrip())]))
         line = found.original.line + blank
         if found.error:
             yield line, None, None

@@ -134,8 +134,8 @@ def dvc_reason(lines: Sequence[str]) -> tuple[str, Sequence[str]]:
     """DVC's last error, of however many lines, and the lines above it."""
     own = [n for n, line in enumerate(lines) if line.startswith("ERROR: ")]
     start = own[-1] if own else max(len(lines) - LINES_WITHOUT_ERROR, 0)
-    said = [line for line in lines[start:] if not line.startswith("Having any troubles?")]
-    return " ".join(said).removeprefix("ERROR: ").strip(), lines[:start]
+    message = [line for line in lines[start:] if not line.startswith("Having any troubles?")]
+    return " ".join(message).removeprefix("ERROR: ").strip(), lines[:start]
 
 
 def why_command_failed(reason: str, before: Sequence[str]) -> str:
@@ -151,8 +151,8 @@ def why_command_failed(reason: str, before: Sequence[str]) -> str:
         return f"it was ended by {signal.Signals(number).name}"
     began = max((n for n, line in enumerate(before) if STARTED.search(line)), default=-1)
     printed = [line for line in before[began + 1 :] if not line.startswith("> ")]
-    said = printed[-1] if printed else f"`{match[1]}` printed nothing"
-    return f"{said[:MOST_OF_A_REASON]} (exit code {code})"
+    last = printed[-1] if printed else f"`{match[1]}` printed nothing"
+    return f"{last[:MOST_OF_A_REASON]} (exit code {code})"
 
 
 if __name__ == "__main__":

@@ -50,8 +50,8 @@ def chosen(name: str) -> str:
     if not name and len(known) == 1:
         return known[0]
     if name not in known:
-        said = f"no runtime is called '{name}'" if name else "say which runtime, with NAME="
-        raise UserError(f"{said}. In runtimes/ there are: {', '.join(known) or 'none'}.")
+        problem = f"no runtime is called '{name}'" if name else "say which runtime, with NAME="
+        raise UserError(f"{problem}. In runtimes/ there are: {', '.join(known) or 'none'}.")
     return name
 
 
@@ -167,17 +167,17 @@ def assets_of(name: str) -> dict[str, str]:
     """Paths in the archive, and where the files are here, as assets.yml says."""
     shown = f"runtimes/{name}/{ASSETS}"
     file = ROOT / shown
-    said, problems = load(text_of(file.read_bytes(), shown)) if file.exists() else ({}, [])
+    content, problems = load(text_of(file.read_bytes(), shown)) if file.exists() else ({}, [])
     if problems:
         raise UserError(f"{shown}: {problems[0]}")
-    if not isinstance(said, dict | None) or not all(
-        isinstance(part, str) for pair in (said or {}).items() for part in pair
+    if not isinstance(content, dict | None) or not all(
+        isinstance(part, str) for pair in (content or {}).items() for part in pair
     ):
         raise UserError(
             f"{shown} must hold lines of two paths: the one in the archive: the "
             "one here, for example assets/model.onnx: artifacts/<stage>/model.onnx."
         )
-    assets = {path: posixpath.normpath(source) for path, source in (said or {}).items()}
+    assets = {path: posixpath.normpath(source) for path, source in (content or {}).items()}
     for path, source in assets.items():
         if why := bad_name(path):
             raise UserError(f"{shown}: {path!r} {why} Write a path such as assets/model.onnx.")

@@ -93,15 +93,15 @@ def served(file: Path, name: str = "", *options: str) -> Iterator[Called]:
         ) as process,
     ):
         try:
-            said = []
+            lines = []
             for line in process.stdout or ():
-                said.append(line)
+                lines.append(line)
                 if match := SERVED.search(line):
                     called = Called(match[1], folder, manifest, service)
                     with called.channel:
                         yield called
                     return
-            raise UserError("".join(said).strip().removeprefix("serve: "))
+            raise UserError("".join(lines).strip().removeprefix("serve: "))
         finally:
             process.terminate()
             process.wait(timeout=30)

@@ -54,8 +54,8 @@ ALLOWED = "RUNTIME_ALLOW"
 class RpcError(Exception):
     """What a client is told in place of an answer."""
 
-    def __init__(self, code: grpc.StatusCode, said: str) -> None:
-        super().__init__(said)
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
         self.code = code
 
 
@@ -76,8 +76,8 @@ class Running:
     def last_lines(self) -> str:
         """What it said last, in a line."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
-        said = [line.strip() for line in lines if line.strip()]
-        return " / ".join(said[-3:])[-400:] or "it said nothing"
+        printed = [line.strip() for line in lines if line.strip()]
+        return " / ".join(printed[-3:])[-400:] or "it printed nothing"
 
 
 class Request:
@@ -88,10 +88,10 @@ class Request:
         self.open: Counter[str] = Counter()  # messages not yet dealt with, by node
         self.unheard = ""  # who sent a message that nobody subscribes to
 
-    def fail(self, code: grpc.StatusCode, said: str) -> None:
+    def fail(self, code: grpc.StatusCode, message: str) -> None:
         """Answer with an error, where there is no answer yet."""
         if not self.answer.done():
-            self.answer.set_exception(RpcError(code, said))
+            self.answer.set_exception(RpcError(code, message))
 
 
 class Runtime:

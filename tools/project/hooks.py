@@ -39,8 +39,8 @@ PROGRAM = Path(__file__).with_name("checkout.py")
 
 def install() -> None:
     """Install them, in place of what is there."""
-    if said := runs_others():
-        sys.exit(said)
+    if problem := runs_others():
+        sys.exit(problem)
     # By the link that `make setup` keeps up to date, where there is one.
     link = ROOT / ".venv/bin/python"
     python = link if link.exists() else Path(sys.executable)

@@ -79,12 +79,12 @@ def remove(name: str) -> list[str]:
     }
     *gone, last = [part for part, there in parts.items() if there] or ["folder"]
     with_it = f"{', '.join(gone)} and {last}" if gone else last
-    said = [f"Removed: {name}, with its {with_it}. `git diff` shows it."]
+    messages = [f"Removed: {name}, with its {with_it}. `git diff` shows it."]
     if section and readers:
-        said.append(f"Its section stays: {readers[0]}.")
+        messages.append(f"Its section stays: {readers[0]}.")
     if left := still_named(name, written):
-        said.append(f"Still named in: {', '.join(left)}")
-    return said
+        messages.append(f"Still named in: {', '.join(left)}")
+    return messages
 
 
 def stages_of(name: str, pipeline: Pipeline) -> list[Stage]:

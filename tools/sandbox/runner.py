@@ -150,9 +150,9 @@ def on_push(content: dict[str, Any]) -> dict[str, Any]:
     return push if isinstance(push, dict) else {}
 
 
-def listed(said: Any) -> list[str]:
+def listed(value: Any) -> list[str]:
     """What a key of a workflow says, be it one thing or several."""
-    return [said] if isinstance(said, str) else [str(one) for one in said or []]
+    return [value] if isinstance(value, str) else [str(one) for one in value or []]
 
 
 def tag_patterns(content: dict[str, Any]) -> list[str]:
@@ -207,18 +207,18 @@ def workflows(commit: str) -> list[Workflow]:
 
 def told(entry: str) -> list[str]:
     """What a log on GitHub would show of an entry in act's log; secrets are masked in `msg`."""
-    said = parsed(entry)
-    if said.get("command") == "summary":  # kept beside the log
+    fields = parsed(entry)
+    if fields.get("command") == "summary":  # kept beside the log
         return []
-    text, step = said.get("msg", ""), first_line(said.get("step", ""))
-    if NOISE.search(text) or said.get("stage") in ("Pre", "Post") or "stepid" in said:
+    text, step = fields.get("msg", ""), first_line(fields.get("step", ""))
+    if NOISE.search(text) or fields.get("stage") in ("Pre", "Post") or "stepid" in fields:
         return []
-    if said.get("raw_output"):
+    if fields.get("raw_output"):
         return [f"  | {line}" for line in text.removesuffix("\n").split("\n")]
-    outer = len(said.get("stepID", [])) < 2  # no part of a composite action
-    if result := said.get("stepResult"):
+    outer = len(fields.get("stepID", [])) < 2  # no part of a composite action
+    if result := fields.get("stepResult"):
         mark = {"success": "✅", "skipped": "➖"}.get(result, "❌")
-        seconds = said.get("executionTime", 0) / 1e9
+        seconds = fields.get("executionTime", 0) / 1e9
         return [f"{mark} {step} ({seconds:.1f} s)"] if outer else []
     if text.startswith("⭐"):
         return [f"⭐ {step}"] if outer else []
@@ -227,17 +227,17 @@ def told(entry: str) -> list[str]:
 
 def summary_in(entry: str) -> str:
     """What a step wrote for the run's page, without secrets."""
-    said = parsed(entry)
-    return said["msg"].removeprefix(SUMMARY) if said.get("command") == "summary" else ""
+    fields = parsed(entry)
+    return fields["msg"].removeprefix(SUMMARY) if fields.get("command") == "summary" else ""
 
 
 def parsed(entry: str) -> dict[str, Any]:
     """An entry in act's log; what is none comes as its message."""
     try:
-        said = json.loads(entry)
+        fields = json.loads(entry)
     except ValueError:
-        said = None
-    return said if isinstance(said, dict) else {"msg": entry.rstrip("\n")}
+        fields = None
+    return fields if isinstance(fields, dict) else {"msg": entry.rstrip("\n")}
 
 
 def first_line(text: str) -> str:
