@@ -151,6 +151,12 @@ def test_an_unknown_name_lists_the_known_ones(project, tmp_path):
         assert "Known: shell small." in done.stderr
 
 
+@pytest.mark.parametrize("arguments", ["", ".", "--dev", "--dev ."])
+def test_a_command_that_is_missing_is_told(project, tmp_path, arguments):
+    done = command(project, tmp_path, f"tools/within {arguments}")
+    assert (done.returncode, done.stderr.partition(":")[0]) == (2, "usage"), done.stderr
+
+
 def test_a_process_in_another_language_runs_by_the_same_command(project, tmp_path):
     (project / "lab/processes/shell").mkdir()
     script = '#!/bin/sh\necho "$PWD" "$@"\n'
