@@ -7,7 +7,6 @@ git must have all of it: what goes can be brought back with `git checkout <commi
 
 import posixpath
 import re
-import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from lib.repository import ROOT, GitError, git
 from tools.command import as_command
 from tools.goals.judge import goal_files
 from tools.project.remove import (
+    delete,
     refuse_if_needed,
     refuse_interpolated,
     refuse_uncommitted,
@@ -124,15 +124,9 @@ def blank() -> list[str]:
     texts |= {page: without_passages(read_text(page)) for page in of_it}
     for file, text in texts.items():
         file.write_text(text, encoding="utf-8")
-    for path in (
-        *example.files,
-        *(ROOT / out for out in written),
-        *(f for f in texts if not texts[f]),
-    ):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    emptied = [file for file, text in texts.items() if not text]
+    for path in (*example.files, *(ROOT / out for out in written), *emptied):
+        delete(path)
         with suppress(OSError):  # where something is left in it
             path.parent.rmdir()
     if left := set(read_yaml(params)) & set(example.sections):

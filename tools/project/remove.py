@@ -35,40 +35,19 @@ def remove(name: str) -> list[str]:
         UserError: there is no such process, others depend on it, or git does not have all of it;
             nothing is changed.
     """
-    folder = ROOT / "lab/processes" / name
     pipeline = read_pipeline()
     own = stages_of(name, pipeline)
-    refuse_shared(name, own, pipeline)
-    if not re.fullmatch(r"\w+", name) or not (folder.is_dir() or own):
-        known = ", ".join(sorted(file.parent.name for file in ROOT.glob("lab/processes/*/main*")))
-        raise UserError(f"NAME is {name!r}: it must be a process ({known or 'there is none'}).")
-    if elsewhere := [stage for stage in own if stage.file != MAIN]:
-        raise UserError(
-            f"{elsewhere[0].name} in {elsewhere[0].file} starts {name}: take it out there first."
-        )
+    check(name, own, pipeline)
     written = written_by(own)
-    refuse_if_needed([name], own, pipeline, [f"lab/processes/{name}"])
     refuse_uncommitted([f"lab/processes/{name}", *EDITED, *written])
-    # All is read before anything is written.
-    texts = {path: read_text(path) for file in EDITED if (path := ROOT / file).exists()}
-    for file in (ROOT / MAIN, ROOT / "dvc.lock"):
-        if file in texts:
-            texts[file] = without_stages(texts[file], own, written)
-    params, ignored = ROOT / "params.yaml", ROOT / ".gitignore"
     readers = read_by_others(name, pipeline)
-    section = name in read_yaml(params)
-    if section and not readers:
-        refuse_interpolated([name], pipeline, texts)
-        texts[params] = without_section(texts[params], name)
-    lines = {f"/{path}" for path in written} | {f"/artifacts/{name}", f"/data/{name}.csv"}
-    texts[ignored] = without_lines(texts[ignored], lines)
+    section = name in read_yaml(ROOT / "params.yaml")
+    # All is read before anything is written.
+    texts = texts_without(name, own, pipeline, section=section and not readers)
     for file, text in texts.items():
         file.write_text(text, encoding="utf-8")
-    for path in (folder, *(ROOT / path for path in written), ROOT / f"artifacts/{name}"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    for path in (f"lab/processes/{name}", *written, f"artifacts/{name}"):
+        delete(ROOT / path)
     for note in (*ROOT.glob(f".checkpoints/{name}.*"), *(notes.file_of(s.address) for s in own)):
         note.unlink(missing_ok=True)
     parts = {
@@ -85,6 +64,44 @@ def remove(name: str) -> list[str]:
     if left := still_named(name, written):
         messages.append(f"Still named in: {', '.join(left)}")
     return messages
+
+
+def check(name: str, own: Sequence[Stage], pipeline: Pipeline) -> None:
+    """UserError where there is no such process, or something else depends on it."""
+    refuse_shared(name, own, pipeline)
+    if not re.fullmatch(r"\w+", name) or not ((ROOT / "lab/processes" / name).is_dir() or own):
+        known = ", ".join(sorted(file.parent.name for file in ROOT.glob("lab/processes/*/main*")))
+        raise UserError(f"NAME is {name!r}: it must be a process ({known or 'there is none'}).")
+    if elsewhere := [stage for stage in own if stage.file != MAIN]:
+        raise UserError(
+            f"{elsewhere[0].name} in {elsewhere[0].file} starts {name}: take it out there first."
+        )
+    refuse_if_needed([name], own, pipeline, [f"lab/processes/{name}"])
+
+
+def texts_without(
+    name: str, own: Sequence[Stage], pipeline: Pipeline, *, section: bool
+) -> dict[Path, str]:
+    """What the files that name a process will be; its section of params.yaml goes where asked."""
+    written = written_by(own)
+    texts = {path: read_text(path) for file in EDITED if (path := ROOT / file).exists()}
+    for file in texts.keys() & {ROOT / MAIN, ROOT / "dvc.lock"}:
+        texts[file] = without_stages(texts[file], own, written)
+    params, ignored = ROOT / "params.yaml", ROOT / ".gitignore"
+    if section:
+        refuse_interpolated([name], pipeline, texts)
+        texts[params] = without_section(texts[params], name)
+    lines = {f"/{path}" for path in written} | {f"/artifacts/{name}", f"/data/{name}.csv"}
+    texts[ignored] = without_lines(texts[ignored], lines)
+    return texts
+
+
+def delete(path: Path) -> None:
+    """Remove a file or a folder, if it is there; of a link, not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def stages_of(name: str, pipeline: Pipeline) -> list[Stage]:
