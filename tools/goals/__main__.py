@@ -3,7 +3,6 @@
 tools/within goals python -m tools.goals
 """
 
-import json
 import subprocess
 import sys
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lib.files import read_json
 from tools.command import as_command
 from tools.goals.judge import NOTE
 from tools.goals.plugin import GOALS
@@ -37,7 +37,7 @@ def main() -> int:
             "judged: `pytest -v goals` shows where."
         )
         return 2
-    found = json.loads(NOTE.read_text(encoding="utf-8"))
+    found = read_json(NOTE)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 150

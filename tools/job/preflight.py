@@ -436,7 +436,7 @@ MUST: tuple[Callable[[], str], ...] = (
     data_are_there,
     listings_are_whole,
 )
-OF_A_RUN = (results_have_a_branch, parameters_are_valid)
+OF_A_RUN = (results_have_a_branch, parameters_are_valid)  # a release has no use for them
 
 
 def connections() -> None:
