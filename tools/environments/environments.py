@@ -110,25 +110,33 @@ def make(environments: Sequence[Environment]) -> None:
         environments_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
         if message := about_cache(environments_folder()):
             print(message, file=sys.stderr, flush=True)
+    errors = make_at_once(missing)
+    for error in errors:
+        if not isinstance(error, UserError | OSError):  # a mistake of ours
+            raise error
+    if errors:
+        raise UserError("\n".join(map(str, errors)))
+
+
+def make_at_once(missing: Sequence[Environment]) -> list[BaseException]:
+    """Make these, each with a bar on a terminal and two lines in a log; what went wrong."""
     terminal = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bars = Progress(*columns, console=terminal, disable=not terminal.is_terminal)
 
+    tasks: dict[TaskID, Environment] = {}
+
     def make_with_bar(environment: Environment) -> None:
-        task = bars.add_task(environment.label, total=len(wanted(environment)))
+        label, count = environment.label, len(wanted(environment))
+        task = bars.add_task(label, total=count)
         tasks[task] = environment
         started = time.monotonic()
         if not terminal.is_terminal:
-            terminal.print(
-                f"environment {environment.label}: {len(wanted(environment))} packages …"
-            )
+            terminal.print(f"environment {label}: {count} packages …")
         make_one(environment)
         bars.remove_task(task)
-        terminal.print(
-            f"environment {environment.label}: ready ({time.monotonic() - started:.0f} s)"
-        )
+        terminal.print(f"environment {label}: ready ({time.monotonic() - started:.0f} s)")
 
-    tasks: dict[TaskID, Environment] = {}
     with bars, ThreadPoolExecutor(os.cpu_count()) as pool:
         waiting = {pool.submit(make_with_bar, environment) for environment in missing}
         finished = set()
@@ -138,12 +146,7 @@ def make(environments: Sequence[Environment]) -> None:
             for task, environment in list(tasks.items()):
                 with suppress(KeyError):  # of one that is made, whose bar went meanwhile
                     bars.update(task, completed=installed(environment))
-    errors = [error for future in finished if (error := future.exception())]
-    for error in errors:
-        if not isinstance(error, UserError | OSError):  # a mistake of ours
-            raise error
-    if errors:
-        raise UserError("\n".join(map(str, errors)))
+    return [error for future in finished if (error := future.exception())]
 
 
 def wanted(environment: Environment) -> dict[str, Any]:
