@@ -15,6 +15,11 @@ PROGRAM = """
 import os, signal, sys, time
 number, what = sys.argv[1:]
 print("worker", os.environ["RANK"], flush=True)
+shown = "shown-" + os.environ["TORCHELASTIC_RUN_ID"]
+if os.environ["RANK"] == "0":
+    open(shown, "w").close()
+while not os.path.exists(shown):  # what ends another worker may end this one before it is seen
+    time.sleep(0.01)
 if os.environ["RANK"] == number:
     if what == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
