@@ -17,6 +17,7 @@ import pytest
 
 from lib.params import read_yaml
 from tests.conftest import Project, free_port, with_children_killed
+from tools.job.experiment import Watch
 
 pytestmark = pytest.mark.integration
 
@@ -527,7 +528,7 @@ def test_without_a_folder_to_tell_each_other_in_the_process_ends_as_it_would(pro
     said, _ = process.communicate(timeout=60)
     assert process.returncode == code
     assert said.count("log its results with `make relog`") == (code == 0)
-    why = "no tracker of plain was started, for want of a temporary folder: log"
+    why = "MLflow: no tracker of plain was started, for want of a temporary folder: log"
     assert said.count(f"WARNING: {why}") == (code == 0 and lost == "before")
     assert said.count("ended early") == (code == 0 and lost == "meanwhile")
     assert "Traceback" not in said
@@ -684,7 +685,12 @@ def test_no_training_dies_with_its_tracker(project):
     finally:
         with_children_killed(process)
     assert process.returncode == 0
-    assert "WARNING: the tracker of plain ended early: log its results with `make relog`." in said
+    line = "WARNING: MLflow: the tracker of plain ended early: log its results with `make relog`."
+    assert line in said.splitlines()
+    watch = Watch()  # of a job, whose page shows it
+    for each in said.splitlines():
+        watch.read(each)
+    assert watch.warnings == [line]
     assert (project.folder / "metrics/plain.yaml").exists()
     assert "MLflow: logged" in project.run("make", "relog", "STAGES=plain")
 

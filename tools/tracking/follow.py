@@ -41,7 +41,7 @@ def follow(folder: Path, parent: int, started: Started) -> None:
         tracked = started_stage(started)
     except UserError as error:
         wait(folder, parent)
-        warn(f"{started.process} is not logged: {error}")
+        warn(f"MLflow: {started.process} is not logged: {error}")
         return
     if tracked is None:
         if wait(folder, parent) == 0:

@@ -41,7 +41,7 @@ def register_models(run: RunInfo, tracked: Tracked, tags: Mapping[str, str]) -> 
             print(f"MLflow: {one_line(name)} is version {version}, {ALIAS}", file=sys.stderr)
     except Exception as error:  # the client's, the server's and the network's own, of many classes
         reason = without_password(" ".join(str(error).split()))[:200]
-        print(f"WARNING: the models are not in MLflow's registry: {reason}", file=sys.stderr)
+        print(f"WARNING: MLflow: the models are not in its registry: {reason}", file=sys.stderr)
 
 
 def models_of(tracked: Tracked) -> dict[str, str]:
