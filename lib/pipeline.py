@@ -158,8 +158,14 @@ def open_repo(revision: str = "", root: Path = ROOT) -> Iterator[Repo]:
         raise NoDvcError("This repository has no DVC in it: `dvc init`.") from None
     except (DvcException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         # The last three are DVC's own, where a section of dvc.yaml has another form.
-        why = " ".join(str(error).split())
-        raise UserError(f"DVC cannot read the pipeline: {why}{line_of(error)}") from None
+        raise UserError(unread(error)) from None
+
+
+def unread(error: Exception) -> str:
+    """Why DVC cannot read the pipeline, in a line: its own words, the place, and a merge's marks."""
+    why = " ".join(str(error).split())
+    marks = ": a merge left marks in it" if getattr(error, "hint", "") else ""  # DVC looks for them
+    return f"DVC cannot read the pipeline: {why}{line_of(error)}{marks}"
 
 
 def refuse_aliases(revision: str, root: Path) -> None:

@@ -317,6 +317,12 @@ def test_a_pipeline_that_dvc_cannot_read_is_told_in_a_line_everywhere(project):
     assert "No metrics yet." not in said
 
 
+def test_marks_that_a_merge_left_in_the_notes_of_stages_are_told(project):
+    (project.folder / "dvc.lock").write_text("schema: '2.0'\n<<<<<<< HEAD\nstages: {}\n=======\n")
+    for said in (results(project, ok=False), *compare(project), run_page(project)):
+        assert re.search(r"dvc.lock.{1,200}: a merge left marks in it; its metrics", said)
+
+
 def test_results_that_no_stage_of_a_run_made_are_not_told_as_its_own(project):
     assert "### Results before this run" in run_page(project)
     (project.folder / "summary.md").unlink()

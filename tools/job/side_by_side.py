@@ -22,7 +22,8 @@ from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc.utils.serialize import modify_yaml
 
 from lib.errors import UserError
-from lib.params import line_of, read_yaml
+from lib.params import read_yaml
+from lib.pipeline import unread
 from lib.repository import ROOT
 from tools.command import as_command
 from tools.job import guarded_dvc
@@ -86,8 +87,7 @@ def planned(targets: Sequence[str]) -> Iterator[tuple[Repo, Needs]]:
             graph = get_active_graph(repo.index.graph)
             plan = plan_repro(graph, wanted)
         except DvcException as error:
-            why = f"{' '.join(str(error).split())}{line_of(error)}"
-            raise UserError(f"DVC cannot read the pipeline: {why}") from None
+            raise UserError(unread(error)) from None
         yield repo, {stage: list(graph.successors(stage)) for stage in plan}
 
 
