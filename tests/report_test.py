@@ -166,6 +166,12 @@ def test_an_rmse_that_falls_is_better_in_the_text_and_on_the_page(houses):
     assert Cells(page).marked == {"better": ["-56.20 better"]}
 
 
+def test_another_revision_alone_is_compared_with_the_last_commit(houses):
+    said, _ = compare(houses, "--to", "HEAD~1")
+    assert re.match(r"HEAD \(.*\) → HEAD~1 \(", said), "though nothing is uncommitted"
+    assert re.search(r"linear.validation.rmse \| 38,125.00 \| 38,181.20 \| \+56.20 worse", said)
+
+
 def test_an_rmse_that_falls_is_better_on_the_page_of_a_run(project):
     write_metrics(project, linear=HOUSES["linear"] | {"validation": {"rmse": 38000.0, "r2": 0.9}})
     page = run_page(project)

@@ -2,9 +2,10 @@
 
 tools/within --dev . python -m tools.report.compare [--from A] [--to B]
 
-`make compare A= B=` calls it. Without names it is the work tree against the last commit. The plots
-are those that dvc.yaml defines, the two revisions drawn over each other. What cannot be read is
-listed, and all the rest is shown.
+`make compare A= B=` calls it. Without names it is the work tree against the last commit, or against
+the one before where nothing is uncommitted; without A, the last commit against B. The plots are those
+that dvc.yaml defines, the two revisions drawn over each other. What cannot be read is listed, and all
+the rest is shown.
 """
 
 import argparse
@@ -190,7 +191,7 @@ def main() -> None:
     parser.add_argument("--from", dest="before", default="")
     parser.add_argument("--to", dest="after", default="")
     given = parser.parse_args()
-    old = Revision(given.before or default_pair()[0])
+    old = Revision(given.before or ("HEAD" if given.after else default_pair()[0]))
     new = Revision(given.after or WORK_TREE)
     content = page(old, new)
     print(text(old, new))
