@@ -162,7 +162,7 @@ def open_repo(revision: str = "", root: Path = ROOT) -> Iterator[Repo]:
 
 
 def unread(error: Exception) -> str:
-    """Why DVC cannot read the pipeline, in a line: its own words, the place, and a merge's marks."""
+    """That DVC cannot read the pipeline, in a line: its own words, the place, a merge's marks."""
     why = " ".join(str(error).split())
     marks = ": a merge left marks in it" if getattr(error, "hint", "") else ""  # DVC looks for them
     return f"DVC cannot read the pipeline: {why}{line_of(error)}{marks}"

@@ -3,9 +3,9 @@
 tools/within --dev . python -m tools.report.compare [--from A] [--to B]
 
 `make compare A= B=` calls it. Without names it is the work tree against the last commit, or against
-the one before where nothing is uncommitted; without A, the last commit against B. The plots are those
-that dvc.yaml defines, the two revisions drawn over each other. What cannot be read is listed, and all
-the rest is shown.
+the one before where nothing is uncommitted; without A, the last commit against B. The plots are
+those that dvc.yaml defines, the two revisions drawn over each other. What cannot be read is listed,
+and all the rest is shown.
 """
 
 import argparse
