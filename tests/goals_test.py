@@ -53,9 +53,9 @@ def project(good, sandbox, tmp_path):
 @pytest.fixture
 def bare(tmp_path):
     """A project without results, whose goals a test writes."""
-    project = Project(tmp_path)
+    project = Project(tmp_path / "bare")
     for file in ("conftest.py", "results_test.py"):
-        (tmp_path / "goals" / file).unlink()
+        (project.folder / "goals" / file).unlink()
     return project
 
 
@@ -389,6 +389,13 @@ def test_a_goal_is_judged_wherever_pytest_finds_it(project, name):
     file.write_text("def test_goal(reached):\n    reached({'rate': 1.0}, at_least=0.5)\n")
     said = project.run("tools/within", ".", "python", "-m", "tools.job.goals")
     assert "1 of 1 goals met" in said
+
+
+def test_goals_are_judged_in_a_folder_whose_name_has_brackets(bare, tmp_path):
+    project = bare.copied(tmp_path / "beside" / "churn [old]")
+    text = "def test_goal(reached):\n    reached({'rate': 1.0}, at_least=0.5)\n"
+    (project.folder / "goals/own_test.py").write_text(text)
+    assert "1 of 1 goals met" in project.run("make", "goals")
 
 
 def test_a_project_without_goals_is_told_so(project):

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def trained(finished, tmp_path_factory):
     """A project with committed results that are good enough."""
-    project = finished.copied(tmp_path_factory.mktemp("runtime") / "a projëct")
+    project = finished.copied(tmp_path_factory.mktemp("runtime") / "a projëct [1]")
     project.git("config", "user.email", "test@example.org")
     return project
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lib.files import read_json
+from lib.repository import ROOT
 from tools.command import as_command
 from tools.goals.judge import NOTE
 from tools.goals.plugin import GOALS
@@ -25,9 +26,11 @@ def main() -> int:
     # The table stands in place of pytest's output.
     quiet = ["-p", "no:terminal", "-p", "no:cacheprovider"]
     options = ["-o", "addopts=--import-mode=importlib", "--continue-on-collection-errors"]
-    command = [sys.executable, "-m", "pytest", str(GOALS), *quiet, *options]
+    # Named from the root: of a whole path pytest takes what follows a bracket for a case of a test.
+    command = [sys.executable, "-m", "pytest", GOALS.name, *quiet, *options]
     # In a process of its own: a goal, or a library that it loads, may end Python.
-    ended = subprocess.run([*command, "-p", "tools.goals.plugin"], check=False).returncode
+    command += ["-p", "tools.goals.plugin"]
+    ended = subprocess.run(command, cwd=ROOT, check=False).returncode
     if ended == pytest.ExitCode.NO_TESTS_COLLECTED:
         print("There are no goals in goals/ yet.")
         return 0

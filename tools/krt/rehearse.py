@@ -9,6 +9,7 @@ and called over gRPC, as clients do.
 import argparse
 import asyncio
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -146,7 +147,8 @@ def main() -> None:
         sys.exit(f"rehearse: {rehearsal.relative_to(ROOT)} is not there: write what to ask it.")
     options = ["-p", "tools.krt.rehearse", "-p", "no:cacheprovider", "--tb=short", "-v"]
     krt = [f"--krt={given.file.resolve()}", f"--krt-name={folder.name}"]
-    sys.exit(pytest.main([*options, *krt, str(rehearsal)]))
+    # As seen from here: pytest splits a whole path at a bracket.
+    sys.exit(pytest.main([*options, *krt, os.path.relpath(rehearsal)]))
 
 
 if __name__ == "__main__":

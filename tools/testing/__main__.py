@@ -10,7 +10,6 @@ its Pipfile, they come first.
 import subprocess
 import sys
 import sysconfig
-from pathlib import Path
 
 import pytest
 
@@ -27,19 +26,19 @@ def main() -> None:
     """The command that the module's docstring shows; ends with an error where a test fails."""
     failed = []
     for folder, differing in left_out().items():
-        name = str(folder.relative_to(ROOT))
+        name = str(folder.relative_to(ROOT))  # so for pytest, which splits a path at a bracket
         print(f"\nTests of {name}, which has {differing}", flush=True)
-        if run(folder, sys.argv[1:]) not in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
+        if run(name, sys.argv[1:]) not in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
             failed.append(name)
     if failed:
         sys.exit(f"Tests failed in {', '.join(failed)}.")
 
 
-def run(folder: Path, options: list[str]) -> int:
+def run(folder: str, options: list[str]) -> int:
     """The exit code of pytest for a process's tests."""
-    dev = ["--dev"] if read_json(folder / "Pipfile.lock")["develop"] else []
-    within = [f"{ROOT}/tools/within", *dev, str(folder)]
-    command = ["python", "-c", PYTEST, sysconfig.get_path("purelib"), str(folder), *options]
+    dev = ["--dev"] if read_json(ROOT / folder / "Pipfile.lock")["develop"] else []
+    within = [f"{ROOT}/tools/within", *dev, folder]
+    command = ["python", "-c", PYTEST, sysconfig.get_path("purelib"), folder, *options]
     return subprocess.run([*within, *command], cwd=ROOT, check=False).returncode
 
 
