@@ -194,6 +194,9 @@ def diff(project, name):
 def test_a_new_process_runs_and_its_test_passes_at_once(blanked):
     blanked.run("make", "process", "NAME=prepare_wine")
     blanked.run("make", "process", "NAME=train_wine", "AFTER=prepare_wine")
+    ignored = (blanked.folder / ".gitignore").read_text()
+    lines = "its line here.\n/artifacts/prepare_wine\n/artifacts/train_wine\n"
+    assert lines in ignored, "where .gitignore says that they go"
     said = blanked.run("make", "run")
     assert re.search(r"train_wine\.mean +│ 54", said), "twice the 27 bytes that it read"
     assert " passed" in pytest_in(blanked, "lab", "lib/params_test.py")

@@ -328,10 +328,11 @@ def with_stage(text: str, stage: str) -> str:
 
 
 def with_ignored(text: str, line: str) -> str:
-    """.gitignore with a line more, where the other outs are: at the end of its first paragraph."""
+    """.gitignore with a line more: after the other outs, or in the paragraph on what DVC keeps."""
     lines = text.splitlines(keepends=True)
     outs = [n for n, li in enumerate(lines, 1) if li.startswith(("/artifacts/", "/data/"))]
-    blank = (n for n, li in enumerate(lines) if not li.strip())
+    start = next((n for n, li in enumerate(lines) if li.startswith("#") and "DVC" in li), 0)
+    blank = (n for n, li in enumerate(lines) if n >= start and not li.strip())
     place = max(outs) if outs else next(blank, len(lines))
     return "".join([*lines[:place], f"{line}\n", *lines[place:]])
 
