@@ -68,9 +68,11 @@ class Revision:
         wanted = f"{self.name}^{{commit}}"
         found = self.ask_git("rev-parse", "--verify", "--quiet", "--end-of-options", wanted)
         if not found:
+            shallow = self.ask_git("rev-parse", "--is-shallow-repository") == "true"
+            deeper = " --unshallow" if shallow else ""
             raise UserError(
                 f"'{self.name}' is no commit, branch or tag of this clone: `git log --oneline "
-                "--all` shows what is, `git fetch --tags` gets what others have."
+                f"--all` shows what is, `git fetch --tags{deeper}` gets what others have."
             )
         return found
 

@@ -344,6 +344,15 @@ def test_an_unknown_revision_is_an_error_and_not_an_empty_one(work_tree):
         _ = Revision("none", work_tree).metrics
 
 
+def test_what_a_shallow_clone_lacks_is_told_with_what_gets_it(work_tree, tmp_path_factory):
+    commit(work_tree)
+    clone = tmp_path_factory.mktemp("clones") / "shallow"
+    command = ["git", "clone", "--quiet", "--depth=1", work_tree.as_uri(), str(clone)]
+    subprocess.run(command, check=True)
+    with pytest.raises(UserError, match="`git fetch --tags --unshallow` gets what others have"):
+        _ = Revision("HEAD~1", clone).metrics
+
+
 def test_rows_that_are_no_csv_are_told(work_tree):
     (work_tree / "wide.csv").write_text("a\n" + "x" * 200_000 + "\n")
     revision = Revision("", work_tree)
