@@ -159,6 +159,25 @@ def test_an_interrupt_ends_a_report_without_a_traceback(houses, tool):
     assert (process.returncode, said) == (130, "")
 
 
+def test_no_model_and_no_number_is_cut_off_where_a_table_is_wider_than_the_terminal(project):
+    classes = {"validation": {"accuracy": 0.91234, "precision": 0.5, "recall": 0.5, "roc_auc": 0.5}}
+    prices = {"validation": {"rmse": 1744.65, "mae": 1350.81, "median_absolute_error": 9.5}}
+    names = ["classes_by_forest", "prices_by_forest_of_trees", "prices_by_forest_of_stumps"]
+    write_metrics(project, **dict(zip(names, (classes, prices, prices), strict=True)))
+    stages = {
+        name: {"cmd": "true", "metrics": [{f"metrics/{name}.json": {"cache": False}}]}
+        for name in names
+    }
+    (project.folder / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+    said = results(project)
+    assert "…" not in said.partition("Runs:")[0]
+    assert max(map(len, said.partition("Runs:")[0].splitlines())) <= 120
+    assert re.search(r"│ validation │ classes_by_forest +│ 0.9123", said)
+    for name in names[1:]:
+        assert re.search(rf"│ validation │ {name} .*│ 1,744.65 │", said)
+        assert re.search(rf"│ validation │ {name} .*│ 9.5(00)? +│\n", said), "in a table below"
+
+
 def test_an_rmse_that_falls_is_better_in_the_text_and_on_the_page(houses):
     said, page = compare(houses, "--from", "HEAD~1", "--to", "HEAD")
     assert re.search(r"linear.validation.rmse \| 38,181.20 \| 38,125.00 \| -56.20 better", said)

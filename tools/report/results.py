@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column
 from rich.table import Table as RichTable
@@ -24,16 +25,47 @@ from lib.text import one_line, some_of
 from tools.command import as_command
 
 
-def terminal_table(table: Table) -> tuple[RichTable, str]:
-    """A table for a terminal, with a line between splits, and how many rows are left out."""
+def in_width(table: Table, width: int) -> list[Table]:
+    """The table, or where it is wider several that begin with its first two columns.
+
+    Each has the rows that say something in it.
+    """
+    header, rows = table
+    wide = [max(map(cell_len, texts)) + 3 for texts in zip(header, *rows, strict=True)]
+    parts: list[list[int]] = [[]]
+    for n in range(2, len(header)):
+        if parts[-1] and sum(wide[m] for m in (0, 1, *parts[-1], n)) >= width:
+            parts.append([])
+        parts[-1].append(n)
+    found: list[Table] = []
+    for part in parts:
+        said = [row for row in rows if not part or any(row[n] for n in part)]
+        first, *others = [tuple(row[n] for n in (0, 1, *part)) for row in (header, *said)]
+        found.append((first, others))
+    return found
+
+
+def terminal_table(table: Table) -> RichTable:
+    """A table for a terminal, with a line between splits."""
+    header, rows = table
+    columns = [Column(Text(name), overflow="fold") for name in header]
+    drawn = RichTable(*columns)
+    ends = [row[0] != after[0] for row, after in pairwise(rows)]
+    for row, end in zip(rows, [*ends, False], strict=True):
+        drawn.add_row(*map(Text, row), end_section=end and len(row) > 2)
+    return drawn
+
+
+def show(table: Table, console: Console) -> None:
+    """Print a table, in several where the terminal is narrower, and how many rows are left out."""
     header, rows = table
     kept, more = cut(rows)
-    columns = [Column(Text(one_line(name))) for name in header]
-    drawn = RichTable(*columns, title="Results", title_justify="left")
-    ends = [row[0] != after[0] for row, after in pairwise(kept)]
-    for row, end in zip(kept, [*ends, False], strict=True):
-        drawn.add_row(*(Text(one_line(text)) for text in row), end_section=end and len(row) > 2)
-    return drawn, more
+    cells = [tuple(map(one_line, row)) for row in (header, *kept)]
+    console.print("Results", style="italic")
+    for part in in_width((cells[0], cells[1:]), console.width):
+        console.print(terminal_table(part), soft_wrap=False)
+    if more:
+        console.print(more)
 
 
 def values_beside(revision: Revision, table: Table) -> int:
@@ -133,7 +165,7 @@ def main() -> None:
         raise UserError(one_line(revision.missing[0]))
     table = results_table(revision)
     if table[1]:
-        console.print(*filter(None, terminal_table(table)), sep="\n")
+        show(table, console)
     else:
         console.print("No metrics yet: `make run`.")
     if left := values_beside(revision, table):
