@@ -39,8 +39,8 @@ def in_width(table: Table, width: int) -> list[Table]:
         parts[-1].append(n)
     found: list[Table] = []
     for part in parts:
-        said = [row for row in rows if not part or any(row[n] for n in part)]
-        first, *others = [tuple(row[n] for n in (0, 1, *part)) for row in (header, *said)]
+        filled = [row for row in rows if not part or any(row[n] for n in part)]
+        first, *others = [tuple(row[n] for n in (0, 1, *part)) for row in (header, *filled)]
         found.append((first, others))
     return found
 
