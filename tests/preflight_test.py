@@ -336,9 +336,18 @@ for bucket in sys.argv[2:]:
 def refuse(request):
     """As S3 refuses, by the code that the bucket is called by."""
     code = request.path.split("/")[1].partition("?")[0]
-    if request.command == "PUT":
-        request.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    answer(REFUSALS[code][0], f"<Error><Code>{code}</Code></Error>")(request)
+    answer_s3(REFUSALS[code][0], f"<Error><Code>{code}</Code></Error>")(request)
+
+
+def answer_s3(status, text):
+    """For `server_that`: the same answer to each request of a client of S3's."""
+
+    def handle(request):
+        if request.command == "PUT":
+            request.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        answer(status, text)(request)
+
+    return handle
 
 
 def test_each_refusal_of_s3_is_told_by_its_cause(project):
@@ -353,3 +362,19 @@ def test_certificates_that_are_not_there_are_named_with_their_variable(project):
     ask = ("tools/within", ".", "python", "-c", ASK_EACH, "https://127.0.0.1:1", "bucket")
     said = project.run(*ask, AWS_CA_BUNDLE="/nowhere/ca.pem", **KEYS)
     assert "was not asked, AWS_CA_BUNDLE names /nowhere/ca.pem, which is not there" in said
+
+
+def test_what_is_on_the_way_to_s3_is_told_as_that(project, certificate):
+    ask = ("tools/within", ".", "python", "-c", ASK_EACH)
+    with server_that(answer(200, ""), certificate) as address:
+        said = project.run(*ask, address, "bucket", **KEYS)
+    assert f"at {address}) has a certificate that this machine does not trust (self-" in said
+    with server_that(answer_s3(407, "<html>Who?</html>")) as proxy:
+        for host in ("http", "https"):
+            given = {f"{host}_proxy": proxy.replace("//", "//user:the-password@")} | KEYS
+            said = project.run(*ask, f"{host}://s3.invalid", "bucket", **given)
+            assert f"at {host}://s3.invalid) was not reached, for the proxy on the way" in said
+            assert "the-password" not in said
+    with server_that(answer_s3(502, "<html>Bad Gateway</html>")) as address:
+        said = project.run(*ask, address, "bucket", **KEYS)
+    assert f"at {address}) does not answer: is it up" in said

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from contextlib import contextmanager
+from itertools import product
 
 import psutil
 import pytest
@@ -51,6 +52,10 @@ def results(project):
     assert (folder / "data/processed/scaler.joblib").exists()
 
 
+ASKS = ("tools/within", ".", "python", "-m", "tools.job.preflight", "--connections")
+LOGS = ("tools/within", "tools/tracking", "python", "-m", "tools.tracking", "relog")
+
+
 # ---- addresses
 
 
@@ -74,11 +79,10 @@ def test_a_password_of_any_characters_reaches_its_host_and_no_other(untouched):
 
         with server_that(note("host", elsewhere)) as host:
             address = host.replace("//", "//user:s3cr@t-w%2Frd@")
-            command = ("tools/within", ".", "python", "-m", "tools.job.preflight", "--connections")
-            said = untouched.run(*command, ok=False, MLFLOW_URL=address)
+            said = untouched.run(*ASKS, ok=False, MLFLOW_URL=address)
     login = base64.b64encode(b"user:s3cr@t-w/rd").decode()
     assert asked == {"host": [f"Basic {login}"], "other": [None]}
-    assert f"MLflow answers: {host}\n" in said
+    assert f"MLflow at {host} leads to {other.replace('127.0.0.1', 'localhost')}, " in said
     assert not re.search("s3cr|t-w|rd@", said), said
 
 
@@ -171,8 +175,7 @@ def test_a_name_server_that_hangs_is_not_waited_for(prepared):
 def test_whatever_stands_in_mlflow_url_preflight_says_so_in_a_line_without_the_password(
     untouched, address
 ):
-    command = ("tools/within", ".", "python", "-m", "tools.job.preflight", "--connections")
-    said = untouched.run(*command, ok=False, MLFLOW_URL=address)
+    said = untouched.run(*ASKS, ok=False, MLFLOW_URL=address)
     assert "\nMLflow at " in said
     assert "127.0.0.1" in said or "@" not in address
     assert "the-password" not in said
@@ -182,17 +185,59 @@ def test_whatever_stands_in_mlflow_url_preflight_says_so_in_a_line_without_the_p
 @pytest.mark.parametrize("case", NOT_AWAY)
 def test_what_refuses_or_is_no_mlflow_is_not_told_as_away(untouched, case):
     status, text, expected = NOT_AWAY[case]
-    asks = ("tools/within", ".", "python", "-m", "tools.job.preflight", "--connections")
-    logs = ("tools/within", "tools/tracking", "python", "-m", "tools.tracking", "relog")
     with server_that(answer(status, text)) as address:
-        asked = untouched.run(*asks, ok=False, MLFLOW_URL=address)
-        logged = untouched.run(*logs, ok=False, MLFLOW_URL=address)
+        asked = untouched.run(*ASKS, ok=False, MLFLOW_URL=address)
+        logged = untouched.run(*LOGS, ok=False, MLFLOW_URL=address)
     assert f"MLflow at {address} answers" in asked
     assert "MLflow answers" not in asked
     assert expected in asked
     assert expected in logged
     assert "`make relog` afterwards" in logged
     assert "Traceback" not in asked + logged
+
+
+def test_a_path_that_mlflow_does_not_have_is_told_as_that(untouched):
+    with server_that(answer(404, "<html>Not Found</html>")) as address:
+        asked = untouched.run(*ASKS, ok=False, MLFLOW_URL=address)
+        logged = untouched.run(*LOGS, ok=False, MLFLOW_URL=address)
+    assert f"MLflow at {address} answers 404: check the path in MLFLOW_URL" in asked
+    assert "check the path in MLFLOW_URL" in logged
+    assert "`make relog` afterwards" in logged
+
+
+def test_a_proxy_that_refuses_or_is_away_is_told_as_that_and_its_password_is_not(untouched):
+    with server_that(answer(407, "<html>Who?</html>")) as proxy:
+        for host, way in product(("http", "https"), (proxy, f"http://127.0.0.1:{free_port()}")):
+            login = way.replace("//", "//user:the-password@")
+            given = {"MLFLOW_URL": f"{host}://mlflow.invalid", f"{host}_proxy": login}
+            for said in (untouched.run(*each, ok=False, **given) for each in (ASKS, LOGS)):
+                assert f"MLflow at {host}://mlflow.invalid" in said
+                assert "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY" in said
+                assert "the-password" not in said
+
+
+TRUSTED = {  # the last two are of MLflow's own client
+    "SSL_CERT_FILE": "",
+    "MLFLOW_TRACKING_SERVER_CERT_PATH": "",
+    "MLFLOW_TRACKING_INSECURE_TLS": "true",
+}
+
+
+def test_a_certificate_that_is_not_trusted_is_told_as_that_and_not_as_an_outage(
+    untouched, certificate
+):
+    with server_that(answer(200, "{}"), certificate) as address:
+        asked = untouched.run(*ASKS, ok=False, MLFLOW_URL=address)
+        logged = untouched.run(*LOGS, ok=False, MLFLOW_URL=address)
+        for name, value in TRUSTED.items():
+            others = dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "")
+            given = others | {name: value or str(certificate)}
+            said = untouched.run(*ASKS, ok=False, MLFLOW_URL=address, **given)
+            assert f"MLflow answers: {address}" in said
+    for said in (asked, logged):
+        assert "does not trust (self-signed certificate)" in said
+        assert "have SSL_CERT_FILE name" in said
+    assert "`make relog` afterwards" in logged
 
 
 def test_a_relog_of_what_is_not_there_says_how_to_get_it(project):

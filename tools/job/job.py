@@ -19,10 +19,13 @@ from lib.files import replaced_file
 from lib.repository import ROOT
 from lib.text import last_line, one_line, prose, shown_address, without_password
 from tools.command import FULL
+from tools.network import on_the_way
 from tools.tracking.address import check_address
 
 MARK = "TODO" + "("  # of what is to be filled in; in one piece it would be a mark itself
 MOST_OF_A_PAGE = 900_000  # bytes: the hosting site refuses a page of more than 1 MiB
+CERTIFICATES = ("SERVER_CERT_PATH", "CLIENT_CERT_PATH", "INSECURE_TLS")  # MLFLOW_TRACKING_…
+FORGETTING = (301, 302, 303)  # redirects behind which a POST is a GET, without what was sent
 NOTE = ROOT / ".dvc" / "tmp" / "run.json"  # what one step tells the next; git ignores it
 
 
@@ -129,22 +132,54 @@ def ask_mlflow(path: str, content: bytes | None = None, **query: str) -> Any:
             data=content,
             headers=headers,
             timeout=5,
+            **certificates(),
         )
-        why = "" if answer.ok else f"answers {answer.status_code}"
-        if answer.status_code in (401, 403):
-            why += (
-                ", it refuses the credentials: check the secrets MLFLOW_TRACKING_USERNAME and "
-                "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-            )
     except (OSError, ValueError) as error:
-        why = f"does not answer: {without_password(str(error)) or type(error).__name__}"
-    if not why:
-        with suppress(ValueError):
-            found = json.loads(answer.content or b"{}")
-            if isinstance(found, dict):
-                return found
-        why = "answers, but not as MLflow does (a login page, or a proxy?)"
+        said = without_password(str(error)) or type(error).__name__
+        why = on_the_way(said) or f"does not answer: {said}"
+    else:
+        why = why_refused(answer)
+        if not why:
+            return found_in(answer)
     raise UserError(f"MLflow at {shown_address(url)} {why}.")
+
+
+def certificates() -> dict[str, Any]:
+    """What of certificates is set for MLflow's client alone, as requests takes it."""
+    names = {name: os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in CERTIFICATES}
+    unchecked = names["INSECURE_TLS"].lower() in ("true", "1")
+    return {
+        "verify": names["SERVER_CERT_PATH"] or not unchecked,
+        "cert": names["CLIENT_CERT_PATH"] or None,
+    }
+
+
+def found_in(answer: requests.Response) -> Any:
+    """The mapping in JSON that MLflow answers; None where it is none."""
+    with suppress(ValueError):
+        found = json.loads(answer.content or b"{}")
+        return found if isinstance(found, dict) else None
+    return None
+
+
+def why_refused(answer: requests.Response) -> str:
+    """Why an answer is none that MLflow gives; empty where it is one."""
+    status, found = answer.status_code, found_in(answer)
+    if status in (401, 403):
+        return (
+            f"answers {status}, it refuses the credentials: check the secrets "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
+    if status in (404, 405) and "error_code" not in (found or {}):
+        return f"answers {status}: check the path in MLFLOW_URL, unless the server is too old"
+    if not answer.ok:
+        return on_the_way(f"code {status}") or f"answers {status}"
+    if found is None:
+        return "answers, but not as MLflow does (a login page, or a proxy?)"
+    if any(each.status_code in FORGETTING for each in answer.history):
+        where = shown_address(answer.url).partition("/api/2.0/mlflow/")[0]
+        return f"leads to {where}, where nothing can be logged by this one: write that address"
+    return ""
 
 
 def s3_endpoint() -> str:

@@ -37,6 +37,7 @@ from tools.job.job import (
     run_url,
     summarise,
 )
+from tools.network import on_the_way
 
 PLAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._/+-]*"
 SWEEP = "tune-"  # what a tag begins with that runs the sweeps
@@ -49,6 +50,7 @@ ELSEWHERE = (
     "has this bucket in another region, or at another endpoint: mend region and endpointurl in "
     ".dvc/config, or the variable MLFLOW_S3_ENDPOINT_URL"
 )
+AWAY = ("502", "503", "504")  # of a proxy that S3 is behind; S3's own have a code
 REFUSALS = {  # by S3's own code
     "ExpiredToken": (
         "refuses the credentials, which have expired: renew them with `make credentials`, or a "
@@ -253,11 +255,16 @@ def why_storage_failed(error: Exception, asked: str = "write") -> str:
     """What to do about an error of the storage."""
     # s3fs says PermissionError for each refusal; which one, only the error behind it knows.
     kinds = " ".join(type(e).__name__ for e in (error, error.__cause__) if e)
-    code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code", "")
-    text = " ".join(f"{kinds} {code} {error}".split())
+    response = getattr(error.__cause__, "response", {})
+    code = response.get("Error", {}).get("Code", "")
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
+    said = code or (f"code {status}" if status else "")  # a proxy has no code of S3's
+    text = " ".join(f"{kinds} {said} {error}".split())
     trusted = os.environ.get("AWS_CA_BUNDLE", "")
     if refusal := REFUSALS.get(code) or REFUSALS.get(kinds):
         what = refusal
+    elif barrier := on_the_way(text):
+        what = barrier
     elif "HTTPClientError" in kinds and trusted and not Path(trusted).exists():
         what = f"was not asked, AWS_CA_BUNDLE names {trusted}, which is not there: mend it"
     elif "NoCredentials" in text:
@@ -270,7 +277,7 @@ def why_storage_failed(error: Exception, asked: str = "write") -> str:
         what = "has no such bucket: create it, or mend the url in .dvc/config"
     elif re.search(r"Full|Quota|InsufficientStorage|No space|InternalError|ServiceUnavail", text):
         what = "cannot write: is its disk full, or the bucket over its quota or locked?"
-    elif re.search(r"connect|Connection|Timeout|timed out|resolve", text):
+    elif code in AWAY or re.search(r"connect|Connection|Timeout|timed out|resolve", text):
         what = "does not answer: is it up, and the address right?"
     else:
         what = "fails:"

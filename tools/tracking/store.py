@@ -23,13 +23,16 @@ from lib.errors import UserError
 from lib.params import FILE, Project, check_params, read_yaml
 from lib.repository import ROOT
 from lib.text import shown_address, without_password
+from tools.network import on_the_way
 from tools.tracking.address import check_address
 
 REFUSED = re.compile(
     r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED|Access ?Denied|InvalidAccessKeyId|"
     "SignatureDoesNotMatch"
 )
-NOT_MLFLOW = "not in a valid JSON format"  # what MLflow's client says of a page of HTML
+# What MLflow's client says of a page of HTML, and of one that is not there; of what MLflow itself
+# does not have, it says the name of the error.
+NOT_MLFLOW = re.compile("not in a valid JSON format|failed with error code 40[45]")
 EXPERIMENTS = (".dvc", "tmp", "exps")  # where DVC runs `dvc exp run --temp` and `--queue`
 
 
@@ -194,8 +197,13 @@ def reason(error: BaseException) -> str:
         return text
     if is_damage(error):
         return f"{LOCAL_FILE.name} is damaged: move it away, a new one is made."
-    if NOT_MLFLOW in text:
-        what = "it answers, but not as MLflow does (a login page, or a proxy?)"
+    if barrier := on_the_way(text):
+        what = f"it {barrier}"
+    elif NOT_MLFLOW.search(text):
+        what = (
+            "it answers, but not as MLflow does (a login page, or a proxy?): check the path in "
+            "MLFLOW_URL, and whether it begins with https://"
+        )
     elif REFUSED.search(text):
         what = (
             "it refused the credentials: check MLFLOW_TRACKING_USERNAME, "
@@ -209,12 +217,14 @@ def reason(error: BaseException) -> str:
         what = "nothing answers at this address: is the server up, and MLFLOW_URL right?"
     else:
         what = f"{type(error).__name__}:"
-    return f"{what} ({textwrap.shorten(text, 300, placeholder=' …')})."
+    cause = re.search(r"\(Caused by (.*)\)", text)  # before it stands what was asked, at length
+    return f"{what} ({textwrap.shorten(cause[1] if cause else text, 300, placeholder=' …')})."
 
 
 def answers(error: BaseException) -> bool:
-    """Whether something answers at the address, which refuses or is no MLflow: it is not away."""
-    return NOT_MLFLOW in str(error) or bool(REFUSED.search(str(error)))
+    """Whether it is not away: it refuses or is no MLflow, or what is on the way to it does."""
+    text = str(error)
+    return bool(on_the_way(text) or NOT_MLFLOW.search(text) or REFUSED.search(text))
 
 
 def is_damage(error: BaseException) -> bool:

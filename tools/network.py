@@ -1,0 +1,26 @@
+"""What stands on the way to a server, told by what its client says: a certificate, or a proxy.
+
+S3's and MLflow's clients each have words of their own for it; a server that is away has others.
+"""
+
+import re
+
+REFUSED = re.compile(r"certificate verify failed: ([^()'\"\]]+)|(doesn't match|CertificateError)")
+PROXY = re.compile(r"ProxyError|Proxy(Connection|Timeout)|connect to proxy|\bcode 407\b")
+
+
+def on_the_way(text: str) -> str:
+    """What to mend, behind the server's name; empty where it is nothing on the way."""
+    if found := REFUSED.search(text):
+        why = (found[1] or "it is another server's").strip()
+        return (
+            f"has a certificate that this machine does not trust ({why}): for one of your site, "
+            "have SSL_CERT_FILE name the file with your site's certificates, and so "
+            "REQUESTS_CA_BUNDLE and AWS_CA_BUNDLE where they are set"
+        )
+    if PROXY.search(text):
+        return (
+            "was not reached, for the proxy on the way is away or refuses: check HTTP_PROXY, "
+            "HTTPS_PROXY and NO_PROXY, in either spelling, and the login in them"
+        )
+    return ""
