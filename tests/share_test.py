@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from lib.errors import UserError
 from tests.conftest import ROOT, Project, free_port, server_that
-from tools.job import share
+from tools.job import release, share
 
 pytestmark = pytest.mark.integration
 
@@ -215,7 +215,7 @@ def test_a_run_of_an_old_commit_of_main_that_changed_nothing_leaves_the_champion
 
 # As SHARE, without the waits.
 SOON = """
-from tools.job import share
+from tools.job import release, share
 share.TRIES, share.SILENCE = (0, 0), 1
 share.main(share.share)
 """
@@ -258,6 +258,21 @@ def test_storage_that_hangs_holds_one_push_and_no_more(monkeypatch, capsys):
         share.push_data()
     assert pushes == [("dvc", "push")]
     assert "Data are pushed to S3 …" in capsys.readouterr().out
+
+
+def test_storage_that_dies_before_a_release_is_not_told_as_models_that_are_missing(monkeypatch):
+    failed = subprocess.CompletedProcess((), 1)
+    monkeypatch.setattr(release.subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(release, "storage_answers", lambda: "S3 takes writes")
+    with pytest.raises(UserError, match="Not all data and models could be got"):
+        release.pull_models()
+
+    def away():
+        raise UserError("S3 does not answer.")
+
+    monkeypatch.setattr(release, "storage_answers", away)
+    with pytest.raises(UserError, match="S3 does not answer"):
+        release.pull_models()
 
 
 def test_a_push_that_is_refused_is_told_in_the_servers_words(project):

@@ -14,7 +14,7 @@ from lib.errors import UserError
 from lib.repository import ROOT, git
 from lib.text import last_line
 from tools.job.job import main, read_note, run_live, run_url, summarise
-from tools.job.preflight import why_storage_failed
+from tools.job.preflight import storage_answers, why_storage_failed
 
 TAG = "runtime-"
 BUILT = re.compile(r"^(\S+\.krt): (.*)$", re.MULTILINE)
@@ -26,10 +26,7 @@ def release() -> None:
     tag = str(read_note()["name"])
     wanted = runtimes_of(tag)
     print(f"{tag}: {', '.join(f'{name} {version}' for name, version in wanted)}", flush=True)
-    pull = [sys.executable, "-m", "tools.job.guarded_dvc", "pull", "--quiet"]
-    pulled = subprocess.run(pull, cwd=ROOT, check=False)
-    if pulled.returncode:
-        raise UserError("Not all data and models are in the bucket: `dvc push` where they are.")
+    pull_models()
     built = [(name, *build(name, version)) for name, version in wanted]
     rehearsed = [(file, what, rehearse(file, name)) for name, file, what in built]
     bucket = Bucket()
@@ -44,6 +41,17 @@ def release() -> None:
             f"| content | {what} |\n| rehearsal | {answered} |\n| run | {run_url()} |\n"
         )
         print(f"{address}: sha256 {digest}", flush=True)
+
+
+def pull_models() -> None:
+    """Data and models, from the bucket; UserError where some are not there, or it is away."""
+    pull = [sys.executable, "-m", "tools.job.guarded_dvc", "pull", "--quiet"]
+    if subprocess.run(pull, cwd=ROOT, check=False).returncode:
+        storage_answers()  # if it is away, that is why
+        raise UserError(
+            "Not all data and models could be got from the bucket (why is above). Those that are "
+            "missing there: `dvc push` where they are, then re-run this job."
+        )
 
 
 def runtimes_of(tag: str) -> list[tuple[str, str]]:
@@ -106,7 +114,7 @@ class Bucket:
         try:
             other = self.fs.exists(path) and self.fs.cat_file(path) != file.read_bytes()
         except Exception as error:  # of s3fs, botocore, aiohttp or the operating system
-            raise UserError(f"S3 {why_storage_failed(error)}") from None
+            raise UserError(f"S3 {why_storage_failed(error, 'read')}") from None
         if other:
             raise UserError(
                 f"s3://{path} is there already with other content, and a release is never "
