@@ -705,6 +705,21 @@ def test_a_cache_that_cannot_be_used_costs_a_line_and_no_environment(project, tm
         assert [line for line in done.stderr.splitlines() if "is on another file system" in line]
 
 
+def test_a_home_that_is_not_set_or_cannot_be_written_is_told_in_a_line(project, tmp_path):
+    (tmp_path / "file").touch()
+    nowhere = str(tmp_path / "file/home")
+    without = {"XDG_CACHE_HOME": "", "XDG_DATA_HOME": "", "WORKON_HOME": ""}
+    for line in ("tools/within lab/processes/small true", "tools/environments/bootstrap"):
+        done = command(project, tmp_path, f"unset HOME; {line}", **without)
+        assert "HOME: is not set: let it name a folder" in done.stderr
+        assert done.returncode != 0
+    done = run(project, tmp_path, **without | {"HOME": nowhere})
+    assert "Set HOME, or XDG_CACHE_HOME, to a folder that you may write to." in done.stderr
+    done = run(project, tmp_path, WORKON_HOME=nowhere)
+    assert f"{nowhere} cannot be made (Not a directory): set HOME, or WORKON_HOME," in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_pipenv_by_hand_works_beside_it(project, tmp_path):
     file = wheel(tmp_path, "alone")
     process = lock_by_hand(project, "one", alone=hashed(file))

@@ -26,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeE
 
 from lib.errors import UserError
 from lib.repository import ROOT
+from tools.command import FULL
 from tools.environments import seal
 from tools.environments.installer import about_cache, cache_folder, install, this_machine
 from tools.environments.locks import check_lock, folders, for_machine, read_lock, relative
@@ -106,10 +107,10 @@ def make(environments: Sequence[Environment]) -> None:
     missing = [environment for environment in environments if not environment.complete]
     # The largest first: then the cores are busy to the end.
     missing.sort(key=lambda environment: -(environment.folder / "Pipfile.lock").stat().st_size)
-    if missing and not KEY:
-        environments_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
-        if message := about_cache(environments_folder()):
-            print(message, file=sys.stderr, flush=True)
+    if missing:
+        make_folder(environments_folder())
+    if missing and not KEY and (message := about_cache(environments_folder())):
+        print(message, file=sys.stderr, flush=True)
     errors = make_at_once(missing)
     for error in errors:
         if not isinstance(error, UserError | OSError):  # a mistake of ours
@@ -149,6 +150,19 @@ def make_at_once(missing: Sequence[Environment]) -> list[BaseException]:
     return [error for future in finished if (error := future.exception())]
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of all environments; UserError where nothing can be written there."""
+    then = "set HOME, or WORKON_HOME, to a folder that you may write to."
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise UserError(f"{folder} cannot be made ({error.strerror}): {then}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} cannot be written to: {then}")
+
+
 def wanted(environment: Environment) -> dict[str, Any]:
     """The packages that the lock names for it."""
     named = read_lock(environment.folder)
@@ -164,7 +178,6 @@ def installed(environment: Environment) -> int:
 def make_one(environment: Environment) -> None:
     """Make one environment, alone: whoever comes meanwhile waits and finds it complete."""
     path = environment.path
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with alone(path) as handle:
         if not environment.whole:
             if KEY and path.exists():
