@@ -115,3 +115,25 @@ def test_preflight_refuses_such_a_listing_before_anything_is_run(project):
 def test_an_honest_listing_is_taken(project):
     project.run(*GUARDED, "pull", "stuff.dvc")
     assert (project.folder / "stuff/two").read_text() == "two"
+
+
+FOLDER_OUT = """
+stages:
+  several:
+    cmd: mkdir -p several && mv large several && touch several/small
+    outs: [several]
+"""
+
+
+def test_a_stage_whose_outs_do_not_all_get_into_the_cache_has_failed(tmp_path):
+    project = Project(tmp_path)
+    project.give_pipeline(FOLDER_OUT)
+    project.dvc("remote", "add", "--quiet", "there", str(tmp_path / "there"))
+    (project.folder / "large").write_bytes(bytes(3_000_000))
+    full = ("sh", "-c", 'ulimit -f 2048; exec "$@"', "sh")  # blocks: no file of a megabyte or two
+    said = project.run(*full, *GUARDED, "repro", ok=False)
+    assert "of its files did not get into DVC's cache: is its disk full?" in said
+    assert not (project.folder / "dvc.lock").exists()
+    (project.folder / "several/large").rename(project.folder / "large")
+    project.run(*GUARDED, "repro")
+    project.dvc("push", "--quiet", "--remote", "there")

@@ -8,14 +8,17 @@ listings. `make run` and the workflows' steps that write files call DVC by this 
 name it is as it comes. All that DVC does with a listing, wherever it comes from (dvc.lock, the
 cache, the bucket, its run cache), begins in the two functions that are replaced here.
 
-In it, a stage's deps are noted as they were when it began, too (inputs.py).
+In it, a stage's deps are noted as they were when it began, too (inputs.py), and a stage whose outs
+do not all get into the cache, of a disk that is full, has failed: DVC tells it and goes on.
 """
 
 import hashlib
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
+import dvc.output
 import dvc.stage.run
 from dvc.exceptions import DvcException
 from dvc_data.hashfile.hash_info import HashInfo
@@ -54,6 +57,21 @@ def refuse(listing: list[dict[str, Any]]) -> None:
             )
 
 
+def whole(transfer: Callable[..., Any]) -> Callable[..., Any]:
+    """As DVC's `transfer` of files to its cache; DvcException where some do not get there."""
+
+    def transfer_all(*arguments: Any, **options: Any) -> Any:
+        result = transfer(*arguments, **options)
+        if result.failed:
+            raise DvcException(
+                f"{len(result.failed):,} of its files did not get into DVC's cache: is its disk "
+                "full? The lines above say why"
+            )
+        return result
+
+    return transfer_all
+
+
 def install() -> None:
     """Have DVC check, in this process."""
     from_list = Tree.from_list
@@ -64,6 +82,7 @@ def install() -> None:
 
     Tree.from_list = classmethod(checked)  # type: ignore[method-assign, assignment]
     Tree.load = classmethod(load)  # type: ignore[method-assign, assignment]
+    dvc.output.otransfer = whole(dvc.output.otransfer)
     dvc.stage.run.cmd_run = noting_first(dvc.stage.run.cmd_run)
 
 
