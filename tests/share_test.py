@@ -177,6 +177,27 @@ def test_a_result_that_another_process_has_written_since_is_not_shared(project):
     assert "0.99" not in project.git("log", "--all", "-p", "--", "metrics/quick.json")
 
 
+def test_data_that_the_runners_cache_has_lost_are_not_named_in_git(project):
+    folder = project.folder
+    stage = (
+        "\n  makes:\n    cmd: mkdir -p made && touch made/a && echo 1 > made/b\n    outs: [made]\n"
+    )
+    (folder / "dvc.yaml").write_text(DVC_YAML + stage)
+    project.commit("Another stage")
+    project.git("push", "--quiet", "origin", "work")
+    project.dvc("repro", "--quiet", "makes")
+    note = json.loads((folder / ".dvc/tmp/run.json").read_text())
+    stages = {"makes": {"state": "ran"}, "quick": {"state": "unchanged"}}
+    (folder / ".dvc/tmp/run.json").write_text(json.dumps(note | {"stages": stages}))
+    (lost,) = (folder / ".dvc/cache/files/md5/b0").iterdir()
+    lost.rename(folder.parent / "lost")
+    before = project.git("ls-remote", "origin")
+    assert "DVC's cache on the runner lacks made: was it cleaned" in project.run(*SHARE, ok=False)
+    assert project.git("ls-remote", "origin") == before
+    (folder.parent / "lost").rename(lost)
+    assert "Results are commit" in project.run(*SHARE)
+
+
 def test_where_nine_branches_have_other_results_they_come_as_a_patch(project):
     taken = [f"results/{TAG}", *(f"results/{TAG}-{n}" for n in range(2, 10))]
     other_results(project, "work", *taken)

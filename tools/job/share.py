@@ -22,7 +22,7 @@ from lib.errors import UserError
 from lib.pipeline import MAIN, SWEEPS, Stage, outdated_stages, read_pipeline
 from lib.repository import ROOT, ask_git, git, git_names, run_git
 from lib.revisions import WORK_TREE, Revision
-from lib.text import last_line, one_line, without_password
+from lib.text import last_line, one_line, some_of, without_password
 from tools.job.experiment import is_sweep
 from tools.job.job import (
     MOST_OF_A_PAGE,
@@ -56,6 +56,7 @@ def share() -> None:
     files = read_pipeline().result_files
     branch = str(note["branch"])
     push_data()
+    refuse_lost(note)
     if not changed(source, files):
         tip = fetch(branch)  # a tag may be on an old commit, whose results the branch has no more
         add_to_note(shared="nothing changed", outdated=not tip or changed(tip, files))
@@ -154,6 +155,22 @@ def push_data() -> None:
         f"Data could not be pushed to S3: {why} Nothing was committed. Re-run "
         "this job when S3 is back: finished stages come from the runner's cache."
     )
+
+
+def refuse_lost(note: dict[str, Any]) -> None:
+    """UserError where the cache lacks data that this run made: of them, `dvc push` only warns."""
+    from dvc.repo import Repo
+
+    stages = note.get("stages", {}).items()
+    made = {name for name, entry in stages if entry["state"] != "unchanged"}
+    with Repo(str(ROOT)) as repo:
+        outs = [out for out in repo.index.outs if out.use_cache and out.stage.addressing in made]
+        lost = [str(out.def_path) for out in outs if out.changed_cache()]
+    if lost:
+        raise UserError(
+            f"DVC's cache on the runner lacks {some_of(lost)}: was it cleaned meanwhile? S3 cannot "
+            "get that, so nothing was committed: re-run this job, which makes it anew."
+        )
 
 
 # ---- the commit
