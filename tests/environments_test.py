@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import answer, server_that
+
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -681,6 +683,19 @@ def test_pips_settings_are_handed_on_and_no_password_of_an_index_is_shown(projec
     assert ("/simple/six/", "Basic dXNlcjpzM2NyM3Q=") in asked
     logs = "".join(log.read_text() for log in tmp_path.glob("data/*/*.log"))
     assert "s3cr3t" not in done.stderr + logs
+
+
+@pytest.mark.parametrize("status", [401, 403, 407])
+def test_an_index_that_refuses_is_not_told_as_one_that_lacks_a_package(project, tmp_path, status):
+    with server_that(answer(status, "Who are you?")) as address:
+        index = f"{address}/simple".replace("//", "//user:s3cr3t@")
+        given = {"PIP_INDEX_URL": index, "PIP_EXTRA_INDEX_URL": "", "PIP_CONFIG_FILE": os.devnull}
+        own_cache = {"UV_CACHE_DIR": str(tmp_path / "cache")}
+        done = run(project, tmp_path, PIP_FIND_LINKS=str(tmp_path), **given, **own_cache)
+    assert done.returncode == 1
+    assert f"{status} " in done.stderr
+    assert "its login" in done.stderr
+    assert "s3cr3t" not in done.stderr
 
 
 @pytest.mark.parametrize("login", ["user:12/34s3cr3t", "token/s3cr3t"])

@@ -241,10 +241,11 @@ def test_a_version_that_is_none_is_told_in_a_line(locks, version):
     assert "Traceback" not in done.stderr
 
 
-def test_an_index_that_is_away_changes_no_version(locks):
+@pytest.mark.parametrize("status", [401, 503])
+def test_an_index_that_is_away_or_refuses_changes_no_version(locks, status):
     before = locks.texts()
     locks.write("two", six="*")
-    with server_that(answer(503, "away")) as address:
+    with server_that(answer(status, "away")) as address:
         # Without caches, which would answer in its place.
         own = {"PIP_INDEX_URL": f"{address}/simple", "PIP_NO_CACHE_DIR": "1", "PIP_RETRIES": "0"}
         done = locks.run(

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from tests.conftest import ROOT, server_that
+from tests.conftest import ROOT, answer, server_that
 
 pytestmark = pytest.mark.integration
 
@@ -98,7 +98,11 @@ def test_without_an_index_one_line_says_that_platforms_were_not_asked(project, t
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "UV_CACHE_DIR": str(tmp_path / "cache")}
     nowhere |= {"PIP_RETRIES": "0", "PIP_EXTRA_INDEX_URL": "", "PIP_CONFIG_FILE": "/dev/null"}
     [line] = command(project, f"platforms {SMALL}", **nowhere).splitlines()
-    assert line == "Platforms: not asked, the package index does not answer."
+    assert line == "Platforms: not asked, the package index does not answer, or refuses its login."
+    with server_that(answer(401, "Who are you?")) as address:
+        refused = nowhere | {"PIP_INDEX_URL": f"{address}/simple"}
+        [said] = command(project, f"platforms {SMALL}", **refused).splitlines()
+    assert said == line
     [line] = command(project, f"platforms {SMALL}", PIP_NO_INDEX="1").splitlines()
     assert line == "Platforms: not asked, pip is set up without an index."
 

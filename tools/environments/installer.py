@@ -75,10 +75,11 @@ def install(path: Path, folder: Path, packages: Mapping[str, Any], key: str, han
                 check=False,
             )
         if done.returncode:
+            why = reason(log.read_text(encoding="utf-8", errors="replace"))
             raise UserError(
-                f"The environment {path.name} could not be made: {reason(log)} (the whole log: "
-                f"{log}). Check the index that pip is set up with (`pip config list`) and "
-                "PIP_FIND_LINKS in .env."
+                f"The environment {path.name} could not be made: {why} (the whole log: "
+                f"{log}). Check the index that pip is set up with (`pip config list`), its login, "
+                "and PIP_FIND_LINKS in .env."
             )
 
 
@@ -114,11 +115,13 @@ def scratch(path: Path) -> Path:
     return folder
 
 
-def reason(log: Path) -> str:
+def reason(text: str) -> str:
     """What uv said went wrong, in a line."""
-    text = log.read_text(encoding="utf-8", errors="replace")
-    error = re.split(r"(?m)^error: ", text)[-1].partition("\nhint")[0]
-    return " ".join(error.replace("cause: ", "").split()) or "uv ended without a message"
+    error, *hints = re.split(r"\n+hint: ", re.split(r"(?m)^error: ", text)[-1])
+    # Of an index that refuses a login, uv says that it has no such package, and why only then.
+    refusals = [hint for hint in hints if hint.startswith("An index")]
+    said = " ".join([error.replace("cause: ", ""), *refusals])
+    return " ".join(said.split()) or "uv ended without a message"
 
 
 # ---- pip's settings
@@ -177,7 +180,8 @@ def for_uv(settings: Settings, variables: Settings) -> dict[str, str]:
         for address in settings.get(name, "").split():
             check_address(name, address)
     found = {"UV_SYSTEM_CERTS": "1", "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
-    found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip has it; hashes keep it safe
+    if settings.get("extra-index-url"):  # of one index alone uv says whether it refuses a login
+        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip has it; hashes keep it safe
     if not on(settings, "no-index"):
         found["UV_DEFAULT_INDEX"] = settings.get("index-url", "")
         found["UV_INDEX"] = " ".join(settings.get("extra-index-url", "").split())

@@ -26,6 +26,7 @@ from tools.environments.installer import (
     for_uv,
     on,
     pip_settings,
+    reason,
     requirement,
     this_machine,
     variables_for,
@@ -41,7 +42,7 @@ PLATFORMS = {
 }
 MACOS = "14.0"  # the oldest that torch has wheels for
 NO_WHEEL = re.compile(r"Wheels are required for `([^`]+)`")
-NO_ANSWER = re.compile(r"Failed to fetch|error sending request|[Cc]onnect|timed? ?out")
+NO_ANSWER = re.compile(r"Failed to fetch|error sending request|[Cc]onnect|timed? ?out|An index ")
 
 
 class Plan(NamedTuple):
@@ -94,7 +95,7 @@ def platforms(folders: Sequence[Path], quiet: bool) -> None:
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
         plans = dict(zip(asked, pool.map(lambda pair: plan(*pair), asked), strict=True))
     if any(NO_ANSWER.search(found.problem) for found in plans.values()):
-        print("Platforms: not asked, the package index does not answer.")
+        print("Platforms: not asked, the package index does not answer, or refuses its login.")
         return
     if not quiet:
         show(folders, names, plans)
@@ -140,8 +141,7 @@ def plan(folder: Path, name: str) -> Plan:
                 break
             built |= without
     found = dict(re.findall(r"^ \+ ([^\s=]+)==(\S+)", done.stderr, flags=re.MULTILINE))
-    error = " ".join(done.stderr.rpartition("error: ")[2].partition("\nhint")[0].split())
-    return Plan(found, built, error if done.returncode else "")
+    return Plan(found, built, reason(done.stderr) if done.returncode else "")
 
 
 def uv(

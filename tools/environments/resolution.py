@@ -251,8 +251,8 @@ def check_that_index_answers(refusal: str, scratch: str) -> None:
     done = uv(here(), [missing[1]], *where)
     if done.returncode == 0 or NO_ANSWER.search(done.stderr):
         raise UserError(
-            "The package index does not answer, or did not a moment ago: no lock was written. "
-            "`pip config list` shows which it is; try again when it is there."
+            "The package index does not answer, or did not a moment ago, or refuses its login: no "
+            "lock was written. `pip config list` shows which it is; try again when it is there."
         )
 
 
