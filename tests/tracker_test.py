@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from lib.params import read_yaml
-from tests.conftest import Project, free_port, with_children_killed
+from tests.conftest import Project, free_port, mlflow_server, with_children_killed
 from tools.job.experiment import Watch
 
 pytestmark = pytest.mark.integration
@@ -369,6 +369,33 @@ def test_a_run_that_was_deleted_or_whose_experiment_was_renamed_is_logged_again(
     project.run(*script, how, name)
     assert "MLflow: logged" in project.dvc("repro", "--force", "plain")
     assert "MLflow: already logged" in project.run("make", "relog", "STAGES=plain")
+
+
+MODEL = """
+artifacts:
+  text:
+    path: artifacts/plain/model.txt
+    type: model
+"""
+DELETE = """
+import mlflow, sys
+client = mlflow.MlflowClient(sys.argv[1])
+(version,) = client.search_model_versions("")
+client.delete_run(version.run_id)
+"""
+
+
+def test_a_model_whose_run_was_deleted_gets_a_version_with_the_run_that_has_it(project, tmp_path):
+    with (project.folder / "dvc.yaml").open("a") as file:
+        file.write(MODEL)
+    relog = ("make", "relog", "STAGES=plain")
+    with mlflow_server(tmp_path, free_port()) as address:
+        project.dvc("repro", "plain")
+        project.commit("Results")
+        assert "text is version 1, candidate" in project.run(*relog, MLFLOW_URL=address)
+        project.run("tools/within", "tools/tracking", "python", "-c", DELETE, address)
+        assert "text is version 2, candidate" in project.run(*relog, MLFLOW_URL=address)
+        assert "text is version 2, candidate" in project.run(*relog, MLFLOW_URL=address)
 
 
 # ---- mistakes cost no result

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import mlflow
 from mlflow.entities import RunInfo
+from mlflow.exceptions import MlflowException
 
 from lib.pipeline import Stage
 from lib.repository import ROOT
@@ -69,7 +70,7 @@ def register(run: RunInfo, model: str, path: str, stage: Stage, tags: Mapping[st
     versions = [
         found
         for found in client.search_model_versions(f"name = '{name}'")
-        if found.tags.get("dvc.md5") == about["dvc.md5"]
+        if found.tags.get("dvc.md5") == about["dvc.md5"] and is_kept(client, found.run_id)
     ]
     if not versions:
         source = f"{run.artifact_uri}/{place_in_run(path, stage)}"
@@ -79,6 +80,16 @@ def register(run: RunInfo, model: str, path: str, stage: Stage, tags: Mapping[st
     version = max(versions, key=lambda found: int(found.version)).version
     client.set_registered_model_alias(name, ALIAS, version)
     return str(version)
+
+
+def is_kept(client: mlflow.MlflowClient, run_id: str | None) -> bool:
+    """Whether the run that has a version's file was not deleted: the file goes with it."""
+    try:
+        return not run_id or bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
 
 
 def place_in_run(path: str, stage: Stage) -> str:
