@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import socket
@@ -378,3 +379,36 @@ def test_what_is_on_the_way_to_s3_is_told_as_that(project, certificate):
     with server_that(answer_s3(502, "<html>Bad Gateway</html>")) as address:
         said = project.run(*ask, address, "bucket", **KEYS)
     assert f"at {address}) does not answer: is it up" in said
+
+
+LOOK = """
+from tools.project import doctor
+try:
+    print(doctor.credentials())
+except doctor.Problem as problem:
+    print(problem)
+"""
+
+
+@pytest.mark.parametrize(
+    ("variable", "setting", "said"),
+    [
+        ("", "", "DVC has none: make credentials"),
+        ("AWS_PROFILE", "", "where AWS_PROFILE says"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "", "where AWS_SHARED_CREDENTIALS_FILE says"),
+        ("", "profile", "in .dvc/config"),
+        ("", "credentialpath", "in .dvc/config"),
+    ],
+)
+def test_credentials_are_not_missing_where_dvc_finds_them(
+    project, tmp_path, variable, setting, said
+):
+    if setting:
+        project.dvc("remote", "modify", "here", "url", "s3://bucket/dvc")
+        project.dvc("remote", "modify", "here", setting, "lab")
+    unset = {name: "" for name in os.environ if name.startswith("AWS_")} | {variable: "lab"}
+    unset.pop("", None)
+    look = ("sh", "-c", 'PYTHONPATH=. "$(tools/environments/bootstrap)" -c "$1"', "sh", LOOK)
+    caches = {"XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or f"{Path.home()}/.cache"}
+    printed = project.run(*look, HOME=str(tmp_path), **caches, **unset)
+    assert printed == f"{said}\n"

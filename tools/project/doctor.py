@@ -29,6 +29,14 @@ from tools.project.todo import TEMPLATE_ONLY, problems, values
 
 FREE_GIGABYTES = 6  # every environment, and room to work
 WORK_GIGABYTES = 1  # room to work
+KEYS = {"secret_access_key", "profile", "credentialpath"}  # by which DVC has credentials
+OF_AWS = (  # by which S3's clients find them, beside the keys themselves
+    "AWS_PROFILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+)
 CHECKS: dict[str, Callable[[], str]] = {}
 
 
@@ -185,15 +193,18 @@ def credentials() -> str:
     """DVC's, for its default remote."""
     if os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY"):
         return "in the environment"
-    local = configparser.ConfigParser()
-    try:
-        local.read(ROOT / ".dvc" / "config.local")
-    except configparser.Error:
-        raise Problem(
-            ".dvc/config.local cannot be read: remove it, then make credentials"
-        ) from None
-    if any("secret_access_key" in section for section in local.values()):
-        return "in .dvc/config.local"
+    for name in ("config.local", "config"):
+        settings_of_dvc = configparser.ConfigParser()
+        try:
+            settings_of_dvc.read(ROOT / ".dvc" / name)
+        except configparser.Error:
+            raise Problem(
+                f".dvc/{name} cannot be read: mend it, or remove it, then make credentials"
+            ) from None
+        if any(KEYS & section.keys() for section in settings_of_dvc.values()):
+            return f"in .dvc/{name}"
+    if named := [name for name in OF_AWS if os.environ.get(name)]:
+        return f"where {named[0]} says"
     if (Path.home() / ".aws" / "credentials").exists():
         return "in ~/.aws/credentials"
     raise Problem("DVC has none: make credentials")
