@@ -849,3 +849,6 @@ def test_a_store_of_an_older_mlflow_is_migrated_and_one_of_a_newer_is_told(proje
     said = project.dvc("repro", "--force", "plain")
     assert "mlflow.db is of a newer MLflow" in said
     assert "Traceback" not in said
+    told = project.run("make", "ui", "PORT=0", ok=False)
+    assert "mlflow.db is of a newer MLflow" in told
+    assert "Traceback" not in told

@@ -120,8 +120,8 @@ def reason(text: str) -> str:
     error, *hints = re.split(r"\n+hint: ", re.split(r"(?m)^error: ", text)[-1])
     # Of an index that refuses a login, uv says that it has no such package, and why only then.
     refusals = [hint for hint in hints if hint.startswith("An index")]
-    said = " ".join([error.replace("cause: ", ""), *refusals])
-    return " ".join(said.split()) or "uv ended without a message"
+    text = " ".join([error.replace("cause: ", ""), *refusals])
+    return " ".join(text.split()) or "uv ended without a message"
 
 
 # ---- pip's settings

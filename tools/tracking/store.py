@@ -74,8 +74,7 @@ def connect() -> Experiment:
         MlflowException, OSError and others of MLflow's clients: the store cannot be reached.
         UserError: the experiment was deleted, or MLFLOW_URL is no address.
     """
-    for name, level in (("alembic", "WARNING"), ("mlflow", "ERROR"), ("urllib3", "ERROR")):
-        logging.getLogger(name).setLevel(level)
+    keep_quiet()
     if not is_local():
         check_address(os.environ["MLFLOW_URL"])
     elif not LOCAL_FILE.exists():
@@ -100,7 +99,24 @@ def connect() -> Experiment:
     return experiment
 
 
+def keep_quiet() -> None:
+    """Have MLflow and what it uses tell no more than what matters here."""
+    for name, level in (("alembic", "WARNING"), ("mlflow", "ERROR"), ("urllib3", "ERROR")):
+        logging.getLogger(name).setLevel(level)
+
+
 # ---- the embedded store
+
+
+def migrate() -> None:
+    """Have the embedded store as this MLflow reads it.
+
+    Raises:
+        UserError: it is of a newer MLflow, or damaged.
+    """
+    keep_quiet()
+    mlflow.set_tracking_uri(tracking_uri())
+    client_of_this_version()
 
 
 @contextmanager

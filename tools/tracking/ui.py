@@ -36,12 +36,16 @@ def main() -> None:
     wanted = sys.argv[1]
     if not re.fullmatch("[0-9]{1,5}", wanted) or int(wanted) > 65535:
         sys.exit(f"PORT is {wanted!r}: it must be a whole number up to 65535.")
+    os.chdir(ROOT)
+    os.environ.update(SETTINGS)
+    from tools.tracking.store import migrate  # and mlflow, which reads its settings then
+
+    migrate()
     port = free_port(int(wanted))
     print(f"MLflow: http://127.0.0.1:{port} (up in some seconds; Ctrl-C ends it)", flush=True)
     serve = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     serve += ["--backend-store-uri", "sqlite:///mlflow.db"]
-    os.chdir(ROOT)
-    os.execvpe("mlflow", serve, os.environ | SETTINGS)
+    os.execvp("mlflow", serve)
 
 
 if __name__ == "__main__":
