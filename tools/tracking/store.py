@@ -142,9 +142,9 @@ def make_embedded() -> None:
             with suppress(MlflowException), disposed(engine):
                 database._verify_schema(engine)
                 return  # another one has made it, and may have written to it
-        for rest in LOCAL_FILE.parent.glob(f"{LOCAL_FILE.name}.new*"):
+        for rest in LOCAL_FILE.parent.glob(f"{LOCAL_FILE.name}-new*"):
             rest.unlink()
-        new = LOCAL_FILE.with_name(f"{LOCAL_FILE.name}.new")
+        new = LOCAL_FILE.with_name(f"{LOCAL_FILE.name}-new")  # which git ignores, with its logs
         if found:
             with closing(sqlite3.connect(LOCAL_FILE)) as old, closing(sqlite3.connect(new)) as copy:
                 old.backup(copy)
