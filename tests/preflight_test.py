@@ -391,21 +391,26 @@ except doctor.Problem as problem:
 
 
 @pytest.mark.parametrize(
-    ("variable", "setting", "said"),
+    ("variable", "setting", "value", "said"),
     [
-        ("", "", "DVC has none: make credentials"),
-        ("AWS_PROFILE", "", "where AWS_PROFILE says"),
-        ("AWS_SHARED_CREDENTIALS_FILE", "", "where AWS_SHARED_CREDENTIALS_FILE says"),
-        ("", "profile", "in .dvc/config"),
-        ("", "credentialpath", "in .dvc/config"),
+        ("", "url", "s3://bucket/dvc", "DVC has none: make credentials"),
+        ("", "url", "/mnt/storage", "none of S3: DVC's remote is /mnt/storage"),
+        ("AWS_PROFILE", "url", "s3://bucket/dvc", "where AWS_PROFILE says"),
+        (
+            "AWS_SHARED_CREDENTIALS_FILE",
+            "url",
+            "s3://b/dvc",
+            "where AWS_SHARED_CREDENTIALS_FILE says",
+        ),
+        ("", "profile", "lab", "in .dvc/config"),
+        ("", "credentialpath", "lab", "in .dvc/config"),
     ],
 )
 def test_credentials_are_not_missing_where_dvc_finds_them(
-    project, tmp_path, variable, setting, said
+    project, tmp_path, variable, setting, value, said
 ):
-    if setting:
-        project.dvc("remote", "modify", "here", "url", "s3://bucket/dvc")
-        project.dvc("remote", "modify", "here", setting, "lab")
+    project.dvc("remote", "modify", "here", "url", "s3://bucket/dvc")
+    project.dvc("remote", "modify", "here", setting, value)
     unset = {name: "" for name in os.environ if name.startswith("AWS_")} | {variable: "lab"}
     unset.pop("", None)
     look = ("sh", "-c", 'PYTHONPATH=. "$(tools/environments/bootstrap)" -c "$1"', "sh", LOOK)

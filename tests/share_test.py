@@ -236,7 +236,7 @@ def test_a_run_of_an_old_commit_of_main_that_changed_nothing_leaves_the_champion
 
 # As SHARE, without the waits.
 SOON = """
-from tools.job import release, share
+from tools.job import share
 share.TRIES, share.SILENCE = (0, 0), 1
 share.main(share.share)
 """

@@ -193,16 +193,22 @@ def credentials() -> str:
     """DVC's, for its default remote."""
     if os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY"):
         return "in the environment"
-    for name in ("config.local", "config"):
-        settings_of_dvc = configparser.ConfigParser()
+    dvc = configparser.ConfigParser(interpolation=None)
+    for name in ("config", "config.local"):
+        own = configparser.ConfigParser(interpolation=None)
         try:
-            settings_of_dvc.read(ROOT / ".dvc" / name)
+            for reader in (own, dvc):
+                reader.read(ROOT / ".dvc" / name)
         except configparser.Error:
             raise Problem(
                 f".dvc/{name} cannot be read: mend it, or remove it, then make credentials"
             ) from None
-        if any(KEYS & section.keys() for section in settings_of_dvc.values()):
+        if any(KEYS & section.keys() for section in own.values()):
             return f"in .dvc/{name}"
+    remote = dvc.get("core", "remote", fallback="")
+    address = dvc.get(f"'remote \"{remote}\"'", "url", fallback="")
+    if address and not address.startswith("s3:"):
+        return f"none of S3: DVC's remote is {shown_address(address)}"
     if named := [name for name in OF_AWS if os.environ.get(name)]:
         return f"where {named[0]} says"
     if (Path.home() / ".aws" / "credentials").exists():
