@@ -131,15 +131,18 @@ def _told(error: Exception, file: Path, start: int) -> str:
         return "a value is longer than can be read at once: is a quote closed that is opened?"
     if found := re.match(r"(?:In CSV column #(\d+)|CSV parse error): Row #(\d+): ", message):
         column, row = found.groups()
-        names = pd.read_csv(file, nrows=0, index_col=False, encoding_errors="replace").columns
+        try:
+            names = pd.read_csv(file, nrows=0, index_col=False, encoding_errors="replace").columns
+        except pd.errors.ParserError:
+            return "is each quote closed that is opened, and is it text in UTF-8?"
         if any("\ufffd" in name for name in names):
             return f"the line of names {NO_UTF8}"
         if other := _other_separator(names):
             return other
         of_column = "" if column is None else f"column {names[int(column)]!r}, "
-        if "invalid UTF8" in message:
-            return f"{of_column}row {start + int(row) - 2} {NO_UTF8}"
-        return f"{of_column}row {start + int(row) - 2}: {message[found.end() :]}"
+        place = f"{of_column}row {start + int(row) - 2}"
+        why = f" {NO_UTF8}" if "invalid UTF8" in message else f": {message[found.end() :]}"
+        return place + why
     return message
 
 

@@ -118,6 +118,13 @@ def test_a_type_that_arrow_has_not_is_told_with_its_column(tmp_path, kind):
         list(read_chunks(file, {"kind": "string", "size": kind}))
 
 
+def test_what_holds_neither_text_nor_lines_is_told(tmp_path):
+    packed = gzip.compress(b"size,ort\n1,a\n", mtime=0)  # whose bytes 4 to 7 are the time
+    (tmp_path / "a.csv").write_bytes(packed[:4] + b',\r\n"' + packed[8:])
+    with pytest.raises(UserError, match=r"a\.csv cannot be read: is each quote closed .* UTF-8\?"):
+        list(read_chunks(tmp_path / "a.csv", TYPES, rows=100))
+
+
 @pytest.mark.parametrize(
     ("content", "where"),
     [
@@ -127,7 +134,7 @@ def test_a_type_that_arrow_has_not_is_told_with_its_column(tmp_path, kind):
         ("größe,kind\n1,ä\n".encode("latin-1"), "the line of names"),
         ("größe,ort\n1\n".encode("latin-1"), "the line of names"),
         ("size,ort\n1,a\n".encode("utf-16"), "the line of names"),
-        (gzip.compress(b"size,ort\n1,a\n"), "the line of names"),
+        (gzip.compress(b"size,ort\n1,a\n", mtime=0), "the line of names"),
     ],
     ids=["texts", "a text far below", "names", "names and texts", "rows", "UTF-16", "gzip"],
 )

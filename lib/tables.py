@@ -61,13 +61,8 @@ def read_table(path: Path | str) -> pd.DataFrame:
         raise UserError(f"{path} is missing: `make run`, or `dvc pull {path}`.") from None
     except (OSError, *DAMAGED) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not a table in CSV: it is no text in UTF-8 ({error}). Convert it to CSV in "
-            "UTF-8, a spreadsheet as well, or unpack it."
-        ) from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        raise UserError(f"{path} is not a table in CSV: {' '.join(str(error).split())}") from None
+    except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise UserError(f"{path} is not a table in CSV: {why_no_table(path, error)}") from None
     except pd.errors.ParserWarning:
         raise UserError(
             f"{path}: rows have more values than there are names of columns. Commas separate "
@@ -81,6 +76,23 @@ def read_table(path: Path | str) -> pd.DataFrame:
     if frame.empty:
         raise UserError(f"{path} has no rows: expected a line of names, then a line for each row.")
     return frame
+
+
+def why_no_table(path: Path | str, error: Exception) -> str:
+    """That a file is no text, whatever the reader stumbled over first; else what it says."""
+    if not isinstance(error, UnicodeDecodeError) and Path(path).suffix.lower() == ".csv":
+        try:
+            with Path(path).open(encoding="utf-8") as file:
+                while file.read(2**20):
+                    pass
+        except UnicodeDecodeError as found:
+            error = found
+    if isinstance(error, UnicodeDecodeError):
+        return (
+            f"it is no text in UTF-8 ({error}). Convert it to CSV in UTF-8, a spreadsheet as well, "
+            "or unpack it."
+        )
+    return " ".join(str(error).split())
 
 
 def read_as_written(path: Path | str) -> pd.DataFrame:

@@ -35,6 +35,9 @@ def test_a_table_comes_back_from_its_file(frame, tmp_path):
     pd.testing.assert_frame_equal(read_table(tmp_path / "table.csv"), frame, check_dtype=False)
 
 
+PACKED = gzip.compress(b"a,y\n1,2\n", mtime=0)  # whose bytes 4 to 7 are the time
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -43,7 +46,8 @@ def test_a_table_comes_back_from_its_file(frame, tmp_path):
         (b"a,b\n", "table.csv has no rows"),
         (b"a\n\xff\xfe\n", "table.csv is not a table in CSV: .* Convert it to CSV in UTF-8"),
         ("name,y\nMüller,1\n".encode("latin-1"), r"no text in UTF-8 \(.*\)\. Convert it to CSV"),
-        pytest.param(gzip.compress(b"a,y\n1,2\n"), "no text in UTF-8 .* or unpack it", id="gzip"),
+        pytest.param(PACKED, "no text in UTF-8 .* or unpack it", id="gzip"),
+        pytest.param(PACKED[:4] + b'\n"' + PACKED[6:], "no text in UTF-8 .* or unpack", id="quote"),
         (b"a;b;y\n1;2;3\n", "table.csv has one column, 'a;b;y': commas are expected"),
         (b"a\ty\n", r"table.csv has one column, 'a\\ty': commas are expected"),
         (b'a\n"1', "table.csv is not a table in CSV"),
