@@ -142,11 +142,13 @@ def test_a_project_starts_with_any_git_settings(project, tmp_path):
 
 
 def test_results_and_locks_are_the_projects_whatever_a_user_ignores(project, tmp_path):
-    (tmp_path / "ignored").write_text("*.json\n*.lock\n*.yaml\n*.csv\n*.bak\nmetrics\nartifacts\n")
+    patterns = "*.json *.lock *.yaml *.toml *.csv *.bak metrics artifacts"
+    (tmp_path / "ignored").write_text(patterns.replace(" ", "\n") + "\n")
     variables = settings(tmp_path)
     ignored = ("core.excludesFile", str(tmp_path / "ignored"))
     project.run("git", "config", "--global", *ignored, **variables)
     kept = ["artifacts/tune/a/b.csv", "lab/processes/count/Pipfile.lock", "metrics/c/later.json"]
+    kept += ["metrics/later.csv", "metrics/later.toml"]
     for name in (*kept, "metrics/count.json.bak"):
         (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (project.folder / name).write_text("{}\n")
