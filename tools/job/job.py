@@ -138,9 +138,10 @@ def ask_mlflow(path: str, content: bytes | None = None, **query: str) -> Any:
         said = without_password(str(error)) or type(error).__name__
         why = on_the_way(said) or f"does not answer: {said}"
     else:
-        why = why_refused(answer)
+        found = found_in(answer)
+        why = why_refused(answer, found)
         if not why:
-            return found_in(answer)
+            return found
     raise UserError(f"MLflow at {shown_address(url)} {why}.")
 
 
@@ -162,9 +163,9 @@ def found_in(answer: requests.Response) -> Any:
     return None
 
 
-def why_refused(answer: requests.Response) -> str:
-    """Why an answer is none that MLflow gives; empty where it is one."""
-    status, found = answer.status_code, found_in(answer)
+def why_refused(answer: requests.Response, found: Any) -> str:
+    """Why an answer, in which this was found, is none that MLflow gives; empty where it is one."""
+    status = answer.status_code
     if status in (401, 403):
         return (
             f"answers {status}, it refuses the credentials: check the secrets "

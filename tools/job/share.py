@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from lib.comparison import cut, metrics_table
 from lib.errors import UserError
-from lib.pipeline import MAIN, SWEEPS, Stage, outdated_stages, read_pipeline
+from lib.pipeline import MAIN, SWEEPS, Stage, open_repo, outdated_stages, read_pipeline
 from lib.repository import ROOT, ask_git, git, git_names, run_git
 from lib.revisions import WORK_TREE, Revision
 from lib.text import last_line, one_line, some_of, without_password
@@ -159,11 +159,9 @@ def push_data() -> None:
 
 def refuse_lost(note: dict[str, Any]) -> None:
     """UserError where the cache lacks data that this run made: of them, `dvc push` only warns."""
-    from dvc.repo import Repo
-
     stages = note.get("stages", {}).items()
     made = {name for name, entry in stages if entry["state"] != "unchanged"}
-    with Repo(str(ROOT)) as repo:
+    with open_repo() as repo:
         outs = [out for out in repo.index.outs if out.use_cache and out.stage.addressing in made]
         lost = [str(out.def_path) for out in outs if out.changed_cache()]
     if lost:

@@ -195,15 +195,13 @@ def credentials() -> str:
         return "in the environment"
     dvc = configparser.ConfigParser(interpolation=None)
     for name in ("config", "config.local"):
-        own = configparser.ConfigParser(interpolation=None)
         try:
-            for reader in (own, dvc):
-                reader.read(ROOT / ".dvc" / name)
+            dvc.read(ROOT / ".dvc" / name)
         except configparser.Error:
             raise Problem(
                 f".dvc/{name} cannot be read: mend it, or remove it, then make credentials"
             ) from None
-        if any(KEYS & section.keys() for section in own.values()):
+        if any(KEYS & section.keys() for section in dvc.values()):
             return f"in .dvc/{name}"
     remote = dvc.get("core", "remote", fallback="")
     address = dvc.get(f"'remote \"{remote}\"'", "url", fallback="")

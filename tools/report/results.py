@@ -7,7 +7,7 @@ tools/within . python -m tools.report.results
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rich.cells import cell_len
@@ -109,14 +109,14 @@ def outs(lock: str) -> dict[str, dict[str, str]]:
 
 def inputs(lock: str) -> dict[str, Any]:
     """For each stage in a dvc.lock, what it was computed from, without other stages' outs."""
-    made = [f"{path}/" for stage in outs(lock).values() for path in stage]
+    made = {path for stage in outs(lock).values() for path in stage}
     return {
         name: (
             stage.get("params"),
             [
                 (dep["path"], dep.get("md5"))
                 for dep in stage.get("deps", [])
-                if not any(f"{dep['path']}/".startswith(out) for out in made)
+                if not any(PurePosixPath(dep["path"]).is_relative_to(out) for out in made)
             ],
         )
         for name, stage in stages_in(lock).items()
