@@ -66,20 +66,24 @@ class Page(HTMLParser):
 # ---- two revisions
 
 
-def test_two_revisions_are_compared_as_text_and_as_a_page(two_runs):
-    said = two_runs.run("make", "compare", "A=before", "B=HEAD")
-    assert re.search(r"train_dnn_pytorch\.lr +\| 0.001 +\| 0.01 ", said)
-    assert re.search(r"train_dnn_pytorch\.test\.log_loss +\|.*(better|worse)", said)
-    assert re.search(r"breast_cancer\.csv .*\| 1 rows came, 1 went", said)
-    assert "goals.accuracy" not in said, "what is the same is left out"
+@pytest.fixture(scope="module")
+def compared(two_runs):
+    """What is said when the two are compared; the page lies in their project."""
+    return two_runs.run("make", "compare", "A=before", "B=HEAD")
+
+
+def test_two_revisions_are_compared_as_text_and_as_a_page(two_runs, compared):
+    assert re.search(r"train_dnn_pytorch\.lr +\| 0.001 +\| 0.01 ", compared)
+    assert re.search(r"train_dnn_pytorch\.test\.log_loss +\|.*(better|worse)", compared)
+    assert re.search(r"breast_cancer\.csv .*\| 1 rows came, 1 went", compared)
+    assert "goals.accuracy" not in compared, "what is the same is left out"
     text = " ".join(Page(page(two_runs)).texts)
     for shown in ("train_dnn_pytorch.lr", "1 rows came, 1 went", "data/processed", "Another rate"):
         assert shown in text
-    assert "Missing" not in said
+    assert "Missing" not in compared
 
 
-def test_the_page_holds_every_plot_and_needs_nothing_from_elsewhere(two_runs):
-    two_runs.run("make", "compare", "A=before", "B=HEAD")
+def test_the_page_holds_every_plot_and_needs_nothing_from_elsewhere(two_runs, compared):
     parsed = Page(page(two_runs))
     assert parsed.tags.count("img") == 10
     for address in parsed.addresses:
@@ -90,15 +94,13 @@ def test_the_page_holds_every_plot_and_needs_nothing_from_elsewhere(two_runs):
     assert not {"script", "link", "iframe", "object"} & set(parsed.tags)
 
 
-def test_what_a_commit_is_called_is_shown_and_not_executed(two_runs):
-    two_runs.run("make", "compare", "A=before", "B=HEAD")
+def test_what_a_commit_is_called_is_shown_and_not_executed(two_runs, compared):
     assert "<script" not in page(two_runs)
     assert HOSTILE in "".join(Page(page(two_runs)).texts)
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
-def test_a_browser_without_network_draws_the_page(two_runs, tmp_path):
-    two_runs.run("make", "compare", "A=before", "B=HEAD")
+def test_a_browser_without_network_draws_the_page(two_runs, compared, tmp_path):
     picture = tmp_path / "page.png"
     browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1180,2400"]
     offline = ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path}/profile"]

@@ -404,13 +404,13 @@ def measure_data(scratch: Path, turns: int) -> list[Comparison]:
 
 
 def measure_sweeps(scratch: Path, turns: int) -> list[Comparison]:
-    """Trials of the example's network: of half a second, and of 60 ms.
+    """Trials of the example's network: of half a second or more, and of some 60 ms.
 
     Two loops at once, with half of the trials each, are what two cores can gain at all.
     """
     project = copy_project(scratch / "sweeps")
     project.dvc("repro", "prepare_data")
-    long, half, short = ("20", "120"), ("20", "60"), ("2", "50")  # epochs and trials
+    long, half, short = ("50", "60"), ("50", "30"), ("2", "50")  # epochs and trials
 
     def seconds_of(*arguments: str, at_once: int = 1) -> float:
         command = ("tools/within", "lab/tuning", "python", "-m", "tests.bench_sweep", *arguments)

@@ -24,6 +24,9 @@ from filelock import FileLock
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = ("tracker", "copy", "faults", "goals", "analysis", "distributed", "adopt", "blank")
 
+# Some tests write DVC's settings anew, and nothing here is to report its use to anyone.
+os.environ["DVC_NO_ANALYTICS"] = "true"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest: `make test` gives whole files to its workers."""
@@ -253,6 +256,36 @@ def answer(status: int, text: str, **headers: str) -> Callable[[BaseHTTPRequestH
             request.wfile.write(body)
 
     return handle
+
+
+def mlflow_client(address: str) -> Any:
+    """MLflow's own client, in this process: of a server, or of a store that is a file."""
+    from mlflow import MlflowClient  # two seconds, for the workers that ask
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")  # keeps no file open
+        return MlflowClient(address)
+
+
+def logged_runs(address: str, expression: str = "") -> list[dict[str, Any]]:
+    """The runs there by a filter, the newest first, as MLflow's own interface gives them."""
+    client = mlflow_client(address)
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    return [
+        {
+            "name": run.info.run_name,
+            "status": run.info.status,
+            "tags": run.data.tags,
+            "params": run.data.params,
+            "metrics": run.data.metrics,
+            "files": [file.path for file in client.list_artifacts(run.info.run_id)],
+            "steps": {
+                name: [point.step for point in client.get_metric_history(run.info.run_id, name)]
+                for name in run.data.metrics
+            },
+        }
+        for run in client.search_runs(experiments, expression)
+    ]
 
 
 @contextmanager

@@ -51,9 +51,14 @@ def krt(project, name):
 # ---- building
 
 
-def test_a_runtime_holds_the_tracked_model_and_says_where_it_comes_from(trained):
-    said = trained.run("make", "runtime", "VERSION=v1")
-    assert re.search(r"build/cancer-v1\.krt: \d+ kB, \d+ files, 8 of 8 goals met", said)
+@pytest.fixture(scope="module")
+def built(trained):
+    """What is said when build/cancer-v1.krt of `trained` is built."""
+    return trained.run("make", "runtime", "VERSION=v1")
+
+
+def test_a_runtime_holds_the_tracked_model_and_says_where_it_comes_from(trained, built):
+    assert re.search(r"build/cancer-v1\.krt: \d+ kB, \d+ files, 8 of 8 goals met", built)
     with tarfile.open(krt(trained, "cancer-v1")) as archive:
         content = {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}
         assert {(m.mtime, m.uid, m.gid) for m in archive.getmembers()} == {(0, 0, 0)}
@@ -65,12 +70,11 @@ def test_a_runtime_holds_the_tracked_model_and_says_where_it_comes_from(trained)
     readme = content["docs/README.md"].decode()
     assert trained.git("rev-parse", "HEAD").strip() in readme
     assert hashlib.md5(model, usedforsecurity=False).hexdigest() in readme
-    assert "has not run since" not in said + readme
+    assert "has not run since" not in built + readme
     assert not [name for name in content if "Pipfile" in name or "rehearsal" in name]
 
 
-def test_the_same_commit_gives_the_same_bytes_in_another_clone(trained, project):
-    trained.run("make", "runtime", "NAME=cancer", "VERSION=v1")
+def test_the_same_commit_gives_the_same_bytes_in_another_clone(trained, built, project):
     (project.folder / "runtimes/cancer/krt.yml").touch()
     project.run("make", "runtime", "NAME=cancer", "VERSION=v1")
     assert krt(project, "cancer-v1").read_bytes() == krt(trained, "cancer-v1").read_bytes()
@@ -248,15 +252,12 @@ def test_a_proto_with_a_mistake_is_told_by_its_line(project):
 # ---- rehearsing
 
 
-def test_the_example_answers_as_its_model_does_in_python(trained):
-    trained.run("make", "runtime", "VERSION=v1")
+def test_the_example_answers_as_its_model_does_in_python(trained, built):
     said = trained.run("make", "rehearse", "FILE=build/cancer-v1.krt")
     assert re.search(r"=+ 11 passed in ", said), said
 
 
-def test_the_snippet_on_the_page_about_production_asks_the_runtime(trained):
-    if not list((trained.folder / "build").glob("cancer-*.krt")):
-        trained.run("make", "runtime", "VERSION=v1")
+def test_the_snippet_on_the_page_about_production_asks_the_runtime(trained, built):
     (snippet,) = re.findall(
         r"```python\n(.*?)```", (ROOT / "runtimes/README.md").read_text(), re.DOTALL
     )
@@ -319,8 +320,7 @@ def test_a_runtime_that_cannot_start_says_why(project, file, old, new, said):
     assert "Traceback" not in found
 
 
-def test_what_is_no_runtime_of_this_repository_is_told(trained, tmp_path):
-    trained.run("make", "runtime", "VERSION=v1")
+def test_what_is_no_runtime_of_this_repository_is_told(trained, built, tmp_path):
     for file, said in (
         ("build/nothing.krt", "build/nothing.krt is not there, or no file"),
         ("params.yaml", "params.yaml is no archive: a KAI version's YAML file is only checked"),
@@ -334,8 +334,7 @@ def test_what_is_no_runtime_of_this_repository_is_told(trained, tmp_path):
     assert "no runtime is called 'other'" in found
 
 
-def test_a_served_runtime_leaves_no_process_behind(trained):
-    trained.run("make", "runtime", "VERSION=v1")
+def test_a_served_runtime_leaves_no_process_behind(trained, built):
     port = free_port()
     process = trained.start("make", "serve", "FILE=build/cancer-v1.krt", f"PORT={port}")
     try:
@@ -362,9 +361,9 @@ def test_a_served_runtime_leaves_no_process_behind(trained):
         ("rehearse", signal.SIGHUP),
     ],
 )
-def test_what_is_ended_by_a_signal_leaves_no_folder_behind(trained, tmp_path, command, signum):
-    if not krt(trained, "cancer-v1").exists():
-        trained.run("make", "runtime", "VERSION=v1")
+def test_what_is_ended_by_a_signal_leaves_no_folder_behind(
+    trained, built, tmp_path, command, signum
+):
     process = trained.start("make", command, "FILE=build/cancer-v1.krt", TMPDIR=str(tmp_path))
     try:
         # After the first test of the rehearsal, a thousand requests are under way.
@@ -382,9 +381,7 @@ def test_what_is_ended_by_a_signal_leaves_no_folder_behind(trained, tmp_path, co
         with_children_killed(process)
 
 
-def test_what_is_started_to_ignore_a_closed_terminal_goes_on(trained):
-    if not krt(trained, "cancer-v1").exists():
-        trained.run("make", "runtime", "VERSION=v1")
+def test_what_is_started_to_ignore_a_closed_terminal_goes_on(trained, built):
     process = trained.start("nohup", "make", "serve", "FILE=build/cancer-v1.krt")
     try:
         assert any("is served at" in line for line in process.stdout)

@@ -16,7 +16,14 @@ from pathlib import Path
 import pytest
 
 from lib.params import read_yaml
-from tests.conftest import Project, free_port, mlflow_server, with_children_killed
+from tests.conftest import (
+    Project,
+    free_port,
+    logged_runs,
+    mlflow_client,
+    mlflow_server,
+    with_children_killed,
+)
 from tools.job.experiment import Watch
 
 pytestmark = pytest.mark.integration
@@ -115,29 +122,27 @@ def project(base, tmp_path):
     return base.copied(tmp_path / "a copy")
 
 
-SEARCH = """
-import json, sys, mlflow
-mlflow.set_tracking_uri("sqlite:///mlflow.db")
-client = mlflow.MlflowClient()
-experiments = [e.experiment_id for e in client.search_experiments()]
-runs = client.search_runs(experiments)
-print(json.dumps([{
-    "name": run.info.run_name,
-    "status": run.info.status,
-    "tags": run.data.tags,
-    "params": run.data.params,
-    "metrics": run.data.metrics,
-    "files": [file.path for file in client.list_artifacts(run.info.run_id)],
-    "steps": {m: [p.step for p in client.get_metric_history(run.info.run_id, m)]
-              for m in run.data.metrics},
-} for run in runs]))
-"""
+@pytest.fixture(scope="module")
+def base_ran(base, tmp_path_factory):
+    """The same after its stage `plain` ran, and was logged."""
+    project = base.copied(tmp_path_factory.mktemp("tracker") / "logged")
+    project.dvc("repro", "plain")
+    return project
+
+
+@pytest.fixture
+def ran(base_ran, tmp_path):
+    """A copy of that for one test, with one run logged."""
+    return base_ran.copied(tmp_path / "a copy")
+
+
+def store(project):
+    """The embedded store's address."""
+    return f"sqlite:///{project.folder}/mlflow.db"
 
 
 def logged(project):
-    """The runs in the embedded store, as MLflow's own interface gives them."""
-    said = project.run("tools/within", "tools/tracking", "python", "-W", "ignore", "-c", SEARCH)
-    return json.loads(said.splitlines()[-1])
+    return logged_runs(store(project))
 
 
 def by_stage(project):
@@ -342,33 +347,23 @@ def test_an_experiment_is_shown_compared_brought_back_and_given_a_branch(project
 # ---- what is there stays logged once
 
 
-def test_a_stage_that_finds_nothing_new_is_logged_once(project):
-    project.dvc("repro", "plain")
-    assert "MLflow: already logged" in project.dvc("repro", "--force", "plain")
-    assert len(logged(project)) == 1
-
-
-FORGET = """
-import sys, mlflow
-mlflow.set_tracking_uri("sqlite:///mlflow.db")
-client = mlflow.MlflowClient()
-experiment = client.get_experiment_by_name(sys.argv[2])
-if sys.argv[1] == "delete":
-    (run,) = client.search_runs([experiment.experiment_id])
-    client.delete_run(run.info.run_id)
-else:
-    client.rename_experiment(experiment.experiment_id, "another name")
-"""
+def test_a_stage_that_finds_nothing_new_is_logged_once(ran):
+    assert "MLflow: already logged" in ran.dvc("repro", "--force", "plain")
+    assert len(logged(ran)) == 1
 
 
 @pytest.mark.parametrize("how", ["delete", "rename"])
-def test_a_run_that_was_deleted_or_whose_experiment_was_renamed_is_logged_again(project, how):
-    project.dvc("repro", "plain")
-    name = read_yaml(project.folder / "params.yaml")["experiment"]
-    script = ("tools/within", "tools/tracking", "python", "-W", "ignore", "-c", FORGET)
-    project.run(*script, how, name)
-    assert "MLflow: logged" in project.dvc("repro", "--force", "plain")
-    assert "MLflow: already logged" in project.run("make", "relog", "STAGES=plain")
+def test_a_run_that_was_deleted_or_whose_experiment_was_renamed_is_logged_again(ran, how):
+    client = mlflow_client(store(ran))
+    name = read_yaml(ran.folder / "params.yaml")["experiment"]
+    experiment = client.get_experiment_by_name(name).experiment_id
+    if how == "delete":
+        (run,) = client.search_runs([experiment])
+        client.delete_run(run.info.run_id)
+    else:
+        client.rename_experiment(experiment, "another name")
+    assert "MLflow: logged" in ran.dvc("repro", "--force", "plain")
+    assert "MLflow: already logged" in ran.run("make", "relog", "STAGES=plain")
 
 
 MODEL = """
@@ -376,12 +371,6 @@ artifacts:
   text:
     path: artifacts/plain/model.txt
     type: model
-"""
-DELETE = """
-import mlflow, sys
-client = mlflow.MlflowClient(sys.argv[1])
-(version,) = client.search_model_versions("")
-client.delete_run(version.run_id)
 """
 
 
@@ -393,7 +382,9 @@ def test_a_model_whose_run_was_deleted_gets_a_version_with_the_run_that_has_it(p
         project.dvc("repro", "plain")
         project.commit("Results")
         assert "text is version 1, candidate" in project.run(*relog, MLFLOW_URL=address)
-        project.run("tools/within", "tools/tracking", "python", "-c", DELETE, address)
+        client = mlflow_client(address)
+        (version,) = client.search_model_versions()
+        client.delete_run(version.run_id)
         assert "text is version 2, candidate" in project.run(*relog, MLFLOW_URL=address)
         assert "text is version 2, candidate" in project.run(*relog, MLFLOW_URL=address)
 
@@ -468,12 +459,11 @@ def test_outs_and_parameters_of_one_name_are_both_logged(project):
     assert found == {"42", "7", "9"}
 
 
-def test_what_has_changed_since_it_ran_is_not_logged_as_its_result(project):
-    project.dvc("repro", "plain")
-    project.edit("params.yaml", "depth: 3", "depth: 4")
-    said = project.run("make", "relog", "STAGES=plain", ok=False)
+def test_what_has_changed_since_it_ran_is_not_logged_as_its_result(ran):
+    ran.edit("params.yaml", "depth: 3", "depth: 4")
+    said = ran.run("make", "relog", "STAGES=plain", ok=False)
     assert "plain: changed since it ran: params.yaml. Bring that back, or `make run`." in said
-    assert [run["params"]["depth"] for run in logged(project)] == ["3"]
+    assert [run["params"]["depth"] for run in logged(ran)] == ["3"]
 
 
 def test_code_is_what_dvc_yaml_says_too(project):
@@ -798,31 +788,29 @@ def names_in(file):
         return {name for (name,) in database.execute("SELECT name FROM experiments")}
 
 
-def test_a_store_is_one_file_and_what_a_kill_left_beside_it_gets_into_no_other(project, tmp_path):
-    project.dvc("repro", "plain")
-    folder, count = project.folder, "SELECT count(*) FROM runs"
+def test_a_store_is_one_file_and_what_a_kill_left_beside_it_gets_into_no_other(ran, tmp_path):
+    folder, count = ran.folder, "SELECT count(*) FROM runs"
     shutil.copy(folder / "mlflow.db", tmp_path / "alone.db")
     with sqlite3.connect(tmp_path / "alone.db") as database:
         assert database.execute(count).fetchone() == (1,)
-    project.run("tools/within", ".", "python", "-c", KILLED)
+    ran.run("tools/within", ".", "python", "-c", KILLED)
     assert (folder / "mlflow.db-wal").stat().st_size, "the kill leaves something"
-    project.run("tools/within", "tools/tracking", "python", "-c", MIGRATE)
+    ran.run("tools/within", "tools/tracking", "python", "-c", MIGRATE)
     assert "late" in names_in(folder / "mlflow.db"), "a new version of MLflow loses it"
-    project.run("tools/within", ".", "python", "-c", KILLED.replace("77, 'late'", "78, 'later'"))
+    ran.run("tools/within", ".", "python", "-c", KILLED.replace("77, 'late'", "78, 'later'"))
     (folder / "mlflow.db-old").write_text("a person's copy")
     (folder / "mlflow.db").unlink()
-    assert "MLflow: logged" in project.run("make", "relog", "STAGES=plain")
+    assert "MLflow: logged" in ran.run("make", "relog", "STAGES=plain")
     assert (folder / "mlflow.db-old").exists()
     assert not {"late", "later"} & names_in(folder / "mlflow.db")
-    assert len(logged(project)) == 1
+    assert len(logged(ran)) == 1
 
 
-def test_a_store_that_is_damaged_within_is_told_in_a_line(project):
-    project.dvc("repro", "plain")
-    with (project.folder / "mlflow.db").open("r+b") as file:
+def test_a_store_that_is_damaged_within_is_told_in_a_line(ran):
+    with (ran.folder / "mlflow.db").open("r+b") as file:
         file.seek(4096)
-        file.write(b"\xff" * (project.folder / "mlflow.db").stat().st_size)
-    said = project.dvc("repro", "--force", "plain")
+        file.write(b"\xff" * (ran.folder / "mlflow.db").stat().st_size)
+    said = ran.dvc("repro", "--force", "plain")
     assert "MLflow at mlflow.db: mlflow.db is" in said
     assert "move it away, a new one is made" in said
     assert "Traceback" not in said
@@ -841,14 +829,13 @@ def test_two_that_start_at_once_share_one_store(project):
     assert len(logged(project)) == 3
 
 
-def test_a_store_of_an_older_mlflow_is_migrated_and_one_of_a_newer_is_told(project):
-    project.dvc("repro", "plain")
-    file = project.folder / "mlflow.db"
+def test_a_store_of_an_older_mlflow_is_migrated_and_one_of_a_newer_is_told(ran):
+    file = ran.folder / "mlflow.db"
     with sqlite3.connect(file) as database:
         database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
-    said = project.dvc("repro", "--force", "plain")
+    said = ran.dvc("repro", "--force", "plain")
     assert "mlflow.db is of a newer MLflow" in said
     assert "Traceback" not in said
-    told = project.run("make", "ui", "PORT=0", ok=False)
+    told = ran.run("make", "ui", "PORT=0", ok=False)
     assert "mlflow.db is of a newer MLflow" in told
     assert "Traceback" not in told

@@ -4,7 +4,6 @@ import base64
 import json
 import re
 import socket
-import subprocess
 import time
 from contextlib import contextmanager
 from itertools import product
@@ -12,13 +11,12 @@ from itertools import product
 import psutil
 import pytest
 
-from lib.params import read_yaml
 from tests.conftest import (
-    ROOT,
     Project,
     answer,
     comes_up,
     free_port,
+    logged_runs,
     mlflow_server,
     server_that,
     with_children_killed,
@@ -246,24 +244,6 @@ def test_a_relog_of_what_is_not_there_says_how_to_get_it(project):
     assert "no stage is called exprt" in project.run("make", "relog", "STAGES=exprt", ok=False)
 
 
-def search(address, expression):
-    """Runs on a server by a filter: their name, status and parent, asked for by mlflow itself."""
-    script = (
-        "import json, sys, mlflow; c = mlflow.MlflowClient(sys.argv[1]); "
-        f"e = c.get_experiment_by_name({read_yaml(ROOT / 'params.yaml')['experiment']!r}); "
-        "rs = c.search_runs([e.experiment_id], sys.argv[2]) if e else []; "
-        "print(json.dumps([dict(name=r.info.run_name, status=r.info.status, tags=r.data.tags, "
-        "params=r.data.params, metrics=r.data.metrics, "
-        "files=[f.path for f in c.list_artifacts(r.info.run_id)]) for r in rs]))"
-    )
-    command = ["tools/within", "--dev", ".", "python", "-W", "ignore", "-c", script]
-    done = subprocess.run(
-        [*command, address, expression], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def test_make_ui_serves_the_runs_in_mlflow_db_and_starts_nothing_that_only_takes_memory(prepared):
     prepared.prepare()
     port = free_port()
@@ -271,7 +251,7 @@ def test_make_ui_serves_the_runs_in_mlflow_db_and_starts_nothing_that_only_takes
     server = prepared.start("make", "ui", f"PORT={port}")
     try:
         assert comes_up(address, server)
-        assert [run["name"] for run in search(address, "")] == ["prepare_data"]
+        assert [run["name"] for run in logged_runs(address)] == ["prepare_data"]
         started = psutil.Process(server.pid).children(recursive=True)
         assert not [p for p in started if "mlflow.server.jobs" in " ".join(p.cmdline())]
     finally:
@@ -293,7 +273,7 @@ def test_what_a_server_missed_is_logged_when_it_is_back_and_only_once(
         again = project.run("make", "relog", MLFLOW_URL=address)
         assert again.count("MLflow: already logged") == 4
         assert "candidate" not in again, "what is not committed is in no registry"
-        runs, commit = search(address, ""), project.git("rev-parse", "HEAD").strip()
+        runs, commit = logged_runs(address), project.git("rev-parse", "HEAD").strip()
         project.commit("Results")
         again = project.run("make", "relog", MLFLOW_URL=address)
         assert again.count("MLflow: already logged") == 4
@@ -326,11 +306,11 @@ def test_a_server_that_dies_amid_logging_gets_the_whole_run_later(prepared, tmp_
         said = prepared.run("lab/processes/run", "train_standard_classifiers", MLFLOW_URL=proxy)
         assert "make relog" in said
         assert (prepared.folder / "artifacts/standard_classifiers/model.joblib").exists()
-        partial = search(address, "tags.stage = 'train_standard_classifiers'")
+        partial = logged_runs(address, "tags.stage = 'train_standard_classifiers'")
         assert "RUNNING" in {run["status"] for run in partial}
         relog = ("make", "relog", "STAGES=train_standard_classifiers")
         assert "MLflow: logged" in prepared.run(*relog, MLFLOW_URL=address)
-        runs = search(address, "tags.stage = 'train_standard_classifiers'")
+        runs = logged_runs(address, "tags.stage = 'train_standard_classifiers'")
     finished = [run["name"] for run in runs if run["status"] == "FINISHED"]
     assert finished.count("train_standard_classifiers") == 1
     assert "RUNNING" not in {run["status"] for run in runs}
