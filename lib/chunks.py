@@ -78,11 +78,17 @@ def read_chunks(
     missing wants `dtype_backend="numpy_nullable"`, or they are floats in some frames alone.
 
     Raises:
-        UserError: a file is missing, of no known kind, or cannot be read; a type that is guessed
-            is not that of another file; Arrow has no type of a given name.
+        UserError: a file is missing, of no known kind, or cannot be read, or has a column in the
+            name of its folder alone; a type that is guessed is not that of another file; two
+            columns have one name; Arrow has no type of a given name.
     """
     start = 0
     for frame in _frames(source, _arrow_types(types or {}), rows):
+        if (twice := frame.columns[frame.columns.duplicated()]).size:
+            raise UserError(
+                f"Column {twice[0]!r} occurs more than once: give each a name of its own, in a "
+                "query by AS."
+            )
         for first in range(0, max(len(frame), 1), rows):
             chunk = frame.iloc[first : first + rows]
             yield chunk.set_axis(pd.RangeIndex(start, start + len(chunk)))
@@ -112,6 +118,7 @@ def _frames(source: Source, types: Mapping[str, pa.DataType], rows: int) -> Iter
             n = 0
             try:
                 for frame in ahead(_read(file, types, rows, seen)):
+                    _refuse_lost_columns(frame, file.relative_to(source))
                     yield frame
                     n += len(frame)
             except (pa.ArrowException, OSError) as error:
@@ -119,6 +126,18 @@ def _frames(source: Source, types: Mapping[str, pa.DataType], rows: int) -> Iter
             start += n
     else:
         yield from source
+
+
+def _refuse_lost_columns(frame: pd.DataFrame, file: Path) -> None:
+    """UserError where folders are called `year=2025`, and the files in them have no such column."""
+    for folder in file.parts[:-1]:
+        name, equals, _ = folder.partition("=")
+        if equals and name not in frame:
+            raise UserError(
+                f"{file} has the column {name!r} in the name of its folder alone, which is not "
+                "read. Hand over the rows with it: read_chunks(batch.to_pandas() for batch in "
+                'pyarrow.dataset.dataset(folder, partitioning="hive").to_batches()).'
+            )
 
 
 def _told(error: Exception, file: Path, start: int) -> str:

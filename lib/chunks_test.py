@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
@@ -231,6 +232,27 @@ def test_without_repeated_rows_there_is_no_first(tmp_path):
     duplicates = Duplicates(tmp_path)
     duplicates.add(FRAME)
     assert duplicates.count() == (0, None)
+
+
+@pytest.mark.parametrize("kind", ["CSV", "cursor"])
+def test_a_name_that_two_columns_have_is_told(tmp_path, kind):
+    joined = FRAME.assign(other=1).set_axis(["size", "kind", "size"], axis=1)
+    joined.to_csv(tmp_path / "joined.csv", index=False)
+    source = tmp_path / "joined.csv" if kind == "CSV" else iter([FRAME[:0], joined])
+    with pytest.raises(UserError, match=r"Column 'size' occurs more than once: .* query by AS"):
+        list(also_written(read_chunks(source), tmp_path / "all.csv", "csv"))
+
+
+def test_a_column_that_is_in_the_names_of_folders_alone_is_not_lost(tmp_path):
+    FRAME.assign(year=[2024, 2025] * 5).to_parquet(tmp_path / "sales", partition_cols=["year"])
+    with pytest.raises(UserError, match=r"^year=2024/\S+ has the column 'year' in the name of its"):
+        list(read_chunks(tmp_path / "sales"))
+    batches = pyarrow.dataset.dataset(tmp_path / "sales", partitioning="hive").to_batches()
+    found = pd.concat(read_chunks(batch.to_pandas() for batch in batches))
+    assert sorted(zip(found["size"], found["year"], strict=True))[1] == (1, 2025)
+    (tmp_path / "whole/year=2024").mkdir(parents=True)
+    put(tmp_path, "whole/year=2024/all.csv", FRAME.assign(year=2024))
+    assert sum(map(len, read_chunks(tmp_path / "whole"))) == len(FRAME)
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])

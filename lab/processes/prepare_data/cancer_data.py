@@ -135,9 +135,6 @@ class Failures:
 
     def check(self, frame: pd.DataFrame, schema: pa.DataFrameSchema) -> None:
         """Take in what is wrong with a frame; DataError at once where it is not a value alone."""
-        twice = frame.columns[frame.columns.duplicated()]
-        if len(twice):
-            raise DataError(f"Raw data: column {twice[0]!r} occurs more than once.")
         try:
             schema.validate(frame, lazy=True, inplace=True)  # nothing is coerced: no copy
         except pa.errors.SchemaErrors as errors:

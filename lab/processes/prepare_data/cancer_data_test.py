@@ -105,10 +105,6 @@ BAD = {
         lambda f: pd.concat([f, f[:40]], ignore_index=True),
         "40 of 609 rows repeat an earlier one, the first in row 569: at most 1.0% may",
     ),
-    "column twice": (
-        lambda f: pd.concat([f, f[["mean area"]]], axis=1),
-        "column 'mean area' occurs more than once",
-    ),
 }
 
 
