@@ -99,8 +99,8 @@ def write_splits(
     Raises:
         SplitError: a split would have no row, or none of a class; X has not one column for each
             name, or y or ids not one value for each row; y has a class without a name.
-        UserError: a value of X is beyond float32, as it comes or standardised, or one of y infinite
-            or missing.
+        UserError: a value of X is no number or beyond float32, as it comes or standardised, or one
+            of y is no number, infinite or missing.
     """
     with tempfile.TemporaryDirectory(prefix=".rows-", dir=folder) as scratch:
         order = _hashed if shares.hashed else _drawn
@@ -168,7 +168,11 @@ def _with_records(
         _refuse_other_shapes(chunk, len(feature_names))
         # Not np.column_stack: it keeps a frame's columns together, which are slow to write out.
         records = np.empty((len(chunk.X), len(feature_names) + 1))
-        records[:, :-1], records[:, -1] = _with_nan(chunk.X), _with_nan(chunk.y)
+        try:
+            records[:, :-1], records[:, -1] = _with_nan(chunk.X), _with_nan(chunk.y)
+        except (TypeError, ValueError):  # what float() says of a text, a date and the like
+            _refuse_no_numbers(chunk, feature_names, start)
+            raise
         _refuse_unusable(records, (*feature_names, "y"), start)
         if n_classes:
             _refuse_unknown_classes(records[:, -1], n_classes, start)
@@ -180,6 +184,20 @@ def _with_nan(values: ArrayLike) -> NDArray[Any]:
     """The values, NaN where pandas's nullable types beside others leave `pd.NA`."""
     array = np.asarray(values)
     return np.where(pd.isna(array), np.nan, array) if array.dtype == object else array
+
+
+def _refuse_no_numbers(chunk: Chunk, names: Sequence[str], start: int) -> None:
+    """UserError for the first value that no number can be made of."""
+    columns = zip((*names, "y"), (*np.asarray(chunk.X).T, np.asarray(chunk.y)), strict=True)
+    for name, values in columns:
+        for row, value in enumerate(_with_nan(values), start):
+            try:
+                float(value)
+            except (TypeError, ValueError):
+                raise UserError(
+                    f"Column {name!r} holds {value!s:.60} in row {row} (the first is 0): numbers "
+                    "are expected. Leave the column out, or make numbers of it."
+                ) from None
 
 
 def _refuse_unusable(records: Numbers, names: Sequence[str], start: int) -> None:
@@ -255,8 +273,10 @@ def hashed_splits(ids: pd.Series, shares: Shares) -> NDArray[np.intp]:
         SplitError: an id is missing, or neither text nor a whole number.
     """
     if (missing := ids.isna().to_numpy()).any():
-        raise SplitError(f"column {ids.name!r} has no id in row {ids.index[missing.argmax()] + 1}.")
-    kind = pd.api.types.infer_dtype(ids)
+        row = ids.index[missing.argmax()]
+        raise SplitError(f"column {ids.name!r} has no id in row {row} (the first is 0).")
+    categorical = isinstance(ids.dtype, pd.CategoricalDtype)
+    kind = pd.api.types.infer_dtype(ids.cat.categories if categorical else ids)
     if kind not in ("string", "integer", "empty"):
         raise SplitError(
             f"column {ids.name!r} holds {kind} values ({ids.dtype}): an id to share rows out by is "

@@ -157,6 +157,13 @@ def test_the_shares_of_hashed_rows_are_met_on_average_and_the_seed_decides():
     assert np.mean(splits == other) == pytest.approx(0.68**2 + 0.17**2 + 0.15**2, abs=0.01)
 
 
+def test_an_id_that_is_kept_as_categories_is_the_same_id():
+    texts = IDS.map("patient {}".format)
+    for ids in (texts, IDS):
+        found = hashed_splits(ids.astype("category"), HASHED)
+        assert np.array_equal(found, hashed_splits(ids, HASHED))
+
+
 def test_text_and_numbers_with_the_same_digits_are_the_same_id():
     assert np.array_equal(hashed_splits(IDS, HASHED), hashed_splits(IDS.astype(str), HASHED))
 
@@ -171,7 +178,7 @@ def test_the_hash_is_the_same_in_every_version():
     ("ids", "message"),
     [
         (None, "there are none"),
-        (IDS.where(IDS.index > 0), "'patient' has no id in row 1"),
+        (IDS.where(IDS.index > 0), r"'patient' has no id in row 0 \(the first is 0\)"),
         (
             IDS.astype(object).where(IDS.index > 0, 0.5),
             r"'patient' holds mixed.* values \(object\): an id",
@@ -225,6 +232,19 @@ def test_a_number_that_nothing_can_learn_from_is_told(tmp_path, shares, value, c
     parts = [Chunk(part[:, :4], part[:, 4], IDS[: len(part)]) for part in np.split(values, 4)]
     with pytest.raises(UserError, match=re.escape(f"Column '{name}' holds {value} in row 1234 ")):
         write_splits(parts, tmp_path, shares, FEATURES)
+
+
+@pytest.mark.parametrize("value", ["low", pd.Timestamp("2025-01-31"), pd.Timedelta("1h")])
+@pytest.mark.parametrize("column", ["b", "y"])
+def test_what_is_no_number_is_told_with_its_column_and_row(tmp_path, value, column):
+    frame = pd.DataFrame(X, columns=FEATURES).assign(y=Y)
+    frame[column] = frame[column].astype(object).mask(frame.index == 1234, value)
+    parts = [
+        Chunk(part[list(FEATURES)], part["y"].to_numpy(), IDS[part.index])
+        for part in (frame[:1000], frame[1000:])
+    ]
+    with pytest.raises(UserError, match=rf"Column '{column}' holds {value} in row 1234 "):
+        write_splits(parts, tmp_path, DRAWN, FEATURES)
 
 
 @pytest.mark.parametrize("value", [3e38, -3e38])
