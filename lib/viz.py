@@ -4,6 +4,7 @@ Each function returns a matplotlib `Figure`, which a notebook shows and `save_fi
 pyplot, with its global state and its half second of import, is not used.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from sklearn.metrics import roc_curve
 from lib.metrics import both_occur, confusion_counts, roc_auc
 
 POINTS = 2000  # of a curve or cloud, at most: more make a picture and its table slow, not clearer
+MANY = 10  # classes or curves, from which on a picture shows less of each
+LONGEST_NAME = 40
+LETTER = 0.085  # inches
 ROC_COLUMNS = ("model", "false_positive_rate", "true_positive_rate")
 
 without_formulas = rc_context({"text.parse_math": False})  # `$` in a name is none
@@ -36,21 +40,27 @@ def plot_confusion_matrix(
     Args:
         y: (n,) true classes, from 0 to len(labels) - 1.
         predicted: (n,) predicted classes.
-        labels: the classes' names.
+        labels: the classes' names. Of more than 10, cells without a row are empty.
         title: what the rows are, for example "network, validation".
     """
     counts = confusion_counts(y, predicted, len(labels))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    names = [shortened(label) for label in labels]
     room = 0.6 * max(len(labels) - 3, 0)  # inches
-    figure = Figure(figsize=(4.8 + room, 4.2 + room), layout="constrained")
+    across = max(map(len, names)) * LETTER  # for a name from the matrix outwards
+    if lengthwise := across < (3.3 + room) / len(labels):
+        across = 0
+    figure = Figure(figsize=(4.8 + room + across, 4.2 + room + across), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
+        if len(labels) > MANY and not count:
+            continue
         share = shares[row, column]
         colour = "white" if share > 0.5 else "black"
         axes.text(column, row, f"{count}\n{share:.1%}", ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_yticks(range(len(labels)), labels, rotation=90, va="center")
+    axes.set_xticks(range(len(labels)), names, rotation=0 if lengthwise else 90)
+    axes.set_yticks(range(len(labels)), names, rotation=90 if lengthwise else 0, va="center")
     axes.set(xlabel="predicted", ylabel="true", title=title)
     return figure
 
@@ -95,20 +105,33 @@ def plot_roc_curves(
     """
     truth = y if isinstance(y, Mapping) else dict.fromkeys(probabilities, y)
     areas = {n: roc_auc(truth[n], p) for n, p in probabilities.items() if both_occur(truth[n])}
-    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+    names = sorted(areas, key=lambda name: -areas[name])
+    labels = [f"{shortened(name)} ({areas[name]:.3f})" for name in names]
+    columns = 0 if len(names) <= MANY else math.ceil(len(names) / 22)  # beside the curves
+    width = columns * (max(map(len, labels), default=0) * LETTER + 0.6)
+    figure = Figure(figsize=(5.6 + width, 5.2), layout="constrained")
     axes = figure.subplots()
-    for index, name in enumerate(sorted(areas, key=lambda name: -areas[name])):
+    for index, name in enumerate(names):
         false_positive, true_positive = roc(truth[name], probabilities[name])
-        label = f"{name} ({areas[name]:.3f})"
-        colour = COLOURS[index % len(COLOURS)]
-        axes.plot(false_positive, true_positive, color=colour, label=label, alpha=0.85)
+        turn, colour = divmod(index, len(COLOURS))
+        style = ("-", "--", "-.", ":")[turn % 4]
+        axes.plot(false_positive, true_positive, color=COLOURS[colour], linestyle=style, alpha=0.85)
+    lines = axes.get_lines()
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
     axes.set_aspect("equal")
     axes.grid(alpha=0.3)
-    if areas:
-        axes.legend(loc="lower right", title="area under the curve")
+    title = "area under the curve"  # names by hand: matplotlib leaves out what is called `_other`
+    if columns:
+        figure.legend(lines, labels, loc="outside right upper", title=title, ncols=columns)
+    elif areas:
+        axes.legend(lines, labels, loc="lower right", title=title)
     return figure
+
+
+def shortened(name: str) -> str:
+    """A name as a picture has room for it."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def one_versus_rest(

@@ -1,7 +1,10 @@
 """Pictures show the numbers they are given, and are the same to the byte each time."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from sklearn.metrics import roc_curve
 
@@ -96,6 +99,39 @@ def test_a_confusion_matrix_of_many_classes_has_room_for_them():
         for k in (2, 10)
     )
     assert many[0] > few[0] + 3
+
+
+@pytest.mark.parametrize("k", [2, 3, 12])
+@pytest.mark.parametrize("name", ["{}", "a class with a name of many words, number {}"])
+def test_names_of_classes_do_not_overlap(k, name):
+    figure = plot_confusion_matrix([0], [0], [name.format(n) for n in range(k)], "validation")
+    FigureCanvasAgg(figure).draw()
+    [axes] = figure.axes
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        boxes = [label.get_window_extent() for label in labels]
+        assert not any(one.overlaps(other) for one, other in pairwise(boxes))
+        assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
+
+
+def test_of_many_classes_the_cells_without_a_row_are_empty():
+    [axes] = plot_confusion_matrix([0, 10], [0, 3], [str(n) for n in range(11)]).axes
+    assert [text.get_text() for text in axes.texts] == ["1\n100.0%", "1\n100.0%"]
+
+
+@pytest.mark.parametrize("k", [2, 12, 100])
+def test_every_curve_is_named_and_of_many_beside_the_picture(k):
+    curves = {f"_{n}": [0.5] * 4 + [n / 100] for n in range(k)}
+    figure = plot_roc_curves(curves, Y)
+    FigureCanvasAgg(figure).draw()
+    [axes] = figure.axes
+    [legend] = figure.legends or [axes.get_legend()]
+    assert {text.get_text().split(" ")[0] for text in legend.get_texts()} == set(curves)
+    box = legend.get_window_extent()
+    assert figure.bbox.x1 >= box.x1
+    assert box.y0 >= 0
+    assert box.overlaps(axes.get_window_extent()) == (k == 2)
+    looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines[:-1]}
+    assert len(looks) == min(k, 40)
 
 
 def test_predicted_numbers_lie_against_the_true_ones():
