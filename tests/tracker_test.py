@@ -212,6 +212,24 @@ def test_metrics_that_cannot_be_read_are_told_by_their_file_and_the_rest_is_logg
     assert "Traceback" not in said
 
 
+MANY_NAMES = """#!/bin/sh
+mkdir -p metrics
+printf '{"recall": {"a\\\\nb": 1' > metrics/plain.yaml
+for n in $(seq 30); do printf ', "class %s?": 1' "$n"; done >> metrics/plain.yaml
+printf '}}' >> metrics/plain.yaml
+mkdir -p artifacts/plain
+"""
+
+
+def test_of_many_names_that_mlflow_refuses_some_are_told_in_a_line_each(project):
+    add_process(project, "plain", MANY_NAMES)
+    said = project.dvc("repro", "plain")
+    assert r"recall_a b: logged as recall_a_b, which MLflow takes" in said
+    assert said.count("which MLflow takes") == 10
+    assert "MLflow: … and 21 more like these" in said
+    assert len(by_stage(project)["plain"]["metrics"]) == 31
+
+
 ONE_NAME = """#!/bin/sh
 mkdir -p metrics
 printf 'acc: 0.9\\nx?: 0.2\\nx*: 0.8\\n' > metrics/one.yaml

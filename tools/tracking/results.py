@@ -16,11 +16,13 @@ from lib.errors import UserError
 from lib.nested import flat
 from lib.pipeline import Stage
 from lib.revisions import names_of, parse
+from lib.text import one_line
 from lib.trials import MOST_OF_A_NAME, allowed
 from tools.tracking.stages import process_of
 
 STEPS = ("epoch", "step")  # the first column of a CSV file that is a curve
 ARTIFACTS, DATA = "artifacts/", "data/"  # outs below the first go to MLflow; data stay DVC's
+MOST_TOLD = 10  # of what MLflow cannot take, or takes under another name
 MOST_OF_A_VALUE = 5000  # characters, on servers of the 2.x line too
 
 
@@ -41,6 +43,12 @@ class Results:
     metrics: dict[str, float] = field(default_factory=dict)
     curves: list[Point] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+
+    @property
+    def told(self) -> list[str]:
+        """What is said of that: the first lines, and how many more there are."""
+        lines, more = self.left_out[:MOST_TOLD], len(self.left_out) - MOST_TOLD
+        return [*map(one_line, lines), *([f"… and {more:,} more like these"] if more > 0 else [])]
 
 
 def results_of(stage: Stage) -> Results:

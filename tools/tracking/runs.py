@@ -237,7 +237,7 @@ def log_stage(
     found_by = {"fingerprint": fingerprint, **sums.tags()}
     run = run or open_run(experiment, stage, tags | found_by)
     results = results_of(stage)
-    for line in results.left_out:
+    for line in results.told:
         print(f"MLflow: {line}", file=sys.stderr)
     with alone():
         fill(run, stage, results, tags, found_by)
