@@ -75,7 +75,19 @@ def read_table(path: Path | str) -> pd.DataFrame:
         )
     if frame.empty:
         raise UserError(f"{path} has no rows: expected a line of names, then a line for each row.")
+    for name in names_twice(path):
+        logger.warning(
+            "%s has several columns %r: the second is called %r here. Give each a name of its own, "
+            "or drop all but one: it may say what is to be predicted",
+            *(path, name, f"{name}.1"),
+        )
     return frame
+
+
+def names_twice(path: Path | str) -> list[str]:
+    """The names that several columns of a CSV file have."""
+    names = read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+    return list(names[names.duplicated() & (names != "")].unique())
 
 
 def why_no_table(path: Path | str, error: Exception) -> str:
@@ -259,7 +271,8 @@ def rows_by_split(
         raise UserError(f"Column {target!r} has no value: name another target.")
     if not known.all():
         logger.info("%d rows without %s are left out", (~known).sum(), target)
-    frame = with_floats(frame[known]).assign(**{target: as_predicted(frame[target])})
+    y, frame = as_predicted(frame[target]), with_floats(frame[known])
+    frame[target] = y  # not by assign(), which takes no column that is called `self`
     check_finite(frame[[target]])
     frame = with_splits(frame, random_seed=random_seed)
     if unknown := [value for value in frame[SPLIT].unique() if value not in SPLITS]:

@@ -185,6 +185,21 @@ def test_what_is_predicted_is_the_named_column_or_the_last(frame):
     assert rows_by_split(with_splits(frame, random_seed=0), "kind", 0)[0].y.name == "kind"
 
 
+def test_a_column_may_have_any_name(frame):
+    frame = frame.rename(columns={"price": "self"})
+    train, _, _ = rows_by_split(frame, "self", 0)
+    assert train.y.name == "self"
+    assert list(frame) == ["size", "kind", "self"]
+
+
+def test_a_name_that_several_columns_have_is_told(tmp_path, caplog):
+    file = tmp_path / "joined.csv"
+    file.write_text("\ufeffprice,kind,,price,\n1,a,,1,\n", "utf-8")
+    assert list(read_table(file))[:4] == ["price", "kind", "Unnamed: 2", "price.1"]
+    [said] = caplog.messages
+    assert "joined.csv has several columns 'price': the second is called 'price.1' here" in said
+
+
 def test_a_column_that_cannot_be_predicted_is_told(frame):
     with pytest.raises(UserError, match="no column 'age': it has size, kind, price"):
         rows_by_split(frame, "age", 0)
