@@ -5,6 +5,7 @@ What cannot be read is told by its name, and the line in it.
 
 import csv
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,10 +54,40 @@ def replaced_file(path: Path | str) -> Iterator[Path]:
 
 
 def write_json(path: Path | str, content: Any) -> None:
-    """Write JSON that a diff shows well: a line each, keys in the order given."""
-    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    """Write JSON that a diff shows well: a line each, keys in the order given.
+
+    Raises:
+        UserError: a number is NaN or infinite, which JSON has not; the message has its key.
+    """
+    try:
+        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False, default=_plain)
+    except ValueError:
+        for key, value in _not_finite(content):
+            raise UserError(
+                f"{path}: {key} is {value}, and JSON has no such number: write None in its place, "
+                "or leave it out."
+            ) from None
+        raise
     with replaced_file(path) as new:  # half a pair of UTF-16, which UTF-8 has not, is escaped
         new.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
+
+
+def _plain(value: Any) -> Any:
+    """A number or an array of NumPy's or torch's, as Python has it."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON: write texts, numbers, lists or mappings")
+
+
+def _not_finite(content: Any, above: str = "") -> Iterator[tuple[str, float]]:
+    """Each number in nested values that is NaN or infinite, with its dotted key."""
+    content = content.tolist() if hasattr(content, "tolist") else content
+    if isinstance(content, Mapping | list | tuple):
+        items = content.items() if isinstance(content, Mapping) else enumerate(content)
+        for key, value in items:
+            yield from _not_finite(value, f"{above}.{key}" if above else str(key))
+    elif isinstance(content, float) and not math.isfinite(content):
+        yield above or "the value", content
 
 
 def read_text(path: Path | str) -> str:

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lib.errors import UserError
@@ -98,8 +99,13 @@ def test_a_csv_that_a_spreadsheet_has_saved_has_the_names_of_its_columns(tmp_pat
 
 def test_json_refuses_what_json_cannot_say_and_keeps_the_old_file(tmp_path):
     write_json(tmp_path / "a.json", {"b": 1})
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(tmp_path / "a.json", {"b": math.nan})
+    for value, shown in ((math.nan, "nan"), (np.float32("-inf"), "-inf")):
+        with pytest.raises(
+            UserError, match=rf"a\.json: test\.1\.b is {shown}, and JSON has no such"
+        ):
+            write_json(tmp_path / "a.json", {"test": [1.5, {"b": value}]})
+    with pytest.raises(TypeError, match="PosixPath is not JSON"):
+        write_json(tmp_path / "a.json", {"b": tmp_path})
     assert (tmp_path / "a.json").read_text() == '{\n  "b": 1\n}\n'
     assert names(tmp_path) == ["a.json"]
 
@@ -120,6 +126,12 @@ def test_what_cannot_be_read_is_told_by_file_and_line(tmp_path, read, content, m
     file.write_bytes(content)
     with pytest.raises(UserError, match=message):
         read(file)
+
+
+def test_json_takes_numbers_of_numpy(tmp_path):
+    content = {"a": np.float32(0.5), "b": np.int64(2), "c": np.bool_(True), "d": np.arange(2)}
+    write_json(tmp_path / "a.json", content)
+    assert read_json(tmp_path / "a.json") == {"a": 0.5, "b": 2, "c": True, "d": [0, 1]}
 
 
 def test_json_keeps_letters_as_they_are_and_escapes_what_utf8_has_not(tmp_path):
