@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 # What the words of a metric's name tell; of other names nobody knows whether more is better.
 LOWER = """loss losses logloss crossentropy brier error errors deviation deviance rmse rmsle mae mse
-    msle mape smape wape rmspe nll perplexity hinge wer cer fid eer fpr fnr false
-    misclassification bouldin"""
+    msle mape smape wape rmspe mase rmsse mdape crps pinball winkler nll perplexity hinge wer cer
+    fid eer ece fpr fnr false misclassification bouldin hausdorff aic bic"""
 HIGHER = """accuracy acc auc auroc auprc rocauc ap map precision recall sensitivity specificity f1
-    f2 fbeta r2 d2 explained ndcg mrr dice iou jaccard kappa mcc matthews bleu rouge psnr ssim
-    silhouette likelihood skill tpr tnr gini lift"""
+    f2 fbeta r2 d2 explained ndcg mrr hit hits dice iou jaccard kappa mcc matthews bleu rouge psnr
+    ssim silhouette likelihood skill tpr tnr gini lift"""
 NOT_QUALITY = """count n num number support size rows samples epoch epochs step steps iteration
     iterations index threshold weight std stddev stderr drop gap difference diff delta"""
 # What may stand below a key of these words alone is a class; below one of the others, no metric.
