@@ -176,7 +176,8 @@ stages:
 
 
 def test_a_stage_of_another_dvc_yaml_with_another_working_directory_is_logged(project):
-    (project.folder / "dvc.yaml").write_text("stages: {}\n")
+    same = {"cmd": "lab/processes/run sweep forest", "outs": ["artifacts/another.txt"]}
+    (project.folder / "dvc.yaml").write_text(json.dumps({"stages": {"aside": same}}))
     (project.folder / "lab/deep").mkdir()
     (project.folder / "lab/deep/dvc.yaml").write_text(ELSEWHERE)
     project.dvc("repro", "lab/deep/dvc.yaml:aside")

@@ -76,10 +76,13 @@ def started_stage(started: Started) -> Tracked | None:
     None where no stage does: what it reads and writes is then not known.
     """
     stages = tracked_stages()
-    name = os.environ.get("DVC_STAGE", "")  # set by DVC for the command that it runs
+    address = os.environ.get("DVC_STAGE", "")  # set by DVC for the command that it runs
+    name = address.rpartition(":")[2]  # the file before it is told from where DVC was started
     starting = [each for each in stages if starts(each.stage, started)]
-    named = [each for each in starting or stages if name and each.stage.name == name]
-    return next(iter([*named, *starting]), None)
+    known = starting or stages
+    addressed = [each for each in known if each.stage.address == address]
+    named = [each for each in known if name and each.stage.name == name]
+    return next(iter([*addressed, *named, *starting]), None)
 
 
 def process_of(stage: Stage) -> str:
