@@ -83,6 +83,16 @@ def test_data_that_are_in_the_bucket_are_ok(project):
     assert "what stages need is in git, or in the bucket" in said
 
 
+def test_a_dataset_is_what_dvc_lock_says_and_no_file(project):
+    rows = {"name": "rows", "type": "dvc", "url": "https://sandbox.invalid/rows", "path": "rows"}
+    project.edit("dvc.yaml", "[data/raw/given.csv]", '["ds://rows"]')
+    with (project.folder / "dvc.yaml").open("a") as file:
+        file.write(f"datasets: {json.dumps([rows])}\n")
+    lock = {"schema": "2.0", "datasets": [rows | {"rev_lock": "a" * 40}]}
+    (project.folder / "dvc.lock").write_text(json.dumps(lock))
+    assert "PROBLEM" not in preflight(project, ok=True)
+
+
 def test_data_that_are_tracked_nowhere_are_named(project):
     project.edit("dvc.yaml", "[data/raw/given.csv]", "[data/raw/given.csv, data/raw/mine.csv]")
     (project.folder / "data/raw/.gitignore").write_text("/given.csv\n/mine.csv\n")

@@ -185,6 +185,21 @@ def test_a_stage_of_another_dvc_yaml_with_another_working_directory_is_logged(pr
     assert (run["metrics"], run["files"]) == ({"accuracy": 0.6}, ["forest.txt"])
 
 
+def test_a_stage_that_reads_a_dataset_is_logged_with_its_version(project):
+    rows = {"name": "rows", "type": "dvc", "url": "https://sandbox.invalid/rows", "path": "rows"}
+    stage = {
+        "cmd": "lab/processes/run sweep rows",
+        "deps": ["ds://rows"],
+        "metrics": [{"metrics/sweep/rows.json": {"cache": False}}],
+    }
+    pipeline = {"datasets": [rows], "stages": {"reads": stage}}
+    lock = {"schema": "2.0", "datasets": [rows | {"rev_lock": "a" * 40}]}
+    (project.folder / "dvc.yaml").write_text(json.dumps(pipeline))
+    (project.folder / "dvc.lock").write_text(json.dumps(lock))
+    project.run("tools/within", ".", "python", "-m", "tools.job.side_by_side", "2", "dvc.yaml")
+    assert "a" * 40 in by_stage(project)["reads"]["tags"]["dvc.dep.ds_/rows"]
+
+
 def test_a_stage_is_logged_from_its_files_in_any_language_and_form(project):
     said = project.dvc("repro", "plain")
     run = by_stage(project)["plain"]

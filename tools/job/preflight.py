@@ -381,7 +381,7 @@ def is_pointer(path: Path) -> bool:
 
 def not_whole(stage: Any, lacking: dict[Path, str]) -> str:
     """What a stage needs of which git has left something out; empty where there is no such."""
-    here = [dep for dep in stage.deps if dep.fs.protocol == "local"]
+    here = [dep for dep in stage.deps if dep.protocol == "local"]
     for dep, (left_out, why) in product(here, lacking.items()):
         path = Path(dep.fs_path)
         if path.is_relative_to(left_out) or left_out.is_relative_to(path):
@@ -393,6 +393,8 @@ def not_tracked(stage: Any, outs: Any) -> str:
     """What a stage needs that is not there and that nothing makes; empty where there is no such."""
     made = [Path(out.fs_path) for out in outs if out.fs.protocol == "local"]
     for dep in stage.deps:
+        if not dep.fs:  # a dataset (`ds://…`), of which dvc.lock has the version
+            continue
         try:
             there = dep.exists
         except Exception as error:  # of whatever file system a dep is on

@@ -142,7 +142,8 @@ def in_order(repo: Repo, needs: Needs) -> Iterator[None]:
 
 def noted_in(lock: Path) -> list[str]:
     """The names of the stages in a dvc.lock, in its order."""
-    return list(read_yaml(lock, aliases=True)["stages"]) if lock.exists() else []
+    content = read_yaml(lock, aliases=True) if lock.exists() else None
+    return list((content or {}).get("stages") or {})  # none where it has datasets alone
 
 
 def number_of(jobs: str) -> int:

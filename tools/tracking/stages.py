@@ -253,8 +253,8 @@ def changed_since(tracked: Tracked) -> list[str]:
 
 
 def md5_of(item: Output) -> str:
-    """Of what is on disk, else of what dvc.lock has."""
-    found = item.get_hash() if item.exists else item.hash_info
+    """Of what is on disk, else of what dvc.lock has; a dataset (`ds://…`) is on no disk."""
+    found = item.get_hash() if not item.fs or item.exists else item.hash_info
     return str(found.value or "") if found else ""
 
 
