@@ -288,6 +288,11 @@ class Revision:
     def cached(self, path: str) -> bytes | None:
         """A file that DVC keeps, from its cache or the bucket; None where it is in neither."""
         stage, out = self.pipeline.writer(path)
+        if stage and path in stage.noted and stage.noted[path].md5.endswith(".dir"):
+            self.missing.append(
+                f"{path} of {self.label} is a folder: name each file of it as a metric or plot."
+            )
+            return None
         if stage and out in stage.uncached:
             hint = "that commit does not have it" if self.name else f"`{stage.command}` writes it"
             if stage.file != SWEEPS or out in stage.noted:  # else it is a sweep that has not run

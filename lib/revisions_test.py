@@ -202,6 +202,21 @@ def test_a_metrics_file_that_is_not_there_is_missing_by_its_name(work_tree):
     assert revision.missing[0].startswith("m.json of main (")
 
 
+def test_a_folder_of_metrics_is_told_as_one(work_tree):
+    (work_tree / "m").mkdir()
+    (work_tree / "m/a.json").write_text("{}")
+    stage = {"cmd": "x", "metrics": [{"m": {"cache": False}}]}
+    out = {"path": "m", "hash": "md5", "md5": f"{'0' * 32}.dir", "size": 2, "nfiles": 1}
+    (work_tree / "dvc.yaml").write_text(json.dumps({"stages": {"a": stage}}))
+    noted = {"schema": "2.0", "stages": {"a": {"cmd": "x", "outs": [out]}}}
+    (work_tree / "dvc.lock").write_text(json.dumps(noted))
+    commit(work_tree)
+    for revision in (Revision("", work_tree), Revision("HEAD", work_tree)):
+        assert revision.metrics == {}
+        what = f"m of {revision.label} is a folder: name each file of it as a metric or plot."
+        assert revision.missing == [what]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -221,9 +221,12 @@ def test_a_stage_is_logged_from_its_files_in_any_language_and_form(project):
 
 def test_metrics_that_cannot_be_read_are_told_by_their_file_and_the_rest_is_logged(project):
     main = project.folder / "lab/processes/plain/main"
-    main.write_text(PLAIN + "printf 'a: [\\377' > metrics/plain.yaml\n")
+    main.write_text(PLAIN + "printf 'a: [\\377' > metrics/plain.yaml; mkdir metrics/each\n")
+    plain = "      - metrics/plain.yaml:\n"
+    project.edit("dvc.yaml", plain, f"      - metrics/each: {{cache: false}}\n{plain}")
     said = project.dvc("repro", "plain")
     assert "MLflow: metrics/plain.yaml " in said
+    assert "MLflow: metrics/each is a folder: name each file of it" in said
     assert by_stage(project)["plain"]["steps"]["loss"] == [1, 2]
     assert "Traceback" not in said
 

@@ -80,6 +80,9 @@ def add_metrics(results: Results, path: str, prefix: str) -> None:
     """Take a metrics file into the results: numbers as metrics, texts as parameters."""
     try:
         content = parse(path, Path(path).read_bytes())
+    except IsADirectoryError:
+        results.left_out.append(f"{path} is a folder: name each file of it as a metric.")
+        return
     except (UserError, OSError) as error:
         results.left_out.append(f"{path} {error}")
         return
