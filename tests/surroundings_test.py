@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project, answer, server_that, with_children_killed
-from tools.job.experiment import failure
+from tools.job.experiment import Watch, failure
 
 pytestmark = pytest.mark.integration
 
@@ -263,6 +263,13 @@ def test_what_a_machine_does_to_a_stage_is_told_in_dvcs_words_or_plain_ones():
         "`cmd` printed nothing (exit code 3)"
     )
     assert failure([], "count", -9) == ("count", "dvc itself was ended by SIGKILL")
+
+
+def test_colours_are_no_part_of_a_cause():
+    watch = Watch()
+    for line in ("\x1b[1;31mValueError: bad\x1b[0m", "\x1b[0m", "\x1b[2K"):
+        watch.read(line)
+    assert list(watch.lines) == ["ValueError: bad"]
 
 
 # ---- bytes and names

@@ -25,6 +25,7 @@ CACHED = re.compile(r"Stage '(.+)' is cached - skipping run")
 PULLED = re.compile(r"Pulling data for stage: '(.+)'")
 FAILED = re.compile(r"failed to reproduce (['\"])(.+?)\1: (.*)")
 EXITED = re.compile(r"failed to run: (.*), exited with (-?\d+)$")
+STYLE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # a terminal's colours, and the like
 KEPT = 200  # lines of output that are looked into for a cause
 LINES_WITHOUT_ERROR = 6  # that DVC prints, at most, where it says that a file is invalid
 MOST_OF_A_REASON = 500  # characters
@@ -53,8 +54,8 @@ class Watch:
             self.stages[match[1]] = {"state": "from the cache"}
         elif line.startswith("WARNING: MLflow"):
             self.warnings.append(line.strip())
-        if line.strip():
-            self.lines.append(line.strip())
+        if plain := STYLE.sub("", line).strip():
+            self.lines.append(plain)
 
     def end(self) -> None:
         """Take the time of the stage that has run."""
