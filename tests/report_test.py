@@ -409,7 +409,7 @@ stages:
     params: {{params.yaml: {{seed: {seed}}}}}
     outs: [{{path: data, md5: {data}}}]
   second:
-    cmd: b
+    cmd: {cmd}
     deps: [{{path: data, md5: {data}}}]
     outs: [{{path: model, md5: {model}}}]
   third:
@@ -419,8 +419,8 @@ stages:
 """
 
 
-def lock(code="c", seed=1, data="d", model="m", weights="w"):
-    return LOCK.format(code=code, seed=seed, data=data, model=model, weights=weights)
+def lock(code="c", seed=1, data="d", cmd="b", model="m", weights="w"):
+    return LOCK.format(code=code, seed=seed, data=data, cmd=cmd, model=model, weights=weights)
 
 
 def test_nothing_is_said_of_the_same_results():
@@ -440,7 +440,7 @@ def test_a_file_in_a_folder_that_a_stage_wrote_is_no_input_of_its_own():
     assert "another processor gives other last bits" in said[1]
 
 
-@pytest.mark.parametrize("changed", [{"code": "x"}, {"seed": 2}])
+@pytest.mark.parametrize("changed", [{"code": "x"}, {"seed": 2}, {"cmd": "x"}])
 def test_other_results_of_other_inputs_are_no_surprise(changed):
     said = difference(lock(), lock(model="other", **changed))
     assert said[0] == "These results differ from those committed: second."

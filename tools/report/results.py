@@ -112,6 +112,8 @@ def inputs(lock: str) -> dict[str, Any]:
     made = {path for stage in outs(lock).values() for path in stage}
     return {
         name: (
+            stage.get("cmd"),
+            [out["path"] for out in stage.get("outs", [])],
             stage.get("params"),
             [
                 (dep["path"], dep.get("md5"))
