@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import socket
 import time
 from contextlib import contextmanager
@@ -241,6 +242,9 @@ def test_a_certificate_that_is_not_trusted_is_told_as_that_and_not_as_an_outage(
 def test_a_relog_of_what_is_not_there_says_how_to_get_it(project):
     said = project.run("make", "relog", "STAGES=export_models", ok=False)
     assert "export_models: missing: artifacts/onnx. `dvc pull` or `make run` brings it." in said
+    shutil.rmtree(project.folder / "artifacts/tune")
+    said = project.run("make", "relog", "STAGES=lab/tuning/dvc.yaml:tune_dnn_pytorch", ok=False)
+    assert "`dvc pull` or `make tune STAGES=tune_dnn_pytorch` brings it." in said
     assert "no stage is called exprt" in project.run("make", "relog", "STAGES=exprt", ok=False)
 
 

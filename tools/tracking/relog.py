@@ -51,11 +51,12 @@ def relog_one(experiment: Experiment, tracked: Tracked) -> bool:
     """Log one stage, unless MLflow has it; whether it has now."""
     stage = tracked.stage
     if missing := [path for path in stage.written if not (ROOT / path).exists()]:
-        warn(f"{stage.address}: missing: {', '.join(missing)}. `dvc pull` or `make run` brings it.")
+        get = f"`dvc pull` or `{stage.command}` brings it."
+        warn(f"{stage.address}: missing: {', '.join(missing)}. {get}")
         return False
     if changed := changed_since(tracked):
-        what = ", ".join(changed[:5])
-        warn(f"{stage.address}: changed since it ran: {what}. Bring that back, or `make run`.")
+        what = f"{', '.join(changed[:5])}. Bring that back, or `{stage.command}`."
+        warn(f"{stage.address}: changed since it ran: {what}")
         return False
     try:
         runs.end_open_run(stage, "KILLED")
