@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from lib.errors import UserError
 from tests.conftest import ROOT, Project, free_port, server_that
 from tools.job import release, share
+from tools.tracking import notes
 
 pytestmark = pytest.mark.integration
 
@@ -175,6 +176,12 @@ def test_a_result_that_another_process_has_written_since_is_not_shared(project):
     said = project.run(*SHARE, ok=False)
     assert "metrics/quick.json is not what quick wrote: another process" in said
     assert "0.99" not in project.git("log", "--all", "-p", "--", "metrics/quick.json")
+
+
+def test_the_commit_names_the_runs_of_stages_whose_names_differ_in_a_sign(monkeypatch):
+    runs = {"fit-1": {"run_id": "a"}, "fit_1": {"run_id": "b"}, "fit_2": {"run_id": ""}}
+    monkeypatch.setattr(notes, "everything", lambda: runs)
+    assert share.mlflow_trailers() == [("MLflow-Run-fit-1", "a"), ("MLflow-Run-fit-1", "b")]
 
 
 def test_data_that_the_runners_cache_has_lost_are_not_named_in_git(project):

@@ -221,14 +221,14 @@ def commit_message(note: dict[str, Any], source: str) -> str:
     kept, more = cut([row for row in rows if row[1] != row[2]], MOST_METRICS)
     changed = [f"{one_line(key)[:200]}: {before} -> {after}" for key, before, after, _ in kept]
     body = "\n".join([*changed, *filter(None, [more])])
-    trailers = {
-        **goal_trailers(note),
-        "Tag": note.get("name"),
-        "Source-Commit": source,
-        "Run-URL": note.get("run_url"),
-        **{f"MLflow-Run-{stage}": run_id for stage, run_id in mlflow_runs().items()},
-    }
-    lines = "\n".join(f"{key}: {value}" for key, value in trailers.items() if value)
+    trailers = [
+        *goal_trailers(note).items(),
+        ("Tag", note.get("name")),
+        ("Source-Commit", source),
+        ("Run-URL", note.get("run_url")),
+        *mlflow_trailers(),
+    ]
+    lines = "\n".join(f"{key}: {value}" for key, value in trailers if value)
     return "\n\n".join(filter(None, (f"{subject}-results", body, lines)))
 
 
@@ -242,13 +242,14 @@ def goal_trailers(note: dict[str, Any]) -> dict[str, str]:
     return {"Goals": one_line(summary), "Goals-Missed": one_line(titles)}
 
 
-def mlflow_runs() -> dict[str, str]:
-    """The run's id in MLflow for each stage that was logged here, of the first stages."""
-    found = {stage: note.get("run_id", "") for stage, note in notes.everything().items()}
-    logged = {
-        re.sub("[^A-Za-z0-9]+", "-", stage): run_id for stage, run_id in found.items() if run_id
-    }
-    return dict(list(logged.items())[:MOST])
+def mlflow_trailers() -> list[tuple[str, str]]:
+    """The run's id in MLflow for each stage that was logged here, of the first stages.
+
+    Of a stage's name, the key has the letters that git takes there: several may have the same.
+    """
+    runs = [(stage, note.get("run_id")) for stage, note in notes.everything().items()]
+    keys = [(re.sub("[^A-Za-z0-9]+", "-", stage), run_id) for stage, run_id in runs if run_id]
+    return [(f"MLflow-Run-{key}", run_id) for key, run_id in keys[:MOST]]
 
 
 # ---- git, with a token that is on no disk
