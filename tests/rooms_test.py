@@ -109,3 +109,11 @@ def test_the_teams_half_imports_at_the_top():
 def test_the_teams_half_has_no_tricks(trick):
     files = [*Path(ROOT / "lab").rglob("*.py"), *Path(ROOT / "lib").rglob("*.py")]
     assert [file for file in files if trick in file.read_text(encoding="utf-8")] == []
+
+
+@pytest.mark.parametrize("folder", ["lib", "tests", "tools", "tools/krt", "tools/sandbox"])
+def test_a_page_that_lists_the_files_beside_it_names_each(folder):
+    page = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+    names = {file.name for file in (ROOT / folder).glob("*.py")}
+    own = {name for name in names if folder != "lib" or not name.endswith("_test.py")}
+    assert {name for name in own - {"__init__.py"} if name not in page} == set()
