@@ -127,7 +127,7 @@ class Pipeline:
         """The stage that writes a file, and the out that it is, or is in; None where none does."""
         for stage in self.stages:
             for out in stage.written:
-                if f"{path}/".startswith(f"{out}/"):
+                if PurePath(path).is_relative_to(out):
                     return stage, out
         return None, path
 

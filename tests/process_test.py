@@ -489,6 +489,12 @@ def test_what_others_read_or_what_is_not_committed_is_not_removed(project):
     said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
     assert "goals/more_test.py imports net_sold: change it first" in said
     goal.unlink()
+    beside = "lab/processes/net_sold_too/main.py"  # whose name begins alike
+    write(project, beside, "from lab.processes.net_sold.params import Params\n")
+    project.commit("Another process, without the goal")
+    said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
+    assert f"{beside} imports net_sold: change it first" in said
+    (project.folder / beside).unlink()
     project.commit("Without it")
     project.edit("params.yaml", "hidden: [64, 32]", "hidden: [64, 64]")
     said = project.run("make", "remove-process", "NAME=net_sold", ok=False)

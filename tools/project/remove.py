@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -143,16 +143,16 @@ def refuse_if_needed(
     """
     others = [stage for stage in pipeline.stages if stage not in own]
     for writer, reader in product(own, others):
-        for out, dep in product(writer.written, reader.deps):
-            if f"{dep}/".startswith(f"{out}/") or f"{out}/".startswith(f"{dep}/"):
+        for out, dep in product(map(PurePath, writer.written), map(PurePath, reader.deps)):
+            if dep.is_relative_to(out) or out.is_relative_to(dep):
                 raise UserError(
                     f"{reader.name} reads {dep}, which {writer.name} writes: change it first."
                 )
-    inside_of = (*(f"{path}/" for path in gone), *gone, "tools/", "tests/")
+    with_them = (*gone, "tools", "tests")
     for name in names:
-        importing = files_with(rf"lab[./](processes|tuning)[./]{name}\b", "*.py", "*.ipynb")
-        if outside := [file for file in importing if not file.startswith(inside_of)]:
-            raise UserError(f"{outside[0]} imports {name}: change it first.")
+        for file in files_with(rf"lab[./](processes|tuning)[./]{name}\b", "*.py", "*.ipynb"):
+            if not any(PurePath(file).is_relative_to(path) for path in with_them):
+                raise UserError(f"{file} imports {name}: change it first.")
 
 
 def refuse_interpolated(
@@ -298,7 +298,7 @@ def entries_that_name(
 
     def is_written(found: Any) -> bool:
         place = posixpath.normpath(posixpath.join(folder, str(found)))
-        return any(f"{place}/".startswith(f"{path}/") for path in written)
+        return any(PurePath(place).is_relative_to(path) for path in written)
 
     for name, model in (content.get("artifacts") or {}).items():
         if is_written(model.get("path")):
