@@ -580,7 +580,7 @@ def test_what_a_sweep_wrote_goes_along_with_the_name_of_what_it_tunes(project):
     project.run("make", "sweep", "NAME=rent_model")
     trials = project.folder / "artifacts/tune/rent_model/trials.csv"
     trials.parent.mkdir(parents=True)
-    trials.write_text("number,value\n")
+    trials.write_text("trial,reason\n0,rent_model.target is no column\n")
     project.commit("A sweep")
     project.run("make", "rename-process", "FROM=rent_model", "TO=rent_trees")
     stage = read_yaml(project.folder / "lab/tuning/dvc.yaml")["stages"]["tune_rent_model"]

@@ -268,9 +268,13 @@ def write_folder(folder: Path, files: Mapping[str, str]) -> None:
     folder.mkdir()
     for file, text in files.items():
         (folder / file.replace("NAME", folder.name)).write_text(text, encoding="utf-8")
-    # The order of imports, and where a line breaks, depend on the name.
+    tidy(str(folder))
+
+
+def tidy(*paths: str) -> None:
+    """Format Python: the order of imports, and where a line breaks, depend on a process's name."""
     for command in (["check", "--fix", "--select", "I"], ["format"]):
-        subprocess.run(["ruff", *command, "--quiet", str(folder)], cwd=ROOT, check=True)
+        subprocess.run(["ruff", *command, "--quiet", *paths], cwd=ROOT, check=True)
 
 
 def stage_text(name: str, read: Sequence[str], written: str) -> str:

@@ -10,11 +10,10 @@ is renamed only where it can be nothing else. The rest is told.
 import hashlib
 import io
 import re
-import subprocess
 import sys
 import tokenize
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -22,14 +21,16 @@ from ruamel.yaml.comments import CommentedMap
 
 from lib.errors import UserError
 from lib.pipeline import Stage, read_pipeline
-from lib.repository import ROOT, ask_git, git
+from lib.repository import ROOT, ask_git, git_names
 from tools.command import as_command
-from tools.project.process import check_name
+from tools.project.process import check_name, tidy
 from tools.project.remove import interpolated, refuse_uncommitted, stages_of, still_named
 from tools.tracking import notes
 
 OTHERS = ("lib/", "tools/", "tests/", ".github/", ".vscode/", "lab/docs/", "CHANGELOG.md")
 LEFT_ALONE = (*OTHERS, "lab/example.yml")  # what gets another name is the team's own
+
+Rule = tuple[str, str, str]  # a pattern of files, one of what is in them, and its replacement
 
 
 def rename(old: str, new: str) -> list[str]:
@@ -55,7 +56,8 @@ def rename(old: str, new: str) -> list[str]:
         to for path, to in moved.items() if (ROOT / path).exists() and (ROOT / to).exists()
     ]:
         raise UserError(f"{there[0]} exists already: choose another name, or move it away.")
-    texts = dict(changed_texts(old, new))
+    rules = rules_of(old, new)
+    texts = dict(changed_texts(old, new, rules))
     before = {file: (ROOT / file).read_bytes() for file in texts}
     for file, text in texts.items():
         (ROOT / file).write_bytes(text.encode())
@@ -73,51 +75,65 @@ def rename(old: str, new: str) -> list[str]:
         if address != stage.address and (note := notes.read(stage.address)):
             notes.write(address, **{key: v for key, v in note.items() if key != "stage"})
             notes.file_of(stage.address).unlink()
-    paths = {file: ROOT / renamed(file, old, new) for file in texts}
-    if python := [str(path) for path in paths.values() if path.suffix == ".py"]:
-        # The order of imports, and where a line breaks, depend on the name.
-        for command in (["check", "--fix", "--select", "I"], ["format"]):
-            subprocess.run(["ruff", *command, "--quiet", *python], cwd=ROOT, check=True)
-    changed = {file: (content, paths[file].read_bytes()) for file, content in before.items()}
+    places = {file: renamed(place_of(file, moved), rules) for file in texts}
+    if python := [file for file in places.values() if file.endswith(".py")]:
+        tidy(*python)
+    changed = {place: (before[file], (ROOT / place).read_bytes()) for file, place in places.items()}
     for lock in (ROOT / "dvc.lock", *ROOT.glob("lab/*/dvc.lock")):
-        note_in_lock(lock, changed, old, new)
+        note_in_lock(lock, changed)
     return sorted(texts)
 
 
-def changed_texts(old: str, new: str) -> Iterator[tuple[str, str]]:
+def place_of(file: str, moved: Mapping[str, str]) -> str:
+    """Where a file is that may be below a folder that was moved."""
+    for path, to in moved.items():
+        if PurePath(file).is_relative_to(path):
+            return (to / PurePath(file).relative_to(path)).as_posix()
+    return file
+
+
+def changed_texts(old: str, new: str, rules: Sequence[Rule]) -> Iterator[tuple[str, str]]:
     """Name and new text of each file of the project that names the process."""
-    distinct = is_distinct(old)
-    for file in git("ls-files", "-z").split("\0"):
-        if not file or file.startswith(LEFT_ALONE) or not (ROOT / file).is_file():
+    for file in git_names("ls-files", "-z"):
+        if file.startswith(LEFT_ALONE) or not (ROOT / file).is_file():
             continue
         try:
             text = (ROOT / file).read_bytes().decode()
         except UnicodeDecodeError:
             continue
-        changed = renamed(text, old, new)
-        if distinct and not file.endswith("Pipfile.lock"):
-            changed = re.sub(whole(old), new, changed)
-            title, new_title = old.replace("_", " "), new.replace("_", " ")
-            changed = re.sub(rf"\b{title}, (?=validation|\w+ )", f"{new_title}, ", changed)
+        changed = renamed(text, rules, file)
         if file.endswith(".py") and file.startswith((f"lab/processes/{old}/", "lab/tuning/")):
             changed = with_identifier(changed, type_name(old), type_name(new))
-        if file == "params.yaml":
-            changed = re.sub(rf"(?m)^{old}(?=[ \t]*:)", new, changed)
         elif Path(file).name in ("dvc.yaml", "dvc.lock"):
             changed = in_pipeline(changed, old, new)
-        elif Path(file).name == "params.py":
-            changed = re.sub(
-                r"(?ms)^class Params\b.*?(?=^\S|\Z)",
-                lambda body: re.sub(rf"(?m)^    {old}(?=:)", f"    {new}", body[0]),
-                changed,
-            )
-        if file.startswith("metrics/"):
-            changed = re.sub(rf'("tunes": "){old}"', rf'\g<1>{new}"', changed)
-        if file.endswith((".py", ".ipynb")):
-            changed = re.sub(rf"\bparams\.{old}\b", f"params.{new}", changed)
-            changed = re.sub(rf"""(\btunes=["']){old}(?=["'])""", rf"\g<1>{new}", changed)
         if changed != text:
             yield file, changed
+
+
+def rules_of(old: str, new: str) -> list[Rule]:
+    """Each way in which files name a process: in which files, by what pattern, and what it is now.
+
+    Those of any file hold of paths as well.
+    """
+    title, code, end = old.replace("_", " "), r"\.(py|ipynb)$", r"(?![\w-])"
+    rules = [
+        ("", rf"(?<=\blab[./]processes[./]){old}{end}", new),
+        ("", rf"(?<=\blab[./]processes[./]{new}[./]){old}(?=(?:_test)?{end})", new),
+        ("", rf"(?<=lab/processes/run ){old}{end}", new),
+        ("", rf"(?<![\w-])((?:artifacts|data|metrics|\.checkpoints)/){old}{end}", rf"\g<1>{new}"),
+        (r"^params\.yaml$", rf"(?m)^{old}(?=[ \t]*:)", new),
+        (r"/params\.py$", rf"(?ms)(^class Params\b(?:(?!^\S).)*?^    ){old}(?=:)", rf"\g<1>{new}"),
+        (r"^metrics/", rf'(?<="tunes": "){old}(?=")', new),
+        (code, rf"(?<=\bparams\.){old}\b", new),
+        (code, rf"""(?<=\btunes=["']){old}(?=["'])""", new),
+    ]
+    if is_distinct(old):
+        other = r".(?<!Pipfile\.lock)$"
+        rules += [
+            (other, whole(old), new),
+            (other, rf"\b{title}(?=, (?:validation|\w+ ))", new.replace("_", " ")),
+        ]
+    return rules
 
 
 def is_distinct(name: str) -> bool:
@@ -190,18 +206,12 @@ def sections(listed: Any, name: str) -> Iterator[tuple[int, int]]:
             yield listed.lc.item(n)
 
 
-def renamed(text: str, old: str, new: str) -> str:
-    """A text with the process's module, command and files under their new name."""
-    text = re.sub(rf"\b(lab[./]processes[./]){old}(?![\w-])", rf"\g<1>{new}", text)
-    text = re.sub(
-        rf"\b(lab[./]processes[./]{new}[./]){old}(?=(?:_test)?(?![\w-]))", rf"\g<1>{new}", text
-    )
-    text = re.sub(rf"(lab/processes/run ){old}(?![\w-])", rf"\g<1>{new}", text)
-    return re.sub(
-        rf"(?<![\w-])((?:artifacts|data|metrics|\.checkpoints)/){old}(?![\w-])",
-        rf"\g<1>{new}",
-        text,
-    )
+def renamed(text: str, rules: Sequence[Rule], file: str = "") -> str:
+    """A text with the process under its new name: that of a file, or a path."""
+    for files, pattern, replacement in rules:
+        if re.search(files, file):
+            text = re.sub(pattern, replacement, text)
+    return text
 
 
 def moved_paths(old: str, new: str, paths: list[str]) -> dict[str, str]:
@@ -221,17 +231,16 @@ def type_name(name: str) -> str:
     return name.title().replace("_", "")
 
 
-def note_in_lock(file: Path, changed: dict[str, tuple[bytes, bytes]], old: str, new: str) -> None:
+def note_in_lock(file: Path, changed: Mapping[str, tuple[bytes, bytes]]) -> None:
     """Have a dvc.lock name these files by what is in them now, where it had what was before."""
     if not file.exists():
         return
     text = file.read_text("utf-8")
     for name, (before, after) in changed.items():
-        path = re.escape(renamed(name, old, new))
         former = hashlib.md5(before, usedforsecurity=False).hexdigest()
         current = hashlib.md5(after, usedforsecurity=False).hexdigest()
         text = re.sub(
-            rf"(- path: {path}\n +hash: md5\n +md5: ){former}(\n +size: )\d+",
+            rf"(- path: {re.escape(name)}\n +hash: md5\n +md5: ){former}(\n +size: )\d+",
             rf"\g<1>{current}\g<2>{len(after)}",
             text,
         )
