@@ -335,7 +335,10 @@ def test_credentials_go_where_git_and_others_cannot_see_them(template, tmp_path)
     assert "the-secret-key" not in said
     assert stat.S_IMODE(local.stat().st_mode) == 0o600
     assert project.git("status", "--porcelain") == ""
-    assert "in .dvc/config.local" in project.make("doctor", ok=False)
+    said = project.make("doctor", ok=False)
+    assert "in .dvc/config.local" in said
+    servers = re.findall(r"^MISSING +S3, MLflow +(S3|MLflow) ", said, re.MULTILINE)
+    assert servers == ["S3", "MLflow"], "a line each"
 
 
 @pytest.fixture(scope="module")

@@ -232,8 +232,8 @@ def connections() -> str:
     )
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     if done.returncode:
-        raise Problem("; ".join(lines) or "preflight ended without a message")
-    return "; ".join(lines)
+        raise Problem("\n".join(lines) or "preflight ended without a message")
+    return "\n".join(lines)
 
 
 @check("runner labels")
