@@ -270,8 +270,9 @@ def test_pictures_that_are_missing_can_be_pulled_and_where_none_is_written_none_
 
 def test_of_a_goal_on_times_a_milestone_tells_no_number():
     goal = {"goal": "≤ 3 ms; ≥ 0.5", "reached": "time 2 ms; test 0.9", "message": ""}
-    assert without_times(goal) == ""
-    assert without_times(goal | {"goal": "≥ 0.5", "reached": "test 0.9"}) == "test 0.9"
+    assert without_times(goal)["reached"] == ""
+    other = goal | {"goal": "≥ 0.5", "reached": "test 0.9"}
+    assert without_times(other) == other
 
 
 # ---- metrics as users write them

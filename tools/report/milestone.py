@@ -33,10 +33,11 @@ from lib.files import read_text, replaced_directory, replaced_file
 from lib.pipeline import SWEEPS
 from lib.repository import ROOT, git, uncommitted
 from lib.revisions import Revision
-from lib.text import cell, sentence, some_of
+from lib.text import cell, some_of
 from tools.command import as_command
 from tools.goals.judge import goal_files, judge
 from tools.report.results import pictures
+from tools.report.run_page import goals_section
 
 DOCS = Path("lab/docs")
 MOST = 200  # outs that a report names with their checksums
@@ -140,19 +141,16 @@ def best_sentence(best: Best | None) -> str:
 def goals() -> str:
     """The verdicts on the goals as a table."""
     if not goal_files():
-        return "No goals were judged."
+        return goals_section(None)
     found, _ = judge()
-    lines = [
-        (goal["title"], goal["goal"], without_times(goal), goal["state"]) for goal in found["goals"]
-    ]
-    table = as_markdown((("goal", "wanted", "reached", ""), lines))
-    return f"**{sentence(found['summary'])}.**\n\n{table}" if lines else f"{found['summary']}."
+    told = [without_times(goal) for goal in found["goals"]]
+    return goals_section(found | {"goals": told}, aligned=True)
 
 
-def without_times(goal: dict[str, str]) -> str:
-    """What was reached; of times, which differ each time, nothing."""
+def without_times(goal: dict[str, str]) -> dict[str, str]:
+    """A verdict; of times, which differ each time, without what was reached."""
     measured = any(wanted.endswith(" ms") for wanted in goal["goal"].split("; "))
-    return "" if measured else goal["reached"] or goal["message"]
+    return goal | {"reached": ""} if measured else goal
 
 
 def since(now: Revision, file: Path) -> str:

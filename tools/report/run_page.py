@@ -38,7 +38,7 @@ def run_page() -> None:
     ran = note.get("shared") or note.get("stages")
     sections = {
         "## Run": run_section(note),
-        "### Goals": goals_section(note),
+        "### Goals": goals_section(note.get("goals")),
         "### Stages": stages_section(note.get("stages", {})),
         f"### Results{'' if ran else ' before this run'}": table_section(
             results, unread or "No metrics yet."
@@ -93,9 +93,8 @@ def mlflow_link(stage: str) -> str:
     return f"[run]({address[0]})" if address else ""
 
 
-def goals_section(note: Mapping[str, Any]) -> str:
-    """Each goal, what it wants and what was reached."""
-    goals = note.get("goals")
+def goals_section(goals: Mapping[str, Any] | None, *, aligned: bool = False) -> str:
+    """Each goal, what it wants and what was reached; milestones have it, too."""
     if not goals:
         return "No goals were judged."
     head = f"**{sentence(goals['summary'])}.**"
@@ -103,7 +102,7 @@ def goals_section(note: Mapping[str, Any]) -> str:
         (goal["title"], goal["goal"], goal["reached"] or goal["message"], goal["state"])
         for goal in goals["goals"]
     ]
-    table = as_markdown((("goal", "wanted", "reached", ""), rows), aligned=False)
+    table = as_markdown((("goal", "wanted", "reached", ""), rows), aligned=aligned)
     return f"{head}\n\n{table}" if rows else head
 
 
