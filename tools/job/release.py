@@ -10,13 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from dvc.repo import Repo
+
 from lib.errors import UserError
 from lib.repository import ROOT, git
 from lib.text import last_line
 from tools.job.job import main, read_note, run_live, run_url, summarise
 from tools.job.preflight import storage_answers, why_storage_failed
+from tools.krt.names import TAG, named, names
 
-TAG = "runtime-"
 BUILT = re.compile(r"^(\S+\.krt): (.*)$", re.MULTILINE)
 FOLDER = "krt"  # in the bucket
 
@@ -56,12 +58,12 @@ def pull_models() -> None:
 
 def runtimes_of(tag: str) -> list[tuple[str, str]]:
     """Name and version of each runtime that a tag releases."""
-    known = sorted(file.parent.name for file in (ROOT / "runtimes").glob("*/krt.yml"))
-    if not known:
+    if not (known := names()):
         raise UserError("There is no runtime in runtimes/, so there is nothing to release.")
     rest = tag.removeprefix(TAG)
-    named = max((n for n in known if rest.startswith(f"{n}-")), key=len, default="")
-    return [(named, rest.removeprefix(f"{named}-"))] if named else [(n, rest) for n in known]
+    if name := named(rest):
+        return [(name, rest.removeprefix(f"{name}-"))]
+    return [(name, rest) for name in known]
 
 
 def build(name: str, version: str) -> tuple[Path, str]:
@@ -100,8 +102,6 @@ class Bucket:
     """The bucket of DVC's remote, of which releases have a folder."""
 
     def __init__(self) -> None:
-        from dvc.repo import Repo
-
         with Repo(str(ROOT)) as repo:
             remote = repo.cloud.get_remote()
         if remote.fs.protocol != "s3":

@@ -25,10 +25,10 @@ from tools.goals.judge import goal_files, judge
 from tools.krt.archive import pack
 from tools.krt.check import MANIFEST, bad_name, check, load
 from tools.krt.format import NAME, ManifestV2, read
+from tools.krt.names import TAG, named, names
 from tools.krt.proto import generated
 
 BUILD = Path("build")
-TAG = "runtime-"
 ASSETS = "assets.yml"
 README = "docs/README.md"  # says where the archive comes from
 LINK = "120000"  # git's mode of a symbolic link
@@ -37,11 +37,6 @@ PINNED = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?==(\d[\w.+!]*)(?![\w.+!*
 NOT_PACKED = re.compile(
     r"(^|/)(Pipfile(\.lock)?|assets\.yml|rehearsal\.py|[^/]*_test\.py)$|^image/"
 )
-
-
-def names() -> list[str]:
-    """The runtimes of this repository."""
-    return sorted(file.parent.name for file in (ROOT / "runtimes").glob(f"*/{MANIFEST}"))
 
 
 def chosen(name: str) -> str:
@@ -60,9 +55,8 @@ def default_version(name: str) -> str:
     found = []
     for tag in git("tag", "--points-at", "HEAD").split():
         rest = tag.removeprefix(TAG)
-        if rest != tag:
-            named = max((n for n in names() if rest.startswith(f"{n}-")), key=len, default=name)
-            found += [rest.removeprefix(f"{name}-")] if named == name else []
+        if rest != tag and named(rest) in (name, ""):
+            found.append(rest.removeprefix(f"{name}-"))
     if len(found) > 1:
         raise UserError(f"this commit has {len(found)} tags for {name}: say which, with VERSION=.")
     return found[0] if found else f"g{git('rev-parse', 'HEAD')[:7]}"

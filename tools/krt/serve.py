@@ -38,6 +38,7 @@ from lib.text import last_line
 from tools.krt.archive import unpack
 from tools.krt.check import MANIFEST, check, load
 from tools.krt.format import ENTRYPOINT, ManifestV2, NodeV2, WorkflowV2, read
+from tools.krt.names import named, names
 from tools.krt.node import OK, frame, read_frame
 from tools.krt.proto import Rpc, Service, clean_environment
 
@@ -450,20 +451,13 @@ def unpacked(file: Path) -> Iterator[tuple[Path, ManifestV2, Service]]:
 
 def environment_of(version: str, name: str) -> Path:
     """The folder of `runtimes/` whose environment the nodes run in; UserError where none fits."""
-    folders = sorted(file.parent for file in (ROOT / "runtimes").glob("*/krt.yml"))
-    fitting = [
-        folder
-        for folder in folders
-        if (name and folder.name == name)
-        or (not name and (version == folder.name or version.startswith(f"{folder.name}-")))
-    ]
-    if not fitting:
-        known = ", ".join(folder.name for folder in folders) or "none"
+    found, known = name or named(f"{version}-"), names()
+    if found not in known:
         raise UserError(
             f"no runtime is called '{name or version}': say whose environment the nodes run in, "
-            f"with NAME=. In runtimes/ there are: {known}."
+            f"with NAME=. In runtimes/ there are: {', '.join(known) or 'none'}."
         )
-    return max(fitting, key=lambda folder: len(folder.name))
+    return ROOT / "runtimes" / found
 
 
 def main() -> None:
