@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import requests
+from dvc.config import Config
 
 from lib.errors import UserError
 from lib.files import replaced_file
@@ -185,8 +186,6 @@ def why_refused(answer: requests.Response, found: Any) -> str:
 
 def s3_endpoint() -> str:
     """Where S3 is: as the variable says, or DVC's default remote."""
-    from dvc.config import Config
-
     config = Config(str(ROOT / ".dvc"))
     remote = config["remote"].get(config["core"].get("remote", ""), {})
     return os.environ.get("MLFLOW_S3_ENDPOINT_URL") or str(remote.get("endpointurl", ""))

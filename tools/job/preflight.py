@@ -19,7 +19,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from dvc.config import Config
 from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc_data.hashfile.tree import Tree
 
 from lib.errors import UserError
 from lib.params import line_of
@@ -27,6 +30,7 @@ from lib.pipeline import SWEEPS
 from lib.repository import ROOT, ask_git, git, git_names
 from lib.text import last_line, shown_address, some_of, without_password
 from tools.dvc_config import set_values
+from tools.job.guarded_dvc import install
 from tools.job.job import (
     MARK,
     add_to_note,
@@ -184,8 +188,6 @@ def cache_folder() -> Path:
 
 def storage_answers() -> str:
     """Writes, reads, lists and deletes in the bucket, with DVC's settings and these credentials."""
-    from dvc.repo import Repo
-
     with Repo(str(ROOT)) as repo:
         name = repo.config["core"].get("remote")
         settings = repo.config["remote"].get(name or "", {})
@@ -227,8 +229,6 @@ def point_dvc_at_this_platform() -> str:
     The cache is outside the workspace, which each run gets anew: a re-run finds there what an
     earlier one computed.
     """
-    from dvc.config import Config
-
     folder = ROOT / ".dvc"
     try:
         config = Config(str(folder))
@@ -286,8 +286,6 @@ def why_storage_failed(error: Exception, asked: str = "write") -> str:
 
 def data_are_there() -> str:
     """All that was added with `dvc add`, and whatever else stages need and do not make."""
-    from dvc.repo import Repo
-
     with Repo(str(ROOT)) as repo:
         data = [stage for stage in repo.index.stages if stage.is_data_source]
         problems = [p for p in what_is_missing(repo, data) if p]
@@ -409,11 +407,6 @@ def not_tracked(stage: Any, outs: Any) -> str:
 
 def listings_are_whole() -> str:
     """Each folder's listing, here and in the bucket, is what dvc.lock names and leads nowhere."""
-    from dvc.repo import Repo
-    from dvc_data.hashfile.tree import Tree
-
-    from tools.job.guarded_dvc import install
-
     install()
     with Repo(str(ROOT)) as repo:
         remote = repo.cloud.get_remote_odb()

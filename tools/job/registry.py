@@ -14,6 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc_data.index import DataIndexError
+
 from lib.errors import UserError
 from lib.params import read_yaml
 from lib.pipeline import MAIN
@@ -68,11 +73,6 @@ def models() -> dict[str, str]:
 
     Empty where dvc.lock does not have it, because its stage has not run yet.
     """
-    from dvc.api import DVCFileSystem
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from dvc_data.index import DataIndexError
-
     try:
         with Repo(str(ROOT)) as repo:
             named = repo.artifacts.read()
