@@ -225,9 +225,10 @@ def refuse_uncommitted(paths: Iterable[str]) -> None:
 
 def without_section(text: str, name: str) -> str:
     """params.yaml without one section, and without the comments directly above it."""
-    inside = r"(?:(?:[ \t]*(?:#.*)?\n)*[ \t]+[^\s#].*\n)*"  # comments in it may begin anywhere
-    section = rf"(?m)^(?:#.*\n)*{name}:.*\n{inside}(?:[ \t]+#.*\n|[ \t]*\n)*"
-    left = re.sub(section, "", text.rstrip("\n") + "\n", count=1).rstrip("\n") + "\n"
+    content, lines = YAML().load(text), text.splitlines(keepends=True)
+    if name in content:
+        cut(lines, *content.lc.key(name))
+    left = "".join(lines).rstrip("\n") + "\n"
     refuse_grafted("params.yaml", text, left, depth=1)
     return left
 
