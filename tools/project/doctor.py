@@ -193,6 +193,7 @@ def credentials() -> str:
     """DVC's, for its default remote."""
     if os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY"):
         return "in the environment"
+    # Not by tools/dvc_config.py: before there is any environment, there is no ConfigObj.
     dvc = configparser.ConfigParser(interpolation=None)
     for name in ("config", "config.local"):
         try:

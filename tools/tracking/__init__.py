@@ -11,7 +11,7 @@ import re
 from lib.text import one_line
 
 # Left alone, mlflow tries for four minutes, or for as long as a server says, reports its use to its
-# makers and prints emoji; its server starts nine processes for evaluations by language models.
+# makers and prints emoji; its server starts processes for evaluations by language models.
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
