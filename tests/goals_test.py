@@ -9,6 +9,7 @@ import tarfile
 import numpy as np
 import pytest
 
+from goals.params import Goals
 from tests.conftest import Project
 from tests.rehearsal import Sandbox, results_of
 
@@ -216,13 +217,24 @@ def test_at_its_end(model, reached):
 def test_own_failure(reached):
     reached({"test": 0.973}, at_least=0.5)
     pytest.fail("no good")
+
+def test_fixture(metrcs, reached):
+    reached(metrcs, at_least=0.5)
+
+def test_threshold(reached):
+    from goals.params import Params
+    from lib.params import load_params
+    from lib.repository import ROOT
+
+    load_params(Params, ROOT / "params.yaml")
 """
 
 
 def test_a_goal_whose_own_code_fails_is_not_judged_whatever_it_reached(bare):
     (bare.folder / "goals/own_test.py").write_text(FAILING)
+    bare.edit("params.yaml", "  accuracy: ", "  acuracy: ")
     said = bare.run("make", "goals", ok=False)
-    assert "0 of 5 goals met" in said
+    assert "0 of 7 goals met" in said
     assert "KeyError: 'validation' (goals/own_test.py, line 6)" in said
     assert verdicts(bare) == {
         "test_key": ("not judged", "KeyError: 'validation' (goals/own_test.py, line 6)"),
@@ -233,6 +245,15 @@ def test_a_goal_whose_own_code_fails_is_not_judged_whatever_it_reached(bare):
         "test_in_a_subtest": ("not judged", "KeyError: 'validation' (goals/own_test.py, line 15)"),
         "test_at_its_end": ("not judged", "OSError: torn (goals/own_test.py, line 21)"),
         "test_own_failure": ("not judged", "Failed: no good (goals/own_test.py, line 28)"),
+        "test_fixture": (
+            "not judged",
+            "there is no fixture metrcs: goals/conftest.py has those of goals.",
+        ),
+        "test_threshold": (
+            "not judged",
+            "params.yaml: goals.accuracy is missing: write it. params.yaml: goals.acuracy is not "
+            f"known: did you mean accuracy? Allowed here: {', '.join(Goals.model_fields)}.",
+        ),
     }
 
 

@@ -148,8 +148,10 @@ def explain(error: BaseException) -> str:
         file = Path(str(error.filename))
         name = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
         return f"{name} is missing: `make run`, or `dvc pull`."
+    if isinstance(error, pytest.FixtureLookupError):
+        return f"there is no fixture {error.argname}: goals/conftest.py has those of goals."
     if isinstance(error, UserError):
-        return str(error).replace("\n", " ")
+        return str(error).replace("\n", " ").replace(f"{ROOT}/", "")
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{place_of(error)}"
 
 
