@@ -161,7 +161,7 @@ list: ## List the environments on this machine, their size and last use
 	@$(ENVIRONMENTS) list
 
 clean: ## Remove environments that no lock here names and nobody used for DAYS=1
-	@$(ENVIRONMENTS) clean $(DAYS)
+	@$(ENVIRONMENTS) clean $(call quoted,DAYS)
 
 shell: ## A shell in the development environment
 	@exec tools/within --dev . tools/environments/shell

@@ -82,6 +82,12 @@ def test_a_port_that_cannot_be_mlflows_is_told_in_a_line(project, port):
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("days", ["a week", "7d"])
+def test_days_that_are_no_number_are_told(days):
+    said = Project.at(ROOT).run("make", "clean", f"DAYS={days}", ok=False)
+    assert "it must be a number of days, such as 0 or 7." in said
+
+
 def test_make_alone_lists_every_target_once_in_groups_run_and_test_first():
     listed = Project.at(ROOT).run("make")
     groups = [group.splitlines() for group in listed.strip().split("\n\n")]

@@ -14,9 +14,11 @@ These are the commands of `python -m tools.environments`. It runs on the interpr
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
+from lib.errors import UserError
 from tools.command import as_command
 from tools.environments.audit import audit
 from tools.environments.environments import Environment, clean, list_made, make
@@ -42,7 +44,7 @@ def main() -> None:
     playing.add_argument("locks", nargs="*", type=Path)
     commands.add_parser("audit").add_argument("--service", default="")
     commands.add_parser("list")
-    commands.add_parser("clean").add_argument("days", nargs="?", type=float, default=1.0)
+    commands.add_parser("clean").add_argument("days", nargs="?", type=days, default=1.0)
     commands.add_parser("variables").add_argument("file", type=Path)
     given = parser.parse_args()
 
@@ -63,6 +65,13 @@ def main() -> None:
         sys.stdout.buffer.write(script(given.file).encode())
     else:
         clean(given.days)
+
+
+def days(text: str) -> float:
+    """A number of days; UserError where it is none."""
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        raise UserError(f"DAYS is {text!r}: it must be a number of days, such as 0 or 7.")
+    return float(text)
 
 
 def folder_of(path: Path) -> Path:
