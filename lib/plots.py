@@ -34,7 +34,7 @@ def draw(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
     else:
         draw_lines(axes, plot, tables)
     write_out_large_numbers(axes)
-    axes.set_title(plot.title, fontsize=11)
+    axes.set_title(plot.title, fontsize=11, wrap=True)
     axes.grid(alpha=0.3)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -130,7 +130,7 @@ def draw_confusion(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
             axes.set_yticks(range(len(classes)), classes, rotation=90, va="center")
         axes.set_title(label, fontsize=9)
         axes.set(xlabel=plot.x, ylabel=truth)
-    figure.suptitle(plot.title, fontsize=11)
+    figure.suptitle(plot.title, fontsize=11, wrap=True)
     return figure
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from lib.comparison import Best
 from lib.errors import UserError
-from lib.revisions import Revision
+from lib.plots import draw
+from lib.revisions import Plot, Revision
 from tests.conftest import Project
 from tools.report.compare import pictures
 from tools.report.milestone import best_sentence, without_times
@@ -273,6 +274,19 @@ def test_of_a_goal_on_times_a_milestone_tells_no_number():
     assert without_times(goal)["reached"] == ""
     other = goal | {"goal": "≥ 0.5", "reached": "test 0.9"}
     assert without_times(other) == other
+
+
+@pytest.mark.parametrize("template", ["confusion", "simple"])
+@pytest.mark.parametrize("revisions", [1, 2])
+def test_the_title_of_a_plot_is_whole(template, revisions):
+    rows = [{"predicted": "1", "actual": "0"}, {"predicted": "0", "actual": "1"}]
+    title = "Which of the classes were predicted, " * 4
+    plot = Plot(title, "cases.csv", "predicted", ["actual"], template)
+    figure = draw(plot, {f"revision {n}": rows for n in range(revisions)})
+    figure.draw_without_rendering()
+    texts = figure.findobj(lambda part: getattr(part, "get_text", str)() == title)
+    (box,) = [text.get_window_extent() for text in texts]
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
 
 
 # ---- metrics as users write them
