@@ -5,6 +5,7 @@ A table is a CSV file whose column `split` says train, validation or test of eac
 
 import logging
 import lzma
+import textwrap
 import warnings
 import zipfile
 import zlib
@@ -240,7 +241,8 @@ def with_splits(
         remedy = "Add rows."
         if stratify is not None:
             remedy = f"Add rows of each class of {stratify!r}, or name no column to `stratify` by."
-        why = str(error).rstrip(".")
+        # It may list all classes.
+        why = textwrap.shorten(str(error).rstrip("."), 240, placeholder=" …]")
         raise UserError(f"{len(frame)} rows are too few to split: {why}. {remedy}") from None
     return frame.assign(**{SPLIT: names})
 

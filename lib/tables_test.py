@@ -174,6 +174,9 @@ def test_rows_without_a_class_are_a_class_of_their_own(frame):
 def test_too_few_rows_are_told(frame):
     with pytest.raises(UserError, match="2 rows are too few to split"):
         with_splits(frame[:2], random_seed=0)
+    with pytest.raises(UserError, match=r"200 rows are too few .*: \[0\.0, .* …\]\. Add") as told:
+        with_splits(frame, random_seed=0, stratify="price")
+    assert len(str(told.value)) < 400, "not each of 200 classes"
 
 
 def test_what_is_predicted_is_the_named_column_or_the_last(frame):
