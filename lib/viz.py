@@ -129,9 +129,10 @@ def plot_roc_curves(
     return figure
 
 
-def shortened(name: str) -> str:
-    """A name as a picture has room for it."""
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+def shortened(name: object) -> str:
+    """A name, text or number, as a picture has room for it."""
+    text = str(name)
+    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
 
 
 def one_versus_rest(

@@ -42,6 +42,8 @@ def test_a_confusion_matrix_shows_each_count_and_its_share_of_the_true_class():
         "2\n100.0%",
     ]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["no", "yes"]
+    [axes] = plot_confusion_matrix(Y, PREDICTED, np.array([7, 8])).axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["7", "8"]
 
 
 def test_a_class_that_does_not_occur_has_a_row_all_the_same():
