@@ -94,11 +94,15 @@ def test_a_dataset_is_what_dvc_lock_says_and_no_file(project):
 
 
 def test_data_that_are_tracked_nowhere_are_named(project):
-    project.edit("dvc.yaml", "[data/raw/given.csv]", "[data/raw/given.csv, data/raw/mine.csv]")
+    project.edit("dvc.yaml", "[data/raw/given.csv]", "[data/raw/mine.csv, first.csv]")
     (project.folder / "data/raw/.gitignore").write_text("/given.csv\n/mine.csv\n")
     (project.folder / "data/raw/mine.csv").write_text("3,4\n")
+    first = {"cmd": "true", "wdir": "../..", "deps": ["data/theirs.csv"], "outs": ["first.csv"]}
+    (project.folder / "lab/first").mkdir()
+    (project.folder / "lab/first/dvc.yaml").write_text(json.dumps({"stages": {"first": first}}))
     said = preflight(project, ok=False)
     assert "quick needs data/raw/mine.csv, which neither git nor DVC has: `dvc add`" in said
+    assert "lab/first/dvc.yaml:first needs data/theirs.csv, which neither" in said
     assert said.count("PROBLEM") == 1
 
 

@@ -26,7 +26,7 @@ from dvc_data.hashfile.tree import Tree
 
 from lib.errors import UserError
 from lib.params import line_of
-from lib.pipeline import SWEEPS
+from lib.pipeline import MAIN, SWEEPS
 from lib.repository import ROOT, ask_git, git, git_names
 from lib.text import last_line, shown_address, some_of, without_password
 from tools.dvc_config import set_values
@@ -296,7 +296,12 @@ def data_are_there() -> str:
 
 def what_is_missing(repo: Any, data: list[Any]) -> Iterator[str]:
     """A line for each kind of data that the run could not get; empty where there is none."""
-    pipeline = repo.stage.load_all("dvc.yaml") if (ROOT / "dvc.yaml").exists() else []
+    from dvc.repo.reproduce import get_active_graph, plan_repro
+
+    file = SWEEPS if read_note().get("sweep") else MAIN  # what the run is of
+    own = repo.stage.load_all(file) if (ROOT / file).exists() else []
+    plan = plan_repro(get_active_graph(repo.index.graph), own) if own else []
+    pipeline = [stage for stage in plan if not stage.is_data_source]
     lacking = lacking_in_git()
     yield from (not_whole(s, lacking) or not_tracked(s, repo.index.outs) for s in pipeline)
     frozen = [stage.addressing for stage in pipeline if stage.frozen]
