@@ -249,6 +249,13 @@ def test_of_many_names_that_mlflow_refuses_some_are_told_in_a_line_each(project)
     assert len(by_stage(project)["plain"]["metrics"]) == 31
 
 
+def test_a_file_that_cannot_be_read_is_not_told_as_an_mlflow_that_is_away(project):
+    main = project.folder / "lab/processes/plain/main"
+    main.write_text(PLAIN + "ln -s nowhere artifacts/plain/link\n")
+    said = project.dvc("repro", "plain", ok=False)
+    assert re.search("MLflow at .*artifacts/plain/link.* with `make relog` afterwards", said)
+
+
 ONE_NAME = """#!/bin/sh
 mkdir -p metrics
 printf 'acc: 0.9\\nx?: 0.2\\nx*: 0.8\\n' > metrics/one.yaml

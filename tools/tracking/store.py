@@ -238,7 +238,12 @@ def reason(error: BaseException) -> str:
 
 
 def answers(error: BaseException) -> bool:
-    """Whether it is not away: it refuses or is no MLflow, or what is on the way to it does."""
+    """Whether it is not away: it refuses or is no MLflow, or what is on the way to it does.
+
+    Nor is it where a file here cannot be read.
+    """
+    if getattr(error, "filename", None):
+        return True
     text = str(error)
     return bool(on_the_way(text) or NOT_MLFLOW.search(text) or REFUSED.search(text))
 
