@@ -25,6 +25,12 @@ from lib.repository import ROOT, files_at
 
 MAIN = "dvc.yaml"
 SWEEPS = "lab/tuning/dvc.yaml"  # which values of parameters do best; no part of `make run`
+# What DVC ends in where it cannot read a pipeline: ImportError of a storage that it has no package
+# for (gs://…), the last three where a section of dvc.yaml has another form.
+UNREADABLE = (
+    *(DvcException, OSError, ValueError, ImportError),
+    *(TypeError, KeyError, AttributeError),
+)
 
 
 class NoDvcError(UserError):
@@ -156,8 +162,7 @@ def open_repo(revision: str = "", root: Path = ROOT) -> Iterator[Repo]:
             yield repo
     except NotDvcRepoError:
         raise NoDvcError("This repository has no DVC in it: `dvc init`.") from None
-    except (DvcException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        # The last three are DVC's own, where a section of dvc.yaml has another form.
+    except UNREADABLE as error:
         raise UserError(unread(error)) from None
 
 

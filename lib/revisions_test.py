@@ -202,6 +202,14 @@ def test_a_metrics_file_that_is_not_there_is_missing_by_its_name(work_tree):
     assert revision.missing[0].startswith("m.json of main (")
 
 
+def test_a_storage_that_dvc_has_no_package_for_is_told(work_tree):
+    stages = {"a": {"cmd": "x", "deps": ["gs://bucket/rows.csv"]}}
+    (work_tree / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+    revision = Revision("", work_tree)
+    assert revision.metrics == {}
+    assert "cannot read the pipeline: gs is supported, but requires" in revision.missing[0]
+
+
 def test_a_folder_of_metrics_is_told_as_one(work_tree):
     (work_tree / "m").mkdir()
     (work_tree / "m/a.json").write_text("{}")

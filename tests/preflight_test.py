@@ -191,6 +191,7 @@ MARKS = "<<<<<<< HEAD\n=======\n>>>>>>> other\n"
     [
         ("dvc.yaml", DVC_YAML + MARKS, "'dvc.yaml'"),
         ("dvc.yaml", DVC_YAML.replace("deps", "depz"), "dvc.yaml' validation failed"),
+        ("dvc.yaml", DVC_YAML.replace("[data/", "[gs://data/"), "gs is supported, but requires"),
         ("dvc.lock", MARKS, "dvc.lock' validation failed"),
         (".dvc/config", "[core]\n    remote = here\n" + MARKS, "config"),
     ],

@@ -192,6 +192,9 @@ def test_a_pipeline_that_cannot_be_read_is_told(project):
     assert "ERROR: DVC cannot read the pipeline: unable to read: 'dvc.yaml'" in said
     assert "(line 3: " in said
     assert "Traceback" not in said
+    give(project, stage("far", "true", "gs://bucket/rows.csv"))
+    said = side_by_side(project, ok=False)
+    assert "ERROR: DVC cannot read the pipeline: gs is supported, but requires" in said
 
 
 def test_a_run_by_tag_has_them_at_once_too(project):

@@ -185,6 +185,13 @@ def test_a_stage_of_another_dvc_yaml_with_another_working_directory_is_logged(pr
     assert (run["metrics"], run["files"]) == ({"accuracy": 0.6}, ["forest.txt"])
 
 
+def test_a_stage_beside_one_that_reads_from_s3_is_logged(project):
+    reads = "  reads: {cmd: 'true', deps: ['s3://bucket/rows.csv'], outs: [rows.csv]}\n"
+    project.edit("dvc.yaml", "  plain:\n", f"{reads}  plain:\n")
+    project.dvc("repro", "plain")
+    assert by_stage(project)["plain"]["status"] == "FINISHED"
+
+
 def test_a_stage_that_reads_a_dataset_is_logged_with_its_version(project):
     rows = {"name": "rows", "type": "dvc", "url": "https://sandbox.invalid/rows", "path": "rows"}
     stage = {

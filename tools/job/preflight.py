@@ -470,7 +470,7 @@ def failed(checks: Sequence[Callable[[], str]]) -> list[str]:
     for check in checks:
         try:
             print(f"ok       {check()}", flush=True)
-        except (UserError, DvcException) as error:
+        except (UserError, DvcException, ImportError) as error:  # the last: DVC lacks a package
             if (problem := told(error)) not in problems:  # what DVC cannot read, it says each time
                 print(f"PROBLEM  {problem}", flush=True)
                 problems.append(problem)
@@ -479,7 +479,7 @@ def failed(checks: Sequence[Callable[[], str]]) -> list[str]:
     return problems
 
 
-def told(error: UserError | DvcException) -> str:
+def told(error: UserError | DvcException | ImportError) -> str:
     """A problem in a line; of what DVC cannot read, with the line in its file."""
     if isinstance(error, UserError):
         return str(error)
