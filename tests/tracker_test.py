@@ -186,10 +186,17 @@ def test_a_stage_of_another_dvc_yaml_with_another_working_directory_is_logged(pr
 
 
 def test_a_stage_beside_one_that_reads_from_s3_is_logged(project):
-    reads = "  reads: {cmd: 'true', deps: ['s3://bucket/rows.csv'], outs: [rows.csv]}\n"
+    far = "remote://minio/rows.csv"
+    reads = f"  reads: {{cmd: 'true', deps: ['{far}'], outs: [rows.csv]}}\n"
     project.edit("dvc.yaml", "  plain:\n", f"{reads}  plain:\n")
     project.dvc("repro", "plain")
     assert by_stage(project)["plain"]["status"] == "FINISHED"
+    (project.folder / "rows.csv").write_text("a,b\n")
+    noted = f"  reads: {{cmd: 'true', deps: [{{path: '{far}', etag: {'a' * 32}, size: 4}}]}}\n"
+    project.edit("dvc.lock", "stages:\n", f"stages:\n{noted}")
+    said = project.run("make", "relog", "STAGES=reads", ok=False)
+    assert f"WARNING: reads: {far} cannot be asked: Invalid endpoint" in said
+    assert "Traceback" not in said
 
 
 def test_a_stage_that_reads_a_dataset_is_logged_with_its_version(project):

@@ -54,7 +54,12 @@ def relog_one(experiment: Experiment, tracked: Tracked) -> bool:
         get = f"`dvc pull` or `{stage.command}` brings it."
         warn(f"{stage.address}: missing: {', '.join(missing)}. {get}")
         return False
-    if changed := changed_since(tracked):
+    try:
+        changed = changed_since(tracked)
+    except UserError as error:
+        warn(f"{stage.address}: {error}")
+        return False
+    if changed:
         what = f"{', '.join(changed[:5])}. Bring that back, or `{stage.command}`."
         warn(f"{stage.address}: changed since it ran: {what}")
         return False

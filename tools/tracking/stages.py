@@ -14,9 +14,11 @@ from dvc.dependency.param import ParamsDependency
 from dvc.output import Output
 from dvc.stage import Stage as DvcStage
 
+from lib.errors import UserError
 from lib.params import FILE, YamlTextError, parse_yaml
 from lib.pipeline import Pipeline, Stage, in_root, open_repo, pipeline_of, place
 from lib.repository import GitError, git_or_nothing, uncommitted
+from lib.text import one_line
 
 RUN = "lab/processes/run"
 MOST_DEPS = 100  # of which the checksum becomes a tag
@@ -247,9 +249,17 @@ def changed_since(tracked: Tracked) -> list[str]:
     """What of a stage's deps and parameters is not as dvc.lock noted it when it ran.
 
     Of a stage that it has not noted, for it was run by hand, nothing can be said.
+
+    Raises:
+        UserError: what is elsewhere, on S3 say, cannot be asked.
     """
-    noted = [dep for dep in tracked.dvc.deps if dep.hash_info]
-    return sorted(str(name) for dep in noted for name in dep.status())
+    changed: list[str] = []
+    for dep in tracked.dvc.deps:
+        try:
+            changed += map(str, dep.status() if dep.hash_info else ())
+        except Exception as error:  # of whatever file system a dep is on
+            raise UserError(f"{dep} cannot be asked: {one_line(str(error))}") from None
+    return sorted(changed)
 
 
 def md5_of(item: Output) -> str:
