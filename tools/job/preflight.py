@@ -22,6 +22,7 @@ from typing import Any
 from dvc.config import Config
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc_data.hashfile.tree import Tree
 
 from lib.errors import UserError
@@ -296,8 +297,6 @@ def data_are_there() -> str:
 
 def what_is_missing(repo: Any, data: list[Any]) -> Iterator[str]:
     """A line for each kind of data that the run could not get; empty where there is none."""
-    from dvc.repo.reproduce import get_active_graph, plan_repro
-
     file = SWEEPS if read_note().get("sweep") else MAIN  # what the run is of
     own = repo.stage.load_all(file) if (ROOT / file).exists() else []
     plan = plan_repro(get_active_graph(repo.index.graph), own) if own else []
