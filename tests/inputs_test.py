@@ -51,6 +51,7 @@ def work_tree(tmp_path, monkeypatch):
     (tmp_path / "src").mkdir()
     for name, text in (("params.yaml", "a: 1\nb: 1\n"), ("src/k.py", "1\n"), ("n.ipynb", "1\n")):
         (tmp_path / name).write_text(text)
+    (tmp_path / "rows.csv").write_text("1\n")
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     subprocess.run(["git", "add", "params.yaml", "src", "n.ipynb"], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)  # where DVC looks for a stage
@@ -66,7 +67,7 @@ def reproduce(folder, *scripts):
         (folder / f"{number}.sh").write_text(script)
     stage = {
         "cmd": [f"sh {number}.sh" for number in range(len(scripts))],
-        "deps": ["src", "n.ipynb"],
+        "deps": ["src", "n.ipynb", "rows.csv"],
         "params": ["a"],
         "outs": ["made"],
     }
@@ -125,3 +126,11 @@ def test_what_a_stage_does_not_read_as_it_starts_is_as_it_is_at_the_end(work_tre
     assert reproduce(work_tree, script) == ["slow"]
     assert Revision("", work_tree).outdated == []
     assert reproduce(work_tree, script) == [], "it is up to date"
+
+
+def test_data_that_change_while_a_stage_runs_are_told(work_tree, capfd):
+    assert reproduce(work_tree, "cp rows.csv made") == ["slow"]
+    assert "WARNING" not in capfd.readouterr().err
+    (work_tree / "rows.csv").write_text("2\n")
+    assert reproduce(work_tree, "echo 3 >> rows.csv; cp rows.csv made") == ["slow"]
+    assert "WARNING: rows.csv changed while slow ran. Its results may" in capfd.readouterr().err

@@ -270,6 +270,13 @@ def test_a_file_that_cannot_be_read_is_not_told_as_an_mlflow_that_is_away(projec
     assert re.search("MLflow at .*artifacts/plain/link.* with `make relog` afterwards", said)
 
 
+def test_a_stage_that_has_not_written_all_it_is_to_is_no_finished_run(project):
+    add_process(project, "plain", PLAIN + "rm -r artifacts/plain\n")
+    said = project.dvc("repro", "plain", ok=False)
+    assert "MLflow: not logged: plain has not written artifacts/plain." in said
+    assert "FINISHED" not in {run["status"] for run in logged(project)}
+
+
 ONE_NAME = """#!/bin/sh
 mkdir -p metrics
 printf 'acc: 0.9\\nx?: 0.2\\nx*: 0.8\\n' > metrics/one.yaml

@@ -7,6 +7,7 @@ is noted as it was before; if it was edited just then, nobody can tell, and the 
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Timer
@@ -30,6 +31,7 @@ def noting_first(run: Callable[..., None]) -> Callable[..., None]:
             return
         stage.save_deps()
         before = Inputs(stage)
+        data = {dep: dep.hash_info for dep in before.data()}
         begun: list[list[Any]] = []
         timer = Timer(STARTING, lambda: begun.append(before.now()))
         timer.daemon = True
@@ -56,6 +58,13 @@ def noting_first(run: Callable[..., None]) -> Callable[..., None]:
                 save_deps(**options)
             finally:
                 stage.deps = deps
+            for dep in (dep for dep, noted in data.items() if dep.hash_info != noted):
+                print(
+                    f"WARNING: {dep} changed while {stage.addressing} ran. Its results may be of "
+                    "what it was; dvc.lock has what it is now, which `dvc push` does not push. A "
+                    "stage is to write outs of its own.",
+                    file=sys.stderr,
+                )
 
         stage.save_deps = save_others
 
@@ -72,6 +81,16 @@ class Inputs:
         self.deps = [dep for dep in stage.deps if dep.is_in_repo]
         self.files = {dep: [*tracked(dep)] for dep in self.deps}
         self.contents = self.now()
+
+    def data(self) -> list[Any]:
+        """The deps that git has nothing of, but for notebooks."""
+        return [
+            dep
+            for dep in self.deps
+            if not self.files[dep]
+            and not isinstance(dep, ParamsDependency)
+            and not dep.fs_path.endswith(".ipynb")
+        ]
 
     def now(self) -> list[Any]:
         """What each has in it; None where that cannot be read."""

@@ -23,6 +23,7 @@ from tools.tracking.stages import (
     Tracked,
     is_last,
     is_later,
+    missing,
     provenance,
     started_stage,
 )
@@ -161,7 +162,9 @@ class Tracker:
 
     def finish(self, code: int) -> str:
         """What is done when the process has ended: the outcome in a line."""
-        if code == 0 and is_last(self.stage, self.started):
+        is_whole = code == 0 and is_last(self.stage, self.started)
+        lacking = missing(self.stage) if is_whole else []  # DVC fails the stage for these
+        if is_whole and not lacking:
             self.connect()
             assert self.experiment
             return runs.log_stage(self.experiment, self.tracked, self.tags, run=self.run)
@@ -169,6 +172,8 @@ class Tracker:
             self.connect()
         if self.run:
             self.show(self.curves())
-            if code != 0:
+            if code != 0 or lacking:
                 runs.end_open_run(self.stage, "KILLED" if code == KILLED else "FAILED")
+        if lacking:
+            return f"not logged: {self.stage.name} has not written {', '.join(lacking)}."
         return ""

@@ -12,6 +12,7 @@ from tools.tracking.messages import say, told, warn
 from tools.tracking.stages import (
     Tracked,
     changed_since,
+    missing,
     of_results_commit,
     provenance,
     tracked_stages,
@@ -50,9 +51,9 @@ def is_due(tracked: Tracked) -> bool:
 def relog_one(experiment: Experiment, tracked: Tracked) -> bool:
     """Log one stage, unless MLflow has it; whether it has now."""
     stage = tracked.stage
-    if missing := [path for path in stage.written if not (ROOT / path).exists()]:
+    if lacking := missing(stage):
         get = f"`dvc pull` or `{stage.command}` brings it."
-        warn(f"{stage.address}: missing: {', '.join(missing)}. {get}")
+        warn(f"{stage.address}: missing: {', '.join(lacking)}. {get}")
         return False
     try:
         changed = changed_since(tracked)

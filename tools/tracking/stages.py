@@ -17,7 +17,7 @@ from dvc.stage import Stage as DvcStage
 from lib.errors import UserError
 from lib.params import FILE, YamlTextError, parse_yaml
 from lib.pipeline import Pipeline, Stage, in_root, open_repo, pipeline_of, place
-from lib.repository import GitError, git_or_nothing, uncommitted
+from lib.repository import ROOT, GitError, git_or_nothing, uncommitted
 from lib.text import one_line
 
 RUN = "lab/processes/run"
@@ -260,6 +260,11 @@ def changed_since(tracked: Tracked) -> list[str]:
         except Exception as error:  # of whatever file system a dep is on
             raise UserError(f"{dep} cannot be asked: {one_line(str(error))}") from None
     return sorted(changed)
+
+
+def missing(stage: Stage) -> list[str]:
+    """What a stage writes and is not there; what is elsewhere, on S3 say, is not looked for."""
+    return [path for path in stage.written if in_root(path) and not (ROOT / path).exists()]
 
 
 def md5_of(item: Output) -> str:
