@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,9 +23,21 @@ from lib.pytorch import accuracy, create_dataloader, seed_everything, train
 from lib.repository import ROOT
 
 EPOCHS = 12
+KINDS = ("plain", "many rows", "convolution")
 
 
-def compute(folder: Path, workers: int) -> None:
+def compute(folder: Path, workers: int, kinds: Sequence[str]) -> None:
+    """Train a small network of each kind, in a folder of that name."""
+    with joined(workers, torch.device("cpu")):
+        for kind in kinds:
+            with pytest.MonkeyPatch.context() as patch:
+                if kind == "many rows":  # more than a window
+                    patch.setattr(loaders, "WINDOW_ROWS", 32)
+                    patch.setattr(loaders, "RUN_ROWS", 4)
+                train_one(folder / kind, kind)
+
+
+def train_one(folder: Path, kind: str) -> None:
     """Train a small network and write its history; KILLED says what happens in one worker.
 
     APART gives each worker a folder of its own for checkpoints, SEEDS each a seed.
@@ -34,14 +47,12 @@ def compute(folder: Path, workers: int) -> None:
     y = (X[:, 0] + X[:, 1] * X[:, 2] + rng.normal(size=203) / 2 > 0).astype("int64")
     number = int(os.environ.get("RANK", "0"))
     checkpoints = folder / str(number) if "APART" in os.environ else folder
-    if "WINDOW" in os.environ:
-        loaders.WINDOW_ROWS, loaders.RUN_ROWS = map(int, os.environ["WINDOW"].split())
     seed_everything(int(os.environ.get("SEEDS", "3 3").split()[number]))
     torch.set_num_threads(1)
     # No bias before batch norm: its gradient is nothing but rounding, which Adam makes steps of.
     first = nn.Linear(6, 16, bias=False)
     network = nn.Sequential(first, nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
-    if "CONVOLUTION" in os.environ:
+    if kind == "convolution":
         first = nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 4, 3, bias=False))
         last = (nn.Flatten(), nn.Linear(16, 1))
         network = nn.Sequential(first, nn.BatchNorm1d(4), nn.ReLU(), *last)
@@ -54,24 +65,24 @@ def compute(folder: Path, workers: int) -> None:
             happens(epoch)
         return accuracy(outputs, found)
 
-    with joined(workers, torch.device("cpu")):
-        history = train(
-            network,
-            create_dataloader(X[:150], y[:150], 16, shuffle=True, seed=3),
-            create_dataloader(X[150:], y[150:], 16, shuffle=False, seed=3),
-            loss=nn.BCEWithLogitsLoss(),
-            metrics={"accuracy": measured},
-            lr=0.01,
-            epochs=EPOCHS,
-            patience=None,
-            device=torch.device("cpu"),
-            checkpoint=checkpoints / "checkpoint.pt",
-            checkpoint_every=2,
-        )
-        if is_first():
-            rows = [record.row for record in history.records]
-            (folder / "history.json").write_text(json.dumps(rows))
-            torch.save(network.state_dict(), folder / "weights.pt")
+    history = train(
+        network,
+        create_dataloader(X[:150], y[:150], 16, shuffle=True, seed=3),
+        create_dataloader(X[150:], y[150:], 16, shuffle=False, seed=3),
+        loss=nn.BCEWithLogitsLoss(),
+        metrics={"accuracy": measured},
+        lr=0.01,
+        epochs=EPOCHS,
+        patience=None,
+        device=torch.device("cpu"),
+        checkpoint=checkpoints / "checkpoint.pt",
+        checkpoint_every=2,
+    )
+    if is_first():
+        rows = [record.row for record in history.records]
+        folder.mkdir(exist_ok=True)
+        (folder / "history.json").write_text(json.dumps(rows))
+        torch.save(network.state_dict(), folder / "weights.pt")
 
 
 def happens(epoch: int) -> None:
@@ -87,10 +98,10 @@ def happens(epoch: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def start(folder: Path, **variables: str) -> subprocess.Popen[str]:
+def start(folder: Path, *kinds: str, **variables: str) -> subprocess.Popen[str]:
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     return subprocess.Popen(
-        [sys.executable, *torchrun, "--local-addr", "localhost", __file__, str(folder), "2"],
+        [sys.executable, *torchrun, "--local-addr", "localhost", __file__, str(folder), *kinds],
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"} | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -98,8 +109,8 @@ def start(folder: Path, **variables: str) -> subprocess.Popen[str]:
     )
 
 
-def run(folder: Path, ok: bool = True, **variables: str) -> str:
-    process = start(folder, **variables)
+def run(folder: Path, *kinds: str, ok: bool = True, **variables: str) -> str:
+    process = start(folder, *kinds or KINDS[:1], **variables)
     said, _ = process.communicate(timeout=600)
     assert (process.returncode == 0) == ok, said
     return said
@@ -107,28 +118,17 @@ def run(folder: Path, ok: bool = True, **variables: str) -> str:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """What two workers give that nothing happens to."""
+    """What two workers give that nothing happens to: a folder for each kind of training."""
     folder = tmp_path_factory.mktemp("two")
-    run(folder)
+    run(folder, *KINDS)
     return folder
 
 
-def test_two_workers_give_the_metrics_of_one(two, tmp_path):
-    compute(tmp_path, 1)
-    one, both = (json.loads((f / "history.json").read_text()) for f in (tmp_path, two))
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_workers_give_the_metrics_of_one(two, tmp_path, kind):
+    compute(tmp_path, 1, [kind])
+    one, both = (json.loads((f / kind / "history.json").read_text()) for f in (tmp_path, two))
     assert len(one) == len(both) == EPOCHS
-    for row, other in zip(one, both, strict=True):
-        assert other == pytest.approx(row, abs=1e-3)
-
-
-def test_two_workers_give_the_metrics_of_one_of_more_rows_than_a_window(tmp_path, monkeypatch):
-    monkeypatch.setattr(loaders, "WINDOW_ROWS", 32)
-    monkeypatch.setattr(loaders, "RUN_ROWS", 4)
-    for name in ("one", "both"):
-        (tmp_path / name).mkdir()
-    compute(tmp_path / "one", 1)
-    run(tmp_path / "both", WINDOW="32 4")
-    one, both = (json.loads((tmp_path / n / "history.json").read_text()) for n in ("one", "both"))
     for row, other in zip(one, both, strict=True):
         assert other == pytest.approx(row, abs=1e-3)
 
@@ -136,29 +136,29 @@ def test_two_workers_give_the_metrics_of_one_of_more_rows_than_a_window(tmp_path
 def test_after_a_worker_was_killed_the_rest_is_trained_to_the_same_bits(two, tmp_path):
     run(tmp_path, ok=False, KILLED="0 6")
     assert "Training continues after epoch 4" in run(tmp_path, ok=False, KILLED="1 6")
-    assert not (tmp_path / "history.json").exists()
+    assert not (tmp_path / "plain/history.json").exists()
     assert "Training continues after epoch 8" in run(tmp_path)
     for name in ("history.json", "weights.pt"):
-        assert (tmp_path / name).read_bytes() == (two / name).read_bytes()
+        assert (tmp_path / "plain" / name).read_bytes() == (two / "plain" / name).read_bytes()
 
 
 def test_workers_that_share_no_disk_go_on_from_the_first_ones_checkpoint(two, tmp_path):
     run(tmp_path, ok=False, KILLED="0 6", APART="yes")
     said = run(tmp_path, APART="yes")
     assert said.count("Training continues after epoch 4") == 2
-    assert not (tmp_path / "1").exists()
+    assert not (tmp_path / "plain/1").exists()
     for name in ("history.json", "weights.pt"):
-        assert (tmp_path / name).read_bytes() == (two / name).read_bytes()
+        assert (tmp_path / "plain" / name).read_bytes() == (two / "plain" / name).read_bytes()
 
 
 def test_workers_that_would_train_something_else_than_each_other_are_told(tmp_path):
     said = run(tmp_path, ok=False, SEEDS="3 4")
     assert said.count("UserError: workers: of 2, 2 would train something else than 1: data,") == 2
-    assert not (tmp_path / "history.json").exists()
+    assert not (tmp_path / "plain/history.json").exists()
 
 
 def test_workers_end_with_what_started_them(tmp_path):
-    launcher = start(tmp_path, HELD=str(tmp_path))
+    launcher = start(tmp_path, "plain", HELD=str(tmp_path))
     deadline = time.monotonic() + 120
     while len([*tmp_path.glob("*.pid")]) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -182,17 +182,6 @@ def test_a_batch_norm_that_is_shared_is_torchs_own_for_rows_of_any_shape(shape):
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(*gradients)
     torch.testing.assert_close(norm.state_dict(), own.state_dict())
-
-
-def test_two_workers_give_the_metrics_of_one_with_a_convolution(tmp_path, monkeypatch):
-    monkeypatch.setenv("CONVOLUTION", "yes")
-    for name in ("one", "both"):
-        (tmp_path / name).mkdir()
-    compute(tmp_path / "one", 1)
-    run(tmp_path / "both")
-    one, both = (json.loads((tmp_path / n / "history.json").read_text()) for n in ("one", "both"))
-    for row, other in zip(one, both, strict=True):
-        assert other == pytest.approx(row, abs=1e-3)
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(3), nn.BatchNorm1d(3, affine=False)])
@@ -237,9 +226,9 @@ def test_an_error_of_the_users_own_that_tells_of_a_socket_stays_one(among_two):
 
 def test_another_number_of_workers_than_the_parameters_say_is_told(tmp_path):
     with pytest.raises(UserError, match=r"workers is 2 in params\.yaml, and 1 started"):
-        compute(tmp_path, 2)
+        compute(tmp_path, 2, KINDS)
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    compute(Path(sys.argv[1]), int(sys.argv[2]))
+    compute(Path(sys.argv[1]), 2, sys.argv[2:])
