@@ -1,6 +1,8 @@
 """A process on several workers: how they are started, what is told of failures, `make train`."""
 
+import json
 import os
+import re
 import signal
 import time
 
@@ -10,6 +12,13 @@ from lib.params import read_yaml
 from tests.conftest import Project, with_children_killed
 
 LAUNCH = "import sys; from tools.workers import launch; sys.exit(launch(2, sys.argv[1:]))"
+# One after the other: torch's launcher takes seconds to import.
+LAUNCH_EACH = """
+import json, sys
+from tools.workers import launch
+for number, what in json.loads(sys.argv[2]):
+    print("exit code", launch(2, [sys.argv[1], number, what]), flush=True)
+"""
 # What happens to the worker of that number; the other one waits for it, as in a training.
 PROGRAM = """
 import os, signal, sys, time
@@ -35,6 +44,15 @@ if what == "all lost":
     sys.exit(86)
 time.sleep(0 if what == "nothing" else 60)
 """
+LAUNCHED = (
+    ("1", "nothing"),
+    ("0", "killed"),
+    ("1", "killed"),
+    ("0", "mistaken"),
+    ("1", "mistaken"),
+    ("1", "lost"),
+    ("no", "all lost"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,35 +60,41 @@ def project(tmp_path_factory):
     return Project(tmp_path_factory.mktemp("workers"))
 
 
-def launch(project, number, what, ok):
-    command = ("tools/within", "--dev", ".", "python", "-P", "-c", LAUNCH, "program.py")
+@pytest.fixture(scope="module")
+def launched(project):
+    """The lines that are seen of each of LAUNCHED, and its exit code."""
+    command = ("tools/within", "--dev", ".", "python", "-P", "-c", LAUNCH_EACH, "program.py")
     (project.folder / "program.py").write_text(PROGRAM)
-    said = project.run(*command, str(number), what, ok=ok, PYTHONPATH=str(project.folder))
-    return said.splitlines()
+    said = project.run(*command, json.dumps(LAUNCHED), PYTHONPATH=str(project.folder))
+    *found, rest = re.split(r"(?m)^exit code (\d+)\n", said)
+    assert rest == "", said
+    ends = [(text.splitlines(), int(code)) for text, code in zip(*[iter(found)] * 2, strict=True)]
+    return dict(zip(LAUNCHED, ends, strict=True))
 
 
-def test_the_first_worker_is_seen_as_if_it_were_alone(project):
-    assert launch(project, 1, "nothing", ok=True) == ["worker 0"]
+def test_the_first_worker_is_seen_as_if_it_were_alone(launched):
+    assert launched["1", "nothing"] == (["worker 0"], 0)
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_worker_that_is_killed_is_told_in_a_line(project, number):
-    assert launch(project, number, "killed", ok=False) == [
+def test_a_worker_that_is_killed_is_told_in_a_line(launched, number):
+    said = [
         "worker 0",
         f"worker {number + 1} of 2 was killed (SIGKILL). Most often the machine was out of memory. "
         "Start it again: it goes on from its last checkpoint.",
     ]
+    assert launched[str(number), "killed"] == (said, 1)
 
 
 @pytest.mark.parametrize(("number", "what"), [(0, "mistaken"), (1, "mistaken"), (1, "lost")])
-def test_a_mistake_is_told_once_whoever_makes_it(project, number, what):
-    said = launch(project, number, what, ok=False)
-    assert said == ["worker 0", "train_model: rows are missing."]
+def test_a_mistake_is_told_once_whoever_makes_it(launched, number, what):
+    said = ["worker 0", "train_model: rows are missing."]
+    assert launched[str(number), what] == (said, 1)
 
 
-def test_where_each_has_only_lost_another_what_torch_said_of_that_is_shown(project):
-    said = launch(project, "no", "all lost", ok=False)
-    assert said[0] == "worker 0"
+def test_where_each_has_only_lost_another_what_torch_said_of_that_is_shown(launched):
+    said, code = launched["no", "all lost"]
+    assert (said[0], code) == ("worker 0", 1)
     assert said[1].endswith(
         " of 2 ended: [gloo/pair.cc:547] Connection closed. Start it again: it goes "
         "on from its last checkpoint."
