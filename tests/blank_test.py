@@ -129,26 +129,47 @@ def test_blank_again_finds_nothing_left(blanked):
     assert blanked.git("status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize(
-    ("name", "after", "why"),
-    [
-        ("", "", "Say NAME=…, KIND=empty|table|sklearn|torch, AFTER="),
-        ("Train", "", "lower-case words"),
-        ("train-model", "", "lower-case words"),
-        ("größe", "", "lower-case words"),
-        ("../evil", "", "lower-case words"),
-        ("class", "", "a name of Python's or the project's"),
-        ("json", "", "a name of Python's or the project's"),
-        ("experiment", "", "a name in params.yaml already"),
-        ("params", "", "a name of Python's or the project's"),
-        ("train", "nothing", "it must be a stage of dvc.yaml"),
-        ("x" * 36, "", "35 characters at most"),
-    ],
-)
-def test_a_name_that_cannot_be_is_refused_and_nothing_is_written(blanked, name, after, why):
-    said = blanked.run("make", "process", f"NAME={name}", f"AFTER={after}", ok=False)
-    assert why in said
-    assert "Nothing was written" in said
+# What `make process` says where it refuses a name: of all in one interpreter.
+REFUSE = """
+import json, sys
+from tools.project.process import main
+said = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = arguments
+    try:
+        main()
+    except SystemExit as error:
+        said.append(str(error))
+print(json.dumps(said))
+"""
+# By NAME and AFTER.
+REFUSED = {
+    ("", ""): "Say NAME=…, KIND=empty|table|sklearn|torch, AFTER=",
+    ("Train", ""): "lower-case words",
+    ("train-model", ""): "lower-case words",
+    ("größe", ""): "lower-case words",
+    ("../evil", ""): "lower-case words",
+    ("class", ""): "a name of Python's or the project's",
+    ("json", ""): "a name of Python's or the project's",
+    ("experiment", ""): "a name in params.yaml already",
+    ("params", ""): "a name of Python's or the project's",
+    ("train", "nothing"): "it must be a stage of dvc.yaml",
+    ("x" * 36, ""): "35 characters at most",
+}
+
+
+@pytest.fixture(scope="module")
+def refused(blanked):
+    """What is said of each of REFUSED."""
+    command = ("tools/within", "--dev", ".", "python", "-c", REFUSE, json.dumps([*REFUSED]))
+    said = json.loads(blanked.run(*command, PYTHONPATH="."))
+    return dict(zip(REFUSED, said, strict=True))
+
+
+@pytest.mark.parametrize("wanted", REFUSED)
+def test_a_name_that_cannot_be_is_refused_and_nothing_is_written(blanked, refused, wanted):
+    assert REFUSED[wanted] in refused[wanted]
+    assert "Nothing was written" in refused[wanted]
     assert blanked.git("status", "--porcelain") == ""
 
 
