@@ -146,9 +146,12 @@ def forget(project, stage):
     shutil.rmtree(project.folder / ".dvc/cache/runs")
 
 
-def kill_amid(project, stage, sign):
-    """Start the pipeline and end all of it by SIGKILL in the middle of a stage."""
-    process = project.start("tools/within", ".", "dvc", "repro")
+PIPELINE = ("tools/within", ".", "dvc", "repro")
+
+
+def kill_amid(project, stage, sign, command=PIPELINE):
+    """Start the pipeline, or a stage, and end all of it by SIGKILL in the middle of a stage."""
+    process = project.start(*command)
     said, deadline = "", time.monotonic() + 120
     while sign not in said and not (project.folder / sign).exists():
         assert process.poll() is None, f"{stage} was over before it could be killed: {said}"
@@ -163,8 +166,9 @@ def kill_amid(project, stage, sign):
 
 def test_a_killed_training_goes_on_where_it_was(project):
     project.edit("params.yaml", "patience: 40", "patience: null")
-    kill_amid(project, "train_dnn_pytorch", ".checkpoints/train_dnn_pytorch.pt")
-    said = project.run("lab/processes/run", "train_dnn_pytorch")
+    training = ("lab/processes/run", "train_dnn_pytorch")
+    kill_amid(project, "train_dnn_pytorch", ".checkpoints/train_dnn_pytorch.pt", training)
+    said = project.run(*training)
     assert "Training continues after epoch" in said
     assert not (project.folder / ".checkpoints/train_dnn_pytorch.pt").exists()
 
@@ -221,7 +225,7 @@ def test_a_stage_that_fails_says_how_to_run_it_alone(project):
     project.edit(
         "lab/processes/train_dnn_pytorch/main.py", "device = choose_device()", "device = 1 / 0"
     )
-    said = project.dvc("repro", ok=False)
+    said = project.dvc("repro", "--single-item", "train_dnn_pytorch", ok=False)
     assert "ZeroDivisionError" in said
     assert "lab/processes/run train_dnn_pytorch" in said
 
