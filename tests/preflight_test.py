@@ -405,6 +405,12 @@ except doctor.Problem as problem:
 """
 
 
+def test_doctor_tells_storage_that_works_from_an_mlflow_that_does_not(project):
+    said = project.run("make", "doctor", ok=False, MLFLOW_URL="http://127.0.0.1:1")
+    found = re.findall(r"^(\w+) +S3, MLflow +(S3 takes|MLflow at)", said, re.MULTILINE)
+    assert found == [("ok", "S3 takes"), ("MISSING", "MLflow at")], said
+
+
 @pytest.mark.parametrize(
     ("variable", "setting", "value", "said"),
     [

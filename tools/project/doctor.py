@@ -231,10 +231,10 @@ def connections() -> str:
         errors="replace",
         check=False,
     )
-    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     if done.returncode:
-        raise Problem("\n".join(lines) or "preflight ended without a message")
-    return "\n".join(lines)
+        show("ok", "S3, MLflow", done.stdout)  # one of the two may be well
+        raise Problem(done.stderr.strip() or "preflight ended without a message")
+    return done.stdout + done.stderr
 
 
 @check("runner labels")
@@ -285,6 +285,12 @@ def hosting_site() -> str:
     return "its settings are as make settings lists them"
 
 
+def show(mark: str, title: str, text: str) -> None:
+    """Print each line of a finding."""
+    for line in filter(None, map(str.strip, text.splitlines())):
+        print(f"{mark:8} {title:14} {line}", flush=True)
+
+
 def main() -> None:
     """Print a line for each finding; end with 1 where something that is needed is missing."""
     missing = 0
@@ -296,8 +302,7 @@ def main() -> None:
         except (Problem, UserError) as problem:
             mark, lines = "MISSING", str(problem)
             missing += 1
-        for line in lines.splitlines():
-            print(f"{mark:8} {title:14} {line}", flush=True)
+        show(mark, title, lines)
     if missing:
         sys.exit(f"{missing} missing; each line says how to get it.")
 
