@@ -247,6 +247,10 @@ def test_an_install_killed_half_way_is_redone_and_never_used(project, tmp_path):
     assert done.returncode == 0, done.stderr
     assert not (half / "left-over").exists()
     assert not (half / "tmp").exists()
+    (half / "bin/python").unlink()
+    (half / "bin/python").write_text("")  # there, and nothing that can be started
+    done = run(project, tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def wait_for(condition, seconds=60):

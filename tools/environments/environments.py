@@ -71,7 +71,9 @@ class Environment:
     @property
     def whole(self) -> bool:
         """Whether all that its lock names is in it; UserError where it is another user's."""
-        if not ((self.path / "complete").exists() and (self.path / "bin" / "python").exists()):
+        # As tools/within asks: a Python that was removed, or that this user may not start, is none.
+        python = self.path / "bin" / "python"
+        if not ((self.path / "complete").exists() and os.access(python, os.X_OK)):
             return False
         for place in (self.path, self.path / "complete"):
             if place.stat().st_uid != os.geteuid():
