@@ -380,6 +380,13 @@ def test_certificates_that_are_not_there_are_named_with_their_variable(project):
     assert "was not asked, AWS_CA_BUNDLE names /nowhere/ca.pem, which is not there" in said
 
 
+def test_a_profile_that_is_nowhere_is_told_with_where_it_is_named(project):
+    ask = ("tools/within", ".", "python", "-c", ASK_EACH, "http://127.0.0.1:1", "bucket")
+    said = project.run(*ask, AWS_PROFILE="nobody")
+    assert "was not asked, the profile is in no file of credentials: mend AWS_PROFILE" in said
+    assert "(nobody)" in said
+
+
 def test_what_is_on_the_way_to_s3_is_told_as_that(project, certificate):
     ask = ("tools/within", ".", "python", "-c", ASK_EACH)
     with server_that(answer(200, ""), certificate) as address:

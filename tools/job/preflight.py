@@ -268,6 +268,11 @@ def why_storage_failed(error: Exception, asked: str = "write") -> str:
         what = barrier
     elif "HTTPClientError" in kinds and trusted and not Path(trusted).exists():
         what = f"was not asked, AWS_CA_BUNDLE names {trusted}, which is not there: mend it"
+    elif "ProfileNotFound" in kinds:
+        what = (
+            "was not asked, the profile is in no file of credentials: mend AWS_PROFILE and "
+            "AWS_SHARED_CREDENTIALS_FILE, or profile and credentialpath in .dvc/config"
+        )
     elif "NoCredentials" in text:
         what = "was not asked, there are no credentials: `make credentials`, or a runner's secrets"
     elif re.search(r"InvalidAccessKeyId|InvalidToken|SignatureDoesNotMatch|[cC]redential", text):
