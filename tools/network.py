@@ -6,6 +6,7 @@ S3's and MLflow's clients each have words of their own for it; a server that is 
 import re
 
 REFUSED = re.compile(r"certificate verify failed: ([^()'\"\]]+)|(doesn't match|CertificateError)")
+NONE_IN_IT = re.compile("no.certificate.or.crl.found", re.IGNORECASE)
 PROXY = re.compile(r"ProxyError|Proxy(Connection|Timeout)|connect to proxy|\bcode 407\b")
 
 
@@ -17,6 +18,11 @@ def on_the_way(text: str) -> str:
             f"has a certificate that this machine does not trust ({why}): for one of your site, "
             "have SSL_CERT_FILE name the file with your site's certificates, and so "
             "REQUESTS_CA_BUNDLE and AWS_CA_BUNDLE where they are set"
+        )
+    if NONE_IN_IT.search(text):
+        return (
+            "was not asked, the file that SSL_CERT_FILE, REQUESTS_CA_BUNDLE or AWS_CA_BUNDLE names "
+            "has no certificate in it: mend it"
         )
     if PROXY.search(text):
         return (
