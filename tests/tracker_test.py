@@ -277,6 +277,14 @@ def test_a_stage_that_has_not_written_all_it_is_to_is_no_finished_run(project):
     assert "FINISHED" not in {run["status"] for run in logged(project)}
 
 
+def test_what_a_later_command_of_a_stage_writes_is_not_missed_before(project):
+    later = '["lab/processes/run plain", "echo late > late.txt"]'
+    project.edit("dvc.yaml", "cmd: lab/processes/run plain", f"cmd: {later}")
+    project.edit("dvc.yaml", "outs: [artifacts/plain]", "outs: [artifacts/plain, late.txt]")
+    project.dvc("repro", "plain")
+    assert by_stage(project)["plain"]["status"] == "FINISHED"
+
+
 ONE_NAME = """#!/bin/sh
 mkdir -p metrics
 printf 'acc: 0.9\\nx?: 0.2\\nx*: 0.8\\n' > metrics/one.yaml

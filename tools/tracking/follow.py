@@ -21,6 +21,7 @@ from tools.tracking.results import Point, curve_files, points, told_apart
 from tools.tracking.stages import (
     Started,
     Tracked,
+    is_all,
     is_last,
     is_later,
     missing,
@@ -162,9 +163,9 @@ class Tracker:
 
     def finish(self, code: int) -> str:
         """What is done when the process has ended: the outcome in a line."""
-        is_whole = code == 0 and is_last(self.stage, self.started)
-        lacking = missing(self.stage) if is_whole else []  # DVC fails the stage for these
-        if is_whole and not lacking:
+        # DVC fails a stage for these.
+        lacking = missing(self.stage) if code == 0 and is_all(self.stage, self.started) else []
+        if code == 0 and not lacking and is_last(self.stage, self.started):
             self.connect()
             assert self.experiment
             return runs.log_stage(self.experiment, self.tracked, self.tags, run=self.run)

@@ -115,6 +115,12 @@ def is_last(stage: Stage, started: Started) -> bool:
     return not any(call.sure for call in made[place + 1 :])
 
 
+def is_all(stage: Stage, started: Started) -> bool:
+    """Whether the stage is this process and nothing else, which could write outs after it."""
+    made = [words for command in stage.commands for words in simple_commands(command)]
+    return len(made) == 1 and made[0][-len(started.words) :] == started.words
+
+
 def calls(stage: Stage) -> list[Call]:
     """Each `lab/processes/run` in the commands of a stage, in their order."""
     found = []
