@@ -27,10 +27,7 @@ MAIN = "dvc.yaml"
 SWEEPS = "lab/tuning/dvc.yaml"  # which values of parameters do best; no part of `make run`
 # What DVC ends in where it cannot read a pipeline: ImportError of a storage that it has no package
 # for (gs://…), the last three where a section of dvc.yaml has another form.
-UNREADABLE = (
-    *(DvcException, OSError, ValueError, ImportError),
-    *(TypeError, KeyError, AttributeError),
-)
+UNREADABLE = (DvcException, OSError, ValueError, ImportError, TypeError, KeyError, AttributeError)
 
 
 class NoDvcError(UserError):

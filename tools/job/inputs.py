@@ -61,8 +61,8 @@ def noting_first(run: Callable[..., None]) -> Callable[..., None]:
             for dep in (dep for dep, noted in data.items() if dep.hash_info != noted):
                 print(
                     f"WARNING: {dep} changed while {stage.addressing} ran. Its results may be of "
-                    "what it was; dvc.lock has what it is now, which `dvc push` does not push. A "
-                    "stage is to write outs of its own.",
+                    "what it was; dvc.lock has what it is now, which `dvc push` does not push. "
+                    "A stage that writes there is to write an out of its own.",
                     file=sys.stderr,
                 )
 

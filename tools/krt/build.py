@@ -23,9 +23,9 @@ from lib.text import cell
 from tools.command import as_command
 from tools.goals.judge import goal_files, judge
 from tools.krt.archive import pack
-from tools.krt.check import MANIFEST, bad_name, check, load
+from tools.krt.check import bad_name, check, load
 from tools.krt.format import NAME, ManifestV2, read
-from tools.krt.names import TAG, named, names
+from tools.krt.names import MANIFEST, TAG, named, names
 from tools.krt.proto import generated
 
 BUILD = Path("build")

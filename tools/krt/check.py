@@ -17,8 +17,8 @@ from lib.text import one_line
 from tools.command import as_command
 from tools.krt.archive import FILE, FOLDER, Entry, RefusedError, entries
 from tools.krt.format import ManifestV1, ManifestV2, read
+from tools.krt.names import MANIFEST
 
-MANIFEST = "krt.yml"
 MANIFEST_BYTES, PROTO_BYTES = 2**18, 2**22  # of the manifest, of all protos together
 PATH_BYTES = 1024
 

@@ -2,12 +2,13 @@
 
 from lib.repository import ROOT
 
+MANIFEST = "krt.yml"
 TAG = "runtime-"  # what the tags of releases begin with
 
 
 def names() -> list[str]:
     """All of them."""
-    return sorted(file.parent.name for file in (ROOT / "runtimes").glob("*/krt.yml"))
+    return sorted(file.parent.name for file in (ROOT / "runtimes").glob(f"*/{MANIFEST}"))
 
 
 def named(text: str) -> str:

@@ -36,9 +36,9 @@ from lib.errors import UserError
 from lib.repository import ROOT
 from lib.text import last_line
 from tools.krt.archive import unpack
-from tools.krt.check import MANIFEST, check, load
+from tools.krt.check import check, load
 from tools.krt.format import ENTRYPOINT, ManifestV2, NodeV2, WorkflowV2, read
-from tools.krt.names import named, names
+from tools.krt.names import MANIFEST, named, names
 from tools.krt.node import OK, frame, read_frame
 from tools.krt.proto import Rpc, Service, clean_environment
 

@@ -88,7 +88,7 @@ def place_of(file: str, moved: Mapping[str, str]) -> str:
     """Where a file is that may be below a folder that was moved."""
     for path, to in moved.items():
         if PurePath(file).is_relative_to(path):
-            return (to / PurePath(file).relative_to(path)).as_posix()
+            return PurePath(to, PurePath(file).relative_to(path)).as_posix()
     return file
 
 
