@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -325,19 +324,27 @@ def test_ports_that_others_took_meanwhile_are_replaced_and_data_stay(sandbox):
     # Of MLflow only the parent: the child goes on and holds the port.
     for pid in (*sandbox.processes("s3"), min(sandbox.processes("mlflow"))):
         os.kill(pid, signal.SIGKILL)
-    port = before["s3"].rpartition(":")[2]
-    other = subprocess.Popen(["python3", "-m", "http.server", "--bind", "127.0.0.1", port])
-    try:
-        time.sleep(0.5)
-        sandbox("up")
-        after = sandbox.facts()
-        assert after["s3"] != before["s3"]
-        assert after["mlflow"] == before["mlflow"]
-        assert sandbox.s3().get_object(Bucket="lab", Key="kept/ports")["Body"].read() == b"kept"
-        assert f"endpoint=<{after['s3']}>" in sandbox.tag("run-elsewhere")
-    finally:
-        other.kill()
-        other.wait()
+    while sandbox.processes("s3"):
+        time.sleep(0.1)
+    first = before["ports"]["s3"]
+    with socket.create_server(("127.0.0.1", first)):
+        starts = sandbox.project.start(*SANDBOX, "up")
+        while (second := chosen(sandbox, "s3")) == first:
+            assert starts.poll() is None, "it ends with another port"
+        with socket.create_server(("127.0.0.1", second)):  # chosen, and not bound yet
+            said, _ = starts.communicate(timeout=120)
+    assert starts.returncode == 0, said
+    assert "A port of it was taken meanwhile" in said
+    after = sandbox.facts()
+    assert after["ports"]["s3"] not in (first, second)
+    assert after["mlflow"] == before["mlflow"]
+    assert sandbox.s3().get_object(Bucket="lab", Key="kept/ports")["Body"].read() == b"kept"
+    assert f"endpoint=<{after['s3']}>" in sandbox.tag("run-elsewhere")
+
+
+def chosen(sandbox, server):
+    """The port that is noted for a server, whether that runs or not."""
+    return json.loads((sandbox.folder / "state.json").read_text())["ports"][server]
 
 
 # ---- runs

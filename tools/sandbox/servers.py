@@ -27,7 +27,10 @@ from tools.sandbox.processes import Mark, end, ours, start
 from tools.sandbox.state import BUCKET, FOLDER, State, write_private
 
 SERVICES = ("s3", "master", "volume", "filer")  # of SeaweedFS, each with a port for gRPC
-S3_PORTS = (*SERVICES, *(f"{service}.grpc" for service in SERVICES), "admin")
+PORTS = {
+    "s3": (*SERVICES, *(f"{service}.grpc" for service in SERVICES), "admin"),
+    "mlflow": ("mlflow",),
+}
 ADMIN_GRPC = 10000  # above admin's port: SeaweedFS's own worker looks for it nowhere else
 PATIENCE = 90.0  # seconds until a server must answer
 
@@ -162,11 +165,26 @@ def servers(state: State) -> list[Server]:
 
 
 def start_servers(state: State) -> None:
-    """Have both up, or UserError; those that run well are not touched."""
+    """Have both up, or UserError; those that run well are not touched.
+
+    A port that was free when it was chosen is bound a while later: where another program was first,
+    others are chosen.
+    """
     FOLDER.mkdir(mode=0o700, exist_ok=True)
-    choose_ports(state, "s3", S3_PORTS)
-    choose_ports(state, "mlflow", ("mlflow",))
-    state.write()
+    choose_ports(state)
+    while True:
+        state.write()
+        try:
+            bring_up(state)
+            return
+        except UserError as error:
+            if not choose_ports(state):
+                raise
+            print(f"{error}\nA port of it was taken meanwhile: now with others.", flush=True)
+
+
+def bring_up(state: State) -> None:
+    """Start what does not run with these settings, and wait for it."""
     began = time.monotonic()
     started = {server.part: start_one(server) for server in servers(state) if not server.runs()}
     for server in servers(state):
@@ -238,23 +256,26 @@ def environment() -> dict[str, str]:
 # ---- ports
 
 
-def choose_ports(state: State, part: str, names: tuple[str, ...]) -> None:
-    """Keep a server's ports where they are free or its own, choose all anew otherwise."""
-    known = all(name in state.ports for name in names)
-    if known and ours(part):
-        return
-    if known and all(usable(name, state.ports[name]) for name in names):
-        return
-    if part == "s3":
-        remove_sockets(state)
-    chosen: set[int] = set()
-    for name in names:
-        # Below the range that outgoing connections take theirs from: free after a crash, too.
-        port = random.randrange(20000, 32000)
-        while port in chosen or not usable(name, port):
+def choose_ports(state: State) -> bool:
+    """Keep a server's ports where they are free or its own, choose all of them anew otherwise.
+
+    Returns:
+        Whether any are new.
+    """
+    before = dict(state.ports)
+    for part, names in PORTS.items():
+        known = all(name in state.ports for name in names)
+        if known and (ours(part) or all(usable(name, state.ports[name]) for name in names)):
+            continue
+        if part == "s3":
+            remove_sockets(state)
+        for name in names:
+            # Below the range that outgoing connections take theirs from: free after a crash, too.
             port = random.randrange(20000, 32000)
-        chosen.add(port)
-        state.ports[name] = port
+            while port in state.ports.values() or not usable(name, port):
+                port = random.randrange(20000, 32000)
+            state.ports[name] = port
+    return state.ports != before
 
 
 def usable(name: str, port: int) -> bool:
