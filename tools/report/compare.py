@@ -10,11 +10,11 @@ and all the rest is shown.
 
 import argparse
 import base64
-import html
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
+from jinja2 import Environment
 from matplotlib.figure import Figure
 
 from lib.comparison import (
@@ -36,40 +36,71 @@ from tools.command import as_command
 FILE = Path("build/compare.html")
 MOST_ROWS, MOST_PICTURES = 500, 50  # on the page
 
-PAGE = """<!DOCTYPE html>
+PAGE = """\
+<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
   content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title>
+<title>{{ old.label }} → {{ new.label }}</title>
 <style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #1c2733; }}
-body {{ max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.5rem; margin-bottom: .3rem; }}
-h2 {{ font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #d8dee4; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #eceff2; }}
-th {{ font-weight: 600; color: #56636f; }}
-td:first-child {{ font-family: ui-monospace, monospace; font-size: .9em; }}
-.better {{ color: #1a7f37; }}
-.worse {{ color: #b3261e; }}
-.key {{ margin: .1rem 0; }}
-.key b {{ display: inline-block; min-width: 4rem; }}
-.note {{ background: #fff7e0; border-left: 4px solid #d9a400; padding: .4rem .8rem; }}
-.note {{ overflow-wrap: anywhere; }}
-.plots {{ display: flex; flex-wrap: wrap; gap: 1.2rem; }}
-figure {{ margin: 0; max-width: 32.5rem; }}
-img {{ max-width: 100%; height: auto; }}
+body { font: 15px/1.5 system-ui, sans-serif; color: #1c2733; }
+body { max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: .3rem; }
+h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #d8dee4; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #eceff2; }
+th { font-weight: 600; color: #56636f; }
+td:first-child { font-family: ui-monospace, monospace; font-size: .9em; }
+.better { color: #1a7f37; }
+.worse { color: #b3261e; }
+.key { margin: .1rem 0; }
+.key b { display: inline-block; min-width: 4rem; }
+.note { background: #fff7e0; border-left: 4px solid #d9a400; padding: .4rem .8rem; }
+.note { overflow-wrap: anywhere; }
+.plots { display: flex; flex-wrap: wrap; gap: 1.2rem; }
+figure { margin: 0; max-width: 32.5rem; }
+img { max-width: 100%; height: auto; }
 </style>
 </head>
 <body>
-<h1>{title}</h1>
-{body}
+<h1>{{ old.label }} → {{ new.label }}</h1>
+<p class="key"><b>before</b> {{ old.label }} · {{ old.subject }}</p>
+<p class="key"><b>after</b> {{ new.label }} · {{ new.subject }}</p>
+{% for line in notes %}
+<p class="note">{{ line }}</p>
+{% endfor %}
+{% for title, header, rows, more, nothing in tables %}
+<h2>{{ title }}</h2>
+{% if rows %}
+<table>
+<tr>{% for name in header %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in rows %}
+<tr>{% for text in row %}
+{% set judged = text.split()[-1] if loop.last and text.endswith((" better", " worse")) %}
+<td{% if judged %} class="{{ judged }}"{% endif %}>{{ text }}</td>{% endfor %}</tr>
+{% endfor %}
+</table>
+{% if more %}<p>{{ more }}.</p>{% endif %}
+{% else %}
+<p>{{ nothing }}</p>
+{% endif %}
+{% endfor %}
+<h2>Plots</h2>
+<div class="plots">
+{% for title, address in plots %}
+<figure><img alt="{{ title }}" src="{{ address }}"></figure>
+{% else %}
+<p>None.</p>
+{% endfor %}
+</div>
 </body>
 </html>
 """
+# Whatever is filled in stands on one line, and is no markup.
+HTML = Environment(autoescape=True, trim_blocks=True, finalize=lambda text: one_line(str(text)))
 
 
 def sections(old: Revision, new: Revision) -> list[tuple[str, Table]]:
@@ -111,52 +142,16 @@ def pictures(old: Revision, new: Revision) -> list[tuple[str, Figure]]:
 
 def page(old: Revision, new: Revision) -> str:
     """The page, whole."""
-    title = escaped(f"{old.label} → {new.label}")
-    names = (("before", old), ("after", new))
-    parts = [
-        f'<p class="key"><b>{when}</b> {escaped(f"{each.label} · {each.subject}")}</p>'
-        for when, each in names
-    ]
-    body = [html_section(title, table) for title, table in sections(old, new)]
+    found = [(title, table, "No difference.") for title, table in sections(old, new)]
     results = results_table(new)
     nothing = "Some could not be read: see above." if new.missing else "No metrics yet."
-    body.append(html_section(f"Results of {new.label}", results, nothing))
-    drawn = [
-        f'<figure><img alt="{escaped(title)}" src="{data_uri(figure)}"></figure>'
-        for title, figure in pictures(old, new)
+    found.append((f"Results of {new.label}", results, nothing))
+    tables = [
+        (title, header, *cut(rows, MOST_ROWS), nothing) for title, (header, rows), nothing in found
     ]
-    body.append("<h2>Plots</h2>")
-    body.append(f'<div class="plots">{"".join(drawn)}</div>' if drawn else "<p>None.</p>")
-    lines = (*old.outdated, *new.outdated, *missing(old, new))
-    notes = [f'<p class="note">{escaped(line)}</p>' for line in lines]
-    return PAGE.format(title=title, body="\n".join([*parts, *notes, *body]))
-
-
-def html_section(title: str, table: Table, nothing: str = "No difference.") -> str:
-    """A table below its title."""
-    return f"<h2>{escaped(title)}</h2>{html_table(table) if table[1] else f'<p>{nothing}</p>'}"
-
-
-def html_table(table: Table) -> str:
-    """A table; cells that end in a judgement bear its colour."""
-    header, rows = table
-    kept, more = cut(rows, MOST_ROWS)
-    head = "".join(f"<th>{escaped(text)}</th>" for text in header)
-    lines = "".join(f"<tr>{html_row(row)}</tr>" for row in kept)
-    return f"<table><tr>{head}</tr>{lines}</table>{f'<p>{more}.</p>' if more else ''}"
-
-
-def html_row(row: Sequence[str]) -> str:
-    """The cells of a row."""
-    judged = row[-1].rpartition(" ")[2]
-    colour = f' class="{judged}"' if judged in ("better", "worse") else ""
-    *cells, last = (escaped(text) for text in row)
-    return "".join(f"<td>{text}</td>" for text in cells) + f"<td{colour}>{last}</td>"
-
-
-def escaped(text: str) -> str:
-    """Text as it stands in HTML, on one line."""
-    return html.escape(one_line(text))
+    plots = [(title, data_uri(figure)) for title, figure in pictures(old, new)]
+    notes = (*old.outdated, *new.outdated, *missing(old, new))
+    return HTML.from_string(PAGE).render(old=old, new=new, notes=notes, tables=tables, plots=plots)
 
 
 def data_uri(figure: Figure) -> str:
