@@ -5,14 +5,15 @@ The newest version bears the alias `candidate`. That `champion` follows main is 
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 
 import mlflow
 from mlflow.entities import RunInfo
 from mlflow.exceptions import MlflowException
 
-from lib.pipeline import Stage
+from lib.pipeline import Model
 from lib.repository import ROOT
 from lib.text import one_line, without_password
 from tools.tracking import registered_name
@@ -37,28 +38,29 @@ def register_models(run: RunInfo, tracked: Tracked, tags: Mapping[str, str]) -> 
     if is_local() or tags.get("git.dirty") == "true":
         return
     try:
-        for name, path in models_of(tracked).items():
-            version = register(run, name, path, tracked.stage, tags)
-            print(f"MLflow: {one_line(name)} is version {version}, {ALIAS}", file=sys.stderr)
+        for model, place in models_of(tracked):
+            version = register(run, model, place, tags)
+            print(f"MLflow: {one_line(model.name)} is version {version}, {ALIAS}", file=sys.stderr)
     except Exception as error:  # the client's, the server's and the network's own, of many classes
         reason = without_password(" ".join(str(error).split()))[:200]
         print(f"WARNING: MLflow: the models are not in its registry: {reason}", file=sys.stderr)
 
 
-def models_of(tracked: Tracked) -> dict[str, str]:
-    """The path of each model that the stage writes, by its name in dvc.yaml."""
-    return {
-        model.name: model.path
-        for model in tracked.pipeline.artifacts
-        if model.kind == "model"
-        and any(Path(model.path).is_relative_to(out) for out in artifacts_of(tracked.stage))
-    }
+def models_of(tracked: Tracked) -> Iterator[tuple[Model, str]]:
+    """Each model that the stage writes, and where it is among the run's artifacts."""
+    places = artifacts_of(tracked.stage)
+    for model, (out, place) in product(tracked.pipeline.artifacts, places.items()):
+        path = Path(model.path)
+        if model.kind == "model" and path.is_relative_to(out):
+            inner = path.relative_to(out) if Path(out).is_dir() else path.name
+            yield model, (Path(place) / inner).as_posix()
 
 
-def register(run: RunInfo, model: str, path: str, stage: Stage, tags: Mapping[str, str]) -> str:
+def register(run: RunInfo, model: Model, place: str, tags: Mapping[str, str]) -> str:
     """The version that this model has, made where there is none, with the alias moved to it."""
     client, project = mlflow.MlflowClient(), experiment_name()
-    name = registered_name(project, model)
+    name = registered_name(project, model.name)
+    path = model.path
     about = {"project": project, "dvc.md5": md5_of_file(ROOT / path), "dvc.path": path}
     about |= {key: tags[key] for key in ("git.commit", "git.tag", "git.branch") if key in tags}
     try:  # to ask for the name by a filter finds nothing on servers of the 2.x line
@@ -73,7 +75,7 @@ def register(run: RunInfo, model: str, path: str, stage: Stage, tags: Mapping[st
         if found.tags.get("dvc.md5") == about["dvc.md5"] and is_kept(client, found.run_id)
     ]
     if not versions:
-        source = f"{run.artifact_uri}/{place_in_run(path, stage)}"
+        source = f"{run.artifact_uri}/{place}"
         versions = [
             client.create_model_version(name, source, run.run_id, tags=about, await_creation_for=0)
         ]
@@ -90,13 +92,3 @@ def is_kept(client: mlflow.MlflowClient, run_id: str | None) -> bool:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return False
         raise
-
-
-def place_in_run(path: str, stage: Stage) -> str:
-    """Where a file of the stage's outs is among the run's artifacts."""
-    for out, place in artifacts_of(stage).items():
-        if Path(path).is_relative_to(out):
-            inside = Path(out).is_dir()
-            inner = Path(path).relative_to(out) if inside else Path(Path(path).name)
-            return (Path(place) / inner).as_posix()
-    return Path(path).name
