@@ -138,9 +138,8 @@ def make_embedded() -> None:
     with alone():
         found = LOCAL_FILE.exists()
         if found:
-            engine = database.create_sqlalchemy_engine(f"sqlite:///{os.path.relpath(LOCAL_FILE)}")
-            with suppress(MlflowException), disposed(engine):
-                database._verify_schema(engine)
+            with suppress(MlflowException):
+                database._verify_schema(engine_of(LOCAL_FILE))
                 return  # another one has made it, and may have written to it
         for rest in LOCAL_FILE.parent.glob(f"{LOCAL_FILE.name}-new*"):
             rest.unlink()
@@ -148,9 +147,8 @@ def make_embedded() -> None:
         if found:
             with closing(sqlite3.connect(LOCAL_FILE)) as old, closing(sqlite3.connect(new)) as copy:
                 old.backup(copy)
-        engine = database.create_sqlalchemy_engine(f"sqlite:///{os.path.relpath(new)}")
-        with disposed(engine):
-            database._upgrade_db(engine) if found else database._initialize_tables(engine)
+        make = database._upgrade_db if found else database._initialize_tables
+        make(engine_of(new))
         with closing(sqlite3.connect(new)) as connection:
             # `make ui` may read while a run is logged, and 60 small commits take half the time.
             connection.execute("PRAGMA journal_mode = WAL")
@@ -159,13 +157,11 @@ def make_embedded() -> None:
         new.replace(LOCAL_FILE)
 
 
-@contextmanager
-def disposed(engine: Any) -> Iterator[None]:
-    """A database's engine for a while."""
-    try:
-        yield
-    finally:
-        engine.dispose()
+def engine_of(file: Path) -> Any:
+    """What MLflow reads and writes a database by, which keeps no file open."""
+    from sqlalchemy import NullPool, create_engine
+
+    return create_engine(f"sqlite:///{os.path.relpath(file)}", poolclass=NullPool)
 
 
 def settle() -> None:
