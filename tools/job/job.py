@@ -97,14 +97,6 @@ def summarise(text: str) -> None:
             file.write(content)
 
 
-def run_url() -> str:
-    """The address of this run's page; nothing outside a runner."""
-    server, repository, run_id = (
-        os.environ.get(f"GITHUB_{name}", "") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")
-    )
-    return f"{server}/{repository}/actions/runs/{run_id}" if run_id else ""
-
-
 def ask_mlflow(path: str, content: bytes | None = None, **query: str) -> Any:
     """What MLflow's REST interface answers within five seconds, UserError where it does not.
 

@@ -39,10 +39,10 @@ from tools.job.job import (
     main,
     read_note,
     run,
-    run_url,
     summarise,
 )
 from tools.network import on_the_way
+from tools.tracking import job_url
 
 PLAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._/+-]*"
 SWEEP = "tune-"  # what a tag begins with that runs the sweeps
@@ -74,7 +74,7 @@ def name_is_plain() -> str:
     ref = os.environ.get("RUN_REF") or os.environ.get("GITHUB_REF", "HEAD")
     name = re.sub(r"^refs/(tags|heads)/", "", ref)
     sweep = name.startswith(SWEEP) and is_tag(ref)
-    add_to_note(name=name, commit=git("rev-parse", "HEAD"), run_url=run_url(), sweep=sweep)
+    add_to_note(name=name, commit=git("rev-parse", "HEAD"), run_url=job_url(), sweep=sweep)
     if not re.fullmatch(PLAIN_NAME, name):
         raise UserError(
             f"The name {name!r} has characters that are not letters, digits or one of . _ / + -: "

@@ -15,9 +15,10 @@ from dvc.repo import Repo
 from lib.errors import UserError
 from lib.repository import ROOT, git
 from lib.text import last_line
-from tools.job.job import main, read_note, run_live, run_url, summarise
+from tools.job.job import main, read_note, run_live, summarise
 from tools.job.preflight import storage_answers, why_storage_failed
 from tools.krt.names import TAG, named, names
+from tools.tracking import job_url
 
 BUILT = re.compile(r"^(\S+\.krt): (.*)$", re.MULTILINE)
 FOLDER = "krt"  # in the bucket
@@ -40,7 +41,7 @@ def release() -> None:
         summarise(
             f"### {file.name}\n\n| | |\n| --- | --- |\n| where | `{address}` |\n"
             f"| sha256 | `{digest}` |\n| commit | `{git('rev-parse', 'HEAD')}` |\n"
-            f"| content | {what} |\n| rehearsal | {answered} |\n| run | {run_url()} |\n"
+            f"| content | {what} |\n| rehearsal | {answered} |\n| run | {job_url()} |\n"
         )
         print(f"{address}: sha256 {digest}", flush=True)
 

@@ -6,6 +6,7 @@ it runs, and logs the stage from its files once the process has ended well. `mak
 a server missed. A result is never lost to a server, nor to a mistake in what logs.
 """
 
+import os
 import re
 
 from lib.text import one_line
@@ -29,3 +30,11 @@ SETTINGS = {
 def registered_name(project: str, model: str) -> str:
     """What a model is called in MLflow's registry, where all projects on a server share names."""
     return re.sub(r"[/:'\"\\`]", "-", one_line(f"{project}-{model}"))
+
+
+def job_url() -> str:
+    """The address of this job's page on the hosting site; nothing outside a runner."""
+    server, repository, run_id = (
+        os.environ.get(f"GITHUB_{name}", "") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")
+    )
+    return f"{server}/{repository}/actions/runs/{run_id}" if run_id else ""

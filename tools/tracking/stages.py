@@ -19,6 +19,7 @@ from lib.params import FILE, YamlTextError, parse_yaml
 from lib.pipeline import Pipeline, Stage, in_root, open_repo, pipeline_of, place
 from lib.repository import ROOT, GitError, git_or_nothing, uncommitted
 from lib.text import one_line
+from tools.tracking import job_url
 
 RUN = "lab/processes/run"
 MOST_DEPS = 100  # of which the checksum becomes a tag
@@ -155,9 +156,6 @@ def provenance(tracked: Tracked) -> dict[str, str]:
     mains = [f"{folder}/{main}" for folder in started for main in ("main", "main.py")]
     read = {*stage.deps, *params, *mains, FILE, stage.file}
     written = sorted(path for path in read if path not in made and in_root(path))
-    server, repository, run = (
-        os.environ.get(f"GITHUB_{name}", "") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")
-    )
     on_tag = os.environ.get("GITHUB_REF_TYPE") == "tag"
     commit = os.environ.get("DVC_EXP_BASELINE_REV") or git_or_nothing("rev-parse", "HEAD")
     tag = git_or_nothing("tag", "--points-at").replace("\n", " ")
@@ -168,7 +166,7 @@ def provenance(tracked: Tracked) -> dict[str, str]:
         "git.branch": git_or_nothing("branch", "--show-current"),
         "git.dirty": dirty(written),
         "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
-        "workflow.run_url": f"{server}/{repository}/actions/runs/{run}" if run else "",
+        "workflow.run_url": job_url(),
     }
     tags["mlflow.source.git.commit"] = tags["git.commit"]  # these three MLflow's UI shows
     tags["mlflow.source.git.branch"] = tags["git.branch"]
