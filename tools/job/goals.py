@@ -35,19 +35,13 @@ def verdict() -> None:
     if goals["all_met"]:
         print(f"{sentence(goals['summary'])}.")
         return
-    lines = [
-        f"{goal['title']}: {goal['state']}"
-        + (
-            f", {goal['reached']}, wanted {goal['goal']}"
-            if goal["reached"]
-            else f", {goal['message']}"
-        )
-        for goal in goals["goals"]
-        if goal["state"] in ("missed", "not judged")
-    ]
-    raise UserError(
-        "\n".join([f"The results are kept, but not good enough: {goals['summary']}.", *lines])
-    )
+    lines = [f"The results are kept, but not good enough: {goals['summary']}."]
+    for goal in goals["goals"]:
+        if goal["state"] in ("missed", "not judged"):
+            reached = f"{goal['reached']}, wanted {goal['goal']}"
+            why = reached if goal["reached"] else goal["message"]
+            lines.append(f"{goal['title']}: {goal['state']}, {why}")
+    raise UserError("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ the same report.
 import json
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +35,7 @@ from lib.revisions import Revision
 from lib.text import cell, some_of
 from tools.command import as_command
 from tools.goals.judge import goal_files, judge
+from tools.job.job import run
 from tools.report.results import pictures
 from tools.report.run_page import goals_section
 
@@ -80,10 +80,7 @@ def milestone(name: str) -> Path:
 
 def refuse_other_data() -> None:
     """UserError where data, a model or a picture on disk is not the commit's; goals read them."""
-    command = ["tools/within", ".", "dvc", "data", "status", "--granular", "--json"]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=False
-    )
+    done = run("dvc", "data", "status", "--granular", "--json", ok=False)
     found = json.loads(done.stdout).get("uncommitted", {}) if done.returncode == 0 else {}
     if other := [path for kind in ("modified", "added") for path in found.get(kind, [])]:
         raise UserError(f"{some_of(other)}: not of this commit. `dvc checkout` brings its own.")
@@ -121,10 +118,10 @@ def report(name: str, date: str, now: Revision, file: Path) -> str:
 def other_params(now: Revision) -> list[str]:
     """What stages read of other files, a line of YAML each."""
     found = {key: value for stage in now.pipeline.stages for key, value in stage.elsewhere.items()}
-    texts = {
-        key: json.dumps(value, ensure_ascii=False, default=str) for key, value in found.items()
-    }
-    return [f"{key}: {text}" for key, text in texts.items()]
+    return [
+        f"{key}: {json.dumps(value, ensure_ascii=False, default=str)}"
+        for key, value in found.items()
+    ]
 
 
 def best_sentence(best: Best | None) -> str:
