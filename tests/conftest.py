@@ -82,8 +82,8 @@ class Project:
         }
         return {**keep, "PATH": os.pathsep.join(p for p in path if p != own), **identity, **extra}
 
-    def start(self, *command: str, **extra: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    def start(self, *command: str, **extra: str) -> "Started":
+        return Started(
             command,
             cwd=self.folder,
             env=self.environment(**extra),
@@ -95,11 +95,8 @@ class Project:
 
     def run(self, *command: str, ok: bool = True, **extra: str) -> str:
         """What a command printed, on both streams; it must end well where `ok`."""
-        process = self.start(*command, **extra)
-        try:
+        with self.start(*command, **extra) as process:
             said, _ = process.communicate(timeout=1200)  # a machine may have other work
-        finally:
-            with_children_killed(process)
         assert (process.returncode == 0) == ok, f"{command} ended {process.returncode}:\n{said}"
         return said
 
@@ -140,26 +137,26 @@ class Project:
         (self.folder / file).write_text(text.replace(old, new))
 
 
-def with_children_killed(process: subprocess.Popen[Any]) -> None:
-    """End a process and all that it started, by its group."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if process.stdout:
-        process.stdout.close()
+class Started(subprocess.Popen[str]):
+    """A command in a group of its own; where the block ends, so do it and all that it started."""
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
+        if self.stdout:
+            self.stdout.close()
 
 
-def interrupted(process: subprocess.Popen[str], begun: Path) -> str:
+def interrupted(process: Started, begun: Path) -> str:
     """What a command says that gets Ctrl-C once this file is there; it must end by that."""
-    try:
+    with process:
         deadline = time.monotonic() + 60
         while not begun.exists():
             assert time.monotonic() < deadline, f"{begun.name} did not come"
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGINT)
         return process.communicate(timeout=60)[0]
-    finally:
-        with_children_killed(process)
 
 
 @pytest.fixture(scope="session")
@@ -300,7 +297,7 @@ def mlflow_server(folder: Path, port: int, environment: str = "--dev .") -> Iter
     ]
     log = folder / "server.log"
     with log.open("a") as output:
-        process = subprocess.Popen(
+        process = Started(
             command,
             cwd=ROOT,
             env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
@@ -308,11 +305,9 @@ def mlflow_server(folder: Path, port: int, environment: str = "--dev .") -> Iter
             stderr=output,
             start_new_session=True,
         )
-    try:
+    with process:
         assert comes_up(address, process), log.read_text()
         yield address
-    finally:
-        with_children_killed(process)
 
 
 def comes_up(address: str, server: subprocess.Popen[Any]) -> bool:

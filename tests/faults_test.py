@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import answer, server_that, with_children_killed
+from tests.conftest import answer, server_that
 from tests.rehearsal import rehearsing, results_of
 
 pytestmark = pytest.mark.integration
@@ -214,14 +214,13 @@ def test_a_killed_job_is_run_again_and_ends_well(sandbox):
     sandbox.hold.touch()
     name = f"run-example-killed-{time.monotonic_ns()}"
     sandbox.git("tag", name)
-    push = sandbox.project.start("git", "push", "sandbox", f"refs/tags/{name}")
-    seen = Path(f"{sandbox.hold}.seen")
-    seen.unlink(missing_ok=True)
-    deadline = time.monotonic() + 60
-    while not seen.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    with_children_killed(push)
+    with sandbox.project.start("git", "push", "sandbox", f"refs/tags/{name}"):
+        seen = Path(f"{sandbox.hold}.seen")
+        seen.unlink(missing_ok=True)
+        deadline = time.monotonic() + 60
+        while not seen.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     sandbox.kill("job")
     sandbox.hold.unlink()
     assert sandbox.tip() == source

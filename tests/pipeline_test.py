@@ -4,14 +4,13 @@ import json
 import os
 import select
 import shutil
-import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from lib.params import read_yaml
-from tests.conftest import Project, with_children_killed
+from tests.conftest import Project
 
 pytestmark = pytest.mark.integration
 
@@ -151,17 +150,15 @@ PIPELINE = ("tools/within", ".", "dvc", "repro")
 
 def kill_amid(project, stage, sign, command=PIPELINE):
     """Start the pipeline, or a stage, and end all of it by SIGKILL in the middle of a stage."""
-    process = project.start(*command)
-    said, deadline = "", time.monotonic() + 120
-    while sign not in said and not (project.folder / sign).exists():
-        assert process.poll() is None, f"{stage} was over before it could be killed: {said}"
-        assert time.monotonic() < deadline, said
-        if select.select([process.stdout], [], [], 0.01)[0]:
-            said += os.read(process.stdout.fileno(), 65536).decode()
-    if sign in said:
-        time.sleep(2)  # amid its imports or its training
-    os.killpg(process.pid, signal.SIGKILL)
-    with_children_killed(process)
+    with project.start(*command) as process:
+        said, deadline = "", time.monotonic() + 120
+        while sign not in said and not (project.folder / sign).exists():
+            assert process.poll() is None, f"{stage} was over before it could be killed: {said}"
+            assert time.monotonic() < deadline, said
+            if select.select([process.stdout], [], [], 0.01)[0]:
+                said += os.read(process.stdout.fileno(), 65536).decode()
+        if sign in said:
+            time.sleep(2)  # amid its imports or its training
 
 
 def test_a_killed_training_goes_on_where_it_was(project):
@@ -271,12 +268,9 @@ def test_metrics_show_the_two_models_side_by_side(project):
 
 
 def test_a_process_started_twice_at_once_is_refused_by_dvc_not_broken(project):
-    first = project.start("tools/within", ".", "dvc", "repro", "--force")
-    time.sleep(2)
-    try:
+    with project.start("tools/within", ".", "dvc", "repro", "--force"):
+        time.sleep(2)
         said = project.dvc("repro", ok=False)
-    finally:
-        with_children_killed(first)
     assert "Unable to acquire lock" in said or "busy" in said or "is locked" in said
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lib.params import read_yaml
-from tests.conftest import ROOT, free_port, interrupted, with_children_killed
+from tests.conftest import ROOT, free_port, interrupted
 
 pytestmark = pytest.mark.integration
 
@@ -336,8 +336,7 @@ def test_what_is_no_runtime_of_this_repository_is_told(trained, built, tmp_path)
 
 def test_a_served_runtime_leaves_no_process_behind(trained, built):
     port = free_port()
-    process = trained.start("make", "serve", "FILE=build/cancer-v1.krt", f"PORT={port}")
-    try:
+    with trained.start("make", "serve", "FILE=build/cancer-v1.krt", f"PORT={port}") as process:
         line = next(line for line in process.stdout if "is served at" in line)
         assert line.startswith(f"cancer-v1 is served at 127.0.0.1:{port}, service Entrypoint")
         taken = trained.run("make", "serve", "FILE=build/cancer-v1.krt", f"PORT={port}", ok=False)
@@ -348,8 +347,6 @@ def test_a_served_runtime_leaves_no_process_behind(trained, built):
             os.kill(pid, signal.SIGTERM)
         process.wait(timeout=30)
         assert not nodes & nodes_of(trained)
-    finally:
-        with_children_killed(process)
 
 
 @pytest.mark.parametrize(
@@ -364,8 +361,8 @@ def test_a_served_runtime_leaves_no_process_behind(trained, built):
 def test_what_is_ended_by_a_signal_leaves_no_folder_behind(
     trained, built, tmp_path, command, signum
 ):
-    process = trained.start("make", command, "FILE=build/cancer-v1.krt", TMPDIR=str(tmp_path))
-    try:
+    make = ("make", command, "FILE=build/cancer-v1.krt")
+    with trained.start(*make, TMPDIR=str(tmp_path)) as process:
         # After the first test of the rehearsal, a thousand requests are under way.
         assert any("is served at" in line or "PASSED" in line for line in process.stdout)
         assert list(tmp_path.glob("krt-*"))
@@ -377,21 +374,16 @@ def test_what_is_ended_by_a_signal_leaves_no_folder_behind(
         said, _ = process.communicate(timeout=60)
         assert "Traceback" not in said
         assert not list(tmp_path.glob("krt-*"))
-    finally:
-        with_children_killed(process)
 
 
 def test_what_is_started_to_ignore_a_closed_terminal_goes_on(trained, built):
-    process = trained.start("nohup", "make", "serve", "FILE=build/cancer-v1.krt")
-    try:
+    with trained.start("nohup", "make", "serve", "FILE=build/cancer-v1.krt") as process:
         assert any("is served at" in line for line in process.stdout)
         os.killpg(process.pid, signal.SIGHUP)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=2)
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=30)
-    finally:
-        with_children_killed(process)
 
 
 def children(pid):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, answer, server_that, with_children_killed
+from tests.conftest import Project, answer, server_that
 from tools.job.experiment import Watch, failure
 
 pytestmark = pytest.mark.integration
@@ -224,12 +224,9 @@ def test_a_pipeline_that_cannot_even_be_read_is_told_with_the_line(project):
 
 
 def test_a_repository_that_is_locked_is_told_as_such(project):
-    holder = project.start("tools/within", ".", "python", "-c", HOLD)
-    try:
+    with project.start("tools/within", ".", "python", "-c", HOLD) as holder:
         assert holder.stdout.readline() == "held\n"
         _, page = experiment(project)
-    finally:
-        with_children_killed(holder)
     assert "The pipeline failed: Unable to acquire lock." in page
 
 

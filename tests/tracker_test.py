@@ -22,7 +22,6 @@ from tests.conftest import (
     logged_runs,
     mlflow_client,
     mlflow_server,
-    with_children_killed,
 )
 from tools.job.experiment import Watch
 
@@ -658,18 +657,14 @@ def wait_for(condition, seconds=60):
 @pytest.mark.parametrize("own", ["", "artifacts/plain/history.csv"])
 def test_the_curve_of_a_training_is_in_mlflow_before_it_ends_and_whole_afterwards(project, own):
     add_process(project, "plain", LONG)
-    process = project.start("tools/within", ".", "dvc", "repro", "plain", OWN_CURVE=own)
-    try:
-        wait_for((project.folder / "mlflow.db").exists)
+    with project.start("tools/within", ".", "dvc", "repro", "plain", OWN_CURVE=own) as process:
         running = wait_for(
-            lambda: [r for r in logged(project) if len(r["steps"].get("loss", ())) > 3]
+            lambda: [r for r in logged_or_none(project) if len(r["steps"].get("loss", ())) > 3]
         )
         assert process.poll() is None
         assert running[0]["status"] == "RUNNING"
         (project.folder / "stop").touch()
         said, _ = process.communicate(timeout=60)
-    finally:
-        with_children_killed(process)
     assert "MLflow: logged" in said
     (run,) = logged(project)
     lines = (project.folder / "artifacts/plain/history.csv").read_text().splitlines()
@@ -712,11 +707,10 @@ def test_the_trials_of_a_sweep_are_in_mlflow_while_it_goes_on_each_once(project)
     log.write_text(FOLLOW)
 
     def trials():
-        return {r["name"]: r for r in logged(project) if "mlflow.parentRunId" in r["tags"]}
+        runs = logged_or_none(project)
+        return {r["name"]: r for r in runs if "mlflow.parentRunId" in r["tags"]}
 
-    process = project.start("tools/within", ".", "dvc", "repro", "plain")
-    try:
-        wait_for((project.folder / "mlflow.db").exists)
+    with project.start("tools/within", ".", "dvc", "repro", "plain") as process:
         seen = wait_for(lambda: len(found := trials()) > 2 and found)
         assert process.poll() is None
         assert seen["trial 2"]["status"] == "FINISHED"
@@ -725,8 +719,6 @@ def test_the_trials_of_a_sweep_are_in_mlflow_while_it_goes_on_each_once(project)
         assert {r["status"] for r in logged(project) if "stage" in r["tags"]} == {"RUNNING"}
         (project.folder / "stop").touch()
         process.communicate(timeout=60)
-    finally:
-        with_children_killed(process)
     wanted = len((project.folder / "artifacts/plain/trials.jsonl").read_text().splitlines())
     runs = logged(project)
     assert len(runs) == wanted + 1
@@ -738,14 +730,10 @@ def test_a_mistake_in_follow_is_told_at_the_end_and_costs_nothing(project):
     add_process(project, "plain", TRIALS)
     log = project.folder / "lab/processes/plain/log.py"
     log.write_text(FOLLOW.replace("trials_so_far(folder)", "{}['no such key']"))
-    process = project.start("tools/within", ".", "dvc", "repro", "plain")
-    try:
-        wait_for((project.folder / "mlflow.db").exists)
-        wait_for(lambda: logged(project))
+    with project.start("tools/within", ".", "dvc", "repro", "plain") as process:
+        wait_for(lambda: logged_or_none(project))
         (project.folder / "stop").touch()
         said, _ = process.communicate(timeout=60)
-    finally:
-        with_children_killed(process)
     assert "MLflow: logged" in said
     assert "ERROR: logging plain failed: a mistake in lab/processes/plain/log.py" in said
     assert "KeyError: 'no such key'" in said
@@ -767,13 +755,10 @@ def tracker_of(process):
 
 def test_no_training_dies_with_its_tracker(project):
     add_process(project, "plain", LONG)
-    process = project.start("lab/processes/run", "plain")
-    try:
+    with project.start("lab/processes/run", "plain") as process:
         os.kill(wait_for(lambda: tracker_of(process)), signal.SIGKILL)
         (project.folder / "stop").touch()
         said, _ = process.communicate(timeout=60)
-    finally:
-        with_children_killed(process)
     assert process.returncode == 0
     line = "WARNING: MLflow: the tracker of plain ended early: log its results with `make relog`."
     assert line in said.splitlines()
@@ -787,28 +772,20 @@ def test_no_training_dies_with_its_tracker(project):
 
 def test_a_training_that_is_killed_is_killed_in_mlflow_too(project):
     add_process(project, "plain", LONG)
-    process = project.start("lab/processes/run", "plain")
-    try:
-        wait_for((project.folder / "mlflow.db").exists)
-        wait_for(lambda: logged(project))
+    with project.start("lab/processes/run", "plain") as process:
+        wait_for(lambda: logged_or_none(project))
         os.kill(process.pid, signal.SIGKILL)  # the tracker sees that nobody waits for it
         wait_for(lambda: logged(project)[0]["status"] == "KILLED")
-    finally:
-        with_children_killed(process)
 
 
 def test_a_signal_to_all_leaves_no_folder_behind_and_is_seen_in_mlflow(project, tmp_path):
     add_process(project, "plain", LONG)
     (place := tmp_path / "tmp").mkdir()
-    process = project.start("lab/processes/run", "plain", TMPDIR=str(place))
-    try:
-        wait_for((project.folder / "mlflow.db").exists)
-        wait_for(lambda: logged(project))
+    with project.start("lab/processes/run", "plain", TMPDIR=str(place)) as process:
+        wait_for(lambda: logged_or_none(project))
         os.killpg(process.pid, signal.SIGTERM)
         wait_for(lambda: not [*place.glob("*/curve.csv")])
         assert logged(project)[0]["status"] == "KILLED"
-    finally:
-        with_children_killed(process)
 
 
 # ---- the embedded store
@@ -816,10 +793,9 @@ def test_a_signal_to_all_leaves_no_folder_behind_and_is_seen_in_mlflow(project, 
 
 def test_a_start_interrupted_while_the_store_is_made_leaves_none_that_is_half_made(project):
     for seconds in (0.2, 0.6, 1.2):
-        process = project.start("lab/processes/run", "plain")
-        wait_for(lambda: list(project.folder.glob("mlflow.db*")))
-        time.sleep(seconds)
-        with_children_killed(process)
+        with project.start("lab/processes/run", "plain"):
+            wait_for(lambda: list(project.folder.glob("mlflow.db*")))
+            time.sleep(seconds)
         assert not (project.folder / "mlflow.db").exists() or whole(project.folder / "mlflow.db")
     assert "MLflow: logged" in project.dvc("repro", "plain")
 

@@ -20,7 +20,6 @@ from tests.conftest import (
     logged_runs,
     mlflow_server,
     server_that,
-    with_children_killed,
 )
 
 pytestmark = pytest.mark.integration
@@ -252,14 +251,11 @@ def test_make_ui_serves_the_runs_in_mlflow_db_and_starts_nothing_that_only_takes
     prepared.prepare()
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    server = prepared.start("make", "ui", f"PORT={port}")
-    try:
+    with prepared.start("make", "ui", f"PORT={port}") as server:
         assert comes_up(address, server)
         assert [run["name"] for run in logged_runs(address)] == ["prepare_data"]
         started = psutil.Process(server.pid).children(recursive=True)
         assert not [p for p in started if "mlflow.server.jobs" in " ".join(p.cmdline())]
-    finally:
-        with_children_killed(server)
 
 
 @pytest.mark.parametrize("environment", ["--dev .", "tests/mlflow-2"], ids=["3.x", "2.x"])

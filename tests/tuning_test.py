@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.conftest import ROOT, Project, with_children_killed
+from tests.conftest import ROOT, Project
 
 pytestmark = pytest.mark.integration
 
@@ -43,8 +43,7 @@ def test_two_workers_give_the_same_bytes_in_another_order_of_completion(one, tmp
 
 
 def test_a_sweep_whose_driver_is_killed_goes_on_and_computes_no_finished_trial_again(one, tmp_path):
-    process = Project.at(ROOT).start(*SWEEP, str(tmp_path), "2", "0.2")
-    try:
+    with Project.at(ROOT).start(*SWEEP, str(tmp_path), "2", "0.2") as process:
         deadline = time.monotonic() + 120
         while len(kept := list(tmp_path.glob("trials/*/*.json"))) < 5:
             assert process.poll() is None, process.stdout.read()
@@ -52,8 +51,6 @@ def test_a_sweep_whose_driver_is_killed_goes_on_and_computes_no_finished_trial_a
             time.sleep(0.01)
         # The process that is started becomes python: tools/within is replaced by it.
         os.kill(process.pid, signal.SIGKILL)
-    finally:
-        with_children_killed(process)
     kept = list(tmp_path.glob("trials/*/*.json"))
     assert len(kept) < TRIALS
     content, lines = swept(tmp_path, "2", seconds="0.2")

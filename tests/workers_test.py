@@ -9,7 +9,7 @@ import time
 import pytest
 
 from lib.params import read_yaml
-from tests.conftest import Project, with_children_killed
+from tests.conftest import Project
 
 LAUNCH = "import sys; from tools.workers import launch; sys.exit(launch(2, sys.argv[1:]))"
 # One after the other: torch's launcher takes seconds to import.
@@ -106,15 +106,12 @@ def test_ctrl_c_ends_all_without_a_word(project):
     (project.folder / "program.py").write_text(PROGRAM)
     command = ("tools/within", "--dev", ".", "python", "-P", "-c", LAUNCH, "program.py")
     python_path = str(project.folder)
-    process = project.start(*command, "no", "interrupted", PYTHONPATH=python_path)
-    try:
+    with project.start(*command, "no", "interrupted", PYTHONPATH=python_path) as process:
         assert process.stdout
         assert process.stdout.readline() == "worker 0\n"
         time.sleep(1)
         os.killpg(process.pid, signal.SIGINT)
         said, _ = process.communicate(timeout=60)
-    finally:
-        with_children_killed(process)
     assert (process.returncode, said) == (130, "")
 
 
