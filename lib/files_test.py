@@ -7,14 +7,7 @@ import numpy as np
 import pytest
 
 from lib.errors import UserError
-from lib.files import (
-    read_columns,
-    read_csv,
-    read_json,
-    replaced_directory,
-    write_csv,
-    write_json,
-)
+from lib.files import read_columns, read_csv, read_json, replaced_directory, write_csv, write_json
 
 pytestmark = pytest.mark.unittest
 

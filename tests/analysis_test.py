@@ -141,18 +141,7 @@ def test_data_that_are_not_here_are_named_and_the_rest_is_shown(project):
 
 def executed(project, name):
     """A notebook after it was run from its own folder, and nothing set for it: what it shows."""
-    bare = (
-        "tools/within",
-        "--dev",
-        ".",
-        "env",
-        "-u",
-        "PYTHONPATH",
-        "python",
-        "-m",
-        "pytest",
-        "-q",
-    )
+    bare = ("tools/within", "--dev", ".", "env", "-u", "PYTHONPATH", "python", "-m", "pytest", "-q")
     file = f"lab/analysis/{name}.ipynb"
     project.run(*bare, "-p", "nbmake", "--nbmake", "--overwrite", "--nbmake-timeout=300", file)
     cells = json.loads((project.folder / file).read_text())["cells"]
@@ -292,15 +281,7 @@ def test_pictures_of_another_commit_are_in_no_report(project):
 
 @pytest.mark.parametrize("name", ["", "First Model", "../escape", "a--b", "$(touch pwned)"])
 def test_a_milestone_needs_a_plain_name(two_runs, name):
-    command = (
-        "tools/within",
-        "--dev",
-        ".",
-        "python",
-        "-m",
-        "tools.report.milestone",
-        name,
-    )
+    command = ("tools/within", "--dev", ".", "python", "-m", "tools.report.milestone", name)
     said = two_runs.run(*command, ok=False)
     assert f"NAME is '{name}'" in said
     assert "for example NAME=first-model" in said

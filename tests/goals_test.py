@@ -348,11 +348,7 @@ def test_a_value_is_told_apart_from_the_threshold_and_from_what_is_no_number(bar
 
 @pytest.mark.parametrize(
     ("ends", "code"),
-    [
-        ("os._exit(0)", 0),
-        ("os.abort()", -6),
-        ("pytest.exit('enough', returncode=0)", 0),
-    ],
+    [("os._exit(0)", 0), ("os.abort()", -6), ("pytest.exit('enough', returncode=0)", 0)],
 )
 def test_a_goal_that_ends_python_is_told_and_no_goal_is_met(bare, ends, code):
     (bare.folder / "goals/own_test.py").write_text(

@@ -320,10 +320,7 @@ def test_a_package_from_elsewhere_than_the_index_is_refused_in_a_line(locks, ent
     [
         ("[package]", "[package] is no section that is read: did you mean [packages]?"),
         ("[dev_packages]", "[dev_packages] is no section that is read: did you mean"),
-        (
-            "[gpu]",
-            "[gpu] is no section that is read: did you mean [packages] or [dev-packages]?",
-        ),
+        ("[gpu]", "[gpu] is no section that is read: did you mean [packages] or [dev-packages]?"),
         ("[[scripts]]", "scripts must be a section: write [scripts]."),
     ],
 )

@@ -84,15 +84,7 @@ def results(project, ok=True):
 
 
 def compare(project, *options):
-    command = (
-        "tools/within",
-        "--dev",
-        ".",
-        "python",
-        "-m",
-        "tools.report.compare",
-        *options,
-    )
+    command = ("tools/within", "--dev", ".", "python", "-m", "tools.report.compare", *options)
     return project.run(*command), (project.folder / "build/compare.html").read_text()
 
 

@@ -162,14 +162,7 @@ def test_a_link_is_not_packed_for_its_bytes_are_no_commits(project, link, leads_
     ],
 )
 def test_a_version_that_the_engine_would_refuse_is_refused_here(trained, version, said):
-    command = (
-        "tools/within",
-        "tools/krt",
-        "python",
-        "-m",
-        "tools.krt.build",
-        "cancer",
-    )
+    command = ("tools/within", "tools/krt", "python", "-m", "tools.krt.build", "cancer")
     found = trained.run(*command, "--version", version, ok=False)
     assert said in found
     assert "Traceback" not in found

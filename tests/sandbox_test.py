@@ -197,15 +197,7 @@ def log_a_run(sandbox: Sandbox, experiment: str) -> str:
     """What a process with S3 credentials sees of its own run."""
     facts = sandbox.facts()
     return sandbox.project.run(
-        *(
-            "tools/within",
-            "tools/sandbox",
-            "python",
-            "-c",
-            LOG_A_RUN,
-            facts["mlflow"],
-            experiment,
-        ),
+        *("tools/within", "tools/sandbox", "python", "-c", LOG_A_RUN, facts["mlflow"], experiment),
         MLFLOW_S3_ENDPOINT_URL=facts["s3"],
         AWS_ACCESS_KEY_ID=facts["access_key"],
         AWS_SECRET_ACCESS_KEY=facts["secret_key"],

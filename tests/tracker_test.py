@@ -16,13 +16,7 @@ from pathlib import Path
 import pytest
 
 from lib.params import read_yaml
-from tests.conftest import (
-    Project,
-    free_port,
-    logged_runs,
-    mlflow_client,
-    mlflow_server,
-)
+from tests.conftest import Project, free_port, logged_runs, mlflow_client, mlflow_server
 from tools.job.experiment import Watch
 
 pytestmark = pytest.mark.integration
@@ -216,12 +210,7 @@ def test_a_stage_that_reads_a_dataset_is_logged_with_its_version(project):
 def test_a_stage_is_logged_from_its_files_in_any_language_and_form(project):
     said = project.dvc("repro", "plain")
     run = by_stage(project)["plain"]
-    assert run["params"] == {
-        "random_seed": "42",
-        "depth": "3",
-        "trees.n": "10",
-        "kind": "ridge",
-    }
+    assert run["params"] == {"random_seed": "42", "depth": "3", "trees.n": "10", "kind": "ridge"}
     assert run["metrics"]["validation_rmse"] == 38125.5
     assert run["metrics"]["validation_precision_10"] == 0.5
     assert run["steps"]["loss"] == [1, 2]

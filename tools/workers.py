@@ -40,11 +40,7 @@ def launch(count: int, program: Sequence[str]) -> int:
     The first one is seen as if it were alone; of the others is shown what one says that fails.
     """
     # Takes seconds, and one worker does without.
-    from torch.distributed.elastic.multiprocessing import (
-        DefaultLogsSpecs,
-        SignalException,
-        Std,
-    )
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 

@@ -24,15 +24,7 @@ from lib.repository import ROOT, ask_git, git, git_names, run_git
 from lib.revisions import WORK_TREE, Revision
 from lib.text import last_line, one_line, some_of, without_password
 from tools.job.experiment import is_sweep
-from tools.job.job import (
-    MOST_OF_A_PAGE,
-    NOTE,
-    add_to_note,
-    main,
-    read_note,
-    run,
-    summarise,
-)
+from tools.job.job import MOST_OF_A_PAGE, NOTE, add_to_note, main, read_note, run, summarise
 from tools.job.preflight import storage_answers
 from tools.tracking import notes
 

@@ -17,21 +17,9 @@ from lib.repository import ROOT
 from lib.trials import MOST_OF_A_NAME, allowed
 from tools.tracking import notes
 from tools.tracking.registry import register_models
-from tools.tracking.results import (
-    Point,
-    Results,
-    artifacts_of,
-    results_of,
-    shortened,
-)
+from tools.tracking.results import Point, Results, artifacts_of, results_of, shortened
 from tools.tracking.stages import Tracked, checksums, processes_of
-from tools.tracking.store import (
-    alone,
-    experiment_name,
-    is_outage,
-    run_url,
-    shown_uri,
-)
+from tools.tracking.store import alone, experiment_name, is_outage, run_url, shown_uri
 
 METRICS_AT_ONCE, OTHERS_AT_ONCE = 1000, 100  # what MLflow takes in a request
 

@@ -121,10 +121,7 @@ def test_the_metrics_say_how_many_rows_were_learnt_from_where_some_were_not(
 
 IMPOSSIBLE = {
     "more neighbours than rows": ("k_nearest_neighbours", {"n_neighbors": 500}),
-    "more than a machine counts to": (
-        "random_forest",
-        {"n_estimators": 1, "max_depth": 10**30},
-    ),
+    "more than a machine counts to": ("random_forest", {"n_estimators": 1, "max_depth": 10**30}),
     "probabilities that are no numbers": ("gaussian_naive_bayes", {"var_smoothing": 1e300}),
 }
 
