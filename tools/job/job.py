@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -16,7 +16,7 @@ import requests
 from dvc.config import Config
 
 from lib.errors import UserError
-from lib.files import replaced_file
+from lib.files import read_json, write_json
 from lib.repository import ROOT
 from lib.text import last_line, one_line, prose, shown_address, without_password
 from tools.command import FULL
@@ -76,14 +76,12 @@ def run(*command: str, ok: bool = True, **extra: str) -> subprocess.CompletedPro
 
 def read_note() -> dict[str, Any]:
     """What earlier steps noted of this run."""
-    return dict(json.loads(NOTE.read_text(encoding="utf-8"))) if NOTE.exists() else {}
+    return dict(read_json(NOTE)) if NOTE.exists() else {}
 
 
 def add_to_note(**facts: Any) -> None:
     """Tell later steps."""
-    text = json.dumps(read_note() | facts, indent=2)
-    with replaced_file(NOTE) as new:
-        new.write_text(text, encoding="utf-8")
+    write_json(NOTE, read_note() | facts)
 
 
 def summarise(text: str) -> None:
@@ -97,7 +95,7 @@ def summarise(text: str) -> None:
             file.write(content)
 
 
-def ask_mlflow(path: str, content: bytes | None = None, **query: str) -> Any:
+def ask_mlflow(path: str, content: Mapping[str, str] | None = None, **query: str) -> Any:
     """What MLflow's REST interface answers within five seconds, UserError where it does not.
 
     With content it is a POST.
@@ -122,7 +120,7 @@ def ask_mlflow(path: str, content: bytes | None = None, **query: str) -> Any:
             "GET" if content is None else "POST",
             f"{url.rstrip('/')}/api/2.0/mlflow/{path}",
             params=query,
-            data=content,
+            json=content,
             headers=headers,
             timeout=5,
             **certificates(),

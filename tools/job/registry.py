@@ -7,7 +7,6 @@ Which models there are, `artifacts:` in dvc.yaml says; which version, the checks
 with it when it was registered.
 """
 
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -127,7 +126,7 @@ def move(name: str, md5: str) -> str:
         )
     newest = max(versions, key=lambda version: int(version["version"]))
     alias = {"name": newest["name"], "alias": ALIAS, "version": newest["version"]}
-    ask_mlflow("registered-models/alias", json.dumps(alias).encode())
+    ask_mlflow("registered-models/alias", alias)
     return f"{ALIAS} is {newest['name']} version {newest['version']}"
 
 
