@@ -34,10 +34,11 @@ def draw(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
     else:
         draw_lines(axes, plot, tables)
     write_out_large_numbers(axes)
+    axes.set_xlabel(plot.x.replace("_", " "))
     axes.set_title(plot.title, fontsize=11, wrap=True)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     axes.grid(alpha=0.3)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
@@ -59,8 +60,7 @@ def draw_lines(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
             axes.plot([], [], color=colour, label=name.replace("_", " "))
     for label, style in zip(tables, revision_styles(tables), strict=True):
         axes.plot([], [], color="#444444", label=label, **style)
-    axes.set(xlabel=plot.x.replace("_", " "), ylabel=", ".join(plot.y).replace("_", " "))
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axes.set_ylabel(", ".join(plot.y).replace("_", " "))
 
 
 def draw_points(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
@@ -69,8 +69,7 @@ def draw_points(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
     for (label, rows), colour in zip(tables.items(), revision_colours(tables), strict=True):
         x, y = numbers(rows, plot.x), numbers(rows, name)
         axes.plot(x, y, ".", color=colour, alpha=0.4, markeredgewidth=0, label=label)
-    axes.set(xlabel=plot.x.replace("_", " "), ylabel=name.replace("_", " "))
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axes.set_ylabel(name.replace("_", " "))
 
 
 def revision_colours(tables: Mapping[str, Rows]) -> list[str]:
@@ -103,8 +102,6 @@ def draw_bars(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
     axes.invert_yaxis()
     if values and min(values) > 0.5 and max(values) <= 1:
         axes.set_xlim(left=np.floor(min(values) * 20 - 1) / 20, right=1)
-    axes.set_xlabel(plot.x.replace("_", " "))
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
 
 
 def draw_confusion(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
