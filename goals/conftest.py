@@ -106,7 +106,8 @@ def best_on_main(stages) -> dict[str, float]:
     need(stages, "prepare_data", *TRAINING)
     sizes = read_json(ROOT / SIZES)
     for branch in MAIN:
-        commits = commits_of(f"refs/{branch}", SIZES, *METRICS.values())
+        changed = ("--", SIZES, *METRICS.values())
+        commits = git_or_nothing("log", "-500", "--format=%H", f"refs/{branch}", *changed).split()
         alike = [commit for commit in commits if content_at(commit, SIZES) == sizes]
         losses = {
             model: [
@@ -120,11 +121,6 @@ def best_on_main(stages) -> dict[str, float]:
         if best := {model: float(min(found)) for model, found in losses.items() if found}:
             return best
     pytest.skip("main has no result to compare with yet")
-
-
-def commits_of(branch: str, *files: str) -> list[str]:
-    """The last commits of a branch that changed one of these files; none where it is missing."""
-    return git_or_nothing("log", "-500", "--format=%H", branch, "--", *files).split()
 
 
 def content_at(commit: str, file: str) -> Any:

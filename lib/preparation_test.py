@@ -24,7 +24,6 @@ N = 2000
 X = RNG.normal(5, 3, (N, 4))
 Y = RNG.integers(0, 3, N)
 IDS = pd.Series(np.arange(N), name="patient")
-MIXED = IDS.astype(object).where(IDS.index > 0, 0.5)
 FEATURES, CLASSES = ("a", "b", "c", "d"), ("no", "maybe", "yes")
 
 
