@@ -137,6 +137,22 @@ class Project:
         (self.folder / file).write_text(text.replace(old, new))
 
 
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """What a condition gives, as soon as it holds."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "what was waited for did not come"
+        time.sleep(0.05)
+    return found
+
+
+def write_executable(file: Path, text: str) -> None:
+    """A script that can be started, in a folder that is made where it is missing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    file.chmod(0o755)
+
+
 class Started(subprocess.Popen[str]):
     """A command in a group of its own; where the block ends, so do it and all that it started."""
 
@@ -151,10 +167,7 @@ class Started(subprocess.Popen[str]):
 def interrupted(process: Started, begun: Path) -> str:
     """What a command says that gets Ctrl-C once this file is there; it must end by that."""
     with process:
-        deadline = time.monotonic() + 60
-        while not begun.exists():
-            assert time.monotonic() < deadline, f"{begun.name} did not come"
-            time.sleep(0.1)
+        wait_for(begun.exists)
         os.killpg(process.pid, signal.SIGINT)
         return process.communicate(timeout=60)[0]
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, write_executable
 from tests.rehearsal import Sandbox
 from tools.project import manifest
 from tools.project.todo import marks
@@ -450,9 +450,7 @@ FORKS = "actions/permissions/fork-pr-workflows-private-repos"
 def hosted(template, tmp_path):
     """A project whose hosting site is as it comes, with a secret as projects had it once."""
     project = copied(template, tmp_path / "copy")
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/gh").write_text(GH)
-    (tmp_path / "bin/gh").chmod(0o755)
+    write_executable(tmp_path / "bin/gh", GH)
     state = {
         "": {},
         "actions/secrets": {"secrets": [OLD]},

@@ -15,7 +15,7 @@ from contextlib import closing
 import pytest
 
 from lib.params import read_yaml
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_executable
 from tests.rehearsal import rehearsing
 
 pytestmark = pytest.mark.integration
@@ -70,10 +70,7 @@ def pipeline(sandbox, stages, **processes):
     shutil.rmtree(sandbox.project.folder / "data", ignore_errors=True)
     sandbox.change()
     for name, script in processes.items():
-        main = sandbox.project.folder / "lab/processes" / name / "main"
-        main.parent.mkdir(exist_ok=True)
-        main.write_text(script)
-        main.chmod(0o755)
+        write_executable(sandbox.project.folder / "lab/processes" / name / "main", script)
     (sandbox.project.folder / "dvc.yaml").write_text(f"stages:{stages}")
     sandbox.project.commit("A pipeline")
 

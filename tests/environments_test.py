@@ -13,13 +13,12 @@ import subprocess
 import tarfile
 import tempfile
 import threading
-import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import answer, server_that
+from tests.conftest import answer, server_that, wait_for, write_executable
 
 pytestmark = pytest.mark.integration
 
@@ -167,11 +166,6 @@ def test_a_process_in_another_language_runs_by_the_same_command(project, tmp_pat
     assert done.stdout == f"{project} one two three\n"
 
 
-def write_executable(path, text):
-    path.write_text(text)
-    path.chmod(0o755)
-
-
 def test_a_lock_that_no_longer_fits_its_pipfile_says_make_lock(project, tmp_path):
     run(project, tmp_path)
     pipfile = project / "lab/processes/small/Pipfile"
@@ -251,13 +245,6 @@ def test_an_install_killed_half_way_is_redone_and_never_used(project, tmp_path):
     (half / "bin/python").write_text("")  # there, and nothing that can be started
     done = run(project, tmp_path)
     assert done.returncode == 0, done.stderr
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "what was waited for did not come"
-        time.sleep(0.01)
 
 
 def test_two_starts_at_once_make_one_environment(project, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import answer, server_that
+from tests.conftest import answer, server_that, wait_for, write_executable
 from tests.rehearsal import rehearsing, results_of
 
 pytestmark = pytest.mark.integration
@@ -192,8 +192,7 @@ def test_a_server_that_refuses_the_branch_gets_the_results_aside(sandbox):
     source = sandbox.change()
     hook = Path(sandbox.git("remote", "get-url", "sandbox")) / "hooks/pre-receive"
     refuse = '#!/bin/sh\nwhile read -r _ _ ref; do [ "$ref" != refs/heads/{} ] || exit 1; done\n'
-    hook.write_text(refuse.format(sandbox.branch))
-    hook.chmod(0o755)
+    write_executable(hook, refuse.format(sandbox.branch))
     try:
         tag, said = sandbox.tag()
         results_of(sandbox, tag, f"results/{tag}")
@@ -217,10 +216,7 @@ def test_a_killed_job_is_run_again_and_ends_well(sandbox):
     with sandbox.project.start("git", "push", "sandbox", f"refs/tags/{name}"):
         seen = Path(f"{sandbox.hold}.seen")
         seen.unlink(missing_ok=True)
-        deadline = time.monotonic() + 60
-        while not seen.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(seen.exists)
     sandbox.kill("job")
     sandbox.hold.unlink()
     assert sandbox.tip() == source

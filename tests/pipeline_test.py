@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lib.params import read_yaml
-from tests.conftest import Project
+from tests.conftest import Project, write_executable
 
 pytestmark = pytest.mark.integration
 
@@ -230,12 +230,10 @@ def test_a_stage_that_fails_says_how_to_run_it_alone(project):
 def test_a_second_pipeline_in_its_own_folder_runs_by_its_name(project):
     folder = project.folder / "lab/pipelines/hello"
     folder.mkdir(parents=True)
-    process = project.folder / "lab/processes/hello"
-    process.mkdir()
-    (process / "main").write_text(
-        "#!/bin/sh\nwc -l < data/raw/breast_cancer.csv > lab/pipelines/hello/lines.txt\n"
+    write_executable(
+        project.folder / "lab/processes/hello/main",
+        "#!/bin/sh\nwc -l < data/raw/breast_cancer.csv > lab/pipelines/hello/lines.txt\n",
     )
-    (process / "main").chmod(0o755)
     (folder / "dvc.yaml").write_text(
         "stages:\n  hello:\n    wdir: ../../..\n    cmd: lab/processes/run hello\n"
         "    deps: [data/raw/breast_cancer.csv, lab/processes/hello/main]\n"

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from tests.conftest import ROOT, answer, server_that
+from tests.conftest import ROOT, answer, server_that, write_executable
 
 pytestmark = pytest.mark.integration
 
@@ -110,9 +110,7 @@ def test_without_an_index_one_line_says_that_platforms_were_not_asked(project, t
 @pytest.mark.parametrize("machine", ["Darwin x86_64", "FreeBSD amd64"])
 def test_another_platform_is_told_in_a_line_by_the_bootstrap(project, tmp_path, machine):
     tools = tmp_path / "bin"
-    tools.mkdir()
-    (tools / "uname").write_text(f"#!/bin/sh\necho {machine}\n")
-    (tools / "uname").chmod(0o755)
+    write_executable(tools / "uname", f"#!/bin/sh\necho {machine}\n")
     nowhere = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PIP_NO_INDEX": "1"}
     path = f"{tools}:{project.environment()['PATH']}"
     said = project.run("tools/environments/bootstrap", ok=False, PATH=path, **nowhere)

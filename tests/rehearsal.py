@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.params import read_yaml
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, write_executable
 
 SANDBOX = ("tools/within", "tools/sandbox", "python", "-m", "tools.sandbox")
 DVC_YAML = """
@@ -132,16 +132,7 @@ class Sandbox:
 
     def facts(self) -> dict[str, Any]:
         """What `sandbox status --json` says: addresses, keys, processes."""
-        command = (
-            "tools/within",
-            "tools/sandbox",
-            "python",
-            "-m",
-            "tools.sandbox",
-            "status",
-            "--json",
-        )
-        process = self.project.start(*command)
+        process = self.project.start(*SANDBOX, "status", "--json")
         said, _ = process.communicate(timeout=60)
         return dict(json.loads(said))
 
@@ -215,10 +206,7 @@ def rehearsing(
     """A project in this folder with this pipeline and no results, its sandbox up."""
     folder.mkdir()
     sandbox = Sandbox(Project(folder))
-    process = folder / "lab/processes/quick"
-    process.mkdir()
-    (process / "main").write_text(MAIN.format(hold=sandbox.hold))
-    (process / "main").chmod(0o755)
+    write_executable(folder / "lab/processes/quick/main", MAIN.format(hold=sandbox.hold))
     sandbox.project.give_pipeline(dvc_yaml)
     rules = (folder / ".gitignore").read_text()
     (folder / ".gitignore").write_text("\n".join([rules, *ignored, "/hold*", ""]))

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from botocore.session import get_session
 
-from tests.conftest import Project
+from tests.conftest import Project, wait_for
 from tests.rehearsal import SANDBOX
 
 pytestmark = pytest.mark.integration
@@ -511,10 +511,7 @@ def test_down_ends_everything_and_gives_back_what_was_there(sandbox, tmp_path):
     sandbox.project.commit("Hold")
     sandbox.project.git("tag", "run-hold")
     push = sandbox.project.start("git", "push", "sandbox", "run-hold")
-    deadline = time.monotonic() + 30
-    while not hold.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(hold.exists)
     os.killpg(push.pid, signal.SIGTERM)  # SIGINT is ignored below a background job
     push.communicate(timeout=10)
     assert sandbox.processes("job"), "a job outlives a push that is interrupted, as on GitHub"

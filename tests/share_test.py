@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from lib.errors import UserError
-from tests.conftest import ROOT, Project, free_port, server_that
+from tests.conftest import ROOT, Project, free_port, server_that, write_executable
 from tools.job import share
 from tools.tracking import notes
 
@@ -70,14 +70,10 @@ def shared(copies, tmp_path_factory):
     shutil.copytree(copies.folder / "../origin", folder / "origin")
     project = copies.copied(folder / "a projëct")
     real = shutil.which("git", path=project.environment()["PATH"])
-    (folder / "bin").mkdir()
-    (folder / "bin/git").write_text(GIT.format(log=folder / "commands", git=real))
+    write_executable(folder / "bin/git", GIT.format(log=folder / "commands", git=real))
     hooks = [project.folder / ".git/hooks" / name for name in ("pre-push", "reference-transaction")]
     for file in (*hooks, folder / "fsmonitor"):
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(PLANTED.format(log=folder / "planted"))
-    for file in (*hooks, folder / "fsmonitor", folder / "bin/git"):
-        file.chmod(0o755)
+        write_executable(file, PLANTED.format(log=folder / "planted"))
     with (project.folder / ".git/config").open("a") as config:
         config.write(f'[core]\n\tfsmonitor = "{folder}/fsmonitor"\n')
     path = f"{folder}/bin{os.pathsep}{project.environment()['PATH']}"
@@ -258,10 +254,8 @@ exec '{git}' "$@"
 
 def test_a_push_that_failed_once_is_tried_again(project, tmp_path):
     real = shutil.which("git", path=project.environment()["PATH"])
-    (tmp_path / "bin").mkdir()
     text = FAILS_ONCE.replace("{seen}", str(tmp_path / "seen")).replace("{git}", real)
-    (tmp_path / "bin/git").write_text(text)
-    (tmp_path / "bin/git").chmod(0o755)
+    write_executable(tmp_path / "bin/git", text)
     path = f"{tmp_path}/bin{os.pathsep}{project.environment()['PATH']}"
     said = project.run(*SHARE_SOON, PATH=path)
     assert (tmp_path / "seen").exists()
@@ -290,11 +284,8 @@ def test_storage_that_hangs_holds_one_push_and_no_more(monkeypatch, capsys):
 
 def test_a_push_that_is_refused_is_told_in_the_servers_words(project):
     hook = project.folder.parent / "origin/hooks/pre-receive"
-    hook.parent.mkdir(exist_ok=True)
-    hook.write_text(
-        "#!/bin/sh\nwhile read -r _ _ ref; do [ $ref != refs/heads/work ] || exit 1; done\n"
-    )
-    hook.chmod(0o755)
+    refuse = "#!/bin/sh\nwhile read -r _ _ ref; do [ $ref != refs/heads/work ] || exit 1; done\n"
+    write_executable(hook, refuse)
     said = project.run(*SHARE)
     assert f"on results/{TAG}: work refuses it: pre-receive hook declined." in said
 

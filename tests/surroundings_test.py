@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, answer, server_that
+from tests.conftest import Project, answer, server_that, write_executable
 from tools.job.experiment import Watch, failure
 
 pytestmark = pytest.mark.integration
@@ -38,10 +38,7 @@ def counted(tmp_path_factory):
     folder.mkdir()
     project = Project(folder)
     project.give_pipeline(PIPELINE)
-    (folder / "lab/processes/count").mkdir()
-    main = folder / "lab/processes/count/main"
-    main.write_text(COUNT)
-    main.chmod(0o755)
+    write_executable(folder / "lab/processes/count/main", COUNT)
     (folder / "metrics").mkdir()
     (folder / "metrics/count.json").write_text('{"rows": 2}\n')
     remote = "[core]\n    remote = here\n['remote \"here\"']\n    url = ../remote\n"
@@ -130,10 +127,8 @@ def test_in_a_hook_of_another_repository_this_one_is_read(project, tmp_path, whe
 
 def test_a_project_starts_with_any_git_settings(project, tmp_path):
     hooks = tmp_path / "hooks"
-    hooks.mkdir()
     for name in ("prepare-commit-msg", "post-commit", "pre-commit"):
-        (hooks / name).write_text("#!/bin/sh\nexit 1\n")
-        (hooks / name).chmod(0o755)
+        write_executable(hooks / name, "#!/bin/sh\nexit 1\n")
     variables = settings(tmp_path)
     project.run("git", "config", "--global", "core.hooksPath", str(hooks), **variables)
     script = "from tools.project.start import run; run('commit', '--quiet', '--allow-empty', '-mA')"
@@ -403,8 +398,7 @@ echo 4711
 
 
 def test_a_user_who_is_a_number_has_a_name_for_dvc(project, tmp_path):
-    (tmp_path / "id").write_text(NUMBER_ALONE)
-    (tmp_path / "id").chmod(0o755)
+    write_executable(tmp_path / "id", NUMBER_ALONE)
     ask = ("tools/within", ".", "sh", "-c", 'echo "[$LOGNAME]"')
     nameless = dict.fromkeys(NAMES, "")
     path = f"{tmp_path}{os.pathsep}{project.environment()['PATH']}"

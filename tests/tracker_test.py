@@ -16,7 +16,15 @@ from pathlib import Path
 import pytest
 
 from lib.params import read_yaml
-from tests.conftest import Project, free_port, logged_runs, mlflow_client, mlflow_server
+from tests.conftest import (
+    Project,
+    free_port,
+    logged_runs,
+    mlflow_client,
+    mlflow_server,
+    wait_for,
+    write_executable,
+)
 from tools.job.experiment import Watch
 
 pytestmark = pytest.mark.integration
@@ -87,10 +95,7 @@ plain:
 
 
 def add_process(project, name, main):
-    folder = project.folder / "lab/processes" / name
-    folder.mkdir(exist_ok=True)
-    (folder / "main").write_text(main)
-    (folder / "main").chmod(0o755)
+    write_executable(project.folder / "lab/processes" / name / "main", main)
 
 
 @pytest.fixture(scope="module")
@@ -633,14 +638,6 @@ done
 [ -n "${OWN_CURVE-}" ] || cp "$LIVE_CURVE" artifacts/plain/history.csv
 echo "rmse: 1.5" > metrics/plain.yaml
 """
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "what was waited for did not come"
-        time.sleep(0.2)
-    return found
 
 
 @pytest.mark.parametrize("own", ["", "artifacts/plain/history.csv"])
