@@ -120,7 +120,6 @@ def take_turns(
 
 def copy_project(folder: Path) -> Project:
     """A copy of the working tree, committed, whose DVC keeps its database in there as well."""
-    folder.mkdir()
     return Project(folder)
 
 

@@ -16,9 +16,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def blanked(tmp_path_factory):
     """A project without the example, committed; each test works on what the last one left."""
-    folder = tmp_path_factory.mktemp("blank") / "a projëct"
-    folder.mkdir()
-    project = Project(folder)
+    project = Project(tmp_path_factory.mktemp("blank") / "a projëct")
     project.run("git", "rm", "-rq", "tests")  # as in a project
     project.commit("A project")
     assert "Removed: " in project.run("make", "blank")

@@ -41,6 +41,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT,
@@ -184,7 +185,6 @@ def finished(tmp_path_factory) -> Project:
     folder, output = base / "finished" / "a projëct", base / "finished" / "first-run.txt"
     with FileLock(base / "finished.lock"):
         if not output.exists():
-            folder.mkdir(parents=True)
             project = Project(folder)
             (folder / "dvc.lock").unlink()  # so that results are new, and committed as such
             project.commit("Without results")
@@ -200,7 +200,6 @@ def finished(tmp_path_factory) -> Project:
 def project(tmp_path) -> Project:
     """A copy for one test, in a folder whose name is not simple."""
     folder = tmp_path / "a projëct"
-    folder.mkdir()
     return Project(folder)
 
 

@@ -146,8 +146,7 @@ def test_a_stage_in_an_image_of_its_own_has_the_same_bytes_in_a_run_by_tag(sandb
     mounted = " ".join(f"--volume={volume}" for volume in (*volumes, f"{pip}:/etc/pip.conf:ro"))
     (folder / file).write_text(f"{IMAGE} {mounted}\n")
     sandbox.project.edit("dvc.yaml", '"deps": [', f'"deps": ["{file}", ')
-    sandbox.project.commit("An image of its own")
-    sandbox.push()
+    sandbox.commit("An image of its own")
     tag, said = sandbox.tag()
     assert "environment prepare_data: ready" in said, "it was made in the container"
     commit = results_of(sandbox, tag)
@@ -179,8 +178,7 @@ def test_a_run_by_tag_is_a_job_in_the_container_that_the_variable_names(
     sandbox.project.edit(
         "lab/processes/quick/main", "mkdir ", "id -un 1000; cat /kept/word\nmkdir "
     )
-    sandbox.project.commit("In a container")
-    sandbox.push()
+    sandbox.commit("In a container")
     with sandbox.settings("variables", RUN_CONTAINER=json.dumps(container)):
         tag, said = sandbox.tag()
     shutil.rmtree(kept)

@@ -45,9 +45,7 @@ class Copy(Project):
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
     """The template with its version as a tag, as `copier copy` finds it."""
-    folder = tmp_path_factory.mktemp("template") / "the template"
-    folder.mkdir()
-    template = Project(folder)
+    template = Project(tmp_path_factory.mktemp("template") / "the template")
     template.git("tag", "v0.1.0")
     return template
 
@@ -344,9 +342,7 @@ def test_credentials_go_where_git_and_others_cannot_see_them(template, tmp_path)
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     """For tests that write its config.local, each its own."""
-    folder = tmp_path_factory.mktemp("clone") / "a clöne"
-    folder.mkdir()
-    return Project(folder)
+    return Project(tmp_path_factory.mktemp("clone") / "a clöne")
 
 
 def put(project, secret, ok=True) -> str:
@@ -661,7 +657,6 @@ def test_an_update_replaces_what_the_manifest_lists_but_for_workflows(template):
 
 def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_path):
     folder = tmp_path / "template"
-    folder.mkdir()
     template = Project(folder)
     template.edit("Makefile", "results: ## Show the results", "results: ## Display the results")
     template.edit("PROJECT.md", "## Two commands", "## A command or two")
@@ -741,7 +736,6 @@ def updated(tmp_path_factory):
     project, but for the example, which it does not have.
     """
     folder = tmp_path_factory.mktemp("update") / "template"
-    folder.mkdir()
     template = Project(folder)
     template.git("tag", "v0.1.0")
     project = copied(template, folder.parent / "project")

@@ -51,8 +51,7 @@ def test_secrets_reach_what_needs_them_and_one_that_a_process_prints_is_masked(s
 def test_a_typo_in_params_is_found_before_anything_runs(sandbox):
     sandbox.change()
     sandbox.project.edit("params.yaml", "test_size", "test_sise")
-    sandbox.project.commit("A typo")
-    sandbox.push()
+    sandbox.commit("A typo")
     _, said = sandbox.tag()
     assert "did you mean test_size?" in said
     assert "Running stage" not in said
@@ -62,8 +61,7 @@ def test_a_stage_that_fails_is_named_with_its_cause_and_how_to_run_it(sandbox):
     main = "lab/processes/quick/main"
     sandbox.change()
     sandbox.project.edit(main, "#!/bin/sh\n", "#!/bin/sh\necho no such model >&2; exit 3\n")
-    sandbox.project.commit("A mistake")
-    sandbox.push()
+    sandbox.commit("A mistake")
     before = sandbox.tip()
     _, said = sandbox.tag()
     assert "Stage quick failed: no such model" in said
@@ -71,8 +69,7 @@ def test_a_stage_that_fails_is_named_with_its_cause_and_how_to_run_it(sandbox):
     assert "Job failed" in said
     assert sandbox.tip() == before
     sandbox.project.edit(main, "echo no such model >&2; exit 3", "kill -9 $$")
-    sandbox.project.commit("Killed")
-    sandbox.push()
+    sandbox.commit("Killed")
     _, said = sandbox.tag()
     assert "Stage quick failed: it was killed" in said
 

@@ -19,9 +19,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory):
     """The example in a sandbox, with its goals."""
-    folder = tmp_path_factory.mktemp("goals") / "a projëct"
-    folder.mkdir()
-    sandbox = Sandbox(Project(folder))
+    sandbox = Sandbox(Project(tmp_path_factory.mktemp("goals") / "a projëct"))
     sandbox.base = sandbox.git("rev-parse", "HEAD")
     try:
         sandbox.up()
@@ -36,8 +34,7 @@ def good(sandbox):
     sandbox.branch = "good"
     sandbox.git("checkout", "--quiet", "-B", "good", sandbox.base)
     sandbox.project.edit("params.yaml", "epochs: 120", "epochs: 60")
-    sandbox.project.commit("A good model")
-    sandbox.push()
+    sandbox.commit("A good model")
     tag, said = sandbox.tag("run-example-good")
     commit = results_of(sandbox, tag)
     sandbox.git("pull", "--quiet", "sandbox", "good")
@@ -89,8 +86,7 @@ def test_a_worse_model_keeps_its_results_misses_goals_and_is_red(sandbox, good):
     sandbox.git("checkout", "--quiet", "-B", "worse", sandbox.base)
     sandbox.project.edit("params.yaml", "epochs: 120", "epochs: 3")
     sandbox.project.edit("params.yaml", "lr: 0.001", "lr: 1")
-    sandbox.project.commit("A worse model")
-    sandbox.push()
+    sandbox.commit("A worse model")
     try:
         tag, said = sandbox.tag("run-example-worse")
     finally:
@@ -472,8 +468,7 @@ def test_good_results_are_merged_released_downloaded_and_answer_right(sandbox, g
         _, said = sandbox.tag("runtime-cancer-v1", f"{tag}^{{commit}}")
         assert "Job succeeded" in said, "the same version of the same commit: the same bytes"
         (sandbox.project.folder / "notes.md").write_text("another commit\n")
-        sandbox.project.commit("More")
-        sandbox.push()
+        sandbox.commit("More")
         sandbox.git("tag", "--delete", "runtime-cancer-v1")
         sandbox.origin("tag", "--delete", "runtime-cancer-v1")
         _, said = sandbox.tag("runtime-cancer-v1")

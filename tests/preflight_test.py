@@ -32,7 +32,6 @@ stages:
 def original(tmp_path_factory) -> Project:
     """A project whose stage reads a file, which the bucket has; its branch is at the origin."""
     folder = tmp_path_factory.mktemp("preflight") / "a projëct"
-    folder.mkdir()
     project = Project(folder)
     project.give_pipeline(DVC_YAML)
     (folder / ".dvc/config").write_text(

@@ -83,9 +83,7 @@ def python(project, code, *arguments, ok=True):
 @pytest.fixture(scope="module")
 def houses(tmp_path_factory):
     """A project of processes of all kinds and tasks, run and committed."""
-    folder = tmp_path_factory.mktemp("process") / "a projëct"
-    folder.mkdir()
-    project = Project(folder)
+    project = Project(tmp_path_factory.mktemp("process") / "a projëct")
     project.run("git", "rm", "-rq", "tests")  # as in a project
     project.commit("A project")
     project.run("make", "blank")

@@ -75,8 +75,7 @@ class Sandbox:
             for line in text
         ]
         (self.project.folder / "params.yaml").write_text("".join(changed))
-        self.project.commit(f"Change {self.number}")
-        self.push()
+        self.commit(f"Change {self.number}")
         return self.git("rev-parse", "HEAD")
 
     def add_a_stage_that_logs(self) -> None:
@@ -90,6 +89,11 @@ class Sandbox:
 
     def push(self) -> None:
         self.git("push", "--quiet", "sandbox", self.branch)
+
+    def commit(self, message: str) -> None:
+        """Commit all that was changed, and push it."""
+        self.project.commit(message)
+        self.push()
 
     def tag(self, name: str = "", revision: str = "HEAD", *options: str) -> tuple[str, str]:
         """Push a tag, which runs it to its end: the tag and what the pusher saw."""
@@ -204,7 +208,6 @@ def rehearsing(
     folder: Path, *, dvc_yaml: str = DVC_YAML, ignored: tuple[str, ...] = ("/artifacts/quick",)
 ) -> Iterator[Sandbox]:
     """A project in this folder with this pipeline and no results, its sandbox up."""
-    folder.mkdir()
     sandbox = Sandbox(Project(folder))
     write_executable(folder / "lab/processes/quick/main", MAIN.format(hold=sandbox.hold))
     sandbox.project.give_pipeline(dvc_yaml)

@@ -58,7 +58,6 @@ def write_metrics(project, **files):
 def houses(tmp_path_factory):
     """House prices, committed: HEAD has a better RMSE than the commit before."""
     folder = tmp_path_factory.mktemp("report") / "a projëct"
-    folder.mkdir()
     project = Project(folder)
     project.give_pipeline(PIPELINE)
     (folder / "metrics").mkdir()

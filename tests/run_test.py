@@ -55,8 +55,7 @@ def test_thousands_of_metrics_are_cut_and_counted_in_the_results_commit(sandbox)
         main.write(CLASSES)
     plot = "    plots:\n      - metrics/points.csv:\n          cache: false\n    metrics:"
     sandbox.project.edit("dvc.yaml", "    metrics:", plot)
-    sandbox.project.commit("Many classes and a long plot")
-    sandbox.push()
+    sandbox.commit("Many classes and a long plot")
     tag, said = sandbox.tag()
     commit = results_of(sandbox, tag)
     message = sandbox.message(commit)
@@ -84,8 +83,7 @@ def test_the_summary_and_the_commit_lead_to_mlflow_and_tell_what_was_changed(san
     sandbox.change()
     sandbox.add_a_stage_that_logs()
     sandbox.project.edit("params.yaml", "var_smoothing: 1.0e-9", "var_smoothing: 2.0e-9")
-    sandbox.project.commit("A smaller number than a table has places for")
-    sandbox.push()
+    sandbox.commit("A smaller number than a table has places for")
     tag, said = sandbox.tag()
     run = re.search(
         r"^MLflow-Run-prepare-data: (\w+)$", sandbox.message(results_of(sandbox, tag)), re.MULTILINE
@@ -111,8 +109,7 @@ def test_a_commit_made_meanwhile_is_kept_below_the_results(sandbox):
 
     def meanwhile():
         (sandbox.project.folder / "notes.md").write_text(f"{sandbox.number}\n")
-        sandbox.project.commit("A note")
-        sandbox.push()
+        sandbox.commit("A note")
 
     tag, _ = sandbox.tag_meanwhile(meanwhile)
     commit = results_of(sandbox, tag)
@@ -124,8 +121,7 @@ def test_other_results_made_meanwhile_are_kept_and_ours_go_aside(sandbox):
 
     def meanwhile():
         (sandbox.project.folder / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
-        sandbox.project.commit("Other results")
-        sandbox.push()
+        sandbox.commit("Other results")
 
     tag, said = sandbox.tag_meanwhile(meanwhile)
     assert sandbox.message(sandbox.tip()).startswith("Other results")
@@ -140,8 +136,7 @@ def test_parameters_changed_meanwhile_do_not_stand_beside_results_of_others(sand
 
     def meanwhile():
         sandbox.project.edit("params.yaml", "random_seed: 1", "random_seed: 3")
-        sandbox.project.commit("Another seed")
-        sandbox.push()
+        sandbox.commit("Another seed")
 
     tag, said = sandbox.tag_meanwhile(meanwhile)
     assert sandbox.message(sandbox.tip()).startswith("Another seed")
@@ -154,8 +149,7 @@ def test_parameters_changed_meanwhile_do_not_stand_beside_results_of_others(sand
 def test_of_two_runs_that_end_together_neither_is_lost(sandbox):
     older = sandbox.change()
     sandbox.project.edit("params.yaml", "random_seed: 1", "random_seed: 2")
-    sandbox.project.commit("Other results to come")
-    sandbox.push()
+    sandbox.commit("Other results to come")
     runs = {f"run-example-both-{n}-{time.monotonic_ns()}": r for n, r in enumerate((older, "HEAD"))}
     threads = [threading.Thread(target=sandbox.tag, args=run) for run in runs.items()]
     for thread in threads:
@@ -183,8 +177,7 @@ def test_a_commit_on_no_branch_is_refused_before_anything_of_it_is_executed(sand
 def test_an_annotated_tag_and_a_commit_on_several_branches_are_resolved_by_rule(sandbox):
     sandbox.change()
     sandbox.git("push", "--quiet", "sandbox", "HEAD:refs/heads/another")
-    sandbox.project.commit("The newest of one branch only")
-    sandbox.push()
+    sandbox.commit("The newest of one branch only")
     sandbox.git("push", "--quiet", "sandbox", "HEAD~1:refs/heads/a-third")
     name = f"run-example-annotated-{time.monotonic_ns()}"
     tag, _ = sandbox.tag(name, "HEAD", "--annotate", "--message", "annotated")

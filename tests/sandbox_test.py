@@ -151,7 +151,6 @@ def sandbox(tmp_path_factory):
     Whatever a test ends, `up` brings back.
     """
     folder = tmp_path_factory.mktemp("sandbox") / "it's a $projëct"
-    folder.mkdir()
     sandbox = Sandbox(Project(folder))
     add_workflow(sandbox.project)
     (folder / ".dvc/config.local").write_text(OWN_CONFIG)

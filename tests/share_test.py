@@ -43,7 +43,6 @@ PLANTED = "#!/bin/sh\necho planted >> '{log}'\n"
 def copies(tmp_path_factory) -> Project:
     """A project after its run, with an origin that has the branch `work`."""
     folder = tmp_path_factory.mktemp("share") / "a projëct"
-    folder.mkdir()
     project = Project(folder)
     project.give_pipeline(DVC_YAML)
     project.commit("A pipeline of its own")

@@ -53,7 +53,6 @@ def test_an_error_in_what_shows_the_lines_is_raised_and_the_command_ended():
 def empty(tmp_path_factory):
     """A project whose pipeline has no process, with data that were added to it."""
     folder = tmp_path_factory.mktemp("side by side") / "a projëct"
-    folder.mkdir()
     project = Project(folder)
     project.give_pipeline("stages: {}\n")
     (folder / "rows.csv").write_text("a\n1\n")

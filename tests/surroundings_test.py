@@ -35,7 +35,6 @@ EXPERIMENT = ("tools/within", ".", "python", "-m", "tools.job.experiment")
 def counted(tmp_path_factory):
     """A pipeline of one stage in shell, with its results committed."""
     folder = tmp_path_factory.mktemp("surroundings") / "a projëct"
-    folder.mkdir()
     project = Project(folder)
     project.give_pipeline(PIPELINE)
     write_executable(folder / "lab/processes/count/main", COUNT)

@@ -44,7 +44,6 @@ OWN = ("tools/within", "--dev", ".", "python", "-m", "tools.testing", "-q")
 def odd(tmp_path_factory):
     """A project in which one process has an older tqdm than the root and the other processes."""
     folder = tmp_path_factory.mktemp("odd") / "a projëct [1]"
-    folder.mkdir()
     project = Project(folder)
     for file in folder.glob("lab/processes/**/*_test.py"):
         file.unlink()
