@@ -8,7 +8,7 @@ What else the process writes there is for `follow` of its log.py.
 import csv
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,9 +50,7 @@ def follow(folder: Path, parent: int, started: Started) -> None:
             say(f"no stage of the pipeline starts {started.process}: nothing is logged.")
         return
     tracker = Tracker(tracked, started, folder)
-    while (code := exit_code(folder, parent)) is None:
-        tracker.look()
-        time.sleep(LOOK_EVERY)
+    code = wait(folder, parent, tracker.look)
     if tracker.failed and tracker.retry_at - time.monotonic() > TRY_AGAIN_AFTER - 2:
         if code == 0:
             told(tracker.stage, tracker.failed)
@@ -74,9 +72,10 @@ def exit_code(folder: Path, parent: int) -> int | None:
     return None if os.getppid() == parent else KILLED
 
 
-def wait(folder: Path, parent: int) -> int:
-    """The exit code of a process that there is nothing to do for while it runs."""
+def wait(folder: Path, parent: int, look: Callable[[], None] = lambda: None) -> int:
+    """The process's exit code, once it has ended; `look` is called again and again before."""
     while (code := exit_code(folder, parent)) is None:
+        look()
         time.sleep(LOOK_EVERY)
     return code
 
@@ -85,11 +84,8 @@ def rows_so_far(file: Path) -> list[list[str]]:
     """The whole rows of a curve that are there, header first."""
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    try:
         return list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
-    except csv.Error:
+    except (OSError, csv.Error):
         return []
 
 

@@ -41,15 +41,10 @@ class Started:
 
 @dataclass(frozen=True)
 class Call:
-    """A start of a process in a stage's commands.
+    """A start of a process in a stage's commands."""
 
-    Attributes:
-        words: the process, and its arguments.
-        sure: whether it is made whenever what stands before it has ended well.
-    """
-
-    words: Sequence[str]
-    sure: bool
+    words: Sequence[str]  # the process, and its arguments
+    sure: bool  # whether it is made whenever what stands before it has ended well
 
 
 @dataclass(frozen=True)
