@@ -183,18 +183,13 @@ def chosen_split(splits: Sequence[str]) -> str:
 # ---- what differs
 
 
-def metric_changes(old: Revision, new: Revision) -> list[tuple[str, Any, Any]]:
-    """Key, value before and value after of each metric that differs."""
-    names = names_of({*old.metrics_files, *new.metrics_files})
-    before, after = (flat_metrics(revision.metrics_files, names) for revision in (old, new))
-    return changes(before, after)
-
-
 def metrics_table(old: Revision, new: Revision, *, scalars_only: bool = False) -> Table:
     """Every metric that differs, by how much, and whether that is better; lists too, or not."""
+    names = names_of({*old.metrics_files, *new.metrics_files})
+    both = (flat_metrics(revision.metrics_files, names) for revision in (old, new))
     rows = [
         (key, *texts_of([before, after]), change(key, before, after))
-        for key, before, after in metric_changes(old, new)
+        for key, before, after in changes(*both)
         if not (scalars_only and (isinstance(before, list) or isinstance(after, list)))
     ]
     return ("metric", "before", "after", "change"), rows

@@ -55,7 +55,7 @@ class Stage:
     metrics: Sequence[str]
     plots: Mapping[str, Mapping[str, Any]]  # path to its definition
     params: Mapping[str, Any]  # value by dotted key, as the file has it now
-    uncached: frozenset[str] = field(default=frozenset())  # what git keeps, not DVC
+    uncached: frozenset[str] = frozenset()  # what git keeps, not DVC
     noted: Mapping[str, Out] = field(default_factory=dict)  # by path, of the outs that were written
     elsewhere: Mapping[str, Any] = field(default_factory=dict)  # file:key, of other params files
 

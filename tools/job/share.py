@@ -173,9 +173,9 @@ def changed(source: str, files: list[str]) -> bool:
 
 def differ(old: str, new: str, files: list[str]) -> bool:
     """Whether any result file differs between two commits."""
-    changed = git_names("diff-tree", "-r", "--name-only", "-z", "--no-renames", old, new)
+    paths = git_names("diff-tree", "-r", "--name-only", "-z", "--no-renames", old, new)
     results = set(files)
-    return any(results & {path, *map(str, PurePath(path).parents)} for path in changed)
+    return any(results & {path, *map(str, PurePath(path).parents)} for path in paths)
 
 
 def tree_with_results(commit: str, files: list[str]) -> str:
@@ -211,8 +211,8 @@ def commit_message(note: dict[str, Any], source: str) -> str:
     subject = git("show", "-s", "--format=%s", source)
     _, rows = metrics_table(Revision(source), Revision(WORK_TREE), scalars_only=True)
     kept, more = cut([row for row in rows if row[1] != row[2]], MOST_METRICS)
-    changed = [f"{one_line(key)[:200]}: {before} -> {after}" for key, before, after, _ in kept]
-    body = "\n".join([*changed, *filter(None, [more])])
+    metrics = [f"{one_line(key)[:200]}: {before} -> {after}" for key, before, after, _ in kept]
+    body = "\n".join(filter(None, [*metrics, more]))
     trailers = [
         *goal_trailers(note).items(),
         ("Tag", note.get("name")),
