@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from lib.pytorch import EpochRecord
 from lib.pytorch_test import assert_same_state, make_data, one_thread, run, run_interrupted
 
+pytestmark = pytest.mark.unittest
+
 __all__ = ["one_thread"]  # a fixture of every test here
 
 uninterrupted = cache(run)
@@ -28,7 +30,6 @@ class Smoothed(nn.Module):
         return nn.functional.binary_cross_entropy_with_logits(outputs, y * (1 - self.by))
 
 
-@pytest.mark.unittest
 @pytest.mark.parametrize("epoch", [1, 3, 7, 12])
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, epoch: int) -> None:
     checkpoint = tmp_path / "new" / "checkpoint.pt"
@@ -43,7 +44,6 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, epoch: i
     )
 
 
-@pytest.mark.unittest
 @pytest.mark.parametrize(
     "damage",
     [
@@ -69,7 +69,6 @@ def test_a_damaged_checkpoint_is_reported_and_training_starts_afresh(
     assert_same_state(network, expected_network)
 
 
-@pytest.mark.unittest
 @pytest.mark.parametrize(
     "change", ["lr", "batch_size", "patience", "data", "epochs", "best_by", "weights", "smoothing"]
 )
@@ -97,7 +96,6 @@ def test_a_checkpoint_of_another_training_is_reported_and_not_used(
     assert_same_state(network, expected_network)
 
 
-@pytest.mark.unittest
 def test_a_checkpoint_made_with_another_number_of_threads_is_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,7 +107,6 @@ def test_a_checkpoint_made_with_another_number_of_threads_is_not_used(
     assert history == uninterrupted()[1]
 
 
-@pytest.mark.unittest
 def test_a_checkpoint_of_fewer_epochs_is_continued_to_more(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
     run(checkpoint=checkpoint, epochs=6)
@@ -119,7 +116,6 @@ def test_a_checkpoint_of_fewer_epochs_is_continued_to_more(tmp_path: Path) -> No
     assert_same_state(network, expected_network)
 
 
-@pytest.mark.unittest
 def test_writing_a_checkpoint_leaves_no_other_file(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt.unfinished").write_bytes(b"of a training killed while it wrote")
     run(checkpoint=tmp_path / "checkpoint.pt", epochs=2)
@@ -128,7 +124,6 @@ def test_writing_a_checkpoint_leaves_no_other_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-@pytest.mark.unittest
 def test_a_state_dict_saved_in_two_folders_has_the_same_bytes(tmp_path: Path) -> None:
     paths = [tmp_path / name / "network.pt" for name in ("a", "b")]
     for path in paths:

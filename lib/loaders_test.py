@@ -12,6 +12,8 @@ from lib import loaders
 from lib.loaders import BatchIndices, Loader, create_dataloader
 from lib.pytorch_test import Floats, Ints, make_data, one_thread
 
+pytestmark = pytest.mark.unittest
+
 __all__ = ["one_thread"]  # a fixture of every test here
 
 
@@ -19,7 +21,6 @@ def read_loader(loader: Loader) -> list[tuple[Floats, Ints]]:
     return [(X.numpy(), y.numpy()) for X, y in loader]
 
 
-@pytest.mark.unittest
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize(
     ("n", "batch_size"), [(97, 10), (97, 16), (97, 97), (97, 500), (1, 8), (90, 1)]
@@ -36,7 +37,6 @@ def test_each_epoch_holds_each_row_exactly_once(n: int, batch_size: int, shuffle
         )
 
 
-@pytest.mark.unittest
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_batches_are_those_of_a_per_row_loader_with_the_same_seed(shuffle: bool) -> None:
     X, y = make_data(100)
@@ -53,7 +53,6 @@ def test_batches_are_those_of_a_per_row_loader_with_the_same_seed(shuffle: bool)
             assert torch.equal(batch[1], expected[1])
 
 
-@pytest.mark.unittest
 def test_two_epochs_have_different_orders_and_the_same_seed_the_same() -> None:
     X, y = make_data()
     one, same = (create_dataloader(X, y, 16, shuffle=True, seed=5) for _ in range(2))
@@ -64,7 +63,6 @@ def test_two_epochs_have_different_orders_and_the_same_seed_the_same() -> None:
     assert not np.array_equal(first, np.concatenate([b[0] for b in read_loader(other)]))
 
 
-@pytest.mark.unittest
 @pytest.mark.parametrize("n", [65, 1000, 1001, 1024])
 def test_more_rows_than_a_window_are_shuffled_window_by_window(
     monkeypatch: pytest.MonkeyPatch, n: int
@@ -84,14 +82,12 @@ def test_more_rows_than_a_window_are_shuffled_window_by_window(
     assert torch.cat(list(BatchIndices(n, 10, None))).tolist() == list(range(n))
 
 
-@pytest.mark.unittest
 def test_iterating_leaves_the_global_random_state_alone() -> None:
     before = torch.get_rng_state()
     read_loader(create_dataloader(*make_data(), 16, shuffle=True, seed=0))
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.unittest
 @pytest.mark.parametrize(
     ("n", "batch_size", "sizes"),
     [(97, 16, [16] * 5 + [17]), (98, 16, [16] * 6 + [2]), (96, 16, [16] * 6)],
@@ -104,7 +100,6 @@ def test_a_rest_of_one_row_joins_the_batch_before_it(
     assert len(loader) == len(sizes)
 
 
-@pytest.mark.unittest
 def test_a_memory_mapped_array_loads_without_a_warning_and_batches_are_copies(
     tmp_path: Path,
 ) -> None:
@@ -123,7 +118,6 @@ def test_a_memory_mapped_array_loads_without_a_warning_and_batches_are_copies(
     assert np.array_equal(mapped, X)
 
 
-@pytest.mark.unittest
 @pytest.mark.parametrize(
     ("n_rows", "n_labels", "batch_size", "message"),
     [(3, 2, 1, "X has 3 rows and y 2"), (0, 0, 1, "X has 0 rows"), (3, 3, 0, "batch_size is 0")],

@@ -38,6 +38,8 @@ from lib.pytorch import (
     train,
 )
 
+pytestmark = pytest.mark.unittest
+
 CPU = torch.device("cpu")
 
 
@@ -177,7 +179,6 @@ def train_scripted(
 RIGHT, SURE, WRONG = 1.0, 2.0, -1.0
 
 
-@pytest.mark.unittest
 @pytest.mark.parametrize(
     ("logits_by_epoch", "best"),
     [
@@ -197,7 +198,6 @@ def test_training_keeps_the_weights_of_the_best_epoch(
     assert [record.epoch for record in history.records] == list(range(1, len(logits_by_epoch) + 1))
 
 
-@pytest.mark.unittest
 @pytest.mark.parametrize(("patience", "n_trained"), [(2, 4), (3, 5), (None, 9)])
 def test_training_stops_after_patience_epochs_without_a_better_one(
     patience: int | None, n_trained: int
@@ -208,7 +208,6 @@ def test_training_stops_after_patience_epochs_without_a_better_one(
     assert history.best_epoch == 2
 
 
-@pytest.mark.unittest
 def test_records_hold_mean_loss_and_accuracy_over_rows() -> None:
     _, history = train_scripted([[RIGHT, RIGHT, RIGHT, WRONG]])
     expected = np.mean(np.log1p(np.exp([-1.0, -1.0, -1.0, 1.0])))
@@ -216,7 +215,6 @@ def test_records_hold_mean_loss_and_accuracy_over_rows() -> None:
     assert history.best.measures["validation_loss"] == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.unittest
 def test_what_an_epoch_is_measured_by_is_the_mean_over_windows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -238,21 +236,18 @@ def pytorch_measures(window: int) -> dict[str, float]:
         return measured.values()
 
 
-@pytest.mark.unittest
 def test_training_twice_gives_the_same_bits() -> None:
     (network, history), (network_again, history_again) = run(), run()
     assert history == history_again
     assert_same_state(network, network_again)
 
 
-@pytest.mark.unittest
 def test_on_epoch_sees_every_epoch_as_the_history_has_it() -> None:
     seen: list[EpochRecord] = []
     _, history = run(on_epoch=seen.append)
     assert seen == history.records
 
 
-@pytest.mark.unittest
 def test_a_loss_that_is_not_finite_says_epoch_and_learning_rate() -> None:
     X, _ = make_data()
     X[3, 2] = np.nan
@@ -262,13 +257,11 @@ def test_a_loss_that_is_not_finite_says_epoch_and_learning_rate() -> None:
         run(X=X)
 
 
-@pytest.mark.unittest
 def test_a_learning_rate_that_diverges_is_named() -> None:
     with pytest.raises(NonFiniteLossError, match=re.escape("lower lr (try 1e+37)")):
         run(lr=1e38)
 
 
-@pytest.mark.unittest
 @pytest.mark.parametrize("arguments", [{"epochs": 0}, {"patience": 0}])
 def test_training_refuses_values_below_one(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(arguments))} is 0: expected at least 1"):
@@ -288,7 +281,6 @@ def train_on(
     return network, history
 
 
-@pytest.mark.unittest
 def test_numbers_are_learnt_and_predicted_in_their_own_unit() -> None:
     X, _ = make_data()
     y = 38_000 + 5_000 * X[:, 0].astype(np.float64)
@@ -311,7 +303,6 @@ def test_numbers_are_learnt_and_predicted_in_their_own_unit() -> None:
     assert error == pytest.approx(history.best.measures["validation_rmse"] * scale, rel=1e-4)
 
 
-@pytest.mark.unittest
 def test_several_numbers_are_learnt_at_once() -> None:
     X, _ = make_data()
     network, history = train_on(X, X[:, :2], 2, loss=nn.MSELoss(), metrics={"rmse": rmse})
@@ -319,7 +310,6 @@ def test_several_numbers_are_learnt_at_once() -> None:
     assert history.best.measures["validation_rmse"] < history.records[0].measures["validation_rmse"]
 
 
-@pytest.mark.unittest
 def test_several_classes_are_learnt_and_predicted_by_their_names(tmp_path: Path) -> None:
     X, _ = make_data()
     codes = np.digitize(X[:, 0], [-0.5, 0.5])
@@ -343,7 +333,6 @@ def test_several_classes_are_learnt_and_predicted_by_their_names(tmp_path: Path)
     assert np.array_equal(loaded.predict(X), loaded.classes_[probabilities.argmax(axis=1)])
 
 
-@pytest.mark.unittest
 def test_the_metrics_agree_with_their_definitions() -> None:
     logits = torch.tensor([[2.0, 1, 0], [0, 1, 2], [0, 3, 1], [1, 0, 0]])
     y = torch.tensor([0, 1, 1, 0])
@@ -355,14 +344,12 @@ def test_the_metrics_agree_with_their_definitions() -> None:
     assert r2(found, wanted) == pytest.approx(1 - 4 / (26 / 3))
 
 
-@pytest.mark.unittest
 def test_balanced_weights_let_every_class_count_alike() -> None:
     y = np.array([0] * 6 + [1] * 3 + [2])
     weights = balanced_weights(y).numpy()
     assert (weights * np.bincount(y)).tolist() == pytest.approx([10 / 3] * 3)
 
 
-@pytest.mark.unittest
 @pytest.mark.parametrize(
     ("best_by", "best"),
     [
@@ -385,7 +372,6 @@ def test_the_best_epoch_is_the_best_by_any_measure(best_by: str, best: int) -> N
     assert history.best_epoch == best
 
 
-@pytest.mark.unittest
 @pytest.mark.parametrize(
     ("best_by", "message"),
     [
@@ -408,7 +394,6 @@ def make_predictor(network: nn.Module) -> Pipeline:
     return Pipeline([("scaler", scaler), ("network", TorchClassifier(network))])
 
 
-@pytest.mark.unittest
 def test_logits_do_not_depend_on_batch_size_or_memory_mapping(tmp_path: Path) -> None:
     X, _ = make_data()
     np.save(tmp_path / "X.npy", X)
@@ -422,7 +407,6 @@ def test_logits_do_not_depend_on_batch_size_or_memory_mapping(tmp_path: Path) ->
     )
 
 
-@pytest.mark.unittest
 def test_predicting_uses_the_running_statistics_and_leaves_the_network_as_it_was() -> None:
     network = run()[0]
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -434,7 +418,6 @@ def test_predicting_uses_the_running_statistics_and_leaves_the_network_as_it_was
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
-@pytest.mark.unittest
 def test_probabilities_are_the_sigmoid_of_the_logits_and_agree_with_the_classes() -> None:
     X, _ = make_data()
     network = run()[0]
@@ -449,7 +432,6 @@ def test_probabilities_are_the_sigmoid_of_the_logits_and_agree_with_the_classes(
     assert np.array_equal(predict_probability(network, X), probabilities[:, 1])
 
 
-@pytest.mark.unittest
 @pytest.mark.filterwarnings("error")
 def test_a_pipeline_takes_the_classifier_as_fitted() -> None:
     X, y = make_data()
@@ -461,7 +443,6 @@ def test_a_pipeline_takes_the_classifier_as_fitted() -> None:
     assert predictor["network"].n_features_in_ == 5
 
 
-@pytest.mark.unittest
 @pytest.mark.parametrize(
     ("X", "message"),
     [
@@ -477,7 +458,6 @@ def test_the_classifier_refuses_what_is_not_finite_rows_of_its_width(
         TorchClassifier(make_network()).predict(X)
 
 
-@pytest.mark.unittest
 def test_a_clone_predicts_the_same_and_shares_no_weights() -> None:
     X, _ = make_data()
     classifier = TorchClassifier(run()[0], batch_size=50)
@@ -489,13 +469,11 @@ def test_a_clone_predicts_the_same_and_shares_no_weights() -> None:
     assert np.array_equal(classifier.predict_proba(X), before)
 
 
-@pytest.mark.unittest
 def test_fitting_again_is_refused() -> None:
     with pytest.raises(NotImplementedError, match="trained already"):
         TorchClassifier(make_network()).fit(*make_data())
 
 
-@pytest.mark.unittest
 def test_dumping_does_not_change_the_network_and_loading_restores_every_number(
     tmp_path: Path,
 ) -> None:
@@ -508,7 +486,6 @@ def test_dumping_does_not_change_the_network_and_loading_restores_every_number(
     assert next(network.parameters()).device == CPU
 
 
-@pytest.mark.unittest
 def test_a_dump_has_the_same_bytes_after_resuming_predicting_and_loading(tmp_path: Path) -> None:
     def dump(predictor: Pipeline) -> bytes:
         joblib.dump(predictor, tmp_path / "network.joblib")
@@ -525,7 +502,6 @@ def test_a_dump_has_the_same_bytes_after_resuming_predicting_and_loading(tmp_pat
 # Device and seeds
 
 
-@pytest.mark.unittest
 @pytest.mark.parametrize(
     ("cuda", "mps", "own", "workers", "expected"),
     [
@@ -547,7 +523,6 @@ def test_the_fastest_device_there_is_is_chosen(
     assert [f"cuda:{card}" for card in chosen] == [expected] * cuda
 
 
-@pytest.mark.unittest
 def test_a_worker_for_which_no_card_is_left_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     give_devices(monkeypatch, cuda=True, mps=False)
     monkeypatch.setenv("LOCAL_RANK", "3")
@@ -566,7 +541,6 @@ def give_devices(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool) -> list
     return chosen
 
 
-@pytest.mark.unittest
 def test_a_seed_decides_all_random_numbers_and_algorithms_are_deterministic() -> None:
     def draw(seed: int) -> tuple[float, float, float]:
         seed_everything(seed)
