@@ -1,15 +1,12 @@
 """A training that was interrupted ends as if it had not been; no other checkpoint is used."""
 
-from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lib.pytorch import EpochRecord
 from lib.pytorch_test import assert_same_state, make_data, one_thread, run, run_interrupted
 
 pytestmark = pytest.mark.unittest
@@ -22,20 +19,20 @@ uninterrupted = cache(run)
 class Smoothed(nn.Module):
     """A loss with a setting that its printed form does not show."""
 
-    def __init__(self, by: float) -> None:
+    def __init__(self, by):
         super().__init__()
         self.by = by
 
-    def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
+    def forward(self, outputs, y):
         return nn.functional.binary_cross_entropy_with_logits(outputs, y * (1 - self.by))
 
 
 @pytest.mark.parametrize("epoch", [1, 3, 7, 12])
-def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, epoch: int) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, epoch):
     checkpoint = tmp_path / "new" / "checkpoint.pt"
     expected_network, expected_history = uninterrupted()
     run_interrupted(checkpoint, epoch)
-    seen: list[EpochRecord] = []
+    seen = []
     network, history = run(checkpoint=checkpoint, on_epoch=seen.append)
     assert history == expected_history
     assert_same_state(network, expected_network)
@@ -56,9 +53,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, epoch: i
         ),
     ],
 )
-def test_a_damaged_checkpoint_is_reported_and_training_starts_afresh(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes]
-) -> None:
+def test_a_damaged_checkpoint_is_reported_and_training_starts_afresh(tmp_path, caplog, damage):
     checkpoint = tmp_path / "checkpoint.pt"
     run_interrupted(checkpoint)
     checkpoint.write_bytes(damage(checkpoint.read_bytes()))
@@ -72,9 +67,7 @@ def test_a_damaged_checkpoint_is_reported_and_training_starts_afresh(
 @pytest.mark.parametrize(
     "change", ["lr", "batch_size", "patience", "data", "epochs", "best_by", "weights", "smoothing"]
 )
-def test_a_checkpoint_of_another_training_is_reported_and_not_used(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: str
-) -> None:
+def test_a_checkpoint_of_another_training_is_reported_and_not_used(tmp_path, caplog, change):
     checkpoint = tmp_path / "checkpoint.pt"
     run_interrupted(checkpoint)
     X, _ = make_data()
@@ -97,8 +90,8 @@ def test_a_checkpoint_of_another_training_is_reported_and_not_used(
 
 
 def test_a_checkpoint_made_with_another_number_of_threads_is_not_used(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, caplog, monkeypatch
+):
     checkpoint = tmp_path / "checkpoint.pt"
     run_interrupted(checkpoint)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1000)
@@ -107,7 +100,7 @@ def test_a_checkpoint_made_with_another_number_of_threads_is_not_used(
     assert history == uninterrupted()[1]
 
 
-def test_a_checkpoint_of_fewer_epochs_is_continued_to_more(tmp_path: Path) -> None:
+def test_a_checkpoint_of_fewer_epochs_is_continued_to_more(tmp_path):
     checkpoint = tmp_path / "checkpoint.pt"
     run(checkpoint=checkpoint, epochs=6)
     network, history = run(checkpoint=checkpoint)
@@ -116,7 +109,7 @@ def test_a_checkpoint_of_fewer_epochs_is_continued_to_more(tmp_path: Path) -> No
     assert_same_state(network, expected_network)
 
 
-def test_writing_a_checkpoint_leaves_no_other_file(tmp_path: Path) -> None:
+def test_writing_a_checkpoint_leaves_no_other_file(tmp_path):
     (tmp_path / "checkpoint.pt.unfinished").write_bytes(b"of a training killed while it wrote")
     run(checkpoint=tmp_path / "checkpoint.pt", epochs=2)
     assert list(tmp_path.iterdir()) == []
@@ -124,7 +117,7 @@ def test_writing_a_checkpoint_leaves_no_other_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-def test_a_state_dict_saved_in_two_folders_has_the_same_bytes(tmp_path: Path) -> None:
+def test_a_state_dict_saved_in_two_folders_has_the_same_bytes(tmp_path):
     paths = [tmp_path / name / "network.pt" for name in ("a", "b")]
     for path in paths:
         path.parent.mkdir()

@@ -1,7 +1,6 @@
 """Loaders give every row once, in whole batches, in an order that their seed decides."""
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +9,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lib import loaders
 from lib.loaders import BatchIndices, Loader, create_dataloader
-from lib.pytorch_test import Floats, Ints, make_data, one_thread
+from lib.pytorch_test import make_data, one_thread
 
 pytestmark = pytest.mark.unittest
 
 __all__ = ["one_thread"]  # a fixture of every test here
 
 
-def read_loader(loader: Loader) -> list[tuple[Floats, Ints]]:
+def read_loader(loader):
     return [(X.numpy(), y.numpy()) for X, y in loader]
 
 
@@ -25,7 +24,7 @@ def read_loader(loader: Loader) -> list[tuple[Floats, Ints]]:
 @pytest.mark.parametrize(
     ("n", "batch_size"), [(97, 10), (97, 16), (97, 97), (97, 500), (1, 8), (90, 1)]
 )
-def test_each_epoch_holds_each_row_exactly_once(n: int, batch_size: int, shuffle: bool) -> None:
+def test_each_epoch_holds_each_row_exactly_once(n, batch_size, shuffle):
     X, y = np.arange(n, dtype=np.float32).reshape(-1, 1), np.arange(n, dtype=np.uint8)
     loader = create_dataloader(X, y, batch_size, shuffle, seed=0)
     for _ in range(2):
@@ -38,7 +37,7 @@ def test_each_epoch_holds_each_row_exactly_once(n: int, batch_size: int, shuffle
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_batches_are_those_of_a_per_row_loader_with_the_same_seed(shuffle: bool) -> None:
+def test_batches_are_those_of_a_per_row_loader_with_the_same_seed(shuffle):
     X, y = make_data(100)
     fast = create_dataloader(X, y, 16, shuffle, seed=3)
     slow: Loader = DataLoader(
@@ -53,7 +52,7 @@ def test_batches_are_those_of_a_per_row_loader_with_the_same_seed(shuffle: bool)
             assert torch.equal(batch[1], expected[1])
 
 
-def test_two_epochs_have_different_orders_and_the_same_seed_the_same() -> None:
+def test_two_epochs_have_different_orders_and_the_same_seed_the_same():
     X, y = make_data()
     one, same = (create_dataloader(X, y, 16, shuffle=True, seed=5) for _ in range(2))
     other = create_dataloader(X, y, 16, shuffle=True, seed=6)
@@ -64,9 +63,7 @@ def test_two_epochs_have_different_orders_and_the_same_seed_the_same() -> None:
 
 
 @pytest.mark.parametrize("n", [65, 1000, 1001, 1024])
-def test_more_rows_than_a_window_are_shuffled_window_by_window(
-    monkeypatch: pytest.MonkeyPatch, n: int
-) -> None:
+def test_more_rows_than_a_window_are_shuffled_window_by_window(monkeypatch, n):
     monkeypatch.setattr(loaders, "WINDOW_ROWS", 64)
     monkeypatch.setattr(loaders, "RUN_ROWS", 4)
     batches = BatchIndices(n, 10, torch.Generator().manual_seed(0))
@@ -82,7 +79,7 @@ def test_more_rows_than_a_window_are_shuffled_window_by_window(
     assert torch.cat(list(BatchIndices(n, 10, None))).tolist() == list(range(n))
 
 
-def test_iterating_leaves_the_global_random_state_alone() -> None:
+def test_iterating_leaves_the_global_random_state_alone():
     before = torch.get_rng_state()
     read_loader(create_dataloader(*make_data(), 16, shuffle=True, seed=0))
     assert torch.equal(before, torch.get_rng_state())
@@ -92,17 +89,13 @@ def test_iterating_leaves_the_global_random_state_alone() -> None:
     ("n", "batch_size", "sizes"),
     [(97, 16, [16] * 5 + [17]), (98, 16, [16] * 6 + [2]), (96, 16, [16] * 6)],
 )
-def test_a_rest_of_one_row_joins_the_batch_before_it(
-    n: int, batch_size: int, sizes: list[int]
-) -> None:
+def test_a_rest_of_one_row_joins_the_batch_before_it(n, batch_size, sizes):
     loader = create_dataloader(*make_data(n), batch_size, shuffle=True, seed=0)
     assert [len(y) for _, y in loader] == sizes
     assert len(loader) == len(sizes)
 
 
-def test_a_memory_mapped_array_loads_without_a_warning_and_batches_are_copies(
-    tmp_path: Path,
-) -> None:
+def test_a_memory_mapped_array_loads_without_a_warning_and_batches_are_copies(tmp_path):
     X, y = make_data()
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
@@ -122,9 +115,7 @@ def test_a_memory_mapped_array_loads_without_a_warning_and_batches_are_copies(
     ("n_rows", "n_labels", "batch_size", "message"),
     [(3, 2, 1, "X has 3 rows and y 2"), (0, 0, 1, "X has 0 rows"), (3, 3, 0, "batch_size is 0")],
 )
-def test_a_loader_refuses_what_it_cannot_iterate(
-    n_rows: int, n_labels: int, batch_size: int, message: str
-) -> None:
+def test_a_loader_refuses_what_it_cannot_iterate(n_rows, n_labels, batch_size, message):
     X, y = np.zeros((n_rows, 2), np.float32), np.zeros(n_labels, np.uint8)
     with pytest.raises(ValueError, match=message):
         create_dataloader(X, y, batch_size, shuffle=True, seed=0)

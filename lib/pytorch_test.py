@@ -2,13 +2,9 @@
 
 import random
 import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 import joblib
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from sklearn.base import clone
@@ -19,9 +15,6 @@ from torch import Tensor, nn
 from lib import loaders, pytorch
 from lib.errors import UserError
 from lib.pytorch import (
-    EpochRecord,
-    History,
-    Metric,
     NonFiniteLossError,
     TorchClassifier,
     TorchRegressor,
@@ -52,16 +45,12 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.uint8]
-
-
-def make_data(n: int = 97) -> tuple[Floats, Ints]:
+def make_data(n=97):
     X = np.random.default_rng(0).standard_normal((n, 5), dtype=np.float32)
     return X, (X[:, 0] + X[:, 1] ** 2 > 0.5).astype(np.uint8)
 
 
-def make_network() -> nn.Sequential:
+def make_network():
     seed_everything(0)
     return nn.Sequential(
         nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 1)
@@ -69,20 +58,10 @@ def make_network() -> nn.Sequential:
 
 
 ACCURACY_THEN_LOSS = ("validation_accuracy", "validation_loss")
+USUAL = {"best_by": ACCURACY_THEN_LOSS, "lr": 0.01, "epochs": 12, "patience": None}
 
 
-def run(
-    X: Floats | None = None,
-    *,
-    lr: float = 0.01,
-    batch_size: int = 16,
-    epochs: int = 12,
-    patience: int | None = None,
-    loss: nn.Module | None = None,
-    best_by: Sequence[str] = ACCURACY_THEN_LOSS,
-    checkpoint: Path | None = None,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
-) -> tuple[nn.Sequential, History]:
+def run(X=None, *, batch_size=16, **settings):
     """A training with all that a resumed one must restore: dropout, shuffling, batch norm, Adam."""
     X_default, y = make_data()
     X = X_default if X is None else X
@@ -91,16 +70,10 @@ def run(
         network,
         create_dataloader(X, y, batch_size, shuffle=True, seed=1),
         create_dataloader(X[:40], y[:40], batch_size, shuffle=False, seed=1),
-        loss=loss or nn.BCEWithLogitsLoss(),
         metrics={"accuracy": accuracy},
-        best_by=best_by,
-        lr=lr,
-        epochs=epochs,
-        patience=patience,
         device=CPU,
-        checkpoint=checkpoint,
         checkpoint_every=3,
-        on_epoch=on_epoch,
+        **{"loss": nn.BCEWithLogitsLoss(), **USUAL, **settings},
     )
     return network, history
 
@@ -109,20 +82,20 @@ class InterruptionError(Exception):
     pass
 
 
-def interrupt_at(epoch: int) -> Callable[[EpochRecord], None]:
-    def on_epoch(record: EpochRecord) -> None:
+def interrupt_at(epoch):
+    def on_epoch(record):
         if record.epoch == epoch:
             raise InterruptionError
 
     return on_epoch
 
 
-def run_interrupted(checkpoint: Path, epoch: int = 7) -> None:
+def run_interrupted(checkpoint, epoch=7):
     with pytest.raises(InterruptionError):
         run(checkpoint=checkpoint, on_epoch=interrupt_at(epoch))
 
 
-def assert_same_state(one: nn.Module, other: nn.Module) -> None:
+def assert_same_state(one, other):
     states = one.state_dict(), other.state_dict()
     assert states[0].keys() == states[1].keys()
     for name in states[0]:
@@ -135,26 +108,21 @@ def assert_same_state(one: nn.Module, other: nn.Module) -> None:
 class Scripted(nn.Module):
     """A network whose weight counts epochs and whose validation logits come from a table."""
 
-    def __init__(self, logits_by_epoch: list[list[float]]) -> None:
+    def __init__(self, logits_by_epoch):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
         self.register_buffer("epoch", torch.tensor(0))
         self.table = logits_by_epoch
         self.epoch: Tensor
 
-    def forward(self, X: Tensor) -> Tensor:
+    def forward(self, X):
         if self.training:
             self.epoch += 1
             return self.weight.expand(len(X))
         return torch.tensor(self.table[int(self.epoch) - 1])
 
 
-def train_scripted(
-    logits_by_epoch: list[list[float]],
-    patience: int | None = None,
-    best_by: Sequence[str] = ACCURACY_THEN_LOSS,
-    **metrics: Metric,
-) -> tuple[Scripted, History]:
+def train_scripted(logits_by_epoch, patience=None, best_by=ACCURACY_THEN_LOSS, **metrics):
     """Four validation rows of class 1: a positive logit is right, a larger one has a lower loss."""
     network = Scripted(logits_by_epoch)
     loaders = [
@@ -188,9 +156,7 @@ RIGHT, SURE, WRONG = 1.0, 2.0, -1.0
         pytest.param([[10.0] * 3 + [WRONG], [0.1] * 4], 2, id="accuracy before loss"),
     ],
 )
-def test_training_keeps_the_weights_of_the_best_epoch(
-    logits_by_epoch: list[list[float]], best: int
-) -> None:
+def test_training_keeps_the_weights_of_the_best_epoch(logits_by_epoch, best):
     network, history = train_scripted(logits_by_epoch)
     assert history.best_epoch == best
     assert history.best.epoch == best
@@ -199,25 +165,21 @@ def test_training_keeps_the_weights_of_the_best_epoch(
 
 
 @pytest.mark.parametrize(("patience", "n_trained"), [(2, 4), (3, 5), (None, 9)])
-def test_training_stops_after_patience_epochs_without_a_better_one(
-    patience: int | None, n_trained: int
-) -> None:
+def test_training_stops_after_patience_epochs_without_a_better_one(patience, n_trained):
     table = [[RIGHT, WRONG] * 2, [RIGHT] * 4, *[[WRONG] * 4] * 7]
     _, history = train_scripted(table, patience)
     assert len(history.records) == n_trained
     assert history.best_epoch == 2
 
 
-def test_records_hold_mean_loss_and_accuracy_over_rows() -> None:
+def test_records_hold_mean_loss_and_accuracy_over_rows():
     _, history = train_scripted([[RIGHT, RIGHT, RIGHT, WRONG]])
     expected = np.mean(np.log1p(np.exp([-1.0, -1.0, -1.0, 1.0])))
     assert history.best.measures["validation_accuracy"] == 0.75
     assert history.best.measures["validation_loss"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_what_an_epoch_is_measured_by_is_the_mean_over_windows(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_an_epoch_is_measured_by_is_the_mean_over_windows(monkeypatch):
     _, whole = run(epochs=1)
     monkeypatch.setattr(loaders, "WINDOW_ROWS", 97)  # all rows, in one
     _, same = run(epochs=1)
@@ -225,7 +187,7 @@ def test_what_an_epoch_is_measured_by_is_the_mean_over_windows(
     assert pytorch_measures(97) == pytest.approx(pytorch_measures(20))
 
 
-def pytorch_measures(window: int) -> dict[str, float]:
+def pytorch_measures(window):
     """The accuracy of 97 outputs, taken in by tens, where so many rows are a window."""
     outputs, y = torch.randn(97, generator=torch.Generator().manual_seed(0)), torch.ones(97)
     with pytest.MonkeyPatch.context() as patch:
@@ -236,19 +198,19 @@ def pytorch_measures(window: int) -> dict[str, float]:
         return measured.values()
 
 
-def test_training_twice_gives_the_same_bits() -> None:
+def test_training_twice_gives_the_same_bits():
     (network, history), (network_again, history_again) = run(), run()
     assert history == history_again
     assert_same_state(network, network_again)
 
 
-def test_on_epoch_sees_every_epoch_as_the_history_has_it() -> None:
-    seen: list[EpochRecord] = []
+def test_on_epoch_sees_every_epoch_as_the_history_has_it():
+    seen = []
     _, history = run(on_epoch=seen.append)
     assert seen == history.records
 
 
-def test_a_loss_that_is_not_finite_says_epoch_and_learning_rate() -> None:
+def test_a_loss_that_is_not_finite_says_epoch_and_learning_rate():
     X, _ = make_data()
     X[3, 2] = np.nan
     with pytest.raises(
@@ -257,13 +219,13 @@ def test_a_loss_that_is_not_finite_says_epoch_and_learning_rate() -> None:
         run(X=X)
 
 
-def test_a_learning_rate_that_diverges_is_named() -> None:
+def test_a_learning_rate_that_diverges_is_named():
     with pytest.raises(NonFiniteLossError, match=re.escape("lower lr (try 1e+37)")):
         run(lr=1e38)
 
 
 @pytest.mark.parametrize("arguments", [{"epochs": 0}, {"patience": 0}])
-def test_training_refuses_values_below_one(arguments: dict[str, Any]) -> None:
+def test_training_refuses_values_below_one(arguments):
     with pytest.raises(ValueError, match=f"{next(iter(arguments))} is 0: expected at least 1"):
         run(**arguments)
 
@@ -271,9 +233,7 @@ def test_training_refuses_values_below_one(arguments: dict[str, Any]) -> None:
 # Other tasks
 
 
-def train_on(
-    X: Floats, y: npt.NDArray[Any], n_outputs: int, **arguments: Any
-) -> tuple[nn.Sequential, History]:
+def train_on(X, y, n_outputs, **arguments):
     seed_everything(0)
     network = nn.Sequential(nn.Linear(X.shape[1], 8), nn.ReLU(), nn.Linear(8, n_outputs))
     loaders = [create_dataloader(X, y, 16, shuffle=shuffle, seed=1) for shuffle in (True, False)]
@@ -281,7 +241,7 @@ def train_on(
     return network, history
 
 
-def test_numbers_are_learnt_and_predicted_in_their_own_unit() -> None:
+def test_numbers_are_learnt_and_predicted_in_their_own_unit():
     X, _ = make_data()
     y = 38_000 + 5_000 * X[:, 0].astype(np.float64)
     mean, scale = y.mean(), y.std()
@@ -303,14 +263,14 @@ def test_numbers_are_learnt_and_predicted_in_their_own_unit() -> None:
     assert error == pytest.approx(history.best.measures["validation_rmse"] * scale, rel=1e-4)
 
 
-def test_several_numbers_are_learnt_at_once() -> None:
+def test_several_numbers_are_learnt_at_once():
     X, _ = make_data()
     network, history = train_on(X, X[:, :2], 2, loss=nn.MSELoss(), metrics={"rmse": rmse})
     assert TorchRegressor(network).predict(X).shape == (97, 2)
     assert history.best.measures["validation_rmse"] < history.records[0].measures["validation_rmse"]
 
 
-def test_several_classes_are_learnt_and_predicted_by_their_names(tmp_path: Path) -> None:
+def test_several_classes_are_learnt_and_predicted_by_their_names(tmp_path):
     X, _ = make_data()
     codes = np.digitize(X[:, 0], [-0.5, 0.5])
     network, history = train_on(
@@ -333,7 +293,7 @@ def test_several_classes_are_learnt_and_predicted_by_their_names(tmp_path: Path)
     assert np.array_equal(loaded.predict(X), loaded.classes_[probabilities.argmax(axis=1)])
 
 
-def test_the_metrics_agree_with_their_definitions() -> None:
+def test_the_metrics_agree_with_their_definitions():
     logits = torch.tensor([[2.0, 1, 0], [0, 1, 2], [0, 3, 1], [1, 0, 0]])
     y = torch.tensor([0, 1, 1, 0])
     assert accuracy(logits, y) == 0.75
@@ -344,7 +304,7 @@ def test_the_metrics_agree_with_their_definitions() -> None:
     assert r2(found, wanted) == pytest.approx(1 - 4 / (26 / 3))
 
 
-def test_balanced_weights_let_every_class_count_alike() -> None:
+def test_balanced_weights_let_every_class_count_alike():
     y = np.array([0] * 6 + [1] * 3 + [2])
     weights = balanced_weights(y).numpy()
     assert (weights * np.bincount(y)).tolist() == pytest.approx([10 / 3] * 3)
@@ -358,11 +318,11 @@ def test_balanced_weights_let_every_class_count_alike() -> None:
         pytest.param("validation_sure_error", 4, id="smaller is better, not a number is worst"),
     ],
 )
-def test_the_best_epoch_is_the_best_by_any_measure(best_by: str, best: int) -> None:
-    def true_score(outputs: Tensor, _: Tensor) -> float:
+def test_the_best_epoch_is_the_best_by_any_measure(best_by, best):
+    def true_score(outputs, _):
         return -outputs.max().item()
 
-    def sure_error(outputs: Tensor, _: Tensor) -> float:
+    def sure_error(outputs, _):
         return outputs.mean().item() if outputs.min() < 0 else float("nan")
 
     table = [[RIGHT] * 4, [RIGHT, WRONG] * 2, [SURE] * 4, [WRONG, WRONG, WRONG, SURE]]
@@ -379,9 +339,7 @@ def test_the_best_epoch_is_the_best_by_any_measure(best_by: str, best: int) -> N
         ("validation_xyz", "does not tell whether larger is better"),
     ],
 )
-def test_a_measure_that_says_nothing_of_the_best_epoch_is_refused(
-    best_by: str, message: str
-) -> None:
+def test_a_measure_that_says_nothing_of_the_best_epoch_is_refused(best_by, message):
     with pytest.raises(ValueError, match=message):
         train_scripted([[RIGHT] * 4], None, [best_by], xyz=accuracy)
 
@@ -389,12 +347,12 @@ def test_a_measure_that_says_nothing_of_the_best_epoch_is_refused(
 # Prediction
 
 
-def make_predictor(network: nn.Module) -> Pipeline:
+def make_predictor(network):
     scaler = StandardScaler().fit(make_data()[0])
     return Pipeline([("scaler", scaler), ("network", TorchClassifier(network))])
 
 
-def test_logits_do_not_depend_on_batch_size_or_memory_mapping(tmp_path: Path) -> None:
+def test_logits_do_not_depend_on_batch_size_or_memory_mapping(tmp_path):
     X, _ = make_data()
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
@@ -407,7 +365,7 @@ def test_logits_do_not_depend_on_batch_size_or_memory_mapping(tmp_path: Path) ->
     )
 
 
-def test_predicting_uses_the_running_statistics_and_leaves_the_network_as_it_was() -> None:
+def test_predicting_uses_the_running_statistics_and_leaves_the_network_as_it_was():
     network = run()[0]
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network.train()
@@ -418,7 +376,7 @@ def test_predicting_uses_the_running_statistics_and_leaves_the_network_as_it_was
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
-def test_probabilities_are_the_sigmoid_of_the_logits_and_agree_with_the_classes() -> None:
+def test_probabilities_are_the_sigmoid_of_the_logits_and_agree_with_the_classes():
     X, _ = make_data()
     network = run()[0]
     classifier = TorchClassifier(network)
@@ -433,7 +391,7 @@ def test_probabilities_are_the_sigmoid_of_the_logits_and_agree_with_the_classes(
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_pipeline_takes_the_classifier_as_fitted() -> None:
+def test_a_pipeline_takes_the_classifier_as_fitted():
     X, y = make_data()
     predictor = make_predictor(run()[0])
     assert predictor.predict_proba(X).shape == (97, 2)
@@ -451,14 +409,12 @@ def test_a_pipeline_takes_the_classifier_as_fitted() -> None:
         (np.full((1, 5), np.nan), "contains NaN"),
     ],
 )
-def test_the_classifier_refuses_what_is_not_finite_rows_of_its_width(
-    X: npt.NDArray[np.float64], message: str
-) -> None:
+def test_the_classifier_refuses_what_is_not_finite_rows_of_its_width(X, message):
     with pytest.raises(ValueError, match=message):
         TorchClassifier(make_network()).predict(X)
 
 
-def test_a_clone_predicts_the_same_and_shares_no_weights() -> None:
+def test_a_clone_predicts_the_same_and_shares_no_weights():
     X, _ = make_data()
     classifier = TorchClassifier(run()[0], batch_size=50)
     before = classifier.predict_proba(X)
@@ -469,14 +425,12 @@ def test_a_clone_predicts_the_same_and_shares_no_weights() -> None:
     assert np.array_equal(classifier.predict_proba(X), before)
 
 
-def test_fitting_again_is_refused() -> None:
+def test_fitting_again_is_refused():
     with pytest.raises(NotImplementedError, match="trained already"):
         TorchClassifier(make_network()).fit(*make_data())
 
 
-def test_dumping_does_not_change_the_network_and_loading_restores_every_number(
-    tmp_path: Path,
-) -> None:
+def test_dumping_does_not_change_the_network_and_loading_restores_every_number(tmp_path):
     network = run()[0]
     network.register_buffer("unsaved", torch.arange(3.0), persistent=False)
     joblib.dump(TorchClassifier(network), tmp_path / "a.joblib")
@@ -486,8 +440,8 @@ def test_dumping_does_not_change_the_network_and_loading_restores_every_number(
     assert next(network.parameters()).device == CPU
 
 
-def test_a_dump_has_the_same_bytes_after_resuming_predicting_and_loading(tmp_path: Path) -> None:
-    def dump(predictor: Pipeline) -> bytes:
+def test_a_dump_has_the_same_bytes_after_resuming_predicting_and_loading(tmp_path):
+    def dump(predictor):
         joblib.dump(predictor, tmp_path / "network.joblib")
         return (tmp_path / "network.joblib").read_bytes()
 
@@ -513,9 +467,7 @@ def test_a_dump_has_the_same_bytes_after_resuming_predicting_and_loading(tmp_pat
         (False, False, "1", "2", "cpu"),
     ],
 )
-def test_the_fastest_device_there_is_is_chosen(
-    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, own: str, workers: str, expected: str
-) -> None:
+def test_the_fastest_device_there_is_is_chosen(monkeypatch, cuda, mps, own, workers, expected):
     chosen = give_devices(monkeypatch, cuda, mps)
     monkeypatch.setenv("LOCAL_RANK", own)
     monkeypatch.setenv("WORLD_SIZE", workers)
@@ -523,16 +475,16 @@ def test_the_fastest_device_there_is_is_chosen(
     assert [f"cuda:{card}" for card in chosen] == [expected] * cuda
 
 
-def test_a_worker_for_which_no_card_is_left_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_for_which_no_card_is_left_is_told(monkeypatch):
     give_devices(monkeypatch, cuda=True, mps=False)
     monkeypatch.setenv("LOCAL_RANK", "3")
     with pytest.raises(UserError, match="3 graphics cards are visible, none is left for worker 4"):
         choose_device()
 
 
-def give_devices(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool) -> list[int]:
+def give_devices(monkeypatch, cuda, mps):
     """Three graphics cards, or none; the list is filled with the one that torch is told."""
-    free, chosen = [2, 7, 5], list[int]()
+    free, chosen = [2, 7, 5], []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda card: (free[card], 8))
@@ -541,8 +493,8 @@ def give_devices(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool) -> list
     return chosen
 
 
-def test_a_seed_decides_all_random_numbers_and_algorithms_are_deterministic() -> None:
-    def draw(seed: int) -> tuple[float, float, float]:
+def test_a_seed_decides_all_random_numbers_and_algorithms_are_deterministic():
+    def draw(seed):
         seed_everything(seed)
         legacy = np.random.rand()  # noqa: NPY002 - the generator that libraries share
         return random.random(), legacy, torch.rand(()).item()

@@ -1,8 +1,6 @@
 """Properties of densenet.py: the network's shape, its seeding, and that it learns."""
 
-from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from lab.processes.train_dnn_pytorch.densenet import (
-    TrainedDensenet,
     create_densenet,
     create_predictor,
     train_densenet,
@@ -25,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.unittest
-def test_the_network_gives_one_logit_per_row() -> None:
+def test_the_network_gives_one_logit_per_row():
     network = create_densenet(30)
     assert network(torch.zeros(7, 30)).shape == (7, 1)
     widths = [(m.in_features, m.out_features) for m in network if isinstance(m, nn.Linear)]
@@ -34,27 +31,27 @@ def test_the_network_gives_one_logit_per_row() -> None:
 
 @pytest.mark.unittest
 @pytest.mark.parametrize("hidden", [(), (4,), (8, 4)])
-def test_hidden_layers_are_as_asked_for(hidden: tuple[int, ...]) -> None:
+def test_hidden_layers_are_as_asked_for(hidden):
     network = create_densenet(3, hidden)
     assert [m.num_features for m in network if isinstance(m, nn.BatchNorm1d)] == list(hidden)
     assert network(torch.zeros(2, 3)).shape == (2, 1)
 
 
 @pytest.mark.unittest
-def test_the_network_is_made_of_torchs_own_layers_so_that_it_loads_without_this_module() -> None:
+def test_the_network_is_made_of_torchs_own_layers_so_that_it_loads_without_this_module():
     assert {type(module).__module__.split(".")[0] for module in create_densenet(3).modules()} == {
         "torch"
     }
 
 
-def make_splits(arrays: Sequence[Any]) -> Splits:
+def make_splits(arrays):
     """Splits whose test rows are the validation rows: training does not look at them."""
     X_train, X_val, y_train, y_val = arrays
     names = tuple(f"feature {i}" for i in range(X_train.shape[1]))
     return Splits(X_train, X_val, X_val, y_train, y_val, y_val, names, ("benign", "malignant"))
 
 
-def train_quickly(seed: int, hidden: Sequence[int] = (8,)) -> TrainedDensenet:
+def train_quickly(seed, hidden=(8,)):
     X = np.random.default_rng(0).standard_normal((65, 4), dtype=np.float32)
     y = (X[:, 0] > 0).astype(np.int64)
     splits = make_splits((X, X, y, y))
@@ -72,14 +69,14 @@ def train_quickly(seed: int, hidden: Sequence[int] = (8,)) -> TrainedDensenet:
 
 @pytest.mark.unittest
 @pytest.mark.parametrize("hidden", [[10**7, 10**7], [2**62, 4]])
-def test_a_network_that_fits_into_no_memory_is_told_by_its_parameters(hidden: list[int]) -> None:
+def test_a_network_that_fits_into_no_memory_is_told_by_its_parameters(hidden):
     with pytest.raises(ShortageError) as caught:
         train_quickly(1, hidden)
     assert str(caught.value).startswith(f"train_dnn_pytorch.hidden is {hidden}, batch_size is 32: ")
 
 
 @pytest.mark.unittest
-def test_the_seed_alone_decides_the_weights() -> None:
+def test_the_seed_alone_decides_the_weights():
     one = train_quickly(1)
     torch.rand(5)
     again, other = train_quickly(1), train_quickly(2)
@@ -90,7 +87,7 @@ def test_the_seed_alone_decides_the_weights() -> None:
 
 
 @pytest.mark.integration
-def test_it_learns_to_tell_malignant_from_benign_and_predicts_from_raw_features() -> None:
+def test_it_learns_to_tell_malignant_from_benign_and_predicts_from_raw_features():
     raw, benign = load_breast_cancer(return_X_y=True)
     raw_train, raw_val, y_train, y_val = train_test_split(
         raw, 1 - benign, test_size=0.2, stratify=benign, random_state=0
