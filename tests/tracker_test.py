@@ -263,7 +263,16 @@ def test_a_file_that_cannot_be_read_is_not_told_as_an_mlflow_that_is_away(projec
     assert re.search("MLflow at .*artifacts/plain/link.* with `make relog` afterwards", said)
 
 
-def test_a_stage_that_has_not_written_all_it_is_to_is_no_finished_run(project):
+@pytest.mark.parametrize(
+    "cmd",
+    [
+        "lab/processes/run plain",
+        '["echo begin", "lab/processes/run sweep one", "lab/processes/run plain"]',
+    ],
+    ids=["one", "the last of several"],
+)
+def test_a_stage_that_has_not_written_all_it_is_to_is_no_finished_run(project, cmd):
+    project.edit("dvc.yaml", "cmd: lab/processes/run plain", f"cmd: {cmd}")
     add_process(project, "plain", PLAIN + "rm -r artifacts/plain\n")
     said = project.dvc("repro", "plain", ok=False)
     assert "MLflow: not logged: plain has not written artifacts/plain." in said

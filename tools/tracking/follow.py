@@ -21,7 +21,7 @@ from tools.tracking.results import Point, curve_files, points, told_apart
 from tools.tracking.stages import (
     Started,
     Tracked,
-    is_all,
+    is_end,
     is_last,
     is_later,
     missing,
@@ -160,7 +160,7 @@ class Tracker:
     def finish(self, code: int) -> str:
         """What is done when the process has ended: the outcome in a line."""
         # DVC fails a stage for these.
-        lacking = missing(self.stage) if code == 0 and is_all(self.stage, self.started) else []
+        lacking = missing(self.stage) if code == 0 and is_end(self.stage, self.started) else []
         if code == 0 and not lacking and is_last(self.stage, self.started):
             self.connect()
             assert self.experiment

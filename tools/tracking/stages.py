@@ -111,10 +111,11 @@ def is_last(stage: Stage, started: Started) -> bool:
     return not any(call.sure for call in made[place + 1 :])
 
 
-def is_all(stage: Stage, started: Started) -> bool:
-    """Whether the stage is this process and nothing else, which could write outs after it."""
+def is_end(stage: Stage, started: Started) -> bool:
+    """Whether the stage ends with this process, and nothing could write outs after it."""
     made = [words for command in stage.commands for words in simple_commands(command)]
-    return len(made) == 1 and made[0][-len(started.words) :] == started.words
+    once = [call.words for call in calls(stage)].count(started.words) == 1
+    return once and made[-1][-len(started.words) :] == started.words
 
 
 def calls(stage: Stage) -> list[Call]:
