@@ -11,7 +11,7 @@ import tomllib
 import pytest
 
 from tests.conftest import ROOT, answer, server_that
-from tests.environments_test import copy_project, wait_for
+from tests.environments_test import copy_project, wait_for, wheel
 
 pytestmark = pytest.mark.integration
 
@@ -253,6 +253,18 @@ def test_an_index_that_is_away_or_refuses_changes_no_version(locks, status):
         )
     assert "The package index does not answer, or did not a moment ago" in done.stderr
     assert locks.texts() == before
+
+
+def test_where_pip_has_no_index_a_folder_takes_its_place(locks, tmp_path):
+    wheel(tmp_path, "six", "1.99")  # no index has that
+    without = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    locks.write("two", six=">1.16")
+    locks.lock("FOLDERS=lab/processes/two", **without)
+    assert locks.versions("two") == {"six": "==1.99"}
+    locks.write("two", idna="*")  # the index has it
+    done = locks.run("make lock FOLDERS=lab/processes/two", **without)
+    assert "lab/processes/two/Pipfile could not be resolved: " in done.stderr
+    assert "No matching distribution found for idna" in done.stderr
 
 
 @pytest.mark.parametrize(

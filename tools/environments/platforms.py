@@ -151,10 +151,11 @@ def uv(
     machine, platform_of_uv = PLATFORMS[name]
     variables = variables_for(machine)
     pips = pip_settings(variables) | settings
+    sources = ("--no-index",) if on(pips, "no-index") else ()
     return subprocess.run(
         [
             str(UV),
-            *("--no-config", "pip", *command, "--no-deps", "--only-binary", ":all:"),
+            *("--no-config", "pip", *command, *sources, "--no-deps", "--only-binary", ":all:"),
             *("--python-platform", platform_of_uv, "--python", sys.executable),
         ],
         env=variables | for_uv(pips, variables) | {"MACOSX_DEPLOYMENT_TARGET": MACOS},

@@ -25,6 +25,7 @@ from packaging.utils import canonicalize_name
 
 from lib.errors import UserError
 from lib.text import last_line
+from tools.environments.installer import on, pip_settings, this_machine, variables_for
 from tools.environments.locks import (
     Lock,
     Locks,
@@ -275,6 +276,11 @@ def resolve_group(
     """What pipenv makes of one group of packages; RefusedError where there is no solution."""
     parts = {"packages": kept, "wanted": table}
     settings = {name: pipfile[name] for name in ("pipenv", "requires") if name in pipfile}
+    if on(pip_settings(variables_for(this_machine())), "no-index"):
+        # pipenv does not heed it, and asks its own index: an empty one, then.
+        (scratch / "no-index").mkdir(exist_ok=True)
+        none = (scratch / "no-index").as_uri()
+        settings["source"] = [{"name": "none", "url": none, "verify_ssl": True}]
     (scratch / "Pipfile").write_text(tomlkit.dumps(parts | settings), encoding="utf-8")
     (scratch / "Pipfile.lock").unlink(missing_ok=True)
     output = run_pipenv(scratch, "lock", "--categories", "wanted")
