@@ -182,7 +182,8 @@ def test_the_commit_names_the_runs_of_stages_whose_names_differ_in_a_sign(monkey
 def test_data_that_the_runners_cache_has_lost_are_not_named_in_git(project):
     folder = project.folder
     stage = (
-        "\n  makes:\n    cmd: mkdir -p made && touch made/a && echo 1 > made/b\n    outs: [made]\n"
+        "\n  makes:\n    cmd: mkdir -p made && touch made/a kept && echo 1 > made/b\n"
+        "    outs: [made, kept: {push: false}]\n"
     )
     (folder / "dvc.yaml").write_text(DVC_YAML + stage)
     project.commit("Another stage")
@@ -197,7 +198,10 @@ def test_data_that_the_runners_cache_has_lost_are_not_named_in_git(project):
     assert "DVC's cache on the runner lacks made: was it cleaned" in project.run(*SHARE, ok=False)
     assert project.git("ls-remote", "origin") == before
     (folder.parent / "lost").rename(lost)
-    assert "Results are commit" in project.run(*SHARE)
+    said = project.run(*SHARE)
+    assert "Results are commit" in said
+    assert "NOTE: `push: false` keeps kept out of S3: `dvc pull --allow-missing` gets all" in said
+    assert "\nNot-In-S3: kept\n" in project.git("log", "-1", "--format=%B", "origin/work")
 
 
 def test_where_nine_branches_have_other_results_they_come_as_a_patch(project):

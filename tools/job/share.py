@@ -22,7 +22,7 @@ from lib.errors import UserError
 from lib.pipeline import MAIN, SWEEPS, Stage, open_repo, outdated_stages, read_pipeline
 from lib.repository import ROOT, ask_git, git, git_names, run_git
 from lib.revisions import WORK_TREE, Revision
-from lib.text import last_line, one_line, some_of, without_password
+from lib.text import last_line, one_line, prose, some_of, without_password
 from tools.job.experiment import is_sweep
 from tools.job.job import MOST_OF_A_PAGE, NOTE, add_to_note, main, read_note, run, summarise
 from tools.job.preflight import storage_answers
@@ -37,7 +37,7 @@ ANSWER = re.compile(r"couldn't find remote ref|! \[(?:remote )?rejected\]")
 REFUSAL = re.compile(r"! \[(?:remote )?rejected\].*\((.+)\)")
 TOKEN = os.environ.pop("GIT_TOKEN", "")  # of fetch and push alone: no other child has it
 MOST_METRICS = 20  # that the commit names; the less nested come first
-MOST = 50  # goals and runs that the commit names
+MOST = 50  # goals, runs and outs that the commit names
 
 
 def share() -> None:
@@ -49,6 +49,13 @@ def share() -> None:
     branch = str(note["branch"])
     push_data()
     refuse_lost(note)
+    if kept := not_pushed():
+        line = (
+            f"`push: false` keeps {some_of(kept)} out of S3: `dvc pull --allow-missing` gets all "
+            "others."
+        )
+        print(f"NOTE: {line}")
+        summarise(f"> [!NOTE]\n> {prose(line)}\n")
     if not changed(source, files):
         tip = fetch(branch)  # a tag may be on an old commit, whose results the branch has no more
         add_to_note(shared="nothing changed", outdated=not tip or changed(tip, files))
@@ -163,6 +170,16 @@ def refuse_lost(note: dict[str, Any]) -> None:
         )
 
 
+def not_pushed() -> list[str]:
+    """The outs that dvc.lock names and that `push: false` keeps out of S3."""
+    with open_repo() as repo:
+        return [
+            one_line(str(out.def_path))
+            for out in repo.index.outs
+            if out.hash_info and out.use_cache and not out.can_push
+        ]
+
+
 # ---- the commit
 
 
@@ -218,6 +235,7 @@ def commit_message(note: dict[str, Any], source: str) -> str:
         ("Tag", note.get("name")),
         ("Source-Commit", source),
         ("Run-URL", note.get("run_url")),
+        ("Not-In-S3", some_of(not_pushed(), MOST)),
         *mlflow_trailers(),
     ]
     lines = "\n".join(f"{key}: {value}" for key, value in trailers if value)
