@@ -19,7 +19,7 @@ from lib.revisions import Plot, Revision
 from tests.conftest import Project
 from tools.report.compare import pictures
 from tools.report.milestone import best_sentence, without_times
-from tools.report.results import difference
+from tools.report.results import difference, lines_below
 
 pytestmark = pytest.mark.integration
 
@@ -32,6 +32,7 @@ stages:
       - metrics/${item.model}.json:
           cache: false
 """
+COMMIT = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "commit", "--quiet")
 HOUSES = {
     "linear": {"validation": {"rmse": 38181.2, "r2": 0.81}, "test": {"rmse": 39000.0, "r2": 0.8}},
     "forest": {"validation": {"rmse": 39125.0, "r2": 0.8}, "test": {"rmse": 40000.0, "r2": 0.79}},
@@ -455,6 +456,24 @@ def test_other_results_of_other_inputs_are_no_surprise(changed):
 
 def test_a_stage_that_was_never_committed_is_named():
     assert "first, second, third" in difference("stages: {}", lock())[0]
+
+
+def test_results_of_another_pipeline_are_told_from_those_committed_too(tmp_path):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").touch()
+    (other := tmp_path / "lab/other").mkdir(parents=True)
+    stage = {"cmd": "true", "outs": ["data"], "metrics": [{"own/m.json": {"cache": False}}]}
+    (other / "dvc.yaml").write_text(json.dumps({"stages": {"fit": stage}}))
+    noted = {"schema": "2.0", "stages": {"fit": {"cmd": "true", "outs": []}}}
+    (other / "dvc.lock").write_text(json.dumps(noted))
+    for command in (("init", "--quiet"), ("add", "--all"), (*COMMIT, "--message", "results")):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    assert lines_below(Revision("", tmp_path)) == []
+    noted["stages"]["fit"]["outs"] = [{"path": "data", "md5": "a" * 32}]
+    (other / "dvc.lock").write_text(json.dumps(noted))
+    said = lines_below(Revision("", tmp_path))
+    assert said[0] == "These results differ from those committed: lab/other/dvc.yaml:fit."
+    assert "`git add lab/other/dvc.lock lab/other/own && git commit`" in said[-1]
 
 
 @pytest.mark.parametrize("lock", ["<<<<<<< HEAD", "stages: [1]", "stages: {a: 3}", "7"])

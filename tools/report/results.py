@@ -5,6 +5,7 @@ tools/within . python -m tools.report.results
 `make run` ends with it, `make results` shows it again.
 """
 
+import shlex
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -19,7 +20,7 @@ from rich.text import Text
 from lib.comparison import Table, cut, measured, results_table
 from lib.errors import UserError
 from lib.params import YamlTextError, parse_yaml
-from lib.pipeline import SWEEPS
+from lib.pipeline import MAIN, SWEEPS, in_root
 from lib.revisions import WORK_TREE, Revision
 from lib.text import one_line, some_of
 from tools.command import as_command
@@ -125,10 +126,19 @@ def inputs(lock: str) -> dict[str, Any]:
     }
 
 
-def difference(committed: str, current: str) -> list[str]:
-    """What to say of results that are not those committed; empty where they are."""
+def difference(
+    committed: str, current: str, prefix: str = "", places: str = "dvc.lock metrics"
+) -> list[str]:
+    """What to say of results that are not those committed; empty where they are.
+
+    Args:
+        committed: the text of a dvc.lock.
+        current: that of the same file as it is now.
+        prefix: of its stages' names.
+        places: of these results in git, as one types them.
+    """
     before, after = outs(committed), outs(current)
-    changed = [stage for stage in after if after[stage] != before.get(stage)]
+    changed = [f"{prefix}{stage}" for stage in after if after[stage] != before.get(stage)]
     if not changed:
         return []
     lines = [f"These results differ from those committed: {some_of(changed, 10)}."]
@@ -138,23 +148,34 @@ def difference(committed: str, current: str) -> list[str]:
             "bits, or what the data come from has changed."
         )
     lines.append(
-        "`git add dvc.lock metrics && git commit` keeps them; `dvc checkout` after "
-        "`git checkout dvc.lock metrics` brings the committed ones back, if the cache has them."
+        f"`git add {places} && git commit` keeps them; `dvc checkout` after `git checkout "
+        f"{places}` brings the committed ones back, if the cache has them."
     )
     return lines
 
 
 def lines_below(revision: Revision) -> Sequence[str]:
-    """How the results differ from those committed."""
-    now, head = revision.text("dvc.lock"), Revision("HEAD", revision.root)
-    try:
-        committed = head.text("dvc.lock")
-    except UserError:  # there is no commit yet
-        return []
-    try:
-        return difference(committed, now) if committed and now else []
-    except UserError as error:
-        return [str(error)]
+    """How the results differ from those committed; sweeps are left out."""
+    head, lines = Revision("HEAD", revision.root), []
+    for file in dict.fromkeys(stage.file for stage in revision.pipeline.stages if stage.commands):
+        if file == SWEEPS:
+            continue
+        lock = str(PurePosixPath(file).with_suffix(".lock"))
+        of_file = [stage for stage in revision.pipeline.stages if stage.file == file]
+        in_git = {path for stage in of_file for path in stage.uncached if in_root(path)}
+        folders = sorted({path.rpartition("/")[0] or path for path in in_git})
+        now = revision.text(lock)
+        try:
+            committed = head.text(lock)
+        except UserError:  # there is no commit yet
+            return []
+        try:
+            if committed and now:
+                prefix = "" if file == MAIN else f"{file}:"
+                lines += difference(committed, now, prefix, shlex.join([lock, *folders]))
+        except UserError as error:
+            lines.append(str(error))
+    return lines
 
 
 def main() -> None:
