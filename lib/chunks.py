@@ -48,6 +48,16 @@ NO_UTF8 = (
     "`iconv -f latin1 -t utf-8`."
 )
 
+# What Arrow's messages come of.
+CAUSES = {
+    "cannot infer number of columns": (
+        "it is empty, or a quote in its line of names is never closed."
+    ),
+    "straddles two block boundaries": (
+        "a value is longer than can be read at once: is a quote closed that is opened?"
+    ),
+}
+
 Source: TypeAlias = Path | str | pd.DataFrame | Iterable[pd.DataFrame]
 Part = TypeVar("Part")
 
@@ -146,8 +156,8 @@ def _told(error: Exception, file: Path, start: int) -> str:
     Arrow counts columns from 0 and rows from 1, the first of which are names.
     """
     message = " ".join(str(error).split())
-    if "straddles two block boundaries" in message:
-        return "a value is longer than can be read at once: is a quote closed that is opened?"
+    if cause := next((told for words, told in CAUSES.items() if words in message), ""):
+        return cause
     if found := re.match(r"(?:In CSV column #(\d+)|CSV parse error): Row #(\d+): ", message):
         column, row = found.groups()
         try:
@@ -276,11 +286,32 @@ def _read_csv(file: Path, types: Mapping[str, pa.DataType], rows: int) -> Iterat
         ),
     ) as reader:
         _refuse_no_csv(reader.schema, file, types)
-        if (first := next(reader, None)) is None:
+        n, last = 0, ""
+        for batch in reader:
+            if len(batch):
+                n, last = n + len(batch), str(batch[-1][-1])
+            yield _with_gaps(batch)
+        if not n:
             yield reader.schema.empty_table()
-        else:
-            yield _with_gaps(first)
-        yield from map(_with_gaps, reader)
+        if "\n" in last:  # which is in quotes alone
+            _refuse_open_quote(file, len(reader.schema), n)
+
+
+def _refuse_open_quote(file: Path, columns: int, rows: int) -> None:
+    """ArrowInvalid where the last value of a CSV file, with a new line in it, has no end.
+
+    Arrow takes all that follows for that value. A quote that is opened in another column is told by
+    the number of columns, or the type.
+    """
+    end = b""
+    with pa.input_stream(file) as content:
+        while part := content.read(2**20):
+            end = (end + part)[-1000:]
+    if not end.rstrip().endswith(b'"'):
+        raise pa.ArrowInvalid(
+            f"In CSV column #{columns - 1}: Row #{rows + 1}: a quote is opened, and none closes "
+            "it: the rest of the file would be one value"
+        )
 
 
 def _refuse_no_csv(schema: pa.Schema, file: Path, types: Mapping[str, pa.DataType]) -> None:
@@ -344,7 +375,11 @@ def also_written(
     try:
         for frame in frames:
             names = names or list(frame)
-            table = pa.Table.from_pandas(_in_order(frame, names), preserve_index=False)
+            try:
+                table = pa.Table.from_pandas(_in_order(frame, names), preserve_index=False)
+            except pa.ArrowException as error:
+                why = " ".join(map(str, error.args))
+                raise UserError(f"{path} cannot be written: {why}") from None
             writer = writer or pq.ParquetWriter(path, table.schema)
             try:
                 writer.write_table(table.cast(writer.schema))
@@ -393,6 +428,16 @@ class Buckets:
             path.unlink()
 
 
+def _without_hash(frame: pd.DataFrame) -> Any:
+    """The first column that pandas has no hashes of."""
+    for name in frame:
+        try:
+            pd.util.hash_pandas_object(frame[[name]], index=False)
+        except TypeError:
+            return name
+    return None
+
+
 class Duplicates:
     """Rows that repeat an earlier one, told by a hash of 64 bits.
 
@@ -406,9 +451,19 @@ class Duplicates:
         self.buckets = Buckets(folder / "hashes", self.HASHED)
 
     def add(self, frame: pd.DataFrame) -> None:
-        """Take in rows; their index is what they are called by."""
+        """Take in rows; their index is what they are called by.
+
+        Raises:
+            UserError: a column has lists, or what else has no hash.
+        """
         found = np.empty(len(frame), self.HASHED)
-        found["hash"] = pd.util.hash_pandas_object(frame, index=False)
+        try:
+            found["hash"] = pd.util.hash_pandas_object(frame, index=False)
+        except TypeError:
+            raise UserError(
+                f"Column {_without_hash(frame)!r} has values that cannot be compared, such as "
+                "lists: give their parts columns of their own, or leave it out of what is compared."
+            ) from None
         found["row"] = frame.index
         self.buckets.append((found["hash"] >> np.uint64(58)).astype(np.uint8), found)
 

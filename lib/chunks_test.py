@@ -176,6 +176,21 @@ def test_a_quote_that_is_never_closed_is_told(tmp_path):
         list(read_chunks(tmp_path / "a.csv", TYPES, rows=3))
 
 
+@pytest.mark.parametrize("name", ["2.csv", "2.csv.gz"])
+@pytest.mark.parametrize("end", ["", "\n", "\n\n"])
+def test_rows_behind_a_quote_that_is_never_closed_are_not_lost(tmp_path, name, end):
+    put(tmp_path, "1.csv", FRAME)
+    write = gzip.open if name.endswith(".gz") else open
+    with write(tmp_path / name, "wt") as file:
+        file.write(f'size,kind\n1,b\n2,"c\n3,d\n4,e{end}')
+    found = rf"{name} cannot be read: column 'kind', row {len(FRAME) + 1}: a quote is opened"
+    with pytest.raises(UserError, match=found):
+        list(read_chunks(tmp_path, TYPES))
+    with write(tmp_path / name, "wt") as file:
+        file.write(f'size,kind\n1,b\n2,"c\n3,d\n"{end}')
+    assert pd.concat(read_chunks(tmp_path, TYPES))["kind"].iloc[-1] == "c\n3,d\n"
+
+
 @pytest.mark.parametrize("types", [{}, TYPES | {"id": "large_string"}], ids=["guessed", "given"])
 def test_what_is_missing_in_csv_is_what_tables_say(tmp_path, types):
     assert MISSING == tables.MISSING
@@ -232,6 +247,19 @@ def test_without_repeated_rows_there_is_no_first(tmp_path):
     duplicates = Duplicates(tmp_path)
     duplicates.add(FRAME)
     assert duplicates.count() == (0, None)
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"a": 1}, np.ones(2)], ids=["list", "struct", "array"])
+def test_values_that_cannot_be_compared_are_told_by_their_column(tmp_path, value):
+    frame = pd.DataFrame({"size": [1, 2], "parts": [value, value]})
+    with pytest.raises(UserError, match="Column 'parts' has values that cannot be compared"):
+        Duplicates(tmp_path).add(frame)
+
+
+def test_values_that_a_file_cannot_hold_are_told_by_their_column(tmp_path):
+    frame = pd.DataFrame({"size": [1, 2], "parts": [[("a", 1)], "b"]})
+    with pytest.raises(UserError, match=r"a\.parquet cannot be written: .* column parts"):
+        list(also_written([frame], tmp_path / "a.parquet", "parquet"))
 
 
 @pytest.mark.parametrize("kind", ["CSV", "cursor"])
