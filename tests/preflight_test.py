@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project, answer, server_that
+from tools.job.preflight import failed
 
 pytestmark = pytest.mark.integration
 
@@ -208,6 +209,20 @@ def test_a_file_that_dvc_cannot_read_is_a_problem_in_a_line(project, tmp_path, f
 def noted(project) -> dict:
     """What preflight has noted for later steps."""
     return json.loads((project.folder.parent / "clone/.dvc/tmp/run.json").read_text())
+
+
+def test_a_package_that_dvc_lacks_is_a_problem_and_one_that_we_name_wrong_a_bug():
+    def lacking() -> str:
+        raise ImportError("gs is supported, but requires 'dvc-gs' to be installed")
+
+    def wrong() -> str:
+        from lib.errors import UsrError  # type: ignore[attr-defined]
+
+        return str(UsrError)
+
+    assert "requires 'dvc-gs'" in failed([lacking])[0]
+    with pytest.raises(ImportError):
+        failed([wrong])
 
 
 @pytest.mark.parametrize(
