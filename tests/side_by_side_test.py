@@ -139,6 +139,11 @@ def test_stages_of_one_pool_do_not_meet(project):
     assert list(read_yaml(project.folder / "dvc.lock")["stages"]) == ["a", "b", "c"]
 
 
+def test_a_stage_whose_name_begins_with_dashes_is_no_option(project):
+    give(project, {"--help": {"cmd": "echo 1 > 1.txt", "outs": ["1.txt"]}})
+    assert "--help | Running stage '--help':" in side_by_side(project)
+
+
 def test_a_failure_lets_the_others_finish_and_is_told_once(project):
     stages = stage("early", "echo no such column | tee ../failed; false") | stage(
         "after", "echo after > after.txt", "early.txt"

@@ -111,7 +111,7 @@ def pool_of(stage: Any) -> str:
 
 def run(address: str, options: Sequence[str], show: Show) -> int:
     """Reproduce one stage; the exit code."""
-    command = ("--wait-for-lock", "repro", *options, "--single-item", address)
+    command = ("--wait-for-lock", "repro", *options, "--single-item", "--", address)
     return run_dvc(command, lambda line: show(address, line))
 
 
