@@ -5,6 +5,12 @@ unexport PYTHONHOME PYTHONEXECUTABLE PYTHONOPTIMIZE PYTHONPLATLIBDIR PYTHONWARNI
 export PYTHONUTF8 := 1
 export PYTHONIOENCODING := utf-8:replace
 
+ifneq ($(shell grep -l "$$(printf '\r')" tools/environments/bootstrap 2>/dev/null),)
+$(error git has given the files line ends of Windows (CRLF), with which no script runs: \
+	`git config core.autocrlf false`, take `eol=crlf` out of .gitattributes, commit or stash \
+	what you changed, then `git rm -rq --cached . && git reset -q --hard`)
+endif
+
 # Every target, by what it is for.
 GROUPS := Every_day A_new_project_or_clone A_pipeline_of_your_own Sweeps Reports
 Every_day := run test train results goals compare ui shell

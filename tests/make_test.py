@@ -43,6 +43,15 @@ def test_an_argument_counts_on_the_command_line_and_not_in_the_environment(targe
     assert all(f"given-{name}" in commands for name in TARGETS[target]), commands
 
 
+def test_line_ends_with_which_no_script_runs_are_told_in_a_line(tmp_path):
+    for name in ("Makefile", "tools/environments/bootstrap"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes().replace(b"\n", b"\r\n"))
+    said = Project.at(tmp_path).run("make", "doctor", ok=False)
+    assert "git has given the files line ends of Windows (CRLF)" in said
+    assert len(said.splitlines()) == 1
+
+
 @pytest.mark.parametrize("text", ['a "b" c', "it's", "`touch made`", "$(touch made) $HOME", "a\\b"])
 def test_an_argument_reaches_its_command_as_it_was_typed(tmp_path, text):
     said = Project.at(ROOT).run("make", "--dry-run", "compare", f"A={text}")
