@@ -397,7 +397,10 @@ def test_a_dotenv_that_nobody_could_set_is_refused_in_a_line(project, shared, te
 
 @pytest.mark.parametrize(
     "name",
-    ["a:b", "a;b", "a'b", 'a"b', "a$HOME", "a\\b", "a%b", "a#b", "a=b", "a*[b]", "a\nb", "ä"],
+    [
+        *("a:b", "a;b", "a'b", 'a"b', "a$HOME", "a\\b", "a%b", "a#b", "a=b", "a*[b]", "a\nb", "ä"),
+        "a{b}",
+    ],
 )
 def test_a_clone_in_any_folder_works_or_is_refused_in_a_line(shared, tmp_path, locked, name):
     project = small(tmp_path / name, locked)
@@ -409,6 +412,10 @@ def test_a_clone_in_any_folder_works_or_is_refused_in_a_line(shared, tmp_path, l
         made = command(project, shared, "make environments")
         assert made.returncode != 0
         assert "has a colon in its name" in made.stderr, "refused before anything runs"
+    elif "{" in name:
+        assert done.returncode == 2
+        [line] = done.stderr.splitlines()
+        assert "has a brace in its name" in line
     else:
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("six 1.17.0")
