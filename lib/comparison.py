@@ -224,7 +224,7 @@ def data_table(old: Revision, new: Revision) -> Table:
 
 
 def rows_changed(path: str, old: Revision, new: Revision) -> str:
-    """How many rows of a table came and went; empty where it is none, or large."""
+    """How many rows below the line of names came and went; empty where it is no table, or large."""
     outs = [revision.outs.get(path) for revision in (old, new)]
     if not path.endswith(".csv") or not all(out and out.size <= COUNTED for out in outs):
         return ""
@@ -233,11 +233,12 @@ def rows_changed(path: str, old: Revision, new: Revision) -> str:
         with old.opened(path) as before:
             read = new
             with new.opened(path) as after:
+                names = [next(iter(lines), b"").rstrip(b"\r\n") for lines in (before, after)]
                 came, went = changed_rows(before, after)
     except Exception as error:  # DVC's, the bucket's and the disk's own, of many classes
         read.missing.append(read.not_here(path, error))
         return ""
-    return f"{came:,} rows came, {went:,} went"
+    return f"{came:,} rows came, {went:,} went{', other columns' * (names[0] != names[1])}"
 
 
 def described(out: Out | None, digits: int = 8) -> str:

@@ -1,7 +1,9 @@
 """How values read, which metrics are judged, and the tables of results of any task."""
 
+import io
 import json
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,9 +18,11 @@ from lib.comparison import (
     metrics_table,
     params_table,
     results_table,
+    rows_changed,
     shown,
     size,
 )
+from lib.pipeline import Out
 from lib.revisions import Revision
 
 pytestmark = pytest.mark.unittest
@@ -253,6 +257,24 @@ def test_lists_are_left_out_where_scalars_are_asked_for(revision):
 def test_a_file_is_called_alike_in_both_where_another_has_its_name_now(revision):
     old, new = revision(a={"auc": 1}), revision(a={"auc": 1}, **{"below/a": {"auc": 0}})
     assert metrics_table(old, new)[1] == [("below/a.auc", "–", "0", "")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("a,b\n1,2\n", "a,b\n1,2\n3,4\n", "1 rows came, 0 went"),
+        ("a,b\n1,2\n", "a,c\n1,2\n", "0 rows came, 0 went, other columns"),
+        ("a,b\n1,2\n", "a,b\r\n1,2\r\n", "0 rows came, 0 went"),
+        ("", "a,b\n1,2\n", "1 rows came, 0 went, other columns"),
+    ],
+)
+def test_the_line_of_names_is_no_row(before, after, told):
+    def revision(text):
+        out = Out("0", len(text), 1)
+        opened = io.BytesIO(text.encode())
+        return SimpleNamespace(outs={"a.csv": out}, opened=lambda _: opened)
+
+    assert rows_changed("a.csv", revision(before), revision(after)) == told
 
 
 def test_parameters_that_differ_are_shown(tmp_path):
