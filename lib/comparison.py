@@ -19,7 +19,7 @@ from lib.text import cell, one_line
 Table = tuple[Sequence[str], Sequence[tuple[str, ...]]]
 
 LONGEST = 50  # rows of a list that a person reads
-WIDEST = 12  # measures side by side
+WIDEST = 12  # measures, or models, side by side
 COUNTED = 2_000_000_000  # bytes of a table whose rows are compared
 MODEL_KEYS = ("model", "classifier", "regressor", "estimator")
 
@@ -113,12 +113,18 @@ def model_names(files: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
 
 
 def results_table(revision: Revision) -> Table:
-    """A row for each split and model, a column for each measure; else a row for each metric."""
+    """A row for each split and model, a column for each measure; else a row for each metric.
+
+    Where there are more measures than a person reads side by side, they are the rows.
+    """
     found = measured(revision)
     measures = list(dict.fromkeys(name for row in found for name in row.values))
-    if not any(row.split for row in found) or len(measures) > WIDEST:
+    if not any(row.split for row in found) or min(len(measures), len(found)) > WIDEST:
         return ("metric", "value"), [(key, shown(v)) for key, v in revision.metrics.items()]
     columns = [texts_of([row.values.get(name, "") for row in found]) for name in measures]
+    if len(measures) > WIDEST:
+        header = ("measure", *(f"{row.split or '–'} {row.model}" for row in found))
+        return header, [(name, *texts) for name, texts in zip(measures, columns, strict=True)]
     cells = zip(*columns, strict=True)
     rows = [(row.split or "–", row.model, *texts) for row, texts in zip(found, cells, strict=True)]
     return ("split", "model", *measures), rows

@@ -233,9 +233,18 @@ def test_shares_of_columns_and_measures_by_class_are_no_split(revision):
 
 
 def test_many_measures_stand_below_each_other(revision):
-    header, rows = results_table(revision(a={"test": {f"recall_{n}": 0.5 for n in range(1500)}}))
-    assert header == ("metric", "value")
+    many = {f"recall_{n}": n / 8 for n in range(1500)}
+    header, rows = results_table(revision(a={"validation": many, "test": many}, b={"test": many}))
+    assert header == ("measure", "validation a", "test a", "test b")
     assert len(rows) == 1500
+    assert rows[1] == ("recall_1", "0.125", "0.125", "0.125")
+
+
+def test_of_many_measures_of_many_models_each_has_a_row(revision):
+    many = {f"recall_{n}": 0.5 for n in range(13)}
+    header, rows = results_table(revision(**{f"m{n}": {"test": many} for n in range(13)}))
+    assert header == ("metric", "value")
+    assert len(rows) == 13 * 13
 
 
 # ---- what differs

@@ -27,21 +27,22 @@ from tools.command import as_command
 
 
 def in_width(table: Table, width: int) -> list[Table]:
-    """The table, or where it is wider several that begin with its first two columns.
+    """The table, or where it is wider several that begin with the columns that name its rows.
 
     Each has the rows that say something in it.
     """
     header, rows = table
+    names = (0,) if header[0] == "measure" else (0, 1)
     wide = [max(map(cell_len, texts)) + 3 for texts in zip(header, *rows, strict=True)]
     parts: list[list[int]] = [[]]
-    for n in range(2, len(header)):
-        if parts[-1] and sum(wide[m] for m in (0, 1, *parts[-1], n)) >= width:
+    for n in range(len(names), len(header)):
+        if parts[-1] and sum(wide[m] for m in (*names, *parts[-1], n)) >= width:
             parts.append([])
         parts[-1].append(n)
     found: list[Table] = []
     for part in parts:
         filled = [row for row in rows if not part or any(row[n] for n in part)]
-        first, *others = [tuple(row[n] for n in (0, 1, *part)) for row in (header, *filled)]
+        first, *others = [tuple(row[n] for n in (*names, *part)) for row in (header, *filled)]
         found.append((first, others))
     return found
 
@@ -53,7 +54,7 @@ def terminal_table(table: Table) -> RichTable:
     drawn = RichTable(*columns)
     ends = [row[0] != after[0] for row, after in pairwise(rows)]
     for row, end in zip(rows, [*ends, False], strict=True):
-        drawn.add_row(*map(Text, row), end_section=end and len(row) > 2)
+        drawn.add_row(*map(Text, row), end_section=end and header[0] == "split")
     return drawn
 
 
@@ -71,7 +72,7 @@ def show(table: Table, console: Console) -> None:
 
 def values_beside(revision: Revision, table: Table) -> int:
     """How many values of metrics files have no place in a table of models."""
-    if table[0][0] != "split":
+    if table[0][0] == "metric":
         return 0
     return len(revision.metrics) - sum(len(row.values) for row in measured(revision))
 
