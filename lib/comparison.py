@@ -239,12 +239,13 @@ def rows_changed(path: str, old: Revision, new: Revision) -> str:
         with old.opened(path) as before:
             read = new
             with new.opened(path) as after:
-                names = [next(iter(lines), b"").rstrip(b"\r\n") for lines in (before, after)]
+                names = [file.readline().rstrip(b"\r\n") for file in (before, after)]
                 came, went = changed_rows(before, after)
     except Exception as error:  # DVC's, the bucket's and the disk's own, of many classes
         read.missing.append(read.not_here(path, error))
         return ""
-    return f"{came:,} rows came, {went:,} went{', other columns' * (names[0] != names[1])}"
+    other = ", other columns" if names[0] != names[1] else ""
+    return f"{came:,} rows came, {went:,} went{other}"
 
 
 def described(out: Out | None, digits: int = 8) -> str:

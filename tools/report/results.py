@@ -156,24 +156,23 @@ def difference(
 
 
 def lines_below(revision: Revision) -> Sequence[str]:
-    """How the results differ from those committed; sweeps are left out."""
-    head, lines = Revision("HEAD", revision.root), []
-    for file in dict.fromkeys(stage.file for stage in revision.pipeline.stages if stage.commands):
-        if file == SWEEPS:
-            continue
+    """How the results of each dvc.yaml differ from those committed; sweeps are left out."""
+    stages, head = revision.pipeline.stages, Revision("HEAD", revision.root)
+    lines: list[str] = []
+    for file in dict.fromkeys(stage.file for stage in stages if stage.commands):
         lock = str(PurePosixPath(file).with_suffix(".lock"))
-        of_file = [stage for stage in revision.pipeline.stages if stage.file == file]
-        in_git = {path for stage in of_file for path in stage.uncached if in_root(path)}
-        folders = sorted({path.rpartition("/")[0] or path for path in in_git})
-        now = revision.text(lock)
+        current = revision.text(lock)
         try:
             committed = head.text(lock)
         except UserError:  # there is no commit yet
             return []
+        if file == SWEEPS or not committed or not current:
+            continue
+        in_git = {path for stage in stages if stage.file == file for path in stage.uncached}
+        folders = sorted({path.rpartition("/")[0] or path for path in in_git if in_root(path)})
+        prefix = "" if file == MAIN else f"{file}:"
         try:
-            if committed and now:
-                prefix = "" if file == MAIN else f"{file}:"
-                lines += difference(committed, now, prefix, shlex.join([lock, *folders]))
+            lines += difference(committed, current, prefix, shlex.join([lock, *folders]))
         except UserError as error:
             lines.append(str(error))
     return lines
