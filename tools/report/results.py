@@ -6,7 +6,7 @@ tools/within . python -m tools.report.results
 """
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -101,17 +101,17 @@ def stages_in(lock: str) -> dict[str, Any]:
         raise UserError("dvc.lock cannot be read: a merge left marks in it?") from None
 
 
-def outs(lock: str) -> dict[str, dict[str, str]]:
+def outs(stages: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """For each stage in a dvc.lock, the md5 of each of its outs."""
     return {
         name: {out["path"]: out.get("md5", "") for out in stage.get("outs", [])}
-        for name, stage in stages_in(lock).items()
+        for name, stage in stages.items()
     }
 
 
-def inputs(lock: str) -> dict[str, Any]:
+def inputs(stages: Mapping[str, Any]) -> dict[str, Any]:
     """For each stage in a dvc.lock, what it was computed from, without other stages' outs."""
-    made = {path for stage in outs(lock).values() for path in stage}
+    made = {path for stage in outs(stages).values() for path in stage}
     return {
         name: (
             stage.get("cmd"),
@@ -123,7 +123,7 @@ def inputs(lock: str) -> dict[str, Any]:
                 if not any(PurePosixPath(dep["path"]).is_relative_to(out) for out in made)
             ],
         )
-        for name, stage in stages_in(lock).items()
+        for name, stage in stages.items()
     }
 
 
@@ -138,12 +138,13 @@ def difference(
         prefix: of its stages' names.
         places: of these results in git, as one types them.
     """
-    before, after = outs(committed), outs(current)
-    changed = [f"{prefix}{stage}" for stage in after if after[stage] != before.get(stage)]
+    before, after = stages_in(committed), stages_in(current)
+    written = outs(before)
+    changed = [f"{prefix}{name}" for name, out in outs(after).items() if out != written.get(name)]
     if not changed:
         return []
     lines = [f"These results differ from those committed: {some_of(changed, 10)}."]
-    if inputs(committed) == inputs(current):
+    if inputs(before) == inputs(after):
         lines.append(
             "Code, parameters and environments are the same: another processor gives other last "
             "bits, or what the data come from has changed."
