@@ -14,9 +14,8 @@ from functools import partial
 from shlex import quote
 
 from lib.errors import UserError
-from lib.pipeline import MAIN, SWEEPS
 from lib.repository import git
-from tools.job.job import add_to_note, main, read_note, s3_endpoint
+from tools.job.job import add_to_note, main, pipeline_file, s3_endpoint
 from tools.job.side_by_side import number_of, reproduce, run_dvc
 
 STARTED = re.compile(r"Running stage '(.+)':")
@@ -79,8 +78,8 @@ def experiment() -> None:
         watches.setdefault(stage, Watch()).read(line)
 
     if jobs > 1:
-        failed, _ = reproduce(jobs, targets() or [MAIN], ["--pull"], show)
-    elif code := run_dvc(["repro", "--pull", *targets()], partial(show, "")):
+        failed, _ = reproduce(jobs, [pipeline_file()], ["--pull"], show)
+    elif code := run_dvc(["repro", "--pull", pipeline_file()], partial(show, "")):
         failed[""] = code
     told_of = []
     for name, code in failed.items():
@@ -100,24 +99,13 @@ def experiment() -> None:
         raise UserError("\n".join(told_of))
 
 
-def targets() -> list[str]:
-    """What DVC is told to reproduce; without targets it is dvc.yaml."""
-    return [SWEEPS] if is_sweep() else []
-
-
-def is_sweep() -> bool:
-    """Whether this run's tag is one of a sweep."""
-    return bool(read_note().get("sweep"))
-
-
 def told(stage: str, why: str) -> str:
     """What a person needs to know of a run that failed: where, why, and how to see it again."""
     commit = git("rev-parse", "--short", "HEAD")
-    again = " ".join(["tools/within . dvc repro", *([quote(stage)] if stage else targets())])
     return (
         f"{f'Stage {stage}' if stage else 'The pipeline'} failed: {why}\nNothing was committed; "
         "what other stages computed is in the runner's cache. Run it locally: "
-        f"git checkout {commit} && {again}"
+        f"git checkout {commit} && tools/within . dvc repro {quote(stage or pipeline_file())}"
     )
 
 

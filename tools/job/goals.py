@@ -7,15 +7,15 @@ goals --verdict  the job's last step: fails where a goal was missed
 import sys
 
 from lib.errors import UserError
+from lib.pipeline import SWEEPS
 from lib.text import sentence
 from tools.goals.judge import goal_files, judge
-from tools.job.experiment import is_sweep
-from tools.job.job import add_to_note, main, read_note
+from tools.job.job import add_to_note, main, pipeline_file, read_note
 
 
 def note_verdicts() -> None:
     """Note what was found; a project that has no goals notes nothing."""
-    if is_sweep():
+    if pipeline_file() == SWEEPS:
         print("A sweep trains no model that is kept: there is nothing to judge.")
         return
     if not goal_files():

@@ -17,6 +17,7 @@ from dvc.config import Config
 
 from lib.errors import UserError
 from lib.files import read_json, write_json
+from lib.pipeline import MAIN, SWEEPS
 from lib.repository import ROOT
 from lib.text import last_line, one_line, prose, shown_address, without_password
 from tools.command import FULL
@@ -82,6 +83,11 @@ def read_note() -> dict[str, Any]:
 def add_to_note(**facts: Any) -> None:
     """Tell later steps."""
     write_json(NOTE, read_note() | facts)
+
+
+def pipeline_file() -> str:
+    """The dvc.yaml that this run is of: that of sweeps, where its tag is one of a sweep."""
+    return SWEEPS if read_note().get("sweep") else MAIN
 
 
 def summarise(text: str) -> None:

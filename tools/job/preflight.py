@@ -27,12 +27,12 @@ from dvc_data.hashfile.tree import Tree
 
 from lib.errors import UserError
 from lib.params import check_all, line_of
-from lib.pipeline import MAIN, SWEEPS
+from lib.pipeline import SWEEPS
 from lib.repository import ROOT, ask_git, git, git_names
 from lib.text import last_line, shown_address, some_of, without_password
 from tools.dvc_config import set_values
 from tools.job.guarded_dvc import install
-from tools.job.job import MARK, add_to_note, ask_mlflow, main, read_note, run, summarise
+from tools.job.job import MARK, add_to_note, ask_mlflow, main, pipeline_file, run, summarise
 from tools.network import on_the_way
 from tools.tracking import job_url
 
@@ -292,7 +292,7 @@ def data_are_there() -> str:
 
 def what_is_missing(repo: Any, data: list[Any]) -> Iterator[str]:
     """A line for each kind of data that the run could not get; empty where there is none."""
-    file = SWEEPS if read_note().get("sweep") else MAIN  # what the run is of
+    file = pipeline_file()
     own = repo.stage.load_all(file) if (ROOT / file).exists() else []
     plan = plan_repro(get_active_graph(repo.index.graph), own) if own else []
     pipeline = [stage for stage in plan if not stage.is_data_source]
@@ -498,7 +498,7 @@ def preflight() -> None:
     if problems:
         raise UserError("\n".join(problems))
     if outputs := os.environ.get("GITHUB_OUTPUT"):
-        folder = Path(SWEEPS).parent if read_note()["sweep"] else ""
+        folder = Path(SWEEPS).parent if pipeline_file() == SWEEPS else ""
         with Path(outputs).open("a", encoding="utf-8") as file:
             file.write(f"sweeps={folder}\n")
 

@@ -19,12 +19,20 @@ from typing import Any, NoReturn
 
 from lib.comparison import cut, metrics_table
 from lib.errors import UserError
-from lib.pipeline import MAIN, SWEEPS, Stage, open_repo, outdated_stages, read_pipeline
+from lib.pipeline import SWEEPS, Stage, open_repo, outdated_stages, read_pipeline
 from lib.repository import ROOT, ask_git, git, git_names, run_git
 from lib.revisions import WORK_TREE, Revision
 from lib.text import last_line, one_line, prose, some_of, without_password
-from tools.job.experiment import is_sweep
-from tools.job.job import MOST_OF_A_PAGE, NOTE, add_to_note, main, read_note, run, summarise
+from tools.job.job import (
+    MOST_OF_A_PAGE,
+    NOTE,
+    add_to_note,
+    main,
+    pipeline_file,
+    read_note,
+    run,
+    summarise,
+)
 from tools.job.preflight import storage_answers
 from tools.tracking import notes
 
@@ -85,9 +93,8 @@ def share() -> None:
 
 def refuse_rewritten() -> None:
     """UserError where a file that git keeps is none that this run wrote: nothing is shared."""
-    file = SWEEPS if is_sweep() else MAIN  # what the run was of
     for found in outdated_stages():
-        if found.rewritten and found.stage.file == file:
+        if found.rewritten and found.stage.file == pipeline_file():
             raise UserError(
                 f"{', '.join(found.rewritten)} is not what {found.stage.address} wrote: another "
                 "process, of an earlier run perhaps, has written it since. Nothing is shared: end "
@@ -126,7 +133,7 @@ def made_otherwise(source: str, tip: str) -> str:
 def stages_run(commit: str) -> dict[str, Stage]:
     """What a commit says of the stages that this run is of, but for what is noted of their outs."""
     stages = [stage for stage in read_pipeline(commit).stages if stage.commands]
-    of_run = [stage for stage in stages if (stage.file == SWEEPS) == is_sweep()]
+    of_run = [stage for stage in stages if (stage.file == SWEEPS) == (pipeline_file() == SWEEPS)]
     return {stage.address: replace(stage, noted={}) for stage in of_run}
 
 
