@@ -1,12 +1,15 @@
-"""How a command ends: as it should, or with a line that says why not."""
+"""Commands: how one of ours ends, as it should or with a line that says why not; how others run."""
 
 import errno
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from lib.errors import UserError
+from lib.repository import ROOT
+from lib.text import last_line
 
 FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)  # what a disk says that takes no more
 
@@ -42,6 +45,24 @@ def as_command(main: Callable[[], object], name: str = "") -> NoReturn:
         full = f"{error.strerror}{where}: the disk is full, or what the output goes to"
         sys.exit(f"{name}{full}. Make room, then run it again.")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def run(*command: str, ok: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
+    """A finished command with what it printed; UserError where it failed and `ok` was asked for."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | extra,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    if ok and done.returncode:
+        raise UserError(
+            f"`{' '.join(command[:3])}` failed: {last_line(done.stderr or done.stdout)}"
+        )
+    return done
 
 
 def forget_output() -> None:

@@ -1,12 +1,13 @@
 """Has the results on disk judged: the job, milestones and runtimes ask here, and find the same."""
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
+from lib.errors import UserError
+from lib.files import read_json
 from lib.repository import ROOT
 from lib.text import last_line
+from tools.command import run
 
 NOTE = ROOT / ".goals.json"  # what was found, as tools/goals/plugin.py writes it
 
@@ -23,17 +24,10 @@ def judge() -> tuple[dict[str, Any], str]:
     """
     NOTE.unlink(missing_ok=True)
     where = ("goals",) if (ROOT / "goals/Pipfile").exists() else ("--dev", ".")
-    done = subprocess.run(
-        ["tools/within", *where, "python", "-m", "tools.goals"],
-        cwd=ROOT,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
+    done = run("tools/within", *where, "python", "-m", "tools.goals", ok=False)
     try:
-        found = json.loads(NOTE.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        found = read_json(NOTE)
+    except (FileNotFoundError, UserError):
         why = last_line(done.stderr or done.stdout)
         found = {"summary": f"goals could not be judged: {why}", "all_met": False, "goals": []}
     return found, (done.stdout + done.stderr).strip()

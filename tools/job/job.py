@@ -19,7 +19,7 @@ from lib.errors import UserError
 from lib.files import read_json, write_json
 from lib.pipeline import MAIN, SWEEPS
 from lib.repository import ROOT
-from lib.text import last_line, one_line, prose, shown_address, without_password
+from lib.text import one_line, prose, shown_address, without_password
 from tools.command import FULL
 from tools.network import on_the_way
 from tools.tracking.address import check_address
@@ -55,24 +55,6 @@ def run_live(command: Sequence[str], show: Callable[[str], None]) -> int:
             if line.endswith(last):
                 break
     return process.returncode
-
-
-def run(*command: str, ok: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
-    """A finished command with what it printed; UserError where it failed and `ok` was asked for."""
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | extra,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    if ok and done.returncode:
-        raise UserError(
-            f"`{' '.join(command[:3])}` failed: {last_line(done.stderr or done.stdout)}"
-        )
-    return done
 
 
 def read_note() -> dict[str, Any]:

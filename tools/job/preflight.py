@@ -30,9 +30,10 @@ from lib.params import check_all, line_of
 from lib.pipeline import SWEEPS
 from lib.repository import ROOT, ask_git, git, git_names
 from lib.text import last_line, shown_address, some_of, without_password
+from tools.command import run
 from tools.dvc_config import set_values
 from tools.job.guarded_dvc import install
-from tools.job.job import MARK, add_to_note, ask_mlflow, main, pipeline_file, run, summarise
+from tools.job.job import MARK, add_to_note, ask_mlflow, main, pipeline_file, summarise
 from tools.network import on_the_way
 from tools.tracking import job_url
 

@@ -23,6 +23,7 @@ from lib.pipeline import SWEEPS, Stage, open_repo, outdated_stages, read_pipelin
 from lib.repository import ROOT, ask_git, git, git_names, run_git
 from lib.revisions import WORK_TREE, Revision
 from lib.text import last_line, one_line, prose, some_of, without_password
+from tools.command import run
 from tools.job.job import (
     MOST_OF_A_PAGE,
     NOTE,
@@ -30,7 +31,6 @@ from tools.job.job import (
     main,
     pipeline_file,
     read_note,
-    run,
     summarise,
 )
 from tools.job.preflight import storage_answers

@@ -12,7 +12,6 @@ import hashlib
 import json
 import posixpath
 import re
-import subprocess
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -20,7 +19,7 @@ from lib.errors import UserError
 from lib.files import replaced_file
 from lib.repository import ROOT, git
 from lib.text import cell
-from tools.command import as_command
+from tools.command import as_command, run
 from tools.goals.judge import goal_files, judge
 from tools.krt.archive import pack
 from tools.krt.check import bad_name, check, load
@@ -217,14 +216,7 @@ def outdated_behind(assets: Iterable[str]) -> list[str]:
 
 def asked(*command: str) -> str:
     """What a command says in the root's environment, which has DVC; this one has not."""
-    done = subprocess.run(
-        ["tools/within", ".", *command],
-        cwd=ROOT,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
+    done = run("tools/within", ".", *command, ok=False)
     if done.returncode:
         raise UserError(f"DVC cannot say what it tracks: {done.stderr.strip()[-300:]}")
     return done.stdout

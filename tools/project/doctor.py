@@ -10,7 +10,6 @@ import configparser
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 from lib.errors import UserError
 from lib.repository import ROOT, ask_git, git_or_nothing
 from lib.text import shown_address
-from tools.command import as_command
+from tools.command import as_command, run
 from tools.environments.environments import Environment, environments_folder
 from tools.environments.locks import folders, verify
 from tools.environments.platforms import here
@@ -220,17 +219,9 @@ def connections() -> str:
     """Asked as preflight asks, once the environment for that is made."""
     if not Environment(ROOT).complete:
         raise Advice("not asked: the environment that asks them is not made yet (make setup)")
-    script = [str(ROOT / "tools/within"), ".", "python", "-m", "tools.job.preflight"]
+    preflight = ("tools/within", ".", "python", "-m", "tools.job.preflight", "--connections")
     url = os.environ.get("MLFLOW_URL") or values().get("mlflow_url", "")
-    done = subprocess.run(
-        [*script, "--connections"],
-        cwd=ROOT,
-        env=os.environ | {"MLFLOW_URL": url},
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
+    done = run(*preflight, ok=False, MLFLOW_URL=url)
     if done.returncode:
         show("ok", "S3, MLflow", done.stdout)  # one of the two may be well
         raise Problem(done.stderr.strip() or "preflight ended without a message")

@@ -33,9 +33,8 @@ from lib.pipeline import SWEEPS
 from lib.repository import ROOT, git, uncommitted
 from lib.revisions import Revision
 from lib.text import cell, some_of
-from tools.command import as_command
+from tools.command import as_command, run
 from tools.goals.judge import goal_files, judge
-from tools.job.job import run
 from tools.report.results import pictures
 from tools.report.run_page import goals_section
 
