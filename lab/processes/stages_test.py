@@ -83,10 +83,11 @@ def test_the_library_knows_nothing_of_who_uses_it():
 
 def test_modules_of_processes_are_given_values():
     touches = re.compile(r"\b(environ\b|getenv|load_params|read_yaml|open\()")
-    for file in [*ROOT.glob("lab/processes/*/*.py"), *ROOT.glob("lab/tuning/*/*.py")]:
-        if file.name != "main.py" and not (file.match("*_test.py") or file.match("test_*.py")):
-            found = touches.findall(file.read_text())
-            assert found == [], f"{file} touches files or the environment"
+    for main in [*ROOT.glob("lab/processes/*/main.py"), *ROOT.glob("lab/tuning/*/main.py")]:
+        for file in set(main.parent.glob("*.py")) - {main}:
+            if not (file.match("*_test.py") or file.match("test_*.py")):
+                found = touches.findall(file.read_text())
+                assert found == [], f"{file} touches files or the environment"
 
 
 def test_every_lock_fits_its_pipfile_and_all_agree():
