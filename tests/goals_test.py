@@ -15,6 +15,8 @@ from tests.rehearsal import Sandbox, results_of
 
 pytestmark = pytest.mark.integration
 
+JUDGE = ("tools/within", ".", "python", "-m", "tools.job.goals")
+
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory):
@@ -400,7 +402,7 @@ def test_a_goal_is_judged_wherever_pytest_finds_it(project, name):
     file = project.folder / "goals" / name
     file.parent.mkdir(exist_ok=True)
     file.write_text("def test_goal(reached):\n    reached({'rate': 1.0}, at_least=0.5)\n")
-    said = project.run("tools/within", ".", "python", "-m", "tools.job.goals")
+    said = project.run(*JUDGE)
     assert "1 of 1 goals met" in said
 
 
@@ -414,16 +416,14 @@ def test_goals_are_judged_in_a_folder_whose_name_has_brackets(bare, tmp_path):
 def test_a_project_without_goals_is_told_so(project):
     (project.folder / "goals/results_test.py").unlink()
     assert "There are no goals in goals/ yet" in project.run("make", "goals")
-    command = ("tools/within", ".", "python", "-m", "tools.job.goals")
-    assert "nothing to judge" in project.run(*command)
-    assert "No goals were judged." in project.run(*command, "--verdict")
+    assert "nothing to judge" in project.run(*JUDGE)
+    assert "No goals were judged." in project.run(*JUDGE, "--verdict")
 
 
 def test_goals_that_crash_are_reported_and_do_not_stop_the_sharing(project):
     (project.folder / "goals/conftest.py").write_text("raise SystemError('broken')\n")
-    command = ("tools/within", ".", "python", "-m", "tools.job.goals")
-    project.run(*command)
-    said = project.run(*command, "--verdict", ok=False)
+    project.run(*JUDGE)
+    said = project.run(*JUDGE, "--verdict", ok=False)
     assert "goals could not be judged" in said
     assert "Traceback" not in said
 

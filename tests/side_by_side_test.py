@@ -12,6 +12,7 @@ from tests.conftest import Project, interrupted
 from tools.job.job import run_live
 
 EXPERIMENT = ("tools/within", ".", "python", "-m", "tools.job.experiment")
+SIDE_BY_SIDE = ("tools/within", ".", "python", "-m", "tools.job.side_by_side")
 # Each waits until the other has begun: one after the other, the first would wait in vain.
 MEET = "touch begun-{0}; for i in $(seq 300); do [ ! -e begun-{1} ] || break; sleep 0.1; done; "
 MEET += "[ -e begun-{1} ] && echo {0} > {0}.txt"
@@ -70,9 +71,8 @@ def give(project, stages):
     (project.folder / "dvc.yaml").write_text(json.dumps({"stages": stages}))
 
 
-def side_by_side(project, jobs="2", ok=True):
-    command = ("tools/within", ".", "python", "-m", "tools.job.side_by_side")
-    return project.run(*command, jobs, "dvc.yaml", ok=ok)
+def side_by_side(project, jobs="2", ok=True, **extra):
+    return project.run(*SIDE_BY_SIDE, jobs, "dvc.yaml", ok=ok, **extra)
 
 
 def test_independent_stages_run_at_once_and_leave_the_same_lock_as_one_by_one(project, tmp_path):
@@ -169,8 +169,7 @@ def test_a_dep_that_cannot_be_asked_fails_its_stage_alone(project):
     far = stage("far", "echo far > far.txt", "s3://bucket/rows.csv")
     give(project, far | stage("near", "echo near > near.txt", "rows.csv"))
     nobody = {"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
-    command = ("tools/within", ".", "python", "-m", "tools.job.side_by_side", "2", "dvc.yaml")
-    said = project.run(*command, ok=False, AWS_EC2_METADATA_DISABLED="true", **nobody)
+    said = side_by_side(project, ok=False, AWS_EC2_METADATA_DISABLED="true", **nobody)
     assert "failed: far (the cause is above)" in said
     assert "Traceback" not in said
     assert (project.folder / "near.txt").exists()
@@ -178,8 +177,7 @@ def test_a_dep_that_cannot_be_asked_fails_its_stage_alone(project):
 
 def test_an_interrupt_ends_what_runs_without_a_traceback(project):
     give(project, stage("long", "touch begun; sleep 300"))
-    command = ("tools/within", ".", "python", "-m", "tools.job.side_by_side", "2", "dvc.yaml")
-    process = project.start(*command)
+    process = project.start(*SIDE_BY_SIDE, "2", "dvc.yaml")
     assert "Traceback" not in interrupted(process, project.folder / "begun")
     assert process.returncode == 130
 
