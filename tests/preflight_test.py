@@ -420,10 +420,11 @@ def test_what_is_on_the_way_to_s3_is_told_as_that(project, certificate):
 
 
 LOOK = """
+from lib.errors import UserError
 from tools.project import doctor
 try:
     print(doctor.credentials())
-except doctor.Problem as problem:
+except UserError as problem:
     print(problem)
 """
 

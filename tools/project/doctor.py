@@ -36,61 +36,29 @@ OF_AWS = (  # by which S3's clients find them, beside the keys themselves
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
 )
-CHECKS: dict[str, Callable[[], str]] = {}
-
-
-class Problem(Exception):  # noqa: N818 # raised to be printed
-    """Something that is needed is missing or wrong; the message says how to mend it."""
 
 
 class Advice(Exception):  # noqa: N818 # raised to be printed
     """Something could be better; the message says how."""
 
 
-def check(title: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
-    """Add a check under a title: it returns what is there, or raises Problem or Advice."""
-
-    def add(function: Callable[[], str]) -> Callable[[], str]:
-        CHECKS[title] = function
-        return function
-
-    return add
-
-
-@check("Python")
-def python() -> str:
-    """The one that runs this is the one that makes environments."""
-    return platform.python_version()
-
-
-@check("platform")
-def platform_here() -> str:
-    """One that the locks are for."""
-    try:
-        return here()
-    except UserError as error:
-        raise Problem(str(error)) from None
-
-
-@check("git")
 def git() -> str:
     """A version, an identity, a repository with a commit."""
     if not (git_or_nothing("config", "user.name") and git_or_nothing("config", "user.email")):
-        raise Problem(
+        raise UserError(
             'git does not know you: git config --global user.name "…"; '
             "git config --global user.email …"
         )
     asked = ask_git("rev-parse", "--show-toplevel")
     if "dubious ownership" in asked.stderr:
-        raise Problem(f"another user owns it: git config --global --add safe.directory '{ROOT}'")
+        raise UserError(f"another user owns it: git config --global --add safe.directory '{ROOT}'")
     if Path(asked.stdout.strip() or "/") != ROOT:
-        raise Problem("this folder is no repository of its own: make start")
+        raise UserError("this folder is no repository of its own: make start")
     if not git_or_nothing("rev-parse", "--verify", "--quiet", "HEAD"):
-        raise Problem("there is no commit yet: make start")
+        raise UserError("there is no commit yet: make start")
     return git_or_nothing("--version")
 
 
-@check("disk")
 def disk() -> str:
     """Room for the environments, and for the clone where that is on another disk."""
     folder = environments_folder()
@@ -114,21 +82,19 @@ def disk() -> str:
                 "needed: remove what nobody needs there, or clone onto a larger disk"
             )
     if lacking:
-        raise Problem("\n".join(lacking))
+        raise UserError("\n".join(lacking))
     return f"{free:.0f} GB free"
 
 
-@check("marks")
 def marks() -> str:
     """All filled in, as `make todo` checks it."""
     if left := problems():
-        raise Problem(f"{len(left)} to fill in: make todo lists them")
+        raise UserError(f"{len(left)} to fill in: make todo lists them")
     if (ROOT / TEMPLATE_ONLY).exists():
-        raise Problem("the template's own files are still here: make start")
+        raise UserError("the template's own files are still here: make start")
     return "all filled in"
 
 
-@check("template")
 def template() -> str:
     """Its files are as they came: an update replaces them."""
     if (ROOT / TEMPLATE_ONLY).exists():
@@ -138,26 +104,17 @@ def template() -> str:
         "change to the template",
         "missing": "bring it back with `git checkout <commit> -- <file>`",
     }
-    try:
-        found = [f"{name} is {state}: {remedies[state]}" for name, state in differences()]
-    except UserError as error:
-        raise Problem(str(error)) from None
-    if found:
+    if found := [f"{name} is {state}: {remedies[state]}" for name, state in differences()]:
         raise Advice("\n".join(found))
     return "none of its files is edited or missing"
 
 
-@check("locks")
 def locks() -> str:
     """They fit their Pipfiles and agree."""
-    try:
-        verify()
-    except UserError as error:
-        raise Problem(str(error)) from None
+    verify()
     return f"{len(folders())} fit their Pipfiles"
 
 
-@check("environments")
 def environments() -> str:
     """Those that `make run` uses."""
     if missing := missing_environments():
@@ -176,18 +133,16 @@ def missing_environments() -> list[Environment]:
     return [environment for environment in needed_environments() if not environment.complete]
 
 
-@check("git remote")
 def git_remote() -> str:
     """Where to push; a sandbox is none."""
     names = [name for name in git_or_nothing("remote").split() if name != "sandbox"]
     if not names:
-        raise Problem("none: git remote add origin <address of your project>")
+        raise UserError("none: git remote add origin <address of your project>")
     return ", ".join(
         f"{name} {shown_address(git_or_nothing('remote', 'get-url', name))}" for name in names
     )
 
 
-@check("credentials")
 def credentials() -> str:
     """DVC's, for its default remote."""
     if os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY"):
@@ -198,7 +153,7 @@ def credentials() -> str:
         try:
             dvc.read(ROOT / ".dvc" / name)
         except configparser.Error:
-            raise Problem(
+            raise UserError(
                 f".dvc/{name} cannot be read: mend it, or remove it, then make credentials"
             ) from None
         if any(KEYS & section.keys() for section in dvc.values()):
@@ -211,10 +166,9 @@ def credentials() -> str:
         return f"where {named[0]} says"
     if (Path.home() / ".aws" / "credentials").exists():
         return "in ~/.aws/credentials"
-    raise Problem("DVC has none: make credentials")
+    raise UserError("DVC has none: make credentials")
 
 
-@check("S3, MLflow")
 def connections() -> str:
     """Asked as preflight asks, once the environment for that is made."""
     if not Environment(ROOT).complete:
@@ -224,15 +178,14 @@ def connections() -> str:
     done = run(*preflight, ok=False, MLFLOW_URL=url)
     if done.returncode:
         show("ok", "S3, MLflow", done.stdout)  # one of the two may be well
-        raise Problem(done.stderr.strip() or "preflight ended without a message")
+        raise UserError(done.stderr.strip() or "preflight ended without a message")
     return done.stdout + done.stderr
 
 
-@check("runner labels")
 def labels() -> str:
     """What the workflow asks for, and whether a runner has it, as far as gh may ask."""
     if not (wanted := values().get("runner_labels")):
-        raise Problem("not filled in: make todo")
+        raise UserError("not filled in: make todo")
     tests = "; tests want one of another user or machine: self-hosted, tests"
     if not shutil.which("gh"):
         return f"a runner must have: {wanted}{tests}"
@@ -248,7 +201,6 @@ def labels() -> str:
     return f"{online[0]} has: {shown}{tests}"
 
 
-@check("hooks")
 def hooks() -> str:
     """pre-commit's."""
     if others := runs_others():
@@ -259,21 +211,40 @@ def hooks() -> str:
         raise Advice("not installed: make hooks (they check each commit)")
     after = hook.with_name("post-checkout")
     if after.exists() and "pre-commit" in after.read_text(errors="replace"):
-        raise Problem("a checkout runs what its branch says: make hooks")
+        raise UserError("a checkout runs what its branch says: make hooks")
     return "installed"
 
 
-@check("hosting site")
 def hosting_site() -> str:
     """Who may use the secrets there, and which are set, as far as gh may ask."""
     if not shutil.which("gh"):
         raise Advice("not asked, gh is not installed: make settings lists what to set by hand")
     try:
-        if lacking := list(settings.missing()):
-            raise Problem("\n".join([*lacking, "make settings SET=yes sets what it can"]))
+        lacking = list(settings.missing())
     except UserError as error:
         raise Advice(f"not asked: {error}") from None
+    if lacking:
+        raise UserError("\n".join([*lacking, "make settings SET=yes sets what it can"]))
     return "its settings are as make settings lists them"
+
+
+# By its title, what returns what is there, and raises UserError or Advice where that is not enough.
+CHECKS: dict[str, Callable[[], str]] = {
+    "Python": platform.python_version,  # of the one that makes environments, which runs this
+    "platform": here,
+    "git": git,
+    "disk": disk,
+    "marks": marks,
+    "template": template,
+    "locks": locks,
+    "environments": environments,
+    "git remote": git_remote,
+    "credentials": credentials,
+    "S3, MLflow": connections,
+    "runner labels": labels,
+    "hooks": hooks,
+    "hosting site": hosting_site,
+}
 
 
 def show(mark: str, title: str, text: str) -> None:
@@ -290,7 +261,7 @@ def main() -> None:
             mark, lines = "ok", function()
         except Advice as advice:
             mark, lines = "--", str(advice)
-        except (Problem, UserError) as problem:
+        except UserError as problem:
             mark, lines = "MISSING", str(problem)
             missing += 1
         show(mark, title, lines)
