@@ -23,6 +23,7 @@ import pytest
 
 from lib.errors import UserError
 from lib.repository import ROOT
+from tools.command import as_command
 from tools.krt.format import ManifestV2
 from tools.krt.proto import Service
 from tools.krt.serve import end_as_interrupted, environment_of, unpacked
@@ -128,28 +129,23 @@ def runtime(request: pytest.FixtureRequest) -> Iterator[Called]:
         pytest.exit(f"{file.name} cannot be served: {error}", returncode=1)
 
 
-def main() -> None:
+def main() -> int:
     """Run the rehearsal of a runtime against a .krt."""
     parser = argparse.ArgumentParser(prog="make rehearse")
     parser.add_argument("file", type=Path)
     parser.add_argument("--name", default="")
     given = parser.parse_args()
     end_as_interrupted()
-    try:
-        with unpacked(given.file) as (_, manifest, _service):
-            folder = environment_of(manifest.version, given.name)
-    except UserError as error:
-        sys.exit(f"rehearse: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with unpacked(given.file) as (_, manifest, _service):
+        folder = environment_of(manifest.version, given.name)
     rehearsal = folder / "rehearsal.py"
     if not rehearsal.is_file():
-        sys.exit(f"rehearse: {rehearsal.relative_to(ROOT)} is not there: write what to ask it.")
+        raise UserError(f"{rehearsal.relative_to(ROOT)} is not there: write what to ask it.")
     options = ["-p", "tools.krt.rehearse", "-p", "no:cacheprovider", "--tb=short", "-v"]
     krt = [f"--krt={given.file.resolve()}", f"--krt-name={folder.name}"]
     # As seen from here: pytest splits a whole path at a bracket.
-    sys.exit(pytest.main([*options, *krt, os.path.relpath(rehearsal)]))
+    return pytest.main([*options, *krt, os.path.relpath(rehearsal)])
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main, "rehearse: ")

@@ -19,7 +19,6 @@ import re
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import uuid
 from collections import Counter
@@ -35,6 +34,7 @@ from google.protobuf.message import DecodeError, Message
 from lib.errors import UserError
 from lib.repository import ROOT
 from lib.text import last_line
+from tools.command import as_command
 from tools.krt.archive import unpack
 from tools.krt.check import check, load
 from tools.krt.format import ENTRYPOINT, ManifestV2, NodeV2, WorkflowV2, read
@@ -469,7 +469,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=ANSWER_SECONDS)
     given = parser.parse_args()
     if not 0 <= given.port <= 65535:
-        sys.exit(f"serve: PORT is {given.port}: it must be from 0 (any that is free) to 65535.")
+        raise UserError(f"PORT is {given.port}: it must be from 0 (any that is free) to 65535.")
 
     def ready(port: int) -> None:
         rpcs = ", ".join(workflow.entrypoint for workflow in manifest.workflows)
@@ -479,15 +479,10 @@ def main() -> None:
         )
 
     end_as_interrupted()
-    try:
-        with unpacked(given.file) as (folder, manifest, service):
-            runtime = Runtime(folder, manifest, environment_of(manifest.version, given.name))
-            asyncio.run(serve(runtime, service, given.port, given.seconds, ready))
-    except UserError as error:
-        sys.exit(f"serve: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with unpacked(given.file) as (folder, manifest, service):
+        runtime = Runtime(folder, manifest, environment_of(manifest.version, given.name))
+        asyncio.run(serve(runtime, service, given.port, given.seconds, ready))
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main, "serve: ")

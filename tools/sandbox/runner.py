@@ -27,6 +27,7 @@ from lib.errors import UserError
 from lib.params import YamlTextError, parse_yaml, read_yaml
 from lib.repository import ROOT, ask_git, git, git_names
 from lib.text import one_line
+from tools.command import as_command
 from tools.sandbox.origin import (
     FIND_LINKS,
     LABEL,
@@ -532,14 +533,11 @@ def about_repository() -> dict[str, Any]:
 
 def main() -> None:
     """The command that the module's docstring shows."""
-    try:
-        # A job outlives a push that is interrupted, as it would on GitHub.
-        os.setsid()
-        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
-        received(sys.stdin.readlines())
-    except UserError as error:
-        sys.exit(f"sandbox: {error}")
+    # A job outlives a push that is interrupted, as it would on GitHub.
+    os.setsid()
+    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+    received(sys.stdin.readlines())
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main, "sandbox: ")
