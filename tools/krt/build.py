@@ -12,11 +12,11 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from lib.errors import UserError
-from lib.files import replaced_file
+from lib.files import read_text, replaced_file
 from lib.repository import ROOT, git
 from lib.text import cell
 from tools.command import as_command, run
@@ -88,8 +88,9 @@ def build(name: str, version: str, *, anyway: bool) -> Path:
     refuse_collisions(name, assets, files)
     files |= {path: (ROOT / source).read_bytes() for path, source in assets.items()}
     reached, verdict = judged_goals(anyway=anyway)
-    readme = text_of(files.get(README, f"# {name}\n".encode()), README)
-    outdated = outdated_behind(assets.values())
+    page = ROOT / assets.get(README, f"runtimes/{name}/{README}")
+    readme = read_text(page) if README in files else f"# {name}\n"
+    outdated = asked("python", "-m", "tools.krt.behind", *assets.values()).splitlines()
     files[README] = (readme + provenance(version, assets, files, verdict, outdated)).encode()
     file = BUILD / f"{version}.krt"
     try:
@@ -144,7 +145,7 @@ def refuse_other_versions(name: str) -> None:
         locked = {package: entry.get("version", "") for package, entry in packages.items()}
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(f"{lock} is not a lock file (merged by hand?): run `make lock`.") from None
-    without_comments = re.sub(r"(?m)^\s*#.*$", "", text_of((ROOT / image).read_bytes(), image))
+    without_comments = re.sub(r"(?m)^\s*#.*$", "", read_text(ROOT / image))
     for package, version in PINNED.findall(without_comments):
         rehearsed = locked.get(re.sub(r"[-_.]+", "-", package).lower())
         # Of a build such as 2.13.0+cpu, the lock has the version that all platforms have.
@@ -160,7 +161,7 @@ def assets_of(name: str) -> dict[str, str]:
     """Paths in the archive, and where the files are here, as assets.yml says."""
     shown = f"runtimes/{name}/{ASSETS}"
     file = ROOT / shown
-    content, problems = load(text_of(file.read_bytes(), shown)) if file.exists() else ({}, [])
+    content, problems = load(read_text(file)) if file.exists() else ({}, [])
     if problems:
         raise UserError(f"{shown}: {problems[0]}")
     if not isinstance(content, dict | None) or not all(
@@ -207,11 +208,6 @@ def refuse_untracked(name: str, assets: Mapping[str, str]) -> None:
                 f"{source} is not the file that dvc.lock of this commit names: `dvc checkout` "
                 "brings that one; `make run` and a commit make this one known."
             )
-
-
-def outdated_behind(assets: Iterable[str]) -> list[str]:
-    """A line for each stage behind these files that has not run since what it reads changed."""
-    return asked("python", "-m", "tools.krt.behind", *assets).splitlines()
 
 
 def asked(*command: str) -> str:
@@ -268,10 +264,8 @@ def sources(name: str, version: str) -> dict[str, bytes]:
     if others := [path for path in paths if not (folder / path).is_file()]:
         raise UserError(f"runtimes/{name}/{others[0]} is no file: submodules are not packed.")
     files = {path: (folder / path).read_bytes() for path in paths}
-    manifest_text = text_of(files[MANIFEST], f"runtimes/{name}/{MANIFEST}")
-    text, found = re.subn(
-        r"(?m)^version:.*$", lambda _: f"version: {version}", manifest_text, count=1
-    )
+    manifest_text = read_text(folder / MANIFEST)
+    text, found = re.subn(r"(?m)^version:.*$", f"version: {version}", manifest_text, count=1)
     if not found:
         raise UserError(f"runtimes/{name}/{MANIFEST} has no line `version:`: write one.")
     files[MANIFEST] = text.encode()
@@ -306,14 +300,6 @@ def provenance(
         *(f"| `{path}` | `{it}`, md5 `{md5(files[path])}` |" for path, it in assets.items()),
     ]
     return "\n".join(lines) + "\n"
-
-
-def text_of(content: bytes, file: str) -> str:
-    """A text; UserError where it is none."""
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{file} is not UTF-8: save it so.") from None
 
 
 def md5(content: bytes) -> str:

@@ -185,10 +185,12 @@ def check_archive(file: Path) -> list[str]:
                 )
         proto = manifest.entrypoint.proto
         known = methods(found.texts.get(proto, ""))
-        for key, rpc in manifest.rpcs().items():
-            if proto in found.files and rpc not in known:
-                listed = ", ".join(sorted(known)) or "it has none"
-                problems.append(f"{key} is {rpc!r}: it must be an rpc in {proto}: {listed}.")
+        for n, workflow in enumerate(manifest.workflows):
+            if proto in found.files and (rpc := workflow.entrypoint) not in known:
+                problems.append(
+                    f"workflows[{n}].entrypoint is {rpc!r}: it must be an rpc in {proto}: "
+                    f"{', '.join(sorted(known)) or 'it has none'}."
+                )
     return found.problems + [f"{MANIFEST}: {problem}" for problem in problems]
 
 

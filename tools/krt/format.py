@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from lib.text import some_of
+
 NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 VARIABLE = r"^[A-Z0-9]([_A-Z0-9]*[A-Z0-9])?$"
 LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -73,6 +75,13 @@ class Entrypoint(Part):
     image: Image
 
 
+class Workflow(Part):
+    """An rpc, and the nodes that answer it."""
+
+    name: Name
+    entrypoint: Text
+
+
 # ---- v1
 
 
@@ -92,11 +101,9 @@ class NodeV1(Part):
     gpu: bool = False
 
 
-class WorkflowV1(Part):
-    """An rpc, and the nodes that answer it, one after the other."""
+class WorkflowV1(Workflow):
+    """One whose nodes answer one after the other."""
 
-    name: Name
-    entrypoint: Text
     sequential: Annotated[list[Annotated[str, SCALAR]], Field(min_length=1)]
 
 
@@ -119,10 +126,6 @@ class ManifestV1(Part):
             for n, name in enumerate(workflow.sequential):
                 if name not in names:
                     yield unknown(f"workflows[{w}].sequential[{n}]", name, names, "a node's name")
-
-    def rpcs(self) -> dict[str, str]:
-        """For each key that names an rpc, the rpc."""
-        return {f"workflows[{n}].entrypoint": w.entrypoint for n, w in enumerate(self.workflows)}
 
     def sources(self) -> dict[str, str]:
         """For each key that names a file of the archive, the file."""
@@ -147,23 +150,17 @@ class ObjectStoreV2(Part):
     scope: Literal["workflow", "project"] = "workflow"
 
 
-class NodeV2(Part):
+class NodeV2(NodeV1):
     """A node, and whose messages it gets."""
 
-    name: Name
-    image: Image
-    src: Text
-    gpu: bool = False
     replicas: Annotated[int, Field(ge=1)] = 1
     subscriptions: Annotated[list[Text], Field(min_length=1)]
     objectStore: ObjectStoreV2 | None = None  # noqa: N815 # the format's own name
 
 
-class WorkflowV2(Part):
-    """An rpc, the nodes, and the one whose message is the answer."""
+class WorkflowV2(Workflow):
+    """One with the node whose message is the answer."""
 
-    name: Name
-    entrypoint: Text
     exitpoint: Text
     nodes: Annotated[list[NodeV2], Field(min_length=1)]
 
@@ -194,10 +191,6 @@ class ManifestV2(Part):
                     if target not in {*names, ENTRYPOINT}:
                         key = f"{at}.nodes[{n}].subscriptions[{s}]"
                         yield unknown(key, subscription, {*names, ENTRYPOINT}, "a node of it")
-
-    def rpcs(self) -> dict[str, str]:
-        """For each key that names an rpc, the rpc."""
-        return {f"workflows[{n}].entrypoint": w.entrypoint for n, w in enumerate(self.workflows)}
 
     def sources(self) -> dict[str, str]:
         """For each key that names a file of the archive, the file."""
@@ -363,9 +356,7 @@ def twice(key: str, names: Iterable[str]) -> Iterator[str]:
 
 def unknown(key: str, name: str, known: Iterable[str], what: str) -> str:
     """That nothing bears this name."""
-    names = sorted(known)
-    more = f" and {len(names) - MOST_NAMES:,} more" if names[MOST_NAMES:] else ""
-    return f"{key} is {name!r}: it must be {what}: {', '.join(names[:MOST_NAMES])}{more}."
+    return f"{key} is {name!r}: it must be {what}: {some_of(sorted(known), MOST_NAMES)}."
 
 
 def kind(content: Mapping[str, Any], *, archive: bool) -> type[Manifest]:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,27 +46,12 @@ class Service:
                 f"{proto}: {len(fitting)} services have the rpcs {', '.join(sorted(wanted))}: "
                 "there must be one that has all of them."
             )
-        (service,) = fitting
-        self.name: str = service.full_name
-        self.pool = pool
-        self.rpcs: Mapping[str, Rpc] = {
-            name: Rpc(
-                name,
-                message_factory.GetMessageClass(service.methods_by_name[name].input_type),
-                message_factory.GetMessageClass(service.methods_by_name[name].output_type),
-            )
-            for name in wanted
-        }
-        streams = [name for name in sorted(wanted) if is_stream(service.methods_by_name[name])]
-        if streams:
+        self.name: str = fitting[0].full_name
+        methods = [fitting[0].methods_by_name[name] for name in sorted(wanted)]
+        if streams := [m.name for m in methods if m.client_streaming or m.server_streaming]:
             raise UserError(f"{proto}: rpc {', '.join(streams)} is a stream: only unary ones run.")
-
-
-def is_stream(method: Any) -> bool:
-    """Whether it takes or gives more than one message."""
-    plain = descriptor_pb2.MethodDescriptorProto()
-    method.CopyToProto(plain)
-    return plain.client_streaming or plain.server_streaming
+        of = message_factory.GetMessageClass
+        self.rpcs = {m.name: Rpc(m.name, of(m.input_type), of(m.output_type)) for m in methods}
 
 
 def described(folder: Path, proto: str) -> descriptor_pb2.FileDescriptorSet:
