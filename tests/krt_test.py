@@ -202,7 +202,11 @@ def test_a_path_of_an_asset_is_that_of_a_file_in_the_archive(tmp_path, monkeypat
         build.assets_of("cancer")
 
 
-LOCKED = {"numpy": {"version": "==2.0.2"}, "ruamel-yaml": {"version": "==0.19.1"}}
+LOCKED = {
+    "_meta": {"hash": {"sha256": ""}, "sources": []},
+    "default": {"numpy": {"version": "==2.0.2"}, "ruamel-yaml": {"version": "==0.19.1"}},
+    "develop": {},
+}
 
 
 @pytest.fixture
@@ -211,7 +215,7 @@ def image(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "ROOT", tmp_path)
     file = tmp_path / "runtimes/cancer/image/Dockerfile"
     file.parent.mkdir(parents=True)
-    (tmp_path / "runtimes/cancer/Pipfile.lock").write_text(json.dumps({"default": LOCKED}))
+    (tmp_path / "runtimes/cancer/Pipfile.lock").write_text(json.dumps(LOCKED))
     return file
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from lib.errors import UserError
 from tools.environments.installer import BUILD_TOOLS, UV, for_uv, pip_settings
-from tools.environments.locks import folders, read_lock, relative, versions
+from tools.environments.lock_file import read_lock, relative, versions
+from tools.environments.locks import folders
 from tools.environments.surroundings import for_installers
 
 PROJECT = '[project]\nname = "every-lock"\nversion = "0"\nrequires-python = ">=3.11"\n'

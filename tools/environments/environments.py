@@ -29,7 +29,8 @@ from lib.repository import ROOT
 from tools.command import FULL
 from tools.environments import seal
 from tools.environments.installer import about_cache, cache_folder, install, this_machine
-from tools.environments.locks import check_lock, folders, for_machine, read_lock, relative
+from tools.environments.lock_file import read_lock, relative
+from tools.environments.locks import check_lock, folders, for_machine
 
 # A job that holds secrets sets it: then what an environment holds is compared with its seal.
 KEY = os.environ.get("ENVIRONMENTS_KEY", "")

@@ -6,7 +6,6 @@ Runs without an environment, as all that makes them does.
 """
 
 import difflib
-import json
 import re
 import sys
 import tomllib
@@ -21,6 +20,7 @@ from packaging.utils import canonicalize_name
 
 from lib.errors import UserError
 from lib.repository import ROOT
+from tools.environments.lock_file import Lock, entries, read_lock, relative, versions
 
 NAME = re.compile("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 EXACT = re.compile(r"==[A-Za-z0-9_.+!-]+")
@@ -38,13 +38,7 @@ ELSEWHERE = "only a release on your pip's index has hashes; put code of your own
 # Where `.env` looks for torch there are builds (2.13.0+cpu) for this system and processor.
 BUILDS_ARE_FOR = ("Linux", "x86_64")
 
-Lock = Mapping[str, Any]
 Locks = Mapping[Path, Lock]  # by the folder
-
-
-def relative(path: Path) -> Path:
-    """The path as a person in the repository's root would type it."""
-    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def folders() -> list[Path]:
@@ -137,33 +131,6 @@ def asked(pipfile: Mapping[str, Any]) -> dict[str, str]:
 
 
 # ---- a lock
-
-
-def read_lock(folder: Path) -> dict[str, Any]:
-    """What the folder's Pipfile.lock says, or UserError."""
-    file = folder / "Pipfile.lock"
-    try:
-        lock: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        lock["_meta"]["hash"]["sha256"], lock["_meta"]["sources"]
-        lock["default"] | lock["develop"]
-    except FileNotFoundError:
-        raise UserError(f"{relative(file)} is missing: run `make lock`.") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{relative(file)} is not a lock file (merged by hand?): run `make lock`."
-        ) from None
-    return lock
-
-
-def entries(lock: Lock) -> dict[str, dict[str, Any]]:
-    """The packages of a lock, of all its groups."""
-    tables = [table for name, table in lock.items() if name != "_meta"]
-    return {package: entry for table in tables for package, entry in table.items()}
-
-
-def versions(lock: Lock) -> dict[str, str]:
-    """The version of each package of a lock, as `==1.2`; those from a path or git have none."""
-    return {p: entry["version"] for p, entry in entries(lock).items() if "version" in entry}
 
 
 def builds(lock: Lock) -> dict[str, str]:

@@ -31,7 +31,8 @@ from tools.environments.installer import (
     this_machine,
     variables_for,
 )
-from tools.environments.locks import BUILDS_ARE_FOR, entries, for_machine, read_lock, relative
+from tools.environments.lock_file import entries, read_lock, relative
+from tools.environments.locks import BUILDS_ARE_FOR, for_machine
 from tools.environments.variables import values
 
 # The platforms by their names: their system and processor, and what uv calls them.

@@ -26,25 +26,21 @@ from packaging.utils import canonicalize_name
 from lib.errors import UserError
 from lib.text import last_line
 from tools.environments.installer import on, pip_settings, this_machine, variables_for
+from tools.environments.lock_file import Lock, entries, read_lock, relative, versions
 from tools.environments.locks import (
-    Lock,
     Locks,
     asked,
     builds,
     check_lock,
     common_versions,
     deviating,
-    entries,
     folders,
     groups,
     most_frequent,
     pipfile_hash,
-    read_lock,
     read_pipfile,
-    relative,
     shares,
     verify,
-    versions,
 )
 from tools.environments.platforms import NO_ANSWER, files_elsewhere, here, uv
 from tools.environments.surroundings import for_installers

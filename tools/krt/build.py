@@ -20,6 +20,7 @@ from lib.files import read_text, replaced_file
 from lib.repository import ROOT, git
 from lib.text import cell
 from tools.command import as_command, run
+from tools.environments.lock_file import read_lock, versions
 from tools.goals.judge import goal_files, judge
 from tools.krt.archive import pack
 from tools.krt.check import bad_name, check, load
@@ -140,11 +141,7 @@ def refuse_other_versions(name: str) -> None:
     image, lock = f"{folder}/image/Dockerfile", f"{folder}/Pipfile.lock"
     if not ((ROOT / image).is_file() and (ROOT / lock).is_file()):
         return
-    try:
-        packages = json.loads((ROOT / lock).read_bytes())["default"]
-        locked = {package: entry.get("version", "") for package, entry in packages.items()}
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise UserError(f"{lock} is not a lock file (merged by hand?): run `make lock`.") from None
+    locked = versions(read_lock(ROOT / folder))
     without_comments = re.sub(r"(?m)^\s*#.*$", "", read_text(ROOT / image))
     for package, version in PINNED.findall(without_comments):
         rehearsed = locked.get(re.sub(r"[-_.]+", "-", package).lower())

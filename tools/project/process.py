@@ -6,7 +6,6 @@ What its stage reads is AFTER: another stage, or a file such as a dataset that w
 """
 
 import csv
-import json
 import keyword
 import os
 import re
@@ -29,6 +28,7 @@ from lib.params import read_yaml
 from lib.pipeline import MAIN, Stage, read_pipeline
 from lib.repository import BYTES, ROOT
 from tools.command import as_command
+from tools.environments.lock_file import entries, read_lock
 
 SKELETON = Path(__file__).parent / "skeleton"
 # Each kind's folders in the skeleton.
@@ -122,20 +122,9 @@ def check_name(name: str) -> None:
 
 
 def locked_packages() -> set[str]:
-    """The packages that the project's locks name, as a module would be called.
-
-    Raises:
-        UserError: one is no lock.
-    """
-    names: set[str] = set()
-    for file in [f for pattern in LOCKS for f in ROOT.glob(pattern)]:
-        try:
-            lock = json.loads(file.read_text("utf-8"))
-            names |= {*lock["default"], *lock["develop"]}
-        except (ValueError, KeyError, TypeError):
-            name = file.relative_to(ROOT)
-            raise UserError(f"{name} is not a lock (merged by hand?): run `make lock`.") from None
-    return {re.sub("[-.]", "_", name) for name in names}
+    """The packages that the project's locks name, as a module would be called."""
+    locks = [read_lock(file.parent) for pattern in LOCKS for file in ROOT.glob(pattern)]
+    return {re.sub("[-.]", "_", name) for lock in locks for name in entries(lock)}
 
 
 def stages() -> dict[str, Stage]:

@@ -13,9 +13,9 @@ import sysconfig
 
 import pytest
 
-from lib.files import read_json
 from lib.repository import ROOT
 from tools.command import as_command
+from tools.environments.lock_file import read_lock
 from tools.testing.plugin import left_out
 
 # At the end: what the process's environment has goes before.
@@ -36,7 +36,7 @@ def main() -> None:
 
 def run(folder: str, options: list[str]) -> int:
     """The exit code of pytest for a process's tests."""
-    dev = ["--dev"] if read_json(ROOT / folder / "Pipfile.lock")["develop"] else []
+    dev = ["--dev"] if read_lock(ROOT / folder)["develop"] else []
     within = [f"{ROOT}/tools/within", *dev, folder]
     command = ["python", "-c", PYTEST, sysconfig.get_path("purelib"), folder, *options]
     return subprocess.run([*within, *command], cwd=ROOT, check=False).returncode

@@ -12,8 +12,8 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from lib.errors import UserError
-from lib.files import read_json
 from lib.repository import ROOT
+from tools.environments.lock_file import read_lock, versions
 
 LEFT_OUT = pytest.StashKey[dict[Path, str]]()
 
@@ -38,9 +38,8 @@ def left_out() -> dict[Path, str]:
 def locked(folder: Path) -> dict[str, str]:
     """The version of each package of a lock, as `==1.2`; `make check` says what else is wrong."""
     try:
-        lock = read_json(folder / "Pipfile.lock")
-        return {p: entry["version"] for p, entry in (lock["develop"] | lock["default"]).items()}
-    except (UserError, KeyError, TypeError):
+        return versions(read_lock(folder))
+    except UserError:
         return {}
 
 

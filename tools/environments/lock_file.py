@@ -1,0 +1,43 @@
+"""What a Pipfile.lock says: read in any environment, for the standard library is all it takes."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lib.errors import UserError
+from lib.repository import ROOT
+
+Lock = Mapping[str, Any]
+
+
+def relative(path: Path) -> Path:
+    """The path as a person in the repository's root would type it."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def read_lock(folder: Path) -> dict[str, Any]:
+    """What the folder's Pipfile.lock says, or UserError."""
+    file = folder / "Pipfile.lock"
+    try:
+        lock: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        lock["_meta"]["hash"]["sha256"], lock["_meta"]["sources"]
+        lock["default"] | lock["develop"]
+    except FileNotFoundError:
+        raise UserError(f"{relative(file)} is missing: run `make lock`.") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{relative(file)} is not a lock file (merged by hand?): run `make lock`."
+        ) from None
+    return lock
+
+
+def entries(lock: Lock) -> dict[str, dict[str, Any]]:
+    """The packages of a lock, of all its groups."""
+    tables = [table for name, table in lock.items() if name != "_meta"]
+    return {package: entry for table in tables for package, entry in table.items()}
+
+
+def versions(lock: Lock) -> dict[str, str]:
+    """The version of each package of a lock, as `==1.2`; those from a path or git have none."""
+    return {p: entry["version"] for p, entry in entries(lock).items() if "version" in entry}
