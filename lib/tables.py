@@ -57,6 +57,8 @@ def read_table(path: Path | str) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
+            names = names_in(path)
+            refuse_other_separator(path, names)
             frame = read_as_written(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: `make run`, or `dvc pull {path}`.") from None
@@ -66,17 +68,13 @@ def read_table(path: Path | str) -> pd.DataFrame:
         raise UserError(f"{path} is not a table in CSV: {why_no_table(path, error)}") from None
     except pd.errors.ParserWarning:
         raise UserError(
-            f"{path}: rows have more values than there are names of columns. Commas separate "
-            "columns; a value that holds one is in quotes."
+            f"{path}: rows have more values than there are names of columns ({some_of(names)}). "
+            "Commas separate columns; a value that holds one is in quotes."
         ) from None
-    if frame.shape[1] == 1 and any(sign in frame.columns[0] for sign in ";\t"):
-        raise UserError(
-            f"{path} has one column, {frame.columns[0]!r}: commas are expected between the "
-            "columns. Save it with them."
-        )
     if frame.empty:
         raise UserError(f"{path} has no rows: expected a line of names, then a line for each row.")
-    for name in names_twice(path):
+    refuse_nul(path, names, frame)
+    for name in names[names.duplicated() & (names != "")].unique():
         logger.warning(
             "%s has several columns %r: the second is called %r here. Give each a name of its own, "
             "or drop all but one: it may say what is to be predicted",
@@ -85,10 +83,33 @@ def read_table(path: Path | str) -> pd.DataFrame:
     return frame
 
 
-def names_twice(path: Path | str) -> list[str]:
-    """The names that several columns of a CSV file have."""
-    names = read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
-    return list(names[names.duplicated() & (names != "")].unique())
+def names_in(path: Path | str) -> pd.Series:
+    """The names of columns in a CSV file, as they are written there."""
+    return read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+
+
+def refuse_other_separator(path: Path | str, names: pd.Series) -> None:
+    """UserError where a file's one name is several with another separator, whatever follows it."""
+    if len(names) == 1 and any(sign in names[0] for sign in ";\t|"):
+        raise UserError(
+            f"{path} has one column, {names[0]!r}: commas are expected between the columns, and "
+            "points in numbers. Save it with them."
+        )
+
+
+def refuse_nul(path: Path | str, names: pd.Series, frame: pd.DataFrame) -> None:
+    """UserError where a table has bytes of 0 in it, which make a text of a number."""
+    for name, values in (("", names), *frame.items()):
+        if pd.api.types.infer_dtype(values, skipna=True) != "string":
+            continue
+        wrong = values.str.contains("\0", regex=False, na=False)
+        if wrong.any():
+            row = f"column {name!r}, row {wrong.argmax()} (the first is 0)"
+            raise UserError(
+                f"{path} is not a table in CSV: it has a byte of 0 in "
+                f"{row if name else 'the line of names'}. Convert it to UTF-8, or get it anew: a "
+                "disk or a transfer that failed leaves such bytes."
+            )
 
 
 def why_no_table(path: Path | str, error: Exception) -> str:
@@ -325,8 +346,15 @@ def without_columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 def column(frame: pd.DataFrame, name: str) -> pd.Series:
     """One column; UserError where there is none of this name."""
     if name not in frame:
-        raise UserError(f"The table has no column {name!r}: it has {', '.join(map(str, frame))}.")
+        raise UserError(f"The table has no column {name!r}: it has {some_of(frame)}.")
     return frame[name]
+
+
+def some_of(names: Iterable[Any], most: int = 30) -> str:
+    """The first names of columns, in quotes: spaces around one are part of it."""
+    quoted = [repr(name) for name in names]
+    more = f" and {len(quoted) - most:,} more" if quoted[most:] else ""
+    return ", ".join(quoted[:most]) + more
 
 
 def shown(value: Any) -> str:

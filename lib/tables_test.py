@@ -50,7 +50,13 @@ PACKED = gzip.compress(b"a,y\n1,2\n", mtime=0)  # whose bytes 4 to 7 are the tim
         pytest.param(PACKED[:4] + b'\n"' + PACKED[6:], "no text in UTF-8 .* or unpack", id="quote"),
         (b"a;b;y\n1;2;3\n", "table.csv has one column, 'a;b;y': commas are expected"),
         (b"a\ty\n", r"table.csv has one column, 'a\\ty': commas are expected"),
+        (b"a;b\n1,5;2,5\n", "table.csv has one column, 'a;b': commas .* and points in numbers"),
+        (b"a|b\n1|2\n", r"table.csv has one column, 'a\|b': commas are expected"),
+        (b"sep=,\na,b,y\n1,2,3\n", r"more values than there are names .* \('sep=', ''\)"),
         (b'a\n"1', "table.csv is not a table in CSV"),
+        (b"a,y\n1,2\n" + bytes(9), "byte of 0 in column 'a', row 1 .* or get it anew"),
+        (b"a,y\n1,2\n,x\0\n", "byte of 0 in column 'y', row 1"),
+        ("a,y\n1,2\n".encode("utf-16-le"), "byte of 0 in the line of names.* Convert it to UTF-8"),
     ],
 )
 def test_a_file_that_is_no_table_is_told_by_its_name(tmp_path, content, message):
@@ -204,8 +210,11 @@ def test_a_name_that_several_columns_have_is_told(tmp_path, caplog):
 
 
 def test_a_column_that_cannot_be_predicted_is_told(frame):
-    with pytest.raises(UserError, match="no column 'age': it has size, kind, price"):
+    with pytest.raises(UserError, match="no column 'age': it has 'size', 'kind', 'price'"):
         rows_by_split(frame, "age", 0)
+    wide = pd.DataFrame([[0] * 2000], columns=[f" {n}" for n in range(2000)])
+    with pytest.raises(UserError, match=r"no column '0': it has ' 0', ' 1', .* and 1,970 more\.$"):
+        without_columns(wide, ["0"])
     table = frame.assign(split="train")
     for those, name in ((table, "split"), (frame, "split"), (table[["split"]], None)):
         with pytest.raises(UserError, match=r"The column 'split' says .* and cannot be predicted"):
@@ -236,7 +245,7 @@ def test_a_column_that_names_each_row_is_told_and_can_be_left_out(frame, caplog)
     caplog.clear()
     rows_by_split(without_columns(named, ["house_id"]), "price", random_seed=0)
     assert caplog.text == "", "numbers, and texts that repeat, are to be learned from"
-    with pytest.raises(UserError, match="no column 'houseid': it has size, kind, price"):
+    with pytest.raises(UserError, match="no column 'houseid': it has 'size', 'kind', 'price'"):
         without_columns(frame, ["houseid"])
 
 

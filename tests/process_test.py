@@ -9,7 +9,7 @@ import pytest
 from lib.errors import UserError
 from lib.params import read_yaml
 from tests.conftest import ROOT, Project
-from tools.project.process import check_name
+from tools.project.process import Wanted, check_name, column_to_predict, quoted
 
 pytestmark = pytest.mark.integration
 
@@ -208,7 +208,7 @@ def test_a_table_keeps_each_row_and_counts_what_a_training_reads_as_missing(proj
         (["KIND=table", "AFTER=README.md"], "KIND=table reads a table, a .csv file"),
         (
             ["KIND=sklearn", "TASK=binary", "AFTER=prepare_houses", "TARGET=age"],
-            "TARGET is 'age': data/prepare_houses.csv has the columns size, district, grade",
+            "TARGET is 'age': data/prepare_houses.csv has the columns 'size', 'district', 'grade'",
         ),
     ],
 )
@@ -224,6 +224,19 @@ def test_what_cannot_be_is_refused_in_a_line_and_nothing_is_written(houses, argu
 def test_a_name_that_would_hide_a_package_or_a_type_is_refused(name):
     with pytest.raises(UserError, match=f"NAME is '{name}', a"):
         check_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["price", "on", "it's", "Price\n(EUR)", "a\tb: #c", " é👩\u200d🔬\n", "\\"]
+)
+def test_the_column_to_predict_is_the_last_whatever_it_is_called(tmp_path, name):
+    table = tmp_path / "table.csv"
+    table.write_text("\n\n" + pd.DataFrame({"a": [1], name: [2]}).to_csv(index=False), "utf-8")
+    wanted = Wanted("train", kind="sklearn", target=name)
+    assert column_to_predict(wanted, str(table)) == name
+    params = tmp_path / "params.yaml"
+    params.write_text(f"target: {quoted(name)}  # the column to predict\n", "utf-8")
+    assert read_yaml(params) == {"target": name}
 
 
 def test_a_target_that_does_not_fit_the_task_is_told_in_a_line(project):

@@ -27,6 +27,7 @@ from lib.files import replaced_file
 from lib.params import read_yaml
 from lib.pipeline import MAIN, Stage, read_pipeline
 from lib.repository import BYTES, ROOT
+from lib.text import some_of
 from tools.command import as_command
 from tools.environments.lock_file import entries, read_lock
 
@@ -197,10 +198,12 @@ def column_to_predict(wanted: Wanted, table: str) -> str:
     if not file.is_file():
         return wanted.target
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as opened:
-        header = [name for name in next(csv.reader(opened), []) if name != "split"]
+        names = next(filter(None, csv.reader(opened)), [])  # as pandas, which skips empty lines
+    header = [name for name in names if name != "split"]
     if wanted.target and wanted.target not in header:
         raise UserError(
-            f"TARGET is {wanted.target!r}: {table} has the columns {', '.join(header)}."
+            f"TARGET is {wanted.target!r}: {table} has the columns "
+            f"{some_of([*map(repr, header)], most=30)}."
         )
     return wanted.target or (header[-1] if header else "")
 
@@ -249,7 +252,12 @@ def filled_in(folder: str, words: Mapping[str, Any]) -> dict[str, str]:
 def quoted(text: str) -> str:
     """A name as YAML has it: in quotes where it is more than a word."""
     plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", text) and text.lower() not in YAML_WORDS
-    return text if not text or plain else "'" + text.replace("'", "''") + "'"
+    if not text or plain:
+        return text
+    if text.isprintable():
+        return "'" + text.replace("'", "''") + "'"
+    # In single quotes a line end, which headings of spreadsheets have, would be a space.
+    return json.dumps(text, ensure_ascii=False)
 
 
 def write_folder(folder: Path, files: Mapping[str, str]) -> None:
