@@ -1,10 +1,10 @@
 """What a revision of this repository holds: its parameters, metrics, data and plots.
 
 The one reader of results, for `make compare`, the page of a run, reports at milestones and
-notebooks. A revision is a commit, a branch or a tag; the empty string is the work tree. Which files
-there are, DVC says (lib/pipeline.py). Their content comes from the work tree or git, from DVC's
-cache, or else from the bucket, and is read once. What cannot be read is noted in `missing`, a line
-each; all the rest is there.
+notebooks. A revision is a commit, a branch, a tag or one of DVC's experiments; the empty string is
+the work tree. Which files there are, DVC says (lib/pipeline.py). Their content comes from the work
+tree or git, from DVC's cache, or else from the bucket, and is read once. What cannot be read is
+noted in `missing`, a line each; all the rest is there.
 """
 
 import csv
@@ -67,14 +67,25 @@ class Revision:
             return ""
         wanted = f"{self.name}^{{commit}}"
         found = self.ask_git("rev-parse", "--verify", "--quiet", "--end-of-options", wanted)
+        found = found or self.experiment()
         if not found:
             shallow = self.ask_git("rev-parse", "--is-shallow-repository") == "true"
             deeper = " --unshallow" if shallow else ""
             raise UserError(
                 f"'{self.name}' is no commit, branch or tag of this clone: `git log --oneline "
-                f"--all` shows what is, `git fetch --tags{deeper}` gets what others have."
+                f"--all` shows what is, `git fetch --tags{deeper}` gets what others have. Nor is "
+                "it an experiment that `dvc exp list --all-commits` shows."
             )
         return found
+
+    def experiment(self) -> str:
+        """The commit of DVC's experiment of this name, the latest; empty where there is none."""
+        listed = self.ask_git(
+            "for-each-ref", "--sort=-creatordate", "--format=%(objectname) %(refname)", "refs/exps/"
+        )
+        # refs/exps/ab/cdef…/NAME, after the commit that it began with
+        refs = (line.split("/", 4) for line in listed.splitlines())
+        return next((ref[0].split()[0] for ref in refs if ref[4:] == [self.name]), "")
 
     @property
     def label(self) -> str:

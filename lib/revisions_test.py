@@ -367,6 +367,20 @@ def test_an_unknown_revision_is_an_error_and_not_an_empty_one(work_tree):
         _ = Revision("none", work_tree).metrics
 
 
+def test_an_experiment_of_dvc_is_a_revision_by_its_name(work_tree):
+    for name, value in (("slower", 1), ("wide", 2)):
+        one_metric(work_tree, "m.json", json.dumps({"a": value}))
+        commit(work_tree)
+        ref = f"refs/exps/ab/{'c' * 38}/{name}"
+        subprocess.run([*GIT, "update-ref", ref, "HEAD"], cwd=work_tree, check=True)
+        subprocess.run([*GIT, "reset", "-q", "--hard", "HEAD~1"], cwd=work_tree, check=True)
+    slower, wide = (Revision(name, work_tree) for name in ("slower", "wide"))
+    assert (slower.metrics, wide.metrics) == ({"m.a": 1}, {"m.a": 2})
+    assert wide.label.startswith("wide (")
+    with pytest.raises(UserError, match="Nor is it an experiment"):
+        _ = Revision("wid", work_tree).commit
+
+
 def test_what_a_shallow_clone_lacks_is_told_with_what_gets_it(work_tree, tmp_path_factory):
     commit(work_tree)
     clone = tmp_path_factory.mktemp("clones") / "shallow"
