@@ -424,6 +424,19 @@ def test_a_clone_in_any_folder_works_or_is_refused_in_a_line(shared, tmp_path, l
         assert command(project, shared, line).stdout == "one two\n"
 
 
+@pytest.mark.parametrize("name", ["HOME", "WORKON_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"])
+def test_a_folder_for_environments_that_is_another_from_each_is_refused(project, name):
+    variables = {"PATH": os.environ["PATH"], "HOME": str(project / "home"), name: "a folder"}
+    line = ["tools/within", "lab/processes/small", "true"]
+    done = subprocess.run(
+        line, cwd=project, env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "let HOME, WORKON_HOME, XDG_CACHE_HOME and XDG_DATA_HOME begin with '/'" in done.stderr
+    assert not (project / "a folder").exists()
+    assert not (project / "home").exists()
+
+
 @pytest.fixture(scope="module")
 def unusual(tmp_path_factory, locked):
     """What a first start did where the user has set all that could lead Python and pip astray."""
