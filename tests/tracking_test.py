@@ -12,6 +12,7 @@ from itertools import product
 import psutil
 import pytest
 
+from lib.errors import UserError
 from tests.conftest import (
     Project,
     answer,
@@ -21,6 +22,7 @@ from tests.conftest import (
     mlflow_server,
     server_that,
 )
+from tools.tracking.address import check_address
 
 pytestmark = pytest.mark.integration
 
@@ -178,6 +180,23 @@ def test_whatever_stands_in_mlflow_url_preflight_says_so_in_a_line_without_the_p
     assert "127.0.0.1" in said or "@" not in address
     assert "the-password" not in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("https://host/team/mlflow/#/experiments/1", "leave out what is behind its path"),
+        ("https://host/?workspace=a", "leave out what is behind its path"),
+        ("http://user:p%C3%A9@host/", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        ("http://ł:the-password@host/", "the login in MLFLOW_URL is not ASCII"),
+    ],
+)
+def test_an_address_that_would_be_read_otherwise_is_told_before_a_server_is_asked(address, told):
+    with pytest.raises(UserError, match=told) as refused:
+        check_address(address)
+    assert not re.search("p%C3%A9|é|ł|the-password", str(refused.value))
+    for plain in ("https://host/team/mlflow/", "http://user:s3cr@t-w%2Frd@host", "databricks"):
+        check_address(plain)
 
 
 @pytest.mark.parametrize("case", NOT_AWAY)

@@ -1,6 +1,7 @@
 """What an address of MLflow's may be, before a client is given it that shows it on a mistake."""
 
 import re
+from urllib.parse import unquote
 
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
@@ -26,4 +27,15 @@ def check_address(address: str) -> None:
         raise UserError(
             f"MLflow at {shown_address(address)} cannot be asked: MLFLOW_URL is no address. In a "
             "user or password, write / ? # % and spaces as %2F %3F %23 %25 %20."
+        )
+    if parts.query or parts.fragment:
+        raise UserError(
+            f"MLflow at {shown_address(address)} cannot be asked: MLFLOW_URL is the address of the "
+            "server, which a page's begins with: leave out what is behind its path, from # or ? on."
+        )
+    if not unquote(parts.auth or "").isascii():
+        raise UserError(
+            f"MLflow at {shown_address(address)} cannot be asked: the login in MLFLOW_URL is not "
+            "ASCII, which servers and clients read differently. Leave it out, and set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
         )
