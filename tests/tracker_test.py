@@ -668,6 +668,36 @@ def test_the_curve_of_a_training_is_in_mlflow_before_it_ends_and_whole_afterward
     assert run["metrics"]["rmse"] == 1.5
 
 
+@pytest.mark.parametrize("what", ["run", "experiment"])
+def test_what_is_deleted_in_mlflow_while_a_training_runs_is_told_and_logged_later(project, what):
+    add_process(project, "plain", LONG)
+    process = project.start("tools/within", ".", "dvc", "repro", "plain")
+    try:
+        wait_for((project.folder / "mlflow.db").exists)
+        running = wait_for(lambda: [r for r in logged(project) if r["steps"].get("loss")])
+        assert running[0]["status"] == "RUNNING"
+        client = mlflow_client(store(project))
+        experiment, _ = client.search_experiments()
+        (run,) = client.search_runs([experiment.experiment_id])
+        if what == "run":
+            client.delete_run(run.info.run_id)
+        else:
+            client.delete_experiment(experiment.experiment_id)
+        (project.folder / "stop").touch()
+        said, _ = process.communicate(timeout=60)
+    finally:
+        with_children_killed(process)
+    assert process.returncode == 0
+    assert "the run, or its experiment, was deleted there while the process ran" in said
+    assert "log them with `make relog` afterwards" in said
+    assert "Traceback" not in said
+    if what == "experiment":
+        client.restore_experiment(experiment.experiment_id)
+        client.delete_run(run.info.run_id)
+    assert "MLflow: logged" in project.run("make", "relog", "STAGES=plain")
+    assert [run["status"] for run in logged(project)] == ["FINISHED"]
+
+
 TRIALS = """#!/bin/sh
 mkdir -p artifacts/plain metrics
 beside="${LIVE_CURVE%/*}/trials.jsonl"

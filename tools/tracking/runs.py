@@ -19,7 +19,14 @@ from tools.tracking import notes
 from tools.tracking.registry import register_models
 from tools.tracking.results import Point, Results, artifacts_of, results_of, shortened
 from tools.tracking.stages import Tracked, checksums, processes_of
-from tools.tracking.store import alone, experiment_name, is_outage, run_url, shown_uri
+from tools.tracking.store import (
+    alone,
+    experiment_name,
+    is_gone,
+    is_outage,
+    run_url,
+    shown_uri,
+)
 
 METRICS_AT_ONCE, OTHERS_AT_ONCE = 1000, 100  # what MLflow takes in a request
 
@@ -254,7 +261,7 @@ def end_open_run(stage: Stage, status: str) -> None:
             with alone():
                 mlflow.MlflowClient().set_terminated(run_id, status)
         except MlflowException as error:
-            if is_outage(error) and error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            if is_outage(error) and not is_gone(error):
                 return  # another time
         notes.write(stage.address, open="")
 

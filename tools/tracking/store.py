@@ -33,6 +33,8 @@ REFUSED = re.compile(
 # What MLflow's client says of a page of HTML, and of one that is not there; of what MLflow itself
 # does not have, it says the name of the error.
 NOT_MLFLOW = re.compile("not in a valid JSON format|failed with error code 40[45]")
+# What MLflow itself says of a run or an experiment that is in its trash.
+DELETED = re.compile("must be in the 'active' state")
 EXPERIMENTS = (".dvc", "tmp", "exps")  # where DVC runs `dvc exp run --temp` and `--queue`
 
 
@@ -221,6 +223,8 @@ def reason(error: BaseException) -> str:
             "it refused the credentials: check MLFLOW_TRACKING_USERNAME, "
             "MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN and the AWS_ keys"
         )
+    elif DELETED.search(text):
+        what = "the run, or its experiment, was deleted there while the process ran"
     elif "NoCredentials" in type(error).__name__:
         what = "the artifacts' storage wants credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"  # noqa: E501
     elif re.search("timed out|ConnectTimeout", text):
@@ -241,7 +245,8 @@ def answers(error: BaseException) -> bool:
     if getattr(error, "filename", None):
         return True
     text = str(error)
-    return bool(on_the_way(text) or NOT_MLFLOW.search(text) or REFUSED.search(text))
+    ours = (NOT_MLFLOW, REFUSED, DELETED)
+    return bool(on_the_way(text)) or any(pattern.search(text) for pattern in ours)
 
 
 def is_damage(error: BaseException) -> bool:
@@ -249,11 +254,16 @@ def is_damage(error: BaseException) -> bool:
     return is_local() and bool(re.search("not a database|image is malformed", str(error)))
 
 
+def is_gone(error: MlflowException) -> bool:
+    """Whether MLflow has no such run or experiment, or has it in its trash."""
+    return error.error_code == "RESOURCE_DOES_NOT_EXIST" or bool(DELETED.search(str(error)))
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether an error comes from the store or the way there, not from the code that logs."""
     if isinstance(error, MlflowException):
         mistakes = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
-        return is_damage(error) or error.error_code not in mistakes
+        return is_damage(error) or is_gone(error) or error.error_code not in mistakes
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     ours = {"requests", "urllib3", "boto3", "botocore", "s3transfer", "sqlalchemy", "sqlite3"}
     return bool(modules & ours) or isinstance(error, ConnectionError | TimeoutError)
