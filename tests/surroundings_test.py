@@ -362,6 +362,21 @@ def test_proxies_are_kept_for_what_is_elsewhere(project):
     assert said.split() == ["http://proxy:1", direct, direct]
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"ALL_PROXY": "all:1"}, "http=all:1 https=all:1"),
+        ({"all_proxy": "http://all:1", "HTTPS_PROXY": "tls:2"}, "http=http://all:1 https=tls:2"),
+        ({"ALL_PROXY": "socks5://all:1", "http_proxy": "one:3"}, "http=one:3 https="),
+    ],
+)
+def test_a_proxy_for_all_is_one_for_the_clients_that_know_none(project, given, found):
+    names = [f"{name}_proxy" for name in ("all", "http", "https")]
+    unset = dict.fromkeys([*names, *map(str.upper, names)], "")
+    shown = 'echo "http=$http_proxy https=$https_proxy"'
+    assert project.run("tools/within", ".", "sh", "-c", shown, **(unset | given)) == f"{found}\n"
+
+
 TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
 
 

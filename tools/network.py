@@ -7,7 +7,10 @@ import re
 
 REFUSED = re.compile(r"certificate verify failed: ([^()'\"\]]+)|(doesn't match|CertificateError)")
 NONE_IN_IT = re.compile("no.certificate.or.crl.found", re.IGNORECASE)
-PROXY = re.compile(r"ProxyError|Proxy(Connection|Timeout)|connect to proxy|\bcode 407\b")
+PROXY = re.compile(
+    r"ProxyError|Proxy(Connection|Timeout)|connect to proxy|\bcode 407\b|"
+    "SOCKS support|Proxy URL had|proxies_config"  # a kind that a client does not take
+)
 
 
 def on_the_way(text: str) -> str:
@@ -26,7 +29,8 @@ def on_the_way(text: str) -> str:
         )
     if PROXY.search(text):
         return (
-            "was not reached, for the proxy on the way is away or refuses: check HTTP_PROXY, "
-            "HTTPS_PROXY and NO_PROXY, in either spelling, and the login in them"
+            "was not reached, for the proxy on the way is away, refuses or is none of HTTP: check "
+            "HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in either spelling, ALL_PROXY, and the login in "
+            "them"
         )
     return ""
