@@ -315,13 +315,14 @@ def test_ports_that_others_took_meanwhile_are_replaced_and_data_stay(sandbox):
     # Of MLflow only the parent: the child goes on and holds the port.
     for pid in (*sandbox.processes("s3"), min(sandbox.processes("mlflow"))):
         os.kill(pid, signal.SIGKILL)
-    while sandbox.processes("s3"):
-        time.sleep(0.1)
+    wait_for(lambda: not sandbox.processes("s3"))
     first = before["ports"]["s3"]
-    with socket.create_server(("127.0.0.1", first)):
-        starts = sandbox.project.start(*SANDBOX, "up")
-        while (second := chosen(sandbox, "s3")) == first:
-            assert starts.poll() is None, "it ends with another port"
+    with (
+        socket.create_server(("127.0.0.1", first)),
+        sandbox.project.start(*SANDBOX, "up") as starts,
+    ):
+        wait_for(lambda: chosen(sandbox, "s3") != first)
+        second = chosen(sandbox, "s3")
         with socket.create_server(("127.0.0.1", second)):  # chosen, and not bound yet
             said, _ = starts.communicate(timeout=120)
     assert starts.returncode == 0, said

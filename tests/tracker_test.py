@@ -671,8 +671,7 @@ def test_the_curve_of_a_training_is_in_mlflow_before_it_ends_and_whole_afterward
 @pytest.mark.parametrize("what", ["run", "experiment"])
 def test_what_is_deleted_in_mlflow_while_a_training_runs_is_told_and_logged_later(project, what):
     add_process(project, "plain", LONG)
-    process = project.start("tools/within", ".", "dvc", "repro", "plain")
-    try:
+    with project.start("tools/within", ".", "dvc", "repro", "plain") as process:
         wait_for((project.folder / "mlflow.db").exists)
         running = wait_for(lambda: [r for r in logged(project) if r["steps"].get("loss")])
         assert running[0]["status"] == "RUNNING"
@@ -685,8 +684,6 @@ def test_what_is_deleted_in_mlflow_while_a_training_runs_is_told_and_logged_late
             client.delete_experiment(experiment.experiment_id)
         (project.folder / "stop").touch()
         said, _ = process.communicate(timeout=60)
-    finally:
-        with_children_killed(process)
     assert process.returncode == 0
     assert "the run, or its experiment, was deleted there while the process ran" in said
     assert "log them with `make relog` afterwards" in said

@@ -6,6 +6,7 @@ What its stage reads is AFTER: another stage, or a file such as a dataset that w
 """
 
 import csv
+import json
 import keyword
 import os
 import re
