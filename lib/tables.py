@@ -265,7 +265,8 @@ def with_splits(
         # It may list all classes.
         why = textwrap.shorten(str(error).rstrip("."), 240, placeholder=" …]")
         raise UserError(f"{len(frame)} rows are too few to split: {why}. {remedy}") from None
-    return frame.assign(**{SPLIT: names})
+    # Not by assign(), which warns of the hundred columns and more that a file may have.
+    return pd.concat([frame, pd.Series(names, frame.index, name=SPLIT)], axis=1)
 
 
 def rows_by_split(

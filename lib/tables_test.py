@@ -165,6 +165,14 @@ def test_classes_have_the_same_share_in_each_split(frame):
     assert shares.to_numpy() == pytest.approx(0.25, abs=0.02)
 
 
+def test_a_table_of_many_columns_is_split_without_a_warning(tmp_path):
+    columns = [f"c{n}" for n in range(500)]
+    pd.DataFrame(np.ones((20, 500)), columns=columns).to_csv(tmp_path / "wide.csv", index=False)
+    table = with_splits(read_table(tmp_path / "wide.csv"), random_seed=0)
+    assert list(table) == [*columns, "split"]
+    rows_by_split(table, "c0", 0)
+
+
 def test_rows_without_a_class_are_a_class_of_their_own(frame):
     for kinds in (frame["kind"], frame["kind"] == "b", frame["kind"].map({"a": 0, "b": 1})):
         gaps = frame.assign(kind=kinds.where(frame.index % 5 > 0))
