@@ -577,7 +577,9 @@ def test_the_doctor_says_what_is_missing_and_how_to_get_it(template, tmp_path):
     assert re.search(r"^MISSING +locks .*make lock", said, re.MULTILINE)
     assert re.search(r"^MISSING +credentials .*make credentials", said, re.MULTILINE)
     (project.folder / "Pipfile.lock").unlink()
+    project.git("config", "core.sparseCheckout", "yes")
     said = project.make("doctor", ok=False, **KNOWN)
+    assert re.search(r"^MISSING +git +.*: git sparse-checkout disable$", said, re.MULTILINE)
     assert re.search(
         r"^MISSING +environments +Pipfile.lock is not there: run `make lock`", said, re.MULTILINE
     )

@@ -56,6 +56,10 @@ def git() -> str:
         raise UserError("this folder is no repository of its own: make start")
     if not git_or_nothing("rev-parse", "--verify", "--quiet", "HEAD"):
         raise UserError("there is no commit yet: make start")
+    if git_or_nothing("config", "--type=bool", "core.sparseCheckout") == "true":
+        raise UserError(
+            "this is a sparse checkout, which lacks what commands need: git sparse-checkout disable"
+        )
     return git_or_nothing("--version")
 
 
