@@ -112,8 +112,6 @@ def add_dvc_remote(state: State) -> None:
 
 def remove_dvc_remote(default: str | None) -> None:
     """Take the remote back; `default` is the default again, if the clone had one of its own."""
-    if not CONFIG_LOCAL.exists():
-        return
     config = read_config(CONFIG_LOCAL)
     if config.get(DVC_SECTION, {}).get("url") != DVC_URL:  # there is none, or it is not ours
         return

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Any
 
 from lib.errors import UserError
 from lib.params import YamlTextError, parse_yaml, read_yaml
-from lib.repository import ROOT, ask_git, git, git_names
+from lib.repository import ROOT, ask_git, git, git_names, git_or_nothing
 from lib.text import one_line
 from tools.command import as_command
 from tools.sandbox.origin import (
@@ -103,15 +103,14 @@ class Workflow:
             re.fullmatch(filter_pattern(path), name) for path in paths for name in changed
         )
 
-    def steps(self) -> Iterator[dict[str, Any]]:
-        """The steps of all its jobs."""
-        for job in self.content.get("jobs", {}).values():
-            yield from job.get("steps", [])
+    @property
+    def jobs(self) -> dict[str, Any]:
+        """Its jobs, by their names."""
+        return dict(self.content.get("jobs", {}))
 
     def container(self) -> str:
         """What the variable RUN_CONTAINER says, if a job goes by it."""
-        jobs = self.content.get("jobs", {}).values()
-        asked = any(CONTAINER in str(job.get("container")) for job in jobs)
+        asked = any(CONTAINER in str(job.get("container")) for job in self.jobs.values())
         return read_settings(VARIABLES).get(CONTAINER, "") if asked else ""
 
     def in_container(self) -> dict[str, Any]:
@@ -126,21 +125,19 @@ class Workflow:
         container["volumes"] = [*container.get("volumes", []), f"{FOLDER}:{FOLDER}"]
         jobs = {
             name: job | {"container": container} if CONTAINER in str(job.get("container")) else job
-            for name, job in self.content.get("jobs", {}).items()
+            for name, job in self.jobs.items()
         }
         return self.content | {"jobs": jobs}
 
     def labels(self) -> set[str]:
         """The runner labels that its jobs ask for, or get by the sandbox's variable."""
-        asked: set[str] = {LABEL}
-        for job in self.content.get("jobs", {}).values():
-            labels = job.get("runs-on", [])
-            asked |= {labels} if isinstance(labels, str) else set(labels)
-        return {label for label in asked if "${{" not in label}
+        asked = [label for job in self.jobs.values() for label in listed(job.get("runs-on"))]
+        return {label for label in [LABEL, *asked] if "${{" not in label}
 
     def checkouts(self) -> set[str]:
         """The versions of actions/checkout that it names."""
-        uses = {str(step.get("uses", "")) for step in self.steps()}
+        steps = [step for job in self.jobs.values() for step in job.get("steps", [])]
+        uses = {str(step.get("uses", "")) for step in steps}
         return {action for action in uses if action.startswith("actions/checkout@")}
 
 
@@ -206,12 +203,10 @@ def workflows(commit: str) -> list[Workflow]:
 # ---- one job
 
 
-def told(entry: str) -> list[str]:
+def told(fields: Mapping[str, Any]) -> list[str]:
     """What a log on GitHub would show of an entry in act's log; secrets are masked in `msg`."""
-    fields = parsed(entry)
-    if fields.get("command") == "summary":  # kept beside the log
-        return []
-    text, step = fields.get("msg", ""), first_line(fields.get("step", ""))
+    text = fields.get("msg", "")
+    step = fields.get("step", "").strip().partition("\n")[0]  # without a name: its whole script
     if NOISE.search(text) or fields.get("stage") in ("Pre", "Post") or "stepid" in fields:
         return []
     if fields.get("raw_output"):
@@ -226,12 +221,6 @@ def told(entry: str) -> list[str]:
     return text.rstrip("\n").split("\n")
 
 
-def summary_in(entry: str) -> str:
-    """What a step wrote for the run's page, without secrets."""
-    fields = parsed(entry)
-    return fields["msg"].removeprefix(SUMMARY) if fields.get("command") == "summary" else ""
-
-
 def parsed(entry: str) -> dict[str, Any]:
     """An entry in act's log; what is none comes as its message."""
     try:
@@ -239,11 +228,6 @@ def parsed(entry: str) -> dict[str, Any]:
     except ValueError:
         fields = None
     return fields if isinstance(fields, dict) else {"msg": entry.rstrip("\n")}
-
-
-def first_line(text: str) -> str:
-    """The first line: a step without a name is called after its whole script."""
-    return text.strip().partition("\n")[0]
 
 
 class Output:
@@ -316,11 +300,13 @@ def run_job(event: Event, workflow: Workflow) -> bool:
         ) as process,
     ):
         for entry in process.stdout or ():
-            for line in told(entry):
-                output.say(line)
-            if summary := summary_in(entry):
+            fields = parsed(entry)
+            if fields.get("command") == "summary":  # without secrets, too
                 with (folder / "summary.md").open("a") as file:
-                    file.write(summary)
+                    file.write(fields["msg"].removeprefix(SUMMARY))
+                continue
+            for line in told(fields):
+                output.say(line)
     succeeded = process.returncode == 0
     outcome = "succeeded" if succeeded else "FAILED"
     write_private(folder / "result", outcome + "\n")
@@ -435,11 +421,10 @@ def received(lines: Sequence[str]) -> None:
     tags, branches = [], []
     for line in lines:
         old, new, ref = line.rstrip("\n").split(" ", 2)
-        if NO_COMMIT in (new, old) and not ref.startswith("refs/tags/"):
-            continue  # on GitHub a new branch is compared with others; here it starts nothing
         if ref.startswith("refs/tags/") and new != NO_COMMIT:
             tags.append((old, new, ref))
-        elif ref.startswith("refs/heads/"):
+        # On GitHub a new branch is compared with others; here it starts nothing.
+        elif ref.startswith("refs/heads/") and NO_COMMIT not in (old, new):
             branches.append((old, new, ref))
     if len(tags) > 3:
         say("sandbox: of more than three tags at once, GitHub runs none; here, each runs.")
@@ -453,20 +438,17 @@ def received(lines: Sequence[str]) -> None:
 def run_tag(old: str, new: str, ref: str) -> None:
     """Run the workflows that want this tag."""
     tag = ref.removeprefix("refs/tags/")
-    done = ask_git("rev-parse", "--verify", "--quiet", f"{new}^{{commit}}", folder=ORIGIN)
-    if done.returncode:
+    commit = git_or_nothing("rev-parse", "--verify", "--quiet", f"{new}^{{commit}}", folder=ORIGIN)
+    if not commit:
         raise UserError("the tag names no commit.")
     try:
         ref.encode()
     except UnicodeEncodeError:
         raise UserError("the name is not UTF-8.") from None
-    commit = done.stdout.strip()
     known = workflows(commit)
     wanting = [workflow for workflow in known if workflow.wants_tag(tag)]
     if not wanting:
-        patterns = sorted(
-            {pattern for workflow in known for pattern in tag_patterns(workflow.content)}
-        )
+        patterns = sorted({p for workflow in known for p in tag_patterns(workflow.content)})
         raise UserError(f"no workflow wants it; tags wanted: {', '.join(patterns) or 'none'}.")
     run_all(wanting, pushed(old, commit, ref, "tag", forced=old != NO_COMMIT))
 
@@ -499,15 +481,15 @@ def pushed(old: str, commit: str, ref: str, kind: str, *, forced: bool) -> Event
 def dispatch(ref: str) -> bool:
     """Run the default branch's dispatchable workflows with the input `ref`."""
     branch = about_repository()["repository"]["default_branch"]
-    done = ask_git("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}", folder=ORIGIN)
-    if done.returncode:
+    head = f"refs/heads/{branch}"
+    commit = git_or_nothing("rev-parse", "--verify", "--quiet", head, folder=ORIGIN)
+    if not commit:
         raise UserError(f"The sandbox has no branch {branch} yet: `git push sandbox {branch}`.")
-    commit = done.stdout.strip()
     wanting = [w for w in workflows(commit) if "workflow_dispatch" in (w.content.get("on") or ())]
     if not wanting:
         raise UserError(f"No workflow on {branch} has workflow_dispatch among its events.")
-    payload = {"ref": f"refs/heads/{branch}", "inputs": {"ref": ref}} | about_repository()
-    return run_all(wanting, Event("workflow_dispatch", f"refs/heads/{branch}", commit, payload))
+    payload = {"ref": head, "inputs": {"ref": ref}} | about_repository()
+    return run_all(wanting, Event("workflow_dispatch", head, commit, payload))
 
 
 def run_all(wanting: Sequence[Workflow], event: Event) -> bool:

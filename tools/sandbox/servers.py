@@ -23,6 +23,7 @@ from pathlib import Path
 
 from lib.errors import UserError
 from lib.text import last_line
+from tools.environments import surroundings
 from tools.sandbox.processes import Mark, end, ours, start
 from tools.sandbox.state import BUCKET, FOLDER, State, write_private
 
@@ -226,10 +227,8 @@ def wait_for(server: Server, process: subprocess.Popen[bytes]) -> None:
 # ---- what the user's environment hands on
 
 
-KEPT = {"HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "WORKON_HOME"}
-KEPT |= {"PYTHON", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
-KEPT |= {"LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"}
-KEPT |= {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"}
+# What installers get, and further such variables.
+KEPT = surroundings.KEPT | {"PYTHON", "CUDA_VISIBLE_DEVICES"}
 KEPT |= {"AWS_CA_BUNDLE", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"}
 KEPT |= {"DOCKER_HOST", "CONTAINER_ENGINE", "CONTAINER_OPTIONS", "CONTAINERS_CONF"}
 KEPT_PREFIXES = ("LC_", "XDG_", "PIP_", "UV_")
@@ -241,11 +240,7 @@ def environment() -> dict[str, str]:
     Left out are those that change what a job does (PYTHONPATH, MLFLOW_*, AWS_*, GIT_*, …): a
     runner would not have them either.
     """
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in KEPT or name.startswith(KEPT_PREFIXES)
-    }
+    kept = {n: v for n, v in os.environ.items() if n in KEPT or n.startswith(KEPT_PREFIXES)}
     virtual = {str(Path(sys.executable).parent), f"{os.environ.get('VIRTUAL_ENV')}/bin"}
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     kept["PATH"] = os.pathsep.join(place for place in path if place not in virtual)
@@ -263,6 +258,8 @@ def choose_ports(state: State) -> bool:
         Whether any are new.
     """
     before = dict(state.ports)
+    # Below the range that outgoing connections take theirs from: free after a crash, too.
+    ports = iter(random.sample(range(20000, 32000), 12000))
     for part, names in PORTS.items():
         known = all(name in state.ports for name in names)
         if known and (ours(part) or all(usable(name, state.ports[name]) for name in names)):
@@ -270,11 +267,8 @@ def choose_ports(state: State) -> bool:
         if part == "s3":
             remove_sockets(state)
         for name in names:
-            # Below the range that outgoing connections take theirs from: free after a crash, too.
-            port = random.randrange(20000, 32000)
-            while port in state.ports.values() or not usable(name, port):
-                port = random.randrange(20000, 32000)
-            state.ports[name] = port
+            taken = state.ports.values()
+            state.ports[name] = next(p for p in ports if p not in taken and usable(name, p))
     return state.ports != before
 
 
