@@ -23,8 +23,8 @@ from tools.command import as_command, run
 from tools.environments.lock_file import read_lock, versions
 from tools.goals.judge import goal_files, judge
 from tools.krt.archive import pack
-from tools.krt.check import bad_name, check, load
-from tools.krt.format import NAME, ManifestV2, read
+from tools.krt.check import bad_name, check, load, manifest_in
+from tools.krt.format import NAME, ManifestV2
 from tools.krt.names import MANIFEST, TAG, named, names
 from tools.krt.proto import generated
 
@@ -266,9 +266,7 @@ def sources(name: str, version: str) -> dict[str, bytes]:
     if not found:
         raise UserError(f"runtimes/{name}/{MANIFEST} has no line `version:`: write one.")
     files[MANIFEST] = text.encode()
-    content, problems = load(text)
-    if not problems:
-        manifest, problems = read(content, archive=True)
+    manifest, problems = manifest_in(text, archive=True)
     if problems:
         raise UserError("\n".join(f"runtimes/{name}/{MANIFEST}: {problem}" for problem in problems))
     if not isinstance(manifest, ManifestV2):

@@ -16,7 +16,7 @@ from lib.params import YamlTextError, parse_yaml
 from lib.text import one_line
 from tools.command import as_command
 from tools.krt.archive import FILE, FOLDER, Entry, RefusedError, entries
-from tools.krt.format import ManifestV1, ManifestV2, read
+from tools.krt.format import Manifest, ManifestV1, ManifestV2, read
 from tools.krt.names import MANIFEST
 
 MANIFEST_BYTES, PROTO_BYTES = 2**18, 2**22  # of the manifest, of all protos together
@@ -128,6 +128,12 @@ def load(text: str) -> tuple[Any, list[str]]:
         return None, [f"it {one_line(str(error))[:300]}"]
 
 
+def manifest_in(text: str, *, archive: bool) -> tuple[Manifest | None, list[str]]:
+    """The manifest that a YAML text holds, and every problem of it, a line each."""
+    content, problems = load(text)
+    return (None, problems) if problems else read(content, archive=archive)
+
+
 def methods(proto: str) -> set[str]:
     """The rpcs of a proto's services."""
     found, depth, service = set(), 0, 0
@@ -172,10 +178,7 @@ def check_archive(file: Path) -> list[str]:
             where = f"it is at {elsewhere[0]!r}" if elsewhere else "there is none"
             found.problems.append(f"{MANIFEST} must be at the archive's root: {where}.")
         return found.problems
-    content, problems = load(found.texts[MANIFEST])
-    if problems:
-        return found.problems + [f"{MANIFEST}: {problem}" for problem in problems]
-    manifest, problems = read(content, archive=True)
+    manifest, problems = manifest_in(found.texts[MANIFEST], archive=True)
     if isinstance(manifest, ManifestV1 | ManifestV2):
         for key, name in manifest.sources().items():
             if name not in found.files:
@@ -208,11 +211,9 @@ def problems_of(file: Path) -> list[str]:
     if len(text) > MANIFEST_BYTES:
         return [f"{file.name} is too long: it may have {MANIFEST_BYTES:,} bytes."]
     try:
-        content, problems = load(text.decode("utf-8"))
+        _, problems = manifest_in(text.decode("utf-8"), archive=False)
     except UnicodeDecodeError:
         return [f"{file.name} is not UTF-8."]
-    if not problems:
-        _, problems = read(content, archive=False)
     return [f"{file.name}: {problem}" for problem in problems]
 
 

@@ -22,7 +22,7 @@ import socket
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -36,8 +36,8 @@ from lib.repository import ROOT
 from lib.text import last_line
 from tools.command import as_command
 from tools.krt.archive import unpack
-from tools.krt.check import check, load
-from tools.krt.format import ENTRYPOINT, ManifestV2, NodeV2, WorkflowV2, read
+from tools.krt.check import check, manifest_in
+from tools.krt.format import ENTRYPOINT, ManifestV2, NodeV2, WorkflowV2
 from tools.krt.names import MANIFEST, named, names
 from tools.krt.node import OK, frame, read_frame
 from tools.krt.proto import Rpc, Service, clean_environment
@@ -69,10 +69,6 @@ class Running:
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter
         self.alive = False
-
-    def send(self, header: Mapping[str, Any], payload: bytes) -> None:
-        """Put a message on its way to the node."""
-        self.writer.write(frame(header, payload))
 
     def last_lines(self) -> str:
         """What it said last, in a line."""
@@ -251,7 +247,7 @@ class Runtime:
                 request.fail(grpc.StatusCode.UNAVAILABLE, gone(running))
                 continue
             request.open[running.node.name] += 1
-            running.send({**header, "from": source}, payload)
+            running.writer.write(frame({**header, "from": source}, payload))
         if source == workflow.exitpoint and not channel:
             if not request.answer.done():  # the first one counts, as in the engine
                 request.answer.set_result(payload)
@@ -261,11 +257,8 @@ class Runtime:
     def close(self, request: Request) -> None:
         """Where no message is under way any more and no answer came, none will."""
         if not +request.open:
-            at = (
-                f"nobody subscribes to '{request.unheard}'"
-                if request.unheard
-                else "no node sent one"
-            )
+            unheard = request.unheard
+            at = f"nobody subscribes to '{unheard}'" if unheard else "no node sent one"
             request.fail(
                 grpc.StatusCode.DEADLINE_EXCEEDED,
                 f"no answer will come from the exit point: {at}; the engine would wait in vain",
@@ -441,8 +434,8 @@ def unpacked(file: Path) -> Iterator[tuple[Path, ManifestV2, Service]]:
         with own.open("rb") as packed:
             unpack(packed, folder / "archive")
         own.unlink()
-        content, _ = load((folder / "archive" / MANIFEST).read_text("utf-8"))
-        manifest, _ = read(content, archive=True)
+        text = (folder / "archive" / MANIFEST).read_text("utf-8")
+        manifest, _ = manifest_in(text, archive=True)
         if not isinstance(manifest, ManifestV2):
             raise UserError(f"{file.name} is of KRT v1: only v2 can be rehearsed.")
         asked = {workflow.entrypoint for workflow in manifest.workflows}
