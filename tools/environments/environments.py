@@ -183,8 +183,10 @@ def make_one(environment: Environment) -> None:
     path = environment.path
     with alone(path) as handle:
         if not environment.whole:
-            if KEY and path.exists():
-                refuse_if_used(path)
+            if KEY and path.exists() and (who := users(path)):
+                raise UserError(
+                    f"{path.name} is to be replaced and in use by {who}: end that first."
+                )
             if path.is_symlink() or path.is_file():
                 path.unlink()
             shutil.rmtree(path, ignore_errors=True)
@@ -216,12 +218,6 @@ def alone(path: Path, *, waiting: bool = True) -> Iterator[int]:
             if same:  # and not one that `make clean` has removed meanwhile
                 yield file.fileno()
                 return
-
-
-def refuse_if_used(path: Path) -> None:
-    """Raise UserError where a process runs in the environment."""
-    if found := users(path):
-        raise UserError(f"{path.name} is to be replaced and in use by {found}: end that first.")
 
 
 def users(path: Path) -> str:

@@ -58,8 +58,9 @@ def install(path: Path, folder: Path, packages: Mapping[str, Any], key: str, han
             *(("--no-sources", "--no-index") if on(settings, "no-index") else ("--no-sources",)),
         ),
     )
-    log = Path(f"{path}.log")
+    log, scratch = Path(f"{path}.log"), path / "tmp"  # what is left there goes with the folder
     log.write_text("", encoding="utf-8")
+    scratch.mkdir(exist_ok=True)
     for command in commands:
         with log.open("a", encoding="utf-8") as output:
             output.write(f"uv {shlex.join(map(str, command))}\n")
@@ -67,7 +68,7 @@ def install(path: Path, folder: Path, packages: Mapping[str, Any], key: str, han
             done = subprocess.run(
                 [UV, "--no-config", "--no-python-downloads", *command, *kept],
                 cwd=folder,
-                env=variables | for_uv(settings, variables) | {"TMPDIR": str(scratch(path))},
+                env=variables | for_uv(settings, variables) | {"TMPDIR": str(scratch)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -106,13 +107,6 @@ def requirement(name: str, entry: Mapping[str, Any]) -> str:
     markers = f" ; {entry['markers']}" if entry.get("markers") else ""
     hashes = "".join(f" --hash={value}" for value in entry["hashes"])
     return f"{name}{extras}{entry['version']}{markers}{hashes}"
-
-
-def scratch(path: Path) -> Path:
-    """Where what is left behind goes when the environment is made again."""
-    folder = path / "tmp"
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 def reason(text: str) -> str:

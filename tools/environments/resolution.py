@@ -28,6 +28,7 @@ from lib.text import last_line
 from tools.environments.installer import on, pip_settings, this_machine, variables_for
 from tools.environments.lock_file import Lock, entries, read_lock, relative, versions
 from tools.environments.locks import (
+    EXACT,
     Locks,
     asked,
     builds,
@@ -49,7 +50,6 @@ from tools.environments.variables import values
 SECTIONS = {"packages": "default", "dev-packages": "develop"}  # a lock's names for these groups
 
 MISSING = re.compile(r"No matching distribution found for ([\w.-]+(?:==[\w.+!]+)?)")
-EXACT = re.compile(r"==[\w.+!]+")
 
 
 class RefusedError(Exception):

@@ -101,15 +101,10 @@ def entries(folder: Path) -> Entries:
         if entry.is_symlink():
             content = str(Path(entry.path).readlink())
         elif stat.S_ISREG(mode):
-            content = sha256(entry.path)
+            with Path(entry.path).open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
         found[os.path.relpath(entry.path, folder)] = [mode, content]
     return found
-
-
-def sha256(path: str) -> str:
-    """Of a file's content."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove(path: Path) -> None:
