@@ -7,7 +7,6 @@ git must have all of it: what goes can be brought back with `git checkout <commi
 
 import posixpath
 import re
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from lib.errors import UserError
 from lib.files import read_text
 from lib.params import read_yaml
 from lib.pipeline import MAIN, SWEEPS, Pipeline, Stage, read_pipeline
-from lib.repository import ROOT, GitError, git
+from lib.repository import ROOT, git_or_nothing
 from tools.command import as_command
 from tools.goals.judge import goal_files
 from tools.project.remove import (
@@ -116,7 +115,10 @@ def blank() -> list[str]:
     of_it = [page for page in pages() if page not in example.files]
     texts = pipelines(example, pipeline)
     refuse_interpolated(example.sections, pipeline, texts)
-    check_that_git_has([*example.files, params, ignored, *of_it, *texts])
+    if not git_or_nothing("rev-parse", "--verify", "--quiet", "HEAD"):
+        raise UserError("git must have the example before it goes: `make start` first.")
+    edited = [*example.files, params, ignored, *of_it, *texts]
+    refuse_uncommitted(str(path.relative_to(ROOT)) for path in edited)
     texts[params] = read_text(params)
     for section in example.sections:
         texts[params] = without_section(texts[params], section)
@@ -132,15 +134,6 @@ def blank() -> list[str]:
     if left := set(read_yaml(params)) & set(example.sections):
         raise UserError(f"params.yaml still has {', '.join(sorted(left))}: remove it by hand.")
     return gone
-
-
-def check_that_git_has(paths: Iterable[Path]) -> None:
-    """Raise UserError where something would be lost."""
-    try:
-        git("rev-parse", "--verify", "--quiet", "HEAD")
-    except GitError:
-        raise UserError("git must have the example before it goes: `make start` first.") from None
-    refuse_uncommitted(str(path.relative_to(ROOT)) for path in paths)
 
 
 def main() -> None:

@@ -194,7 +194,7 @@ def labels() -> str:
     if not shutil.which("gh"):
         return f"a runner must have: {wanted}{tests}"
     try:
-        asked = settings.labels()
+        asked = settings.labels(wanted)
         shown = ", ".join(asked)
         if any(label.startswith(settings.OF_GITHUB) for label in asked):
             return f"one of GitHub's: {shown}"

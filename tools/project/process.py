@@ -220,7 +220,7 @@ def rendered(wanted: Wanted) -> dict[str, str]:
     words = {
         "name": wanted.name,
         "title": wanted.name.replace("_", " "),
-        "type": wanted.name.title().replace("_", ""),
+        "type": type_name(wanted.name),
         "after": wanted.after,
         "inputs": read,
         "kind": wanted.kind,
@@ -248,6 +248,11 @@ def filled_in(folder: str, words: Mapping[str, Any]) -> dict[str, str]:
         elif file.name[0] != "_":
             found[file.name] = file.read_text("utf-8")
     return found
+
+
+def type_name(name: str) -> str:
+    """What the type of a process's parameters is called."""
+    return name.title().replace("_", "")
 
 
 def quoted(text: str) -> str:

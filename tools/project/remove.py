@@ -202,12 +202,11 @@ def interpolated(section: str) -> str:
 def read_by_others(name: str, pipeline: Pipeline) -> list[str]:
     """Which other stages read its section of params.yaml, in words; empty where none does."""
     own = stages_of(name, pipeline)
-    others = [stage for stage in pipeline.stages if stage not in own]
     return [
         f"{stage.name} reads {key}"
-        for stage in others
+        for stage in pipeline.stages
         for key in stage.params
-        if key.partition(".")[0] == name
+        if stage not in own and key.partition(".")[0] == name
     ]
 
 
@@ -328,18 +327,13 @@ def cut(lines: list[str], number: int, indent: int) -> None:
     while end < len(lines) and (is_filler(lines[end]) or indent_of(lines[end]) > indent):
         end += 1
         last = last if is_filler(lines[end - 1]) else end
-    for n in range(last, end):  # comments behind all of it that are no deeper are of what follows
-        if lines[n].strip() and indent_of(lines[n]) <= indent:
-            end = n
-            break
+    # Comments behind all of it that are no deeper are of what follows.
+    behind = (n for n in range(last, end) if lines[n].strip() and indent_of(lines[n]) <= indent)
+    end = next(behind, end)
     while end > number + 1 and not lines[end - 1].strip() and end == len(lines):
         end -= 1
     start = number
-    while (
-        start
-        and lines[start - 1].lstrip().startswith("#")
-        and indent_of(lines[start - 1]) == indent
-    ):
+    while start and lines[start - 1].startswith(" " * indent + "#"):
         start -= 1
     del lines[start:end]
 

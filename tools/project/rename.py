@@ -23,7 +23,7 @@ from lib.errors import UserError
 from lib.pipeline import Stage, read_pipeline
 from lib.repository import ROOT, ask_git, git_names
 from tools.command import as_command
-from tools.project.process import check_name, tidy
+from tools.project.process import check_name, tidy, type_name
 from tools.project.remove import interpolated, refuse_uncommitted, stages_of, still_named
 from tools.tracking import notes
 
@@ -224,11 +224,6 @@ def moved_paths(old: str, new: str, paths: list[str]) -> dict[str, str]:
         if first := re.match(rf"{place}{whole(old)}[^/]*", path):
             found[first[0]] = re.sub(whole(old), new, first[0], count=1)
     return found
-
-
-def type_name(name: str) -> str:
-    """What `make process` calls the type of a process's parameters."""
-    return name.title().replace("_", "")
 
 
 def note_in_lock(file: Path, changed: Mapping[str, tuple[bytes, bytes]]) -> None:

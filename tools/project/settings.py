@@ -168,20 +168,13 @@ def forks_run() -> bool:
     return bool(forks.get("run_workflows_from_fork_pull_requests")) and not asked
 
 
-def labels() -> list[str]:
-    """The labels that a runner must have: the variable's there, or else the workflow's."""
+def labels(named: str) -> list[str]:
+    """The labels that a runner must have: the variable's there, or else those that are named."""
     variable = ask("actions/variables/RUNNER_LABELS") or {}
     try:
-        return list(map(str, json.loads(variable.get("value") or workflow_labels())))
+        return list(map(str, json.loads(variable.get("value") or f"[{named}]")))
     except (ValueError, TypeError):
         raise UserError("the variable RUNNER_LABELS is no list in JSON") from None
-
-
-def workflow_labels() -> str:
-    """Those that the workflow names, in JSON; UserError before they are filled in."""
-    if not (wanted := values().get("runner_labels")):
-        raise UserError("not filled in: make todo")
-    return f"[{wanted}]"
 
 
 def runners(wanted: list[str]) -> list[str]:

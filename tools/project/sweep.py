@@ -23,6 +23,7 @@ from tools.project.process import (
     filled_in,
     imported,
     replace,
+    type_name,
     with_stage,
     write_folder,
 )
@@ -107,7 +108,7 @@ def add(process: Tuned) -> None:
         {
             "name": name,
             "short": process.short,
-            "type": name.title().replace("_", ""),
+            "type": type_name(name),
             "tuned": process.name,
             "tuned_type": process.section,
             "kind": process.kind,
