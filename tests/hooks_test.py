@@ -339,6 +339,18 @@ def test_a_commit_is_followed_by_the_status_of_the_data(run: Command, project: P
     assert "table.csv.dvc" in answer.stdout, "the changed table is not named"
 
 
+def test_an_experiment_is_followed_by_no_status_which_would_fail(run: Command) -> None:
+    stage = ("stage", "add", "--quiet", "--run", "--name=greet", "--metrics-no-cache=m.json")
+    dvc = ("tools/within", "--dev", ".", "dvc")
+    run(*dvc, *stage, "echo '{\"a\": 1}' > m.json")
+    answer = run(*dvc, "exp", "run", "--name=another", "greet")
+
+    assert answer.returncode == 0, answer.stdout
+    assert "Ran experiment(s): another" in answer.stdout
+    assert "hook" not in answer.stdout
+    assert "error" not in answer.stdout.lower()
+
+
 def test_a_check_of_all_files_runs_nothing_but_the_commit_hooks(run: Command) -> None:
     skipped = "check-added-large-files,locks,mypy,ruff-check,ruff-format"
     answer = run(sys.executable, "-m", "pre_commit", "run", "--all-files", SKIP=skipped)

@@ -34,6 +34,11 @@ if [ ! -x "$python" ]; then
 fi
 exec "$python" -I "$program"
 """
+# Each of DVC's experiments is a commit, by a git of its own that starts the hook within .git, where
+# pre-commit fails.
+NOT_OF_EXPERIMENTS = """
+[ "$(git rev-parse --is-inside-git-dir)" != true ] || exit 0
+"""
 PROGRAM = Path(__file__).with_name("checkout.py")
 
 
@@ -56,6 +61,8 @@ def install() -> None:
     if done.returncode:
         sys.exit(done.returncode)
     folder = ROOT / git("rev-parse", "--git-common-dir") / "hooks"
+    status = folder / "post-commit"
+    write(status, status.read_text(encoding="utf-8").replace("\n", NOT_OF_EXPERIMENTS, 1))
     program = f"post-checkout-{PROGRAM.name}"
     write(folder / program, PROGRAM.read_text(encoding="utf-8"))
     write(folder / "post-checkout", CHECKOUT.format(python=quote(sys.executable), program=program))
