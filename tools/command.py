@@ -4,8 +4,9 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 from lib.errors import UserError
 from lib.repository import ROOT
@@ -47,17 +48,21 @@ def as_command(main: Callable[[], object], name: str = "") -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def run(*command: str, ok: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
-    """A finished command with what it printed; UserError where it failed and `ok` was asked for."""
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | extra,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
+def finished(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Another command, with what it printed, for those who look at its exit code.
+
+    Args:
+        command: with its arguments.
+        options: further ones of `subprocess.run`.
+    """
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False, **options
     )
+
+
+def run(*command: str, ok: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
+    """A command of this project's, finished; UserError where it failed and `ok` was asked for."""
+    done = finished(command, cwd=ROOT, env=os.environ | extra)
     if ok and done.returncode:
         raise UserError(
             f"`{' '.join(command[:3])}` failed: {last_line(done.stderr or done.stdout)}"

@@ -7,7 +7,6 @@ of its own kind, which is written here from all of ours.
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import UserError
+from tools.command import finished
 from tools.environments.installer import BUILD_TOOLS, UV, for_uv, pip_settings
 from tools.environments.lock_file import read_lock, relative, versions
 from tools.environments.locks import folders
@@ -39,18 +39,13 @@ def audit(service: str = "") -> None:
     with tempfile.TemporaryDirectory() as scratch:
         Path(scratch, "pyproject.toml").write_text(PROJECT, encoding="utf-8")
         Path(scratch, "uv.lock").write_text(as_uv_lock(packages), encoding="utf-8")
-        done = subprocess.run(
-            [
-                *(UV, "--no-config", "--no-python-downloads", "audit", "--frozen"),
-                *("--preview-features", "audit-command,json-output", "--output-format", "json"),
-                *(("--service-url", service) if service else ()),
-            ],
-            cwd=scratch,
-            env=variables | for_uv(pip_settings(variables), variables),
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-        )
+        command = [
+            *(UV, "--no-config", "--no-python-downloads", "audit", "--frozen"),
+            *("--preview-features", "audit-command,json-output", "--output-format", "json"),
+            *(("--service-url", service) if service else ()),
+        ]
+        settings = for_uv(pip_settings(variables), variables)
+        done = finished(command, cwd=scratch, env=variables | settings)
     if done.returncode not in (0, 1) or not done.stdout:
         reason = done.stderr.rpartition(": ")[2].strip()
         print(f"Vulnerabilities: not asked, OSV does not answer ({reason}).", file=sys.stderr)

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lib.errors import UserError
+from tools.command import finished
 from tools.environments.installer import (
     UV,
     for_uv,
@@ -153,18 +154,13 @@ def uv(
     variables = variables_for(machine)
     pips = pip_settings(variables) | settings
     sources = ("--no-index",) if on(pips, "no-index") else ()
-    return subprocess.run(
-        [
-            str(UV),
-            *("--no-config", "pip", *command, *sources, "--no-deps", "--only-binary", ":all:"),
-            *("--python-platform", platform_of_uv, "--python", sys.executable),
-        ],
-        env=variables | for_uv(pips, variables) | {"MACOSX_DEPLOYMENT_TARGET": MACOS},
-        input="\n".join(lines),
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
+    asked = [
+        *(str(UV), "--no-config", "pip", *command, *sources, "--no-deps"),
+        *("--only-binary", ":all:"),
+        *("--python-platform", platform_of_uv, "--python", sys.executable),
+    ]
+    env = variables | for_uv(pips, variables) | {"MACOSX_DEPLOYMENT_TARGET": MACOS}
+    return finished(asked, env=env, input="\n".join(lines))
 
 
 def show(

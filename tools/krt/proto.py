@@ -13,6 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from lib.errors import UserError
 from lib.text import one_line
+from tools.command import finished
 
 SECONDS = 60
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
@@ -79,16 +80,7 @@ def protoc(folder: Path, protos: Iterable[str], *options: str) -> None:
     tool = [sys.executable, "-I", "-W", "ignore", "-m", "grpc_tools.protoc"]  # it warns of its age
     command = [*tool, "--proto_path=.", *options, *(f"./{proto}" for proto in protos)]
     try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=clean_environment(),
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-            timeout=SECONDS,
-        )
+        done = finished(command, cwd=folder, env=clean_environment(), timeout=SECONDS)
     except subprocess.TimeoutExpired:
         raise UserError(f"protoc: not done with {', '.join(protos)} in {SECONDS} s.") from None
     if done.returncode:

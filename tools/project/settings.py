@@ -20,7 +20,7 @@ from typing import Any
 
 from lib.errors import UserError
 from lib.repository import ROOT
-from tools.command import as_command
+from tools.command import as_command, finished
 from tools.project.todo import marks, values
 
 MAIN = ("branch", "main")
@@ -110,16 +110,7 @@ def gh(*arguments: str, value: str = "") -> subprocess.CompletedProcess[str]:
     """The finished command."""
     command, patience = ["gh", *arguments], {"GH_PROMPT_DISABLED": "1", "NO_COLOR": "1"}
     try:
-        return subprocess.run(
-            command,
-            input=value,
-            env=os.environ | patience,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=30,
-            check=False,
-        )
+        return finished(command, input=value, env=os.environ | patience, timeout=30)
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 1, "", "no answer within 30 seconds")
 
