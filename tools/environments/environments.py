@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -277,14 +276,11 @@ def named_here() -> set[Path]:
 def size(path: Path) -> tuple[int, int]:
     """Bytes that removing the folder frees, and those of files that others share with it."""
     own, shared = 0, 0
-    files = [file.lstat() for file in path.rglob("*")]
-    inside = Counter(file.st_ino for file in files)
-    for file in files:
-        bytes_here = file.st_blocks * 512 // inside[file.st_ino]
-        if S_ISDIR(file.st_mode) or file.st_nlink == inside[file.st_ino]:
-            own += bytes_here
+    for file in map(Path.lstat, path.rglob("*")):
+        if S_ISDIR(file.st_mode) or file.st_nlink == 1:
+            own += file.st_blocks * 512
         else:
-            shared += bytes_here
+            shared += file.st_blocks * 512
     return own, shared
 
 
