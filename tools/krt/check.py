@@ -22,8 +22,13 @@ from tools.krt.names import MANIFEST
 MANIFEST_BYTES, PROTO_BYTES = 2**18, 2**22  # of the manifest, of all protos together
 PATH_BYTES = 1024
 
-TOKEN = re.compile(r"[{}]|\w+")
-STRING_END = {quote: re.compile(rf"(?:\\.|[^\\\n{quote}])*+{quote}?") for quote in "\"'"}
+TEXT = re.compile(
+    r"""
+    //[^\n]*+ | /\*.*?(?:\*/|\Z)  # a comment in a proto, to the end of the file where it has none
+    | (["'])(?:\\[^\n]|(?!\1)[^\\\n])*+\1?  # a string, to the end of the line where it has none
+    """,
+    re.DOTALL | re.VERBOSE,
+)
 
 
 @dataclass
@@ -135,37 +140,8 @@ def manifest_in(text: str, *, archive: bool) -> tuple[Manifest | None, list[str]
 
 
 def methods(proto: str) -> set[str]:
-    """The rpcs of a proto's services."""
-    found, depth, service = set(), 0, 0
-    words = TOKEN.findall(without_comments(proto))
-    for before, word in zip(["", *words], words, strict=False):
-        if word == "{":
-            depth += 1
-        elif word == "}":
-            depth -= 1
-            service = service if depth >= service else 0
-        elif before == "service" and depth == 0:
-            service = 1
-        elif before == "rpc" and service and depth == service:
-            found.add(word)
-    return found
-
-
-def without_comments(proto: str) -> str:
-    """The text without comments and strings, in one pass."""
-    kept, at = [], 0
-    for start in re.finditer(r"//|/\*|[\"']", proto):
-        if start.start() < at:  # within the one before
-            continue
-        kept.append(proto[at : start.start()])
-        if start[0] in ("//", "/*"):
-            end = proto.find("\n" if start[0] == "//" else "*/", start.end())
-            at = len(proto) if end < 0 else end + (0 if start[0] == "//" else 2)
-        else:
-            closing = STRING_END[start[0]].match(proto, start.end())
-            at = closing.end() if closing else len(proto)
-        kept.append(" ")
-    return "".join([*kept, proto[at:]])
+    """The rpcs of a proto's services: nowhere else does `rpc NAME (` stand in one."""
+    return set(re.findall(r"\brpc\s++(\w++)\s*+\(", TEXT.sub(" ", proto)))
 
 
 def check_archive(file: Path) -> list[str]:
