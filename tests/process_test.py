@@ -284,12 +284,11 @@ with process.all_or_nothing([ROOT / "params.yaml"], ROOT / "lab/processes/new"):
     process.append(ROOT / "params.yaml", "new: 1\\n")
     fill()
 """
-ADOPTING = """
+BEST = """
 best = {"tunes": "net_sold", "values": {"epochs": 7}, "objective": "loss", "best": 1.0}
 adopt.sweeps = lambda *_: {"tune": best | {"best_trial": 1, "trials": 1}}
-adopt.check_all = fill
-adopt.adopt([])
 """
+ADOPTING = f"{BEST}adopt.check_all = fill\nadopt.adopt([])"
 
 
 @pytest.mark.parametrize("code", [WRITING, ADOPTING], ids=["process", "adopt"])
@@ -298,6 +297,13 @@ def test_a_full_disk_cuts_nothing_off_params_yaml(project, code):
     said = python(project, FULL + code, ok=False)
     assert "It is no good." in said
     assert read_yaml(project.folder / "params.yaml").keys() - {"new"} == before.keys()
+
+
+def test_a_value_that_no_process_takes_is_not_adopted(project):
+    before = read_text(project, "params.yaml")
+    said = python(project, FULL + BEST.replace("7", "0") + "adopt.adopt([])", ok=False)
+    assert "UserError: params.yaml: net_sold.epochs is 0: it must be" in said
+    assert read_text(project, "params.yaml") == before
 
 
 # ---- tuned

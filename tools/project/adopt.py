@@ -51,12 +51,10 @@ def adopt(names: Sequence[str]) -> list[str]:
         return [*lines, f"{FILE} has these values already."]
     with replaced_file(ROOT / FILE) as new:
         new.write_text(after, encoding="utf-8")
-    try:
-        check_all(ROOT)
-    except UserError:
-        with replaced_file(ROOT / FILE) as new:  # a full disk cuts nothing off
-            new.write_text(before, encoding="utf-8")
-        raise
+        try:
+            check_all(ROOT, new.name)
+        except UserError as error:
+            raise UserError(str(error).replace(new.name, FILE)) from None
     old, now = before.splitlines(), after.splitlines()
     return [*lines, *difflib.unified_diff(old, now, FILE, FILE, lineterm="", n=0)]
 
