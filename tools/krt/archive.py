@@ -135,10 +135,10 @@ def entries(packed: BinaryIO) -> Iterator[Entry]:
                 raise RefusedError("what is packed in it is no tar: two headers for one entry.")
             extended |= pairs
             continue
-        entry, size = described(header, extended)
+        name, kind, size = described(header, extended)
         extended = {}
         content = stream.whole(size)
-        yield Entry(*entry, size, content)
+        yield Entry(name, kind, size, content)
         for _ in content:  # what was not read of it
             pass
         for _ in stream.whole(padded(size) - size):
@@ -150,7 +150,7 @@ def padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def described(header: tarfile.TarInfo, extended: Mapping[str, str]) -> tuple[tuple[str, str], int]:
+def described(header: tarfile.TarInfo, extended: Mapping[str, str]) -> tuple[str, str, int]:
     """Name and kind of an entry, and how many bytes are behind it."""
     name, size = extended.get("path", header.name), header.size
     if "size" in extended:
@@ -164,9 +164,8 @@ def described(header: tarfile.TarInfo, extended: Mapping[str, str]) -> tuple[tup
         kind = "a link"
     elif any("sparse" in key for key in extended):
         kind = "a sparse file"
-    return (name.rstrip("/") if kind == FOLDER else name, kind), (
-        0 if header.type in WITHOUT_BYTES else size
-    )
+    name = name.rstrip("/") if kind == FOLDER else name
+    return name, kind, 0 if header.type in WITHOUT_BYTES else size
 
 
 def records(text: bytes) -> dict[str, str]:
