@@ -7,12 +7,14 @@ and called over gRPC, as clients do.
 """
 
 import argparse
+import asyncio
 import contextlib
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,8 @@ class Called:
     """A runtime that is being served."""
 
     def __init__(self, address: str, folder: Path, manifest: ManifestV2, service: Service) -> None:
-        self.folder, self.manifest, self.service = folder, manifest, service
+        self.address, self.folder = address, folder
+        self.manifest, self.service = manifest, service
         self.channel = grpc.insecure_channel(address, options=DIRECT)
 
     def call(self, rpc: str, timeout: float = 30, **fields: Any) -> Any:
@@ -56,13 +59,20 @@ class Called:
         An answer that did not come is its grpc.RpcError.
         """
         known = self.service.rpcs[rpc]
-        call = self.channel.unary_unary(
-            f"/{self.service.name}/{rpc}",
-            request_serializer=known.request.SerializeToString,
-            response_deserializer=known.response.FromString,
-        )
-        calls = [call.future(known.request(**fields), timeout=60) for fields in requests]
-        return [each.exception() or each.result() for each in calls]
+
+        async def all_of_them() -> list[Any]:
+            async with grpc.aio.insecure_channel(self.address, options=DIRECT) as channel:
+                call = channel.unary_unary(
+                    f"/{self.service.name}/{rpc}",
+                    request_serializer=known.request.SerializeToString,
+                    response_deserializer=known.response.FromString,
+                )
+                calls = (call(known.request(**fields), timeout=60) for fields in requests)
+                return await asyncio.gather(*calls, return_exceptions=True)
+
+        # Not in the main thread: an interrupt lands there, and gRPC's loop would never end.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, all_of_them()).result()
 
     def asset(self, path: str) -> bytes:
         """A file of the archive."""
