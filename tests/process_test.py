@@ -160,7 +160,8 @@ def test_they_pass_the_hooks_whatever_their_names_and_in_whatever_order(project)
 
 def test_their_results_are_shown_with_their_plots(houses):
     said = houses.run("tools/within", ".", "python", "-m", "tools.report.results")
-    assert re.search(r"train_price\.validation\.rmse +│ \d\d?,\d{3}\.\d\d", said)
+    assert re.search(r"┃ measure +┃ validation train_price ┃", said)
+    assert re.search(r"│ rmse +│ \d\d?,\d{3}\.\d\d +│", said)
     command = ("tools/within", "--dev", ".", "python", "-m", "tools.report.compare")
     assert "Missing" not in houses.run(*command, "--from", "HEAD", "--to", "")
     page = (houses.folder / "build/compare.html").read_text()
