@@ -134,7 +134,7 @@ def source_of(commit: str) -> str:
 
 def parameters_are_valid() -> str:
     """As every process checks them."""
-    check_all()
+    check_all(ROOT)
     return "params.yaml is valid"
 
 

@@ -93,8 +93,9 @@ def share() -> None:
 
 def refuse_rewritten() -> None:
     """UserError where a file that git keeps is none that this run wrote: nothing is shared."""
+    file = pipeline_file()
     for found in outdated_stages():
-        if found.rewritten and found.stage.file == pipeline_file():
+        if found.rewritten and found.stage.file == file:
             raise UserError(
                 f"{', '.join(found.rewritten)} is not what {found.stage.address} wrote: another "
                 "process, of an earlier run perhaps, has written it since. Nothing is shared: end "
@@ -132,8 +133,9 @@ def made_otherwise(source: str, tip: str) -> str:
 
 def stages_run(commit: str) -> dict[str, Stage]:
     """What a commit says of the stages that this run is of, but for what is noted of their outs."""
+    sweep = pipeline_file() == SWEEPS
     stages = [stage for stage in read_pipeline(commit).stages if stage.commands]
-    of_run = [stage for stage in stages if (stage.file == SWEEPS) == (pipeline_file() == SWEEPS)]
+    of_run = [stage for stage in stages if (stage.file == SWEEPS) == sweep]
     return {stage.address: replace(stage, noted={}) for stage in of_run}
 
 

@@ -59,8 +59,7 @@ def models_of(tracked: Tracked) -> Iterator[tuple[Model, str]]:
 def register(run: RunInfo, model: Model, place: str, tags: Mapping[str, str]) -> str:
     """The version that this model has, made where there is none, with the alias moved to it."""
     client, project = mlflow.MlflowClient(), experiment_name()
-    name = registered_name(project, model.name)
-    path = model.path
+    name, path = registered_name(project, model.name), model.path
     about = {"project": project, "dvc.md5": md5_of_file(ROOT / path), "dvc.path": path}
     about |= {key: tags[key] for key in ("git.commit", "git.tag", "git.branch") if key in tags}
     try:  # to ask for the name by a filter finds nothing on servers of the 2.x line
