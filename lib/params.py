@@ -297,16 +297,17 @@ def models_below(root: Path) -> Iterator[type[BaseModel]]:
 def model_in(file: Path) -> type[BaseModel]:
     """`Params` of one file, below the folder that Python imports from."""
     try:
-        model = importlib.import_module(".".join(file.with_suffix("").parts)).Params
-    except AttributeError:
-        raise ParamsError(f"{file} has no class Params: write what the process reads.") from None
-    except Exception as error:  # whatever a file may raise while it is imported
+        module = importlib.import_module(".".join(file.with_suffix("").parts))
+    except (Exception, SystemExit) as error:  # whatever a file may raise while it is imported
         message = f"{file} cannot be imported."
         if isinstance(error, ImportError):
             message += " It may import lib.params and pydantic alone."
         raise ParamsError(f"{message}\n{traceback_from(error, file)}") from None
+    model = getattr(module, "Params", None)
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        raise ParamsError(f"{file}: Params must be a class derived from Section.")
+        raise ParamsError(
+            f"{file} has no class Params derived from Section: write what the process reads."
+        )
     return model
 
 

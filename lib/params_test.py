@@ -277,8 +277,10 @@ def test_a_problem_that_several_processes_see_is_told_once(project):
         ("x = 1\nclass Params(:\n", r"cannot be imported\.\n  File \".*/params.py\", line 2\n"),
         ("x = 1\n<<<<<<< HEAD\n", r"params.py\", line 2\n"),
         ("x = 1\ny = Cont\n", r"\n  File \".*/params.py\", line 2, in <module>\n    y = Cont\n"),
-        ("x = 1\n", "has no class Params"),
-        ("Params = 1\n", "Params must be a class derived from Section"),
+        ("x = 1\ny = [].first\n", r"line 2, in <module>\n    y = \[\].first\n"),
+        ("raise SystemExit(0)\n", r"line 1, in <module>\n    raise SystemExit"),
+        ("x = 1\n", "has no class Params derived from Section"),
+        ("Params = 1\n", "has no class Params derived from Section"),
     ],
 )
 def test_a_params_py_that_cannot_be_used_is_named_with_the_reason(project, text, message):

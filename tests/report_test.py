@@ -474,9 +474,14 @@ def test_results_of_another_pipeline_are_told_from_those_committed_too(tmp_path)
     said = lines_below(Revision("", tmp_path))
     assert said[0] == "These results differ from those committed: lab/other/dvc.yaml:fit."
     assert "`git add lab/other/dvc.lock lab/other/own && git commit`" in said[-1]
+    (other / "dvc.lock").write_text("<<<<<<< HEAD\n")
+    subprocess.run(["git", *COMMIT, "--all", "--message", "a bad merge"], cwd=tmp_path, check=True)
+    (other / "dvc.lock").write_text(json.dumps(noted))
+    (said,) = lines_below(Revision("", tmp_path))
+    assert said.startswith("lab/other/dvc.lock, as committed: this is no lock of DVC's: did a")
 
 
 @pytest.mark.parametrize("lock", ["<<<<<<< HEAD", "stages: [1]", "stages: {a: 3}", "7"])
 def test_a_lock_that_cannot_be_read_is_an_error_in_a_line(lock):
-    with pytest.raises(UserError, match=r"dvc\.lock cannot be read"):
+    with pytest.raises(UserError, match="this is no lock of DVC's"):
         difference("stages: {}", lock)

@@ -157,7 +157,7 @@ import sys
 from tools.job import share
 print(share.fetch("nowhere") or "gone")
 print(bool(share.push(share.git("rev-parse", "HEAD"), "new")))
-message = share.commit_message({"name": "t"}, share.git("rev-parse", "HEAD"))
+message = share.commit_message({"name": "t"}, share.git("rev-parse", "HEAD"), [])
 commit = share.commit_on(share.git("rev-parse", "HEAD"), ["metrics/count.json"], message)
 print(share.git("show", "-s", "--format=%B", commit))
 """

@@ -69,7 +69,7 @@ def share() -> None:
         add_to_note(shared="nothing changed", outdated=not tip or changed(tip, files))
         print("Nothing changed: there is nothing to commit.")
         return
-    message = commit_message(note, source)
+    message = commit_message(note, source, kept)
     for _ in range(PUSHES):
         tip = fetch(branch)
         if tip and not changed(tip, files):
@@ -232,7 +232,7 @@ def commit_on(parent: str, files: list[str], message: str) -> str:
     )
 
 
-def commit_message(note: dict[str, Any], source: str) -> str:
+def commit_message(note: dict[str, Any], source: str, not_in_s3: list[str]) -> str:
     """Subject of the source commit with -results, metrics before and after, where it came from."""
     subject = git("show", "-s", "--format=%s", source)
     _, rows = metrics_table(Revision(source), Revision(WORK_TREE), scalars_only=True)
@@ -244,7 +244,7 @@ def commit_message(note: dict[str, Any], source: str) -> str:
         ("Tag", note.get("name")),
         ("Source-Commit", source),
         ("Run-URL", note.get("run_url")),
-        ("Not-In-S3", some_of(not_pushed(), MOST)),
+        ("Not-In-S3", some_of(not_in_s3, MOST)),
         *mlflow_trailers(),
     ]
     lines = "\n".join(f"{key}: {value}" for key, value in trailers if value)

@@ -98,7 +98,7 @@ def stages_in(lock: str) -> dict[str, Any]:
         stages = (parse_yaml(lock, aliases=True) or {}).get("stages") or {}
         return {name: dict(stage) for name, stage in stages.items()}
     except (YamlTextError, ValueError, TypeError, AttributeError):
-        raise UserError("dvc.lock cannot be read: a merge left marks in it?") from None
+        raise UserError("this is no lock of DVC's: did a merge leave marks in it?") from None
 
 
 def outs(stages: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -175,7 +175,7 @@ def lines_below(revision: Revision) -> Sequence[str]:
         try:
             lines += difference(committed, current, prefix, shlex.join([lock, *folders]))
         except UserError as error:
-            lines.append(str(error))
+            lines.append(f"{lock}, as committed: {error}")
     return lines
 
 
