@@ -205,6 +205,13 @@ def test_a_locked_version_gives_way_to_what_a_pipfile_asks_for(locks):
     assert "forced" not in json.loads(locks.file("later").read_text())["_meta"]
 
 
+def test_what_one_group_of_a_pipfile_asks_for_holds_in_the_other(locks):
+    wanted = '[dev-packages]\nsix = "==1.15.0"\n'
+    locks.write("later", wanted, python_dateutil="==2.8.2")  # which needs any six
+    locks.lock("FOLDERS=lab/processes/later")
+    assert locks.versions("later")["six"] == "==1.15.0"
+
+
 def test_upgrade_asks_for_newer_versions_in_which_all_agree(locks):
     locks.write("two", six="*", idna="==3.4")
     locks.lock("UPGRADE=yes")

@@ -329,6 +329,15 @@ def test_a_page_holds_no_more_than_the_hosting_site_takes(project, tmp_path):
     assert page.read_text().endswith("… 2,097,153 bytes in all; the log has them.\n")
 
 
+def test_packages_tell_their_makers_nothing(project, tmp_path):
+    """Of whoever imports onnxruntime, it keeps an id and what it has to send, in his cache."""
+    command = "import onnxruntime, os; print(os.environ['MLFLOW_DISABLE_TELEMETRY'])"
+    (home := tmp_path / "home").mkdir()
+    caches = (f"XDG_CACHE_HOME={home}", f"HOME={home}", "CI=")
+    assert project.run("tools/within", "goals", "env", *caches, "python", "-c", command) == "true\n"
+    assert [*home.iterdir()] == []
+
+
 # ---- proxies, certificates, folders
 
 

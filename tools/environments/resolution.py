@@ -256,11 +256,15 @@ def check_that_index_answers(refusal: str, scratch: str) -> None:
 def resolve_groups(
     scratch: Path, pipfile: Mapping[str, Any], kept: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Each group of a Pipfile resolved with these versions; the later ones fit [packages]."""
+    """Each group of a Pipfile resolved with these versions; the later ones fit [packages].
+
+    What one group asks for holds in all: the first would else take a version that a later one bars.
+    """
     sections: dict[str, Any] = {}
+    wanted = asked(pipfile)
     for name, table in groups(pipfile).items():
         default = sections.get("default", {})
-        constraints = {**kept, **versions({"default": default})}
+        constraints = {**wanted, **kept, **versions({"default": default})}
         found = resolve_group(scratch, pipfile, table, constraints) if table else {}
         sections[SECTIONS[name]] = found | {p: default[p] for p in found if p in default}
     return sections

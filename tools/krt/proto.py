@@ -16,7 +16,7 @@ from lib.text import one_line
 from tools.command import finished
 
 SECONDS = 60
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "ORT_DISABLE_TELEMETRY")
 
 
 @dataclass(frozen=True)
