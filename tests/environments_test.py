@@ -866,6 +866,14 @@ def test_the_bootstrap_installs_what_its_hashes_say_and_nothing_else(project, tm
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_an_index_that_the_bootstrap_does_not_reach_is_told_by_the_cause(project, tmp_path):
+    own = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_RETRIES": "1"}
+    unreached = {"HTTPS_PROXY": "http://127.0.0.1:9", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = command(project, tmp_path, "tools/environments/bootstrap", **own, **unreached)
+    assert done.returncode == 1
+    assert re.search(r"Cannot connect to proxy.*Check the index .* and the proxy", done.stderr)
+
+
 def test_an_environment_in_use_is_not_removed(project, tmp_path, shared, locked):
     shutil.copytree(shared / "data", tmp_path / "data", symlinks=True)
     [name] = made(tmp_path)
