@@ -315,6 +315,7 @@ CURVES = """#!/bin/sh
 mkdir -p artifacts/cv data/simulated
 for n in 1 2; do printf "epoch,loss,rate_$n\\n1,0.$n,1\\n" > artifacts/cv/fold_$n.csv; done
 printf 'step,x\\n1,2\\n' > data/simulated/table.csv
+printf 'epoch,told_live\\n1,5\\n' > "$LIVE_CURVE"
 head -c 140000 /dev/zero | tr '\\0' a > artifacts/cv/long.csv
 printf 'epoch,error\\n1,"' | cat - artifacts/cv/long.csv > artifacts/cv/torn.csv
 """
@@ -328,6 +329,7 @@ def test_curves_of_several_files_are_told_apart_and_tables_of_data_are_none(proj
     assert by_stage(project)["plain"]["metrics"] == {
         "cv/fold_1/loss": 0.1,
         "cv/fold_2/loss": 0.2,
+        "told_live": 5,
         "rate_1": 1,
         "rate_2": 1,
     }

@@ -30,7 +30,8 @@ from tools.tracking.stages import (
 )
 
 LOOK_EVERY = 0.05  # seconds: whether the process has ended
-SHOW_EVERY = 1.0  # new rows of a curve
+SHOW_EVERY = 1.0  # new rows of a curve; a long one, which takes long to read, less often:
+SHARE = 0.1  # of a core goes into it at most
 OPEN_AFTER = 10.0  # what takes longer is seen in MLflow while it runs
 TRY_AGAIN_AFTER = 30.0  # a server that failed while the process ran
 KILLED = -1  # in place of an exit code
@@ -96,7 +97,7 @@ class Tracker:
         self.tracked, self.stage = tracked, tracked.stage
         self.started, self.folder = started, folder
         self.tags = provenance(tracked)
-        self.began = self.shown = time.monotonic()
+        self.began = self.show_at = time.monotonic()
         self.began_at = time.time()
         self.experiment: Experiment | None = None
         self.run: runs.Run | None = None
@@ -117,26 +118,31 @@ class Tracker:
     def look(self) -> None:
         """What is done again and again while the process runs."""
         now = time.monotonic()
-        if now < self.retry_at or (self.experiment and now - self.shown < SHOW_EVERY):
+        if now < self.retry_at or (self.experiment and now < self.show_at):
             return
-        self.shown = now
         try:
             self.connect()
+            busy = time.process_time()
             found = self.curves()
             if found or now - self.began > OPEN_AFTER:
                 self.show(found)
+            self.show_at = now + max(SHOW_EVERY, (time.process_time() - busy) / SHARE)
             self.failed = None
         except Exception as error:  # a mistake of ours, too, is told when the process has ended
             self.failed, self.retry_at = error, time.monotonic() + TRY_AGAIN_AFTER
 
     def curves(self) -> list[Point]:
         """The points that are there so far: in `curve.csv`, and in outs that the process fills."""
-        found = list(points(rows_so_far(self.folder / "curve.csv")))
+        found = self.live()
         with suppress(OSError):  # an out that is being replaced
             curves = {file: list(points(rows_so_far(file))) for file in curve_files(self.stage)}
             for file, own in told_apart(curves).items():
                 found += own if file.stat().st_mtime >= self.began_at else []
         return found
+
+    def live(self) -> list[Point]:
+        """Those of them that no out may have."""
+        return list(points(rows_so_far(self.folder / "curve.csv")))
 
     def show(self, found: Sequence[Point]) -> None:
         """Have the run open, with these points in it."""
@@ -164,7 +170,9 @@ class Tracker:
         if code == 0 and not lacking and is_last(self.stage, self.started):
             self.connect()
             assert self.experiment
-            return runs.log_stage(self.experiment, self.tracked, self.tags, run=self.run)
+            return runs.log_stage(
+                self.experiment, self.tracked, self.tags, run=self.run, live=self.live()
+            )
         if is_later(self.stage, self.started):  # one before it may have left a run open
             self.connect()
         if self.run:

@@ -205,6 +205,7 @@ def log_stage(
     tags: dict[str, str],
     *,
     run: Run | None = None,
+    live: Iterable[Point] = (),
     ask_store: bool = False,
 ) -> str:
     """Log a stage that has run, unless MLflow has this very run already: the outcome in a line.
@@ -214,6 +215,7 @@ def log_stage(
         tracked: the stage, whose files are complete.
         tags: what traces them (`provenance`).
         run: the one that was opened while the process ran, if any.
+        live: points of curves that the process has told beside its files.
         ask_store: look for the run among all of the experiment, not only for the last one that was
             logged from this clone.
     """
@@ -235,6 +237,7 @@ def log_stage(
     for line in results.told:
         print(f"MLflow: {line}", file=sys.stderr)
     with alone():
+        add_points(run, live)
         fill(run, stage, results, tags, found_by)
         register_models(run.info, tracked, tags)
     remember(stage, fingerprint, run.info)
