@@ -246,7 +246,11 @@ def pictures_told(project):
     return milestone_of(project).partition("## Pictures\n\n")[2].partition("\n")[0]
 
 
-def test_pictures_that_are_missing_can_be_pulled_and_where_none_is_written_none_is_told(project):
+def test_pictures_are_those_that_stages_write_unless_they_are_missing_or_too_many(project):
+    scan = project.folder / "data/raw/scans/1.png"
+    scan.parent.mkdir(parents=True)
+    scan.write_bytes(b"a patient's")
+    project.dvc("add", "--quiet", "data/raw/scans")
     out = project.folder / "artifacts/prices"
     drawn = "\n  draw: {cmd: 'true', outs: [artifacts/prices]}\n"
     (project.folder / "dvc.yaml").write_text(PIPELINE + drawn)
@@ -259,6 +263,12 @@ def test_pictures_that_are_missing_can_be_pulled_and_where_none_is_written_none_
     assert pictures_told(project) == "No pictures."
     shutil.rmtree(out)
     assert pictures_told(project) == "None on disk: `dvc pull` gets them."
+    out.mkdir()
+    for n in range(51):
+        (out / f"{n}.png").touch()
+    said = results(project)
+    assert "Picture: " not in said
+    assert "51 pictures are in artifacts/prices." in said
 
 
 def test_of_a_goal_on_times_a_milestone_tells_no_number():

@@ -32,7 +32,7 @@ from lib.files import read_text, replaced_directory, replaced_file
 from lib.pipeline import SWEEPS
 from lib.repository import ROOT, git, uncommitted
 from lib.revisions import Revision
-from lib.text import cell, some_of
+from lib.text import cell, prose, some_of
 from tools.command import as_command, run
 from tools.goals.judge import goal_files, judge
 from tools.report.results import pictures
@@ -169,16 +169,17 @@ def since(now: Revision, file: Path) -> str:
 
 def copied_pictures(now: Revision, folder: Path) -> str:
     """Copies the pictures of the pipeline to a folder beside the report; shows them."""
-    found = list(pictures(now))
-    if not found:
+    found, many = pictures(now)
+    if not (found or many):
         missing = any(pictures_missing(now))
         return "None on disk: `dvc pull` gets them." if missing else "No pictures."
     with replaced_directory(folder) as new:
         for picture in found:
             shutil.copyfile(ROOT / picture, new / flat_name(picture))
-    return "\n\n".join(
+    shown = [
         f"![{p.parent.name}, {p.stem}]({quote(f'{folder.name}/{flat_name(p)}')})" for p in found
-    )
+    ]
+    return "\n\n".join((*shown, *map(prose, many)))
 
 
 def pictures_missing(now: Revision) -> Iterator[str]:
@@ -186,7 +187,7 @@ def pictures_missing(now: Revision) -> Iterator[str]:
     for stage in now.pipeline.stages:
         for path, out in stage.noted.items():
             may_hold = path.endswith(".png") or out.md5.endswith(".dir")
-            if stage.file != SWEEPS and may_hold and not (ROOT / path).exists():
+            if stage.commands and stage.file != SWEEPS and may_hold and not (ROOT / path).exists():
                 yield path
 
 

@@ -6,7 +6,7 @@ tools/within . python -m tools.report.results
 """
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,6 +24,8 @@ from lib.pipeline import MAIN, SWEEPS, in_root
 from lib.revisions import WORK_TREE, Revision
 from lib.text import one_line, some_of
 from tools.command import as_command
+
+MOST_PICTURES = 50  # of one out
 
 
 def in_width(table: Table, width: int) -> list[Table]:
@@ -77,16 +79,24 @@ def values_beside(revision: Revision, table: Table) -> int:
     return len(revision.metrics) - sum(len(row.values) for row in measured(revision))
 
 
-def pictures(revision: Revision) -> Iterator[Path]:
-    """The PNG files on disk that the pipeline writes, from the root; not those of sweeps."""
-    stages = [stage for stage in revision.pipeline.stages if stage.file != SWEEPS]
+def pictures(revision: Revision) -> tuple[list[Path], list[str]]:
+    """The PNG files on disk that stages write, from the root; not those of sweeps.
+
+    Of an out with more of them than a person looks at, a data set of pictures, only how many.
+    """
+    stages = [s for s in revision.pipeline.stages if s.commands and s.file != SWEEPS]
     written = (path for stage in stages for path in (*stage.outs, *stage.plots))
+    few: list[Path] = []
+    many: list[str] = []
     for path in dict.fromkeys(written):
         place = revision.root / path
         files = sorted(place.rglob("*.png")) if place.is_dir() else [place]
-        yield from (
-            f.relative_to(revision.root) for f in files if f.suffix == ".png" and f.exists()
-        )
+        found = [f.relative_to(revision.root) for f in files if f.suffix == ".png" and f.exists()]
+        if len(found) > MOST_PICTURES:
+            many.append(f"{len(found):,} pictures are in {path}.")
+        else:
+            few += found
+    return few, many
 
 
 # ---- what differs from git
@@ -194,8 +204,9 @@ def main() -> None:
         console.print("No metrics yet: `make run`.")
     if left := values_beside(revision, table):
         console.print(f"{left:,} more values in metrics/.")
-    for picture in pictures(revision):
-        console.print(f"Picture: {picture}")
+    few, many = pictures(revision)
+    for line in (*(f"Picture: {picture}" for picture in few), *many):
+        console.print(line)
     console.print("Runs: `make ui` shows those in mlflow.db; `dvc plots show` draws the plots.")
     for line in (*revision.outdated, *lines_below(revision), *revision.missing):
         console.print(Text(one_line(line), style="yellow"))
