@@ -480,8 +480,8 @@ def predict_probability(
 class _Trained(BaseEstimator):
     """What both predictors share: a network that is trained already, its input and its pickle.
 
-    Wraps `network`, whose first layer is an nn.Linear. It is fitted from the beginning; `fit`
-    refuses, and `clone` copies the weights. It predicts on the CPU unless told otherwise, wherever
+    Wraps `network`, which takes rows: of pictures, `nn.Unflatten` makes them first. It is fitted from
+    the beginning; `fit` refuses, and `clone` copies the weights. It predicts on the CPU unless told otherwise, wherever
     the network was trained. Pickled, the weights travel as numpy arrays beside the network without
     weights: the same network gives the same bytes in every interpreter, where torch's own pickle
     holds memory addresses. The network's layers must be importable where it is loaded, so it is
@@ -494,8 +494,11 @@ class _Trained(BaseEstimator):
 
     @property
     def n_features_in_(self) -> int:
-        """The number of columns that X must have."""
-        return next(m for m in self.network.modules() if isinstance(m, nn.Linear)).in_features
+        """The number of columns that X must have, where the first layer is an nn.Linear."""
+        first = next(m for m in self.network.modules() if not [*m.children()])
+        if not isinstance(first, nn.Linear):
+            raise AttributeError(f"{first} does not say how many columns X must have")
+        return first.in_features
 
     def fit(self, X: Any, y: Any) -> "_Trained":
         """Always raises NotImplementedError: the network is trained before it comes here."""
@@ -507,10 +510,11 @@ class _Trained(BaseEstimator):
     def _outputs(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """What the network says; ValueError unless X is (n, n_features_in_) and finite."""
         rows = check_array(X, dtype=np.float32)
-        if rows.shape[1] != self.n_features_in_:
+        expected = getattr(self, "n_features_in_", rows.shape[1])
+        if rows.shape[1] != expected:
             raise ValueError(
-                f"X has {rows.shape[1]} columns, expected the {self.n_features_in_} features that "
-                "the network was trained on"
+                f"X has {rows.shape[1]} columns, expected the {expected} features that the network "
+                "was trained on"
             )
         return predict_outputs(self.network, rows, self.batch_size, torch.device(self.device))
 

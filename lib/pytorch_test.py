@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
@@ -412,6 +412,12 @@ def test_a_pipeline_takes_the_classifier_as_fitted():
 def test_the_classifier_refuses_what_is_not_finite_rows_of_its_width(X, message):
     with pytest.raises(ValueError, match=message):
         TorchClassifier(make_network()).predict(X)
+
+
+def test_rows_of_pictures_are_classified_by_a_convolution():
+    layers = nn.Unflatten(1, (1, 4, 4)), nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3)
+    classifier = TorchClassifier(nn.Sequential(*layers), classes=("cat", "dog", "owl"))
+    assert set(make_pipeline(classifier).predict(np.zeros((2, 16)))) <= {"cat", "dog", "owl"}
 
 
 def test_a_clone_predicts_the_same_and_shares_no_weights():
