@@ -173,9 +173,11 @@ def plot_predicted(y: ArrayLike, predicted: ArrayLike, title: str = "") -> Figur
 def write_out_large_numbers(axes: Axes) -> None:
     """Have axes that reach beyond 10,000 say 1,250,000, and not 1.25 with a 1e6 in the corner."""
     for axis in (axes.xaxis, axes.yaxis):
-        if 1e4 <= max(map(abs, axis.get_view_interval())) < 1e12:
+        if 1e4 <= (largest := max(map(abs, axis.get_view_interval()))) < 1e12:
             axis.set_major_locator(MaxNLocator(5))
             axis.set_major_formatter("{x:,.0f}")
+            if axis is axes.xaxis and largest >= 1e7:
+                axis.set_tick_params(rotation=30)  # they would stand over each other
 
 
 def roc_rows(

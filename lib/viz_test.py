@@ -184,6 +184,17 @@ def test_large_numbers_are_written_out():
     assert axes.yaxis.get_offset_text().get_text() == ""
 
 
+@pytest.mark.parametrize("largest", [9.9e4, 9.9e5, 9.9e6, 1.4e9, 9.9e11])
+def test_no_number_beside_an_axis_stands_over_another(largest):
+    figure = plot_predicted([0.2 * largest, largest], [0.2 * largest, largest])
+    figure.draw_without_rendering()
+    labels = [label for label in figure.axes[0].get_xticklabels() if label.get_text()]
+    assert len(labels) > 2
+    for one, other in pairwise(labels):
+        left, right = one.get_window_extent(), other.get_window_extent()
+        assert left.x1 < right.x0 or one.get_rotation()
+
+
 # ---- of many rows
 
 
