@@ -132,5 +132,5 @@ def draw_confusion(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
 
 
 def numbers(rows: Rows, column: str) -> list[float]:
-    """A column as numbers."""
-    return [float(row[column]) for row in rows]
+    """A column as numbers; an empty cell is a gap in a line."""
+    return [float(row[column] or "nan") for row in rows]
