@@ -480,12 +480,12 @@ def predict_probability(
 class _Trained(BaseEstimator):
     """What both predictors share: a network that is trained already, its input and its pickle.
 
-    Wraps `network`, which takes rows: of pictures, `nn.Unflatten` makes them first. It is fitted from
-    the beginning; `fit` refuses, and `clone` copies the weights. It predicts on the CPU unless told otherwise, wherever
-    the network was trained. Pickled, the weights travel as numpy arrays beside the network without
-    weights: the same network gives the same bytes in every interpreter, where torch's own pickle
-    holds memory addresses. The network's layers must be importable where it is loaded, so it is
-    best made of torch's own.
+    Wraps `network`, which takes rows: of pictures, `nn.Unflatten` makes them first. It is fitted
+    from the beginning; `fit` refuses, and `clone` copies the weights. It predicts on the CPU unless
+    told otherwise, wherever the network was trained. Pickled, the weights travel as numpy arrays
+    beside the network without weights: the same network gives the same bytes in every interpreter,
+    where torch's own pickle holds memory addresses. The network's layers must be importable where
+    it is loaded, so it is best made of torch's own.
     """
 
     network: nn.Module
