@@ -324,12 +324,15 @@ def test_threshold(reached):
 
 def test_number_of_numpy(reached):
     reached({"test": np.float32(0.75)}, at_least=np.float64(0.5))
+
+def test_classes(reached):
+    reached({"right": 1.0} | dict.fromkeys("abcdefghi", 1.0) | {"\\u202eleft": 0}, at_least=0.5)
 """
 
 
 def test_a_value_is_told_apart_from_the_threshold_and_from_what_is_no_number(bare):
     (bare.folder / "goals/own_test.py").write_text(VALUES)
-    assert "1 of 8 goals met" in bare.run("make", "goals", ok=False)
+    assert "1 of 9 goals met" in bare.run("make", "goals", ok=False)
     wanted = {g["title"]: g["goal"] for g in goals_noted(bare)}
     assert (wanted["test_narrow"], wanted["test_narrower"]) == ("≥ 0.95", "≥ 0.95004")
     assert verdicts(bare) == {
@@ -341,6 +344,10 @@ def test_a_value_is_told_apart_from_the_threshold_and_from_what_is_no_number(bar
         "test_no_mapping": ("not judged", "reached takes {name: value}, and got 0.4194"),
         "test_threshold": ("not judged", "the threshold is 'high', and no number"),
         "test_number_of_numpy": ("met", "test 0.75"),
+        "test_classes": (
+            "missed",
+            f"\\u202eleft 0, right 1, {', '.join(f'{name} 1' for name in 'abcdefgh')} and 1 more",
+        ),
     }
 
 

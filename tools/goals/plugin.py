@@ -19,10 +19,11 @@ from lib.errors import UserError
 from lib.files import write_json
 from lib.numbers import shown_beside
 from lib.repository import ROOT
-from lib.text import one_line
+from lib.text import one_line, some_of
 from tools.goals.judge import NOTE
 
 GOALS = ROOT / "goals"
+MOST_SHOWN = 10  # values of one goal
 COMPARED = pytest.StashKey[list["Compared"]]()
 ERROR = pytest.StashKey[BaseException]()  # the first one, of the goal's own code
 VERDICTS = pytest.StashKey[dict[str, dict[str, str]]]()
@@ -62,14 +63,21 @@ def reached(request: pytest.FixtureRequest) -> Callable[..., None]:
             raise UserError("there is no value to compare")
         sign, wanted = ("≥", at_least) if at_least is not None else ("≤", at_most)
         threshold = number("the threshold", wanted)
-        values = [number(name, value) for name, value in found.items()]
+
+        def meets(value: float) -> bool:
+            return value >= threshold if sign == "≥" else value <= threshold
+
+        each = [(one_line(str(name)), number(name, value)) for name, value in found.items()]
+        if len(each) > MOST_SHOWN:  # such as all classes: which of them miss, is the question
+            each.sort(key=lambda one: meets(one[1]))
+        values = [value for _, value in each]
         unit = unit.strip()
         unit = unit if unit.startswith(("%", "°")) else f" {unit}".rstrip()
-        texts = zip(found, shown_beside(values, threshold), strict=True)
-        shown = ", ".join(f"{name} {text}{unit}".strip() for name, text in texts)
+        texts = zip(each, shown_beside(values, threshold), strict=True)
+        shown = some_of([f"{name} {text}{unit}".strip() for (name, _), text in texts], MOST_SHOWN)
         # The threshold, too, has as many digits as tell it from each value.
         goal = f"{sign} {max((shown_beside([threshold], v)[0] for v in values), key=len)}{unit}"
-        met = all(v >= threshold if sign == "≥" else v <= threshold for v in values)
+        met = all(map(meets, values))
         request.node.stash.setdefault(COMPARED, []).append(Compared(goal, shown, met))
         if not met:
             raise Missed(f"reached {shown}; the goal is {goal}", pytrace=False)
