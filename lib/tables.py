@@ -412,11 +412,23 @@ def check_classes(y: pd.Series, most: int = MOST_CLASSES, least: int = 1) -> Non
 
 
 def check_same_classes(train: Rows, **others: Rows) -> None:
-    """UserError where a split has a class that there is none of in training."""
+    """UserError where a split has a class that there is none of in training; warns of the reverse.
+
+    What is measured of a class without rows is 0 or missing, and a mean over classes counts it.
+    """
     for split, rows in others.items():
         if (unknown := ~rows.y.isin(train.y.unique())).any():
             raise UserError(
                 f"Column {rows.y.name!r} has {shown(rows.y[unknown].iloc[0])} in {split}, and in "
                 "no row of training: let the table's splits `stratify` by this column, or leave "
                 "the class out."
+            )
+        absent = set(train.y.tolist()) - set(rows.y.tolist())
+        if absent:
+            logger.warning(
+                "%s has no row of %s %s: its measures there say nothing, and means over classes "
+                "are lower; `stratify` the splits by it, or add rows",
+                split,
+                rows.y.name,
+                some_of(sorted(absent), 5),
             )

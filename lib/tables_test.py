@@ -298,9 +298,14 @@ def test_classes_that_cannot_be_learned_are_told_before_the_training(frame):
         check_classes(frame["kind"].map({"a": 7, "b": 8}).where(frame.index > 0, 54), least=2)
 
 
-def test_a_class_of_which_training_has_none_is_told_with_its_split(frame):
+def test_a_class_of_which_a_split_has_none_is_told(frame, caplog):
     train, validation, test = rows_by_split(frame, "kind", 0)
     check_same_classes(train, validation=validation, test=test)
+    assert not caplog.messages
+    check_same_classes(train, validation=Rows(validation.X, validation.y.map(lambda _: "a")))
+    assert [text.partition(":")[0] for text in caplog.messages] == [
+        "validation has no row of kind 'b'"
+    ]
     numbers = [Rows(r.X, r.y.map({"a": 7, "b": 8})) for r in (train, test)]
     numbers[1].y.iloc[0] = 54
     with pytest.raises(UserError, match="'kind' has 54 in test, and in no row of training"):
