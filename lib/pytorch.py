@@ -114,8 +114,9 @@ def r2(outputs: Tensor, y: Tensor) -> float:
 def balanced_weights(y: Targets) -> Tensor:
     """(k,) float32 weights for a loss to which all classes count alike, the rare ones as well.
 
-    `nn.CrossEntropyLoss(weight=balanced_weights(y))`; of two classes, the weight of the second in
-    that of the first is the `pos_weight` of `nn.BCEWithLogitsLoss`.
+    `nn.CrossEntropyLoss(weight=balanced_weights(y), reduction="none")`, for its own mean divides by
+    the weights of a batch, or of a worker's share of one. Of two classes, the weight of the second
+    in that of the first is the `pos_weight` of `nn.BCEWithLogitsLoss`.
     """
     return torch.tensor(
         compute_class_weight("balanced", classes=np.unique(y), y=np.asarray(y)), dtype=torch.float32
@@ -198,8 +199,9 @@ def train(
     Args:
         network: (b, d) to (b, 1), (b,) or (b, k); is moved to `device`.
         loader_train, loader_validation: batches of (X, y).
-        loss: of outputs and y, the mean over rows; a single column of outputs comes as (b,), and y
-            as float32, or as int64 where it is a class and there are several columns.
+        loss: of outputs and y, the mean over rows, or one of each row (`reduction="none"`); a
+            single column of outputs comes as (b,), and y as float32, or as int64 where it is a
+            class and there are several columns.
         metrics: of all outputs and y of an epoch (of more than WINDOW_ROWS rows, the mean over
             windows of so many); `accuracy` here is called `train_accuracy` and
             `validation_accuracy` in the records, which have `train_loss` and `validation_loss` too.
@@ -278,7 +280,7 @@ def _run_epoch(
             several_classes = outputs.ndim == 2 and targets.ndim == 1
             kind = torch.int64 if several_classes else torch.float32
             y = _without_single_column(targets.to(device, kind, non_blocking=True))
-            mean = loss(outputs, y)
+            mean = loss(outputs, y).mean()
             if optimizer:
                 of_step = min(accumulate, len(loader) - n // accumulate * accumulate)
                 if n % accumulate == 0:

@@ -277,7 +277,7 @@ def test_several_classes_are_learnt_and_predicted_by_their_names(tmp_path):
         X,
         codes,
         3,
-        loss=nn.CrossEntropyLoss(weight=balanced_weights(codes)),
+        loss=nn.CrossEntropyLoss(weight=balanced_weights(codes), reduction="none"),
         metrics={"accuracy": accuracy, "macro_f1": macro_f1},
         best_by=["validation_macro_f1", "validation_loss"],
     )
@@ -291,6 +291,21 @@ def test_several_classes_are_learnt_and_predicted_by_their_names(tmp_path):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     assert np.array_equal(predict_probability(network, X), probabilities)
     assert np.array_equal(loaded.predict(X), loaded.classes_[probabilities.argmax(axis=1)])
+
+
+def test_a_weighted_loss_is_the_same_in_batches_of_any_size():
+    X, _ = make_data()
+    codes = np.digitize(X[:96, 0], [-1, 1])
+    losses = []
+    for size, accumulate in ((24, 1), (8, 3)):
+        seed_everything(0)
+        network = nn.Linear(5, 3)
+        loader = create_dataloader(X[:96], codes, size, shuffle=False, seed=1)
+        loss = nn.CrossEntropyLoss(weight=balanced_weights(codes), reduction="none")
+        usual = {"metrics": {}, "lr": 0.1, "epochs": 3, "patience": None, "device": CPU}
+        history = train(network, loader, loader, loss=loss, accumulate=accumulate, **usual)
+        losses.append(history.records[-1].measures["validation_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_the_metrics_agree_with_their_definitions():
