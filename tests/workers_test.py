@@ -172,7 +172,10 @@ def test_make_train_writes_the_number_down_and_two_reach_what_one_does(finished,
     [
         ([], "WORKERS is '': it must be a number such as 2."),
         (["WORKERS=none"], "WORKERS is 'none': it must be a number such as 2."),
-        (["WORKERS=2", "NAME=prepare_data"], "NAME is 'prepare_data': of stages that have workers"),
+        (
+            ["WORKERS=2", "NAME=prepare_data"],
+            "NAME is 'prepare_data': the stages that have workers",
+        ),
         (
             ["WORKERS=2"],
             "data/processed is not here, which train_dnn_pytorch reads: `make run`, or",

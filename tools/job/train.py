@@ -36,9 +36,13 @@ def train(workers: str, name: str) -> int:
     stages = {s.name: s for s in read_pipeline().stages if s.file == MAIN}
     sections = {each: params.get(each) for each in stages}
     able = [n for n, section in sections.items() if isinstance(section, dict) and KEY in section]
+    if not able:
+        raise UserError(
+            f"No stage has {KEY} in its section of {FILE}: lab/processes/SCALE.md says how a "
+            "training gets them."
+        )
     if (name or len(able) != 1) and name not in able:
-        there = ", ".join(able) or "none"
-        raise UserError(f"NAME is {name!r}: of stages that have {KEY} in {FILE} there is {there}.")
+        raise UserError(f"NAME is {name!r}: the stages that have {KEY} are {', '.join(able)}.")
     stage = name or able[0]
     if missing := [d for d in stages[stage].deps if in_root(d) and not (ROOT / d).exists()]:
         raise UserError(
