@@ -147,3 +147,8 @@ def test_a_sweep_that_was_of_other_data_or_parameters_is_told(project):
     project.dvc("repro", "--quiet", "dvc.yaml", "lab/tuning/dvc.yaml")
     (project.folder / "data/rows.csv").unlink()
     assert told not in project.run("make", "adopt"), "after a sweep on the runner there are none"
+    project.edit("lab/tuning/dvc.yaml", "pytorch.epochs]", "pytorch.epochs, train_dnn_pytorch.lr]")
+    listed = (
+        "WARNING: tune_dnn_pytorch: lab/tuning/dvc.yaml lists train_dnn_pytorch.lr in its `params`"
+    )
+    assert listed in project.run("make", "adopt"), "which would run it again for what is adopted"

@@ -35,18 +35,27 @@ def adopt(names: Sequence[str]) -> list[str]:
     read_yaml(ROOT / FILE)  # what is wrong with it is told
     before = after = read_text(ROOT / FILE)
     lines = []
-    for stage, sweep in found.items():
+    for name, sweep in found.items():
         after, taken = put(after, sweep["tunes"], sweep["values"])
         if not taken:
             raise UserError(
-                f"{stage}: {FILE} has no {sweep['tunes']} with what was tried: `make tune` again."
+                f"{name}: {FILE} has no {sweep['tunes']} with what was tried: `make tune` again."
             )
         what = ", ".join(taken)
         lines.append(
-            f"{stage}: {sweep['objective']} {sweep['best']:.4g}, reached by {what} "
+            f"{name}: {sweep['objective']} {sweep['best']:.4g}, reached by {what} "
             f"(trial {sweep['best_trial']} in trials.csv, which has {sweep['trials']})."
         )
-    lines += warnings([each for each in stages if each.name in found])
+    ran = [each for each in stages if each.name in found]
+    for stage in ran:
+        tunes, values = found[stage.name]["tunes"], found[stage.name]["values"]
+        searched = tuple(f"{tunes}.{key}." for key in values)
+        if listed := [key for key in stage.params if f"{key}.".startswith(searched)]:
+            lines.append(
+                f"WARNING: {stage.name}: {stage.file} lists {some_of(listed)} in its `params`, "
+                "which it searches: take that out there, or what is adopted makes it run again."
+            )
+    lines += warnings(ran)
     if after == before:
         return [*lines, f"{FILE} has these values already."]
     with replaced_file(ROOT / FILE) as new:
