@@ -244,7 +244,8 @@ class Revision:
                 continue
             for path, columns in files.items():
                 several = columns if isinstance(columns, list) else [columns]
-                found.append(Plot(title, path, x, several, template or ""))
+                name = title if len(files) == 1 else f"{title}, {path}"
+                found.append(Plot(name, path, x, several, template or ""))
         return found
 
     # ---- content of files

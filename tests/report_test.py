@@ -401,7 +401,8 @@ def test_a_revision_that_cannot_be_read_costs_its_own_half_alone(project):
 
 
 def test_of_tables_those_with_rows_are_drawn_gaps_too_and_a_missing_column_is_told(tmp_path):
-    (tmp_path / "gap.csv").write_text("step,mean_of_two\n1,\n2,3.5\n3,4\n")
+    for name in ("north.csv", "south.csv"):
+        (tmp_path / name).write_text("step,mean_of_two\n1,\n2,3.5\n3,4\n")
     (tmp_path / "none.csv").write_text("parameter,importance\n")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     (tmp_path / ".dvc").mkdir()
@@ -409,10 +410,12 @@ def test_of_tables_those_with_rows_are_drawn_gaps_too_and_a_missing_column_is_to
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     ways = {"template": "bar_horizontal", "x": "importance"}
     plots = [{name: ways | {"y": {name: "parameter"}}} for name in ("none.csv", "other.csv")]
-    plots.append({"gap.csv": {"x": "step", "y": {"gap.csv": "mean_of_two"}}})
+    both = {"north.csv": "mean_of_two", "south.csv": ["mean_of_two"]}
+    plots.append({"means": {"x": "step", "y": both}})
     (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {}, "plots": plots}))
     here = Revision("", tmp_path)
-    assert [title for title, _ in pictures(here, here)] == ["gap.csv"]
+    titles = [title for title, _ in pictures(here, here)]
+    assert titles == ["means, north.csv", "means, south.csv"]
     (said,) = here.missing
     assert said == "other.csv cannot be drawn as dvc.yaml says: it has no column 'parameter'."
 
