@@ -70,7 +70,7 @@ def read_text(project, file):
 
 
 def write(project, file, text):
-    (project.folder / file).parent.mkdir(exist_ok=True)
+    (project.folder / file).parent.mkdir(parents=True, exist_ok=True)
     (project.folder / file).write_text(text)
 
 
@@ -398,7 +398,11 @@ def test_one_that_others_read_is_renamed_with_all_that_reads_it(project):
     report = project.folder / "lab/docs/2026-01-01-first.md"
     report.write_text("`data/prepare_houses.csv`\n")
     write(project, "lab/processes/prepare_houses/test_prepare_houses.py", '"""More tests."""\n')
-    project.commit("A goal, a report, and tests")
+    reads = "[data/prepare_houses.csv, lab/processes/prepare_houses/main.py]"
+    count = f"stages:\n  count: {{wdir: ../../.., cmd: 'true', deps: {reads}}}\n"
+    write(project, "lab/pipelines/count/dvc.yaml", count)
+    project.dvc("commit", "--force", "--quiet", "lab/pipelines/count/dvc.yaml")
+    project.commit("A goal, a report, tests, and a second pipeline")
     project.run("make", "rename-process", "FROM=prepare_houses", "TO=clean_houses")
     assert (project.folder / "lab/processes/clean_houses/test_clean_houses.py").exists()
     assert "prepare_houses" in report.read_text(), "it tells what was"

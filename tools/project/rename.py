@@ -79,8 +79,8 @@ def rename(old: str, new: str) -> list[str]:
     if python := [file for file in places.values() if file.endswith(".py")]:
         tidy(*python)
     changed = {place: (before[file], (ROOT / place).read_bytes()) for file, place in places.items()}
-    for lock in (ROOT / "dvc.lock", *ROOT.glob("lab/*/dvc.lock")):
-        note_in_lock(lock, changed)
+    for lock in pipeline.locks:
+        note_in_lock(ROOT / renamed(place_of(lock, moved), rules), changed)
     return sorted(texts)
 
 
