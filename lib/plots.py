@@ -132,5 +132,8 @@ def draw_confusion(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
 
 
 def numbers(rows: Rows, column: str) -> list[float]:
-    """A column as numbers; an empty cell is a gap in a line."""
-    return [float(row[column] or "nan") for row in rows]
+    """A column as numbers; an empty cell is a gap in a line. ValueError names what is none."""
+    try:
+        return [float(text := row[column] or "nan") for row in rows]
+    except ValueError:
+        raise ValueError(f"its column {column!r} has {text!r}, which is no number") from None

@@ -412,12 +412,15 @@ def test_of_tables_those_with_rows_are_drawn_gaps_too_and_a_missing_column_is_to
     plots = [{name: ways | {"y": {name: "parameter"}}} for name in ("none.csv", "other.csv")]
     both = {"north.csv": "mean_of_two", "south.csv": ["mean_of_two"]}
     plots.append({"means": {"x": "step", "y": both}})
+    (tmp_path / "days.csv").write_text("day,rain\n2026-01-02,3\n")
+    plots.append({"days.csv": {"x": "day", "y": "rain"}})
     (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {}, "plots": plots}))
     here = Revision("", tmp_path)
     titles = [title for title, _ in pictures(here, here)]
     assert titles == ["means, north.csv", "means, south.csv"]
-    (said,) = here.missing
-    assert said == "other.csv cannot be drawn as dvc.yaml says: it has no column 'parameter'."
+    no_column, no_number = here.missing
+    assert no_column == "other.csv cannot be drawn as dvc.yaml says: it has no column 'parameter'."
+    assert "its column 'day' has '2026-01-02', which is no number." in no_number
 
 
 # ---- what differs from what is committed
