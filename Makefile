@@ -114,11 +114,11 @@ adopt: ## Write the best values of sweeps into params.yaml, and show the differe
 
 ray-head: ## Start a cluster of Ray on this machine, until Ctrl-C (RAY_PORT=6379)
 	@$(ENVIRONMENTS) make lab/tuning
-	@exec tools/within lab/tuning python -m tools.ray_head $(call quoted,RAY_PORT)
+	@exec tools/within lab/tuning python -m tools.ray_node head $(call quoted,RAY_PORT)
 
 ray-worker: ## Let this machine work for a cluster of Ray, until Ctrl-C (ADDRESS=head:6379)
 	@$(ENVIRONMENTS) make lab/tuning
-	@exec tools/within lab/tuning ray start --block --address $(call quoted,ADDRESS) --disable-usage-stats
+	@exec tools/within lab/tuning python -m tools.ray_node worker $(call quoted,ADDRESS)
 
 results: ## Show the results on disk, and how they differ from those committed
 	@tools/within . python -m tools.report.results

@@ -8,7 +8,7 @@ import pytest
 
 from lib.errors import UserError
 from tests.conftest import ROOT, Project
-from tools.ray_head import check_port
+from tools.ray_node import check_port
 
 pytestmark = pytest.mark.integration
 
@@ -80,6 +80,13 @@ def test_a_port_that_another_program_has_is_told_in_a_line():
         port = other.getsockname()[1]
         said = Project.at(ROOT).run("make", "ray-head", f"RAY_PORT={port}", ok=False)
     assert f"RAY_PORT is {port}: " in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("address", ["", "10.0.0.5", "a b", "6379", "http://h:1", "127.0.0.1:1"])
+def test_an_address_where_no_cluster_is_is_told_in_a_line(address):
+    said = Project.at(ROOT).run("make", "ray-worker", f"ADDRESS={address}", ok=False)
+    assert re.search(f"^ADDRESS is '?{re.escape(address)}", said, re.MULTILINE)
     assert "Traceback" not in said
 
 

@@ -1,0 +1,66 @@
+"""Starts a node of a cluster of Ray: `make ray-head`, `make ray-worker`.
+
+tools/within lab/tuning python -m tools.ray_node head PORT
+tools/within lab/tuning python -m tools.ray_node worker HOST:PORT
+
+A port or an address that Ray cannot have would end it in a traceback of its own, or after half a
+minute, so it is looked at before.
+"""
+
+import os
+import socket
+import sys
+
+from lib.errors import UserError
+from tools.command import as_command
+
+RESERVED = {8265, 52365, *range(10002, 20000)}  # by Ray: its dashboard, an agent, the workers
+SECONDS = 10  # to reach the head
+
+
+def check_port(port: str) -> None:
+    """UserError where it is no port, one that Ray has for itself, or taken."""
+    if not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535) or port[0] == "0":
+        raise UserError(f"RAY_PORT is {port!r}: it must be a whole number from 1 to 65535.")
+    if int(port) in RESERVED:
+        raise UserError(
+            f"RAY_PORT is {port}, which Ray has for itself (10002 to 19999, 8265, 52365): name "
+            "another."
+        )
+    try:
+        socket.create_server(("", int(port))).close()
+    except OSError as error:
+        raise UserError(f"RAY_PORT is {port}: {error.strerror}. Name another.") from None
+
+
+def check_address(address: str) -> None:
+    """UserError where it is no host and port, or nothing listens there."""
+    host, _, port = address.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal()) or "//" in host:
+        raise UserError(
+            f"ADDRESS is {address!r}: it must be the host and the port of `make ray-head`, such as "
+            "10.0.0.5:6379."
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise UserError(
+            f"ADDRESS is {address}, and no cluster is there: {error}. Is `make ray-head` up, and "
+            "its port open to this machine?"
+        ) from None
+
+
+def main() -> None:
+    """Check where the node is to be; then Ray takes this process's place."""
+    kind, where = sys.argv[1:]
+    if kind == "head":
+        check_port(where)
+        options = ["--head", "--port", where, "--include-dashboard", "false"]
+    else:
+        check_address(where)
+        options = ["--address", where]
+    os.execvp("ray", ["ray", "start", "--block", *options, "--disable-usage-stats"])
+
+
+if __name__ == "__main__":
+    as_command(main)
