@@ -299,10 +299,14 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_is(template, tmp_p
 
 
 def test_a_value_that_cannot_be_is_found_where_it_was_filled_in_by_hand(template, tmp_path):
-    project = by_hand(template, tmp_path / "hand", bucket="My_Bucket")
+    project = by_hand(template, tmp_path / "cache/hand", bucket="My_Bucket")
+    project.edit("params.yaml", ANSWERS["name"], "TODO(name)")
+    (project.folder / "lib/__pycache__").mkdir(exist_ok=True)
+    (project.folder / "lib/__pycache__/text.pyc").write_text("TODO(name)")
     said = project.make("todo", ok=False)
+    assert re.search(r"^params.yaml:\d+  TODO\(name\)", said, re.MULTILINE)
     assert ".dvc/config:5  bucket is 'My_Bucket': it must be a bucket's name" in said
-    assert "1 to fill in" in said
+    assert "2 to fill in" in said
     assert "bucket is 'My_Bucket'" in project.make("start", ok=False)
     assert (project.folder / "copier.yml").exists(), "nothing is done while something is wrong"
     assert not (project.folder / ".git").exists()

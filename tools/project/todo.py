@@ -19,6 +19,7 @@ from tools.command import as_command
 
 OPEN, CLOSE = "TODO" + "(", ")"  # in one piece it would be a mark itself
 TEMPLATE_ONLY = "copier.yml"  # where it is, this is the template, or a copy made by hand
+NOT_OURS = {".git", ".venv", ".sandbox", "cache", "__pycache__"}
 README, ITS_TEXT = "README.md", "PROJECT.md"  # a project's page, and what copier makes it of
 
 
@@ -123,7 +124,7 @@ def every_file() -> list[str]:
     return [
         str(file.relative_to(ROOT))
         for file in ROOT.rglob("*")
-        if file.is_file() and not {".git", ".venv", ".sandbox", "cache"} & set(file.parts)
+        if file.is_file() and not NOT_OURS & set(file.relative_to(ROOT).parts)
     ]
 
 
