@@ -432,6 +432,7 @@ def test_a_name_that_is_a_word_is_renamed_only_where_it_is_the_process(project):
     write(project, "lab/processes/train-r/main", "#!/bin/sh\n")
     others = 'SPLITS = ("train", "validation")\n\n\ndef train(train: str = "train") -> None: ...\n'
     write(project, "goals/more_test.py", others)
+    write(project, "lab/docs/picture.png", "\0 train \0")
     write(project, "dvc.yaml", read_text(project, "dvc.yaml") + OTHER_STAGES)
     write(project, "params.yaml", read_text(project, "params.yaml") + "shares:\n  train: 0.8\n")
     python(project, RUN, "train")
@@ -440,6 +441,7 @@ def test_a_name_that_is_a_word_is_renamed_only_where_it_is_the_process(project):
     said = project.run("make", "rename-process", "FROM=train", "TO=fit")
     still = said.partition("The word is still in (is it the process there?): ")[2]
     assert "dvc.yaml, goals/more_test.py, " in still
+    assert "picture.png" not in still
     assert project.dvc("status", "fit").strip() == "Data and pipelines are up to date."
     assert read_text(project, "goals/more_test.py") == others
     assert [*project.folder.glob("lab/processes/*/training.py")] == [

@@ -366,7 +366,7 @@ def still_named(name: str, written: list[str]) -> list[str]:
 
 def files_with(pattern: str, *paths: str) -> list[str]:
     """The files that git has at these paths, which may have git's wildcards, with such a line."""
-    found = ask_git("grep", "-lzE", pattern, "--", *paths, GIT_LITERAL_PATHSPECS="0")
+    found = ask_git("grep", "-IlzE", pattern, "--", *paths, GIT_LITERAL_PATHSPECS="0")
     return [name for name in found.stdout.split("\0") if name]
 
 
