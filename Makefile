@@ -87,7 +87,7 @@ run: environments ## Run the pipeline and show its results (JOBS=2: stages side 
 	@tools/within . python -m lib.params
 	@p=$(call quoted,PIPELINE); file="$${p%%:*}"; \
 		[ -f "$$file" ] || { echo "There is no file '$$file' to run: PIPELINE= names a pipeline's, such as lab/pipelines/mine/dvc.yaml." >&2; exit 1; }; \
-		grep -q '^stages: {}' "$$file" && echo 'There is no stage yet: make process NAME=…' || \
+		grep -q '^stages: {}' "$$file" || \
 		tools/within . python -m tools.job.$(if $(filter 1,$(JOBS)),guarded_dvc repro,side_by_side $(call quoted,JOBS)) "$$p"
 	@tools/within . python -m tools.report.results
 	@tools/within . python -m tools.tracking.check

@@ -85,7 +85,8 @@ def test_what_git_has_not_is_not_taken_away(project):
 
 
 def test_a_blank_project_runs_and_its_tests_pass(blanked):
-    assert "There is no stage yet: make process NAME=…" in blanked.run("make", "run")
+    assert blanked.run("make", "run").endswith("There is no stage yet: make process NAME=…\n")
+    assert "No stage has workers" in blanked.run("make", "train", "WORKERS=2", ok=False)
     blanked.run("make", "relog")
     assert "Metrics: no difference." in blanked.run("make", "compare", "A=HEAD")
     assert " passed" in pytest_in(blanked, "lab", "lib")

@@ -200,6 +200,8 @@ def main() -> None:
     table = results_table(revision)
     if table[1]:
         show(table, console)
+    elif not revision.pipeline.stages:
+        console.print("There is no stage yet: make process NAME=…")
     else:
         console.print("No metrics yet: `make run`.")
     if left := values_beside(revision, table):
@@ -207,7 +209,8 @@ def main() -> None:
     few, many = pictures(revision)
     for line in (*(f"Picture: {picture}" for picture in few), *many):
         console.print(line)
-    console.print("Runs: `make ui` shows those in mlflow.db; `dvc plots show` draws the plots.")
+    if revision.pipeline.stages:
+        console.print("Runs: `make ui` shows those in mlflow.db; `dvc plots show` draws the plots.")
     for line in (*revision.outdated, *lines_below(revision), *revision.missing):
         console.print(Text(one_line(line), style="yellow"))
 
