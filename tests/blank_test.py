@@ -242,32 +242,17 @@ def readmes_code():
 
 
 def test_the_readmes_own_pipeline_comes_to_results_by_tag(blanked):
-    commands, (prepare, prepare_main, prepare_params, train, train_main) = readmes_code()
+    commands, code = readmes_code()
     blanked.run("sh", "-ec", commands[1])
     processes = blanked.folder / "lab/processes"
-    for file, text in (
-        ("prepare_wine/prepare_wine.py", prepare),
-        ("prepare_wine/main.py", prepare_main),
-        ("prepare_wine/params.py", prepare_params),
-        ("train_wine/train_wine.py", train),
-        ("train_wine/main.py", train_main),
-    ):
+    files = (
+        *("prepare_wine/prepare_wine.py", "prepare_wine/main.py", "prepare_wine/params.py"),
+        *("train_wine/train_wine.py", "train_wine/main.py"),
+        *("prepare_wine/prepare_wine_test.py", "train_wine/train_wine_test.py"),
+    )
+    for file, text in zip(files, code, strict=True):
         (processes / file).write_text(text)
     blanked.edit("params.yaml", "prepare_wine:\n  factor: 2.0", "prepare_wine:\n  every: 5")
-    (processes / "prepare_wine/prepare_wine_test.py").write_text(
-        '"""What is true of the splits."""\n\n'
-        "from lab.processes.prepare_wine.prepare_wine import split\n\n\n"
-        "def test_every_second_row_is_for_the_test():\n"
-        "    rows = split([[1.0], [2.0], [3.0]], [0, 1, 2], every=2)\n"
-        '    assert [row["split"] for row in rows] == ["test", "train", "test"]\n'
-    )
-    (processes / "train_wine/train_wine_test.py").write_text(
-        '"""What is true of the nearest mean."""\n\n'
-        "from lab.processes.train_wine.train_wine import accuracy\n\n\n"
-        "def test_a_row_is_of_the_kind_whose_mean_is_nearest():\n"
-        '    train, kinds = [[0.0], [1.0], [9.0], [10.0]], ["a", "a", "b", "b"]\n'
-        '    assert accuracy(train, kinds, [[2.0], [8.0]], ["a", "b"]) == 1.0\n'
-    )
     blanked.run("tools/within", "--dev", ".", "ruff", "check", "lab")
     blanked.run("tools/within", "--dev", ".", "ruff", "format", "--check", "lab")
     assert "train_wine" in blanked.run("make", "run")
