@@ -98,6 +98,12 @@ def test_a_port_that_cannot_be_mlflows_is_told_in_a_line(project, port):
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("port", ["x", "-1", "65536"])
+def test_a_port_that_no_runtime_can_have_is_told_in_a_line(port):
+    said = Project.at(ROOT).run("make", "serve", "FILE=build/x.krt", f"PORT={port}", ok=False)
+    assert f"serve: PORT is {port!r}: it must be a whole number from 0 (any that is free)" in said
+
+
 @pytest.mark.parametrize("days", ["a week", "7d"])
 def test_days_that_are_no_number_are_told(days):
     said = Project.at(ROOT).run("make", "clean", f"DAYS={days}", ok=False)

@@ -458,11 +458,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make serve")
     parser.add_argument("file", type=Path)
     parser.add_argument("--name", default="")
-    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--port", default="0")
     parser.add_argument("--seconds", type=float, default=ANSWER_SECONDS)
     given = parser.parse_args()
-    if not 0 <= given.port <= 65535:
-        raise UserError(f"PORT is {given.port}: it must be from 0 (any that is free) to 65535.")
+    port = int(given.port) if given.port.isascii() and given.port.isdecimal() else -1
+    if not 0 <= port <= 65535:
+        raise UserError(
+            f"PORT is {given.port!r}: it must be a whole number from 0 (any that is free) to 65535."
+        )
 
     def ready(port: int) -> None:
         rpcs = ", ".join(workflow.entrypoint for workflow in manifest.workflows)
@@ -474,7 +477,7 @@ def main() -> None:
     end_as_interrupted()
     with unpacked(given.file) as (folder, manifest, service):
         runtime = Runtime(folder, manifest, environment_of(manifest.version, given.name))
-        asyncio.run(serve(runtime, service, given.port, given.seconds, ready))
+        asyncio.run(serve(runtime, service, port, given.seconds, ready))
 
 
 if __name__ == "__main__":
