@@ -496,11 +496,12 @@ class _Trained(BaseEstimator):
 
     @property
     def n_features_in_(self) -> int:
-        """The number of columns that X must have, where the first layer is an nn.Linear."""
+        """The number of columns that X must have, where the first layer tells it."""
         first = next(m for m in self.network.modules() if not [*m.children()])
-        if not isinstance(first, nn.Linear):
-            raise AttributeError(f"{first} does not say how many columns X must have")
-        return first.in_features
+        for name in ("in_features", "num_features"):  # of nn.Linear, of nn.BatchNorm1d
+            if hasattr(first, name):
+                return int(getattr(first, name))
+        raise AttributeError(f"{first} does not tell how many columns X must have")
 
     def fit(self, X: Any, y: Any) -> "_Trained":
         """Always raises NotImplementedError: the network is trained before it comes here."""

@@ -205,7 +205,7 @@ def main() -> None:
     else:
         console.print("No metrics yet: `make run`.")
     if left := values_beside(revision, table):
-        console.print(f"{left:,} more values in metrics/.")
+        console.print(f"{left:,} more value{'s' * (left > 1)} in metrics/.")
     few, many = pictures(revision)
     for line in (*(f"Picture: {picture}" for picture in few), *many):
         console.print(line)
