@@ -269,7 +269,18 @@ def test_a_re_run_gives_its_results_to_the_branch_that_has_those_of_the_first(pr
     project.git("push", "--quiet", "origin", f"{results}:refs/heads/work")
     later = project.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "Other work").strip()
     project.git("push", "--quiet", "origin", f"{later}:refs/heads/another")
+    odd = os.fsdecode(b"refs/heads/l\xe4tin")
+    project.git("push", "--quiet", "origin", f"{later}:{odd}")
     assert "results go to branch work" in branch_for(project, RUN_REF="refs/tags/a-tag")
+
+
+@pytest.mark.parametrize("default", ["trunk", "work"])
+def test_a_commit_amid_several_branches_gives_its_results_to_the_default_one(project, default):
+    for branch in ("work", "trunk"):
+        later = project.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", branch).strip()
+        project.git("push", "--quiet", "origin", f"{later}:refs/heads/{branch}")
+    asked = {"RUN_REF": "refs/tags/a-tag", "DEFAULT_BRANCH": default}
+    assert f"results go to branch {default}" in branch_for(project, **asked)
 
 
 def test_a_commit_that_is_on_results_alone_is_told_what_to_do(project):

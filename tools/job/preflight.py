@@ -97,15 +97,15 @@ def results_have_a_branch() -> str:
     commit; else the one whose newest commit it is, else the only one, else the default branch.
     `results/…` are never it.
     """
-    listed = git("for-each-ref", "--contains=HEAD", "--format=%(refname)", "refs/remotes/origin")
-    found = [ref.removeprefix("refs/remotes/origin/") for ref in listed.splitlines()]
-    aside = [name for name in found if name.startswith("results/")]
-    names = [name for name in found if name != "HEAD" and name not in aside]
+    form = "--format=%(objectname) %(refname:lstrip=3)"
+    listed = git("for-each-ref", "--contains=HEAD", form, "refs/remotes/origin").splitlines()
+    tip_of = {name: tip for tip, name in (line.split(" ", 1) for line in listed)}
+    aside = [name for name in tip_of if name.startswith("results/")]
+    names = [name for name in tip_of if name != "HEAD" and name not in aside]
     head = git("rev-parse", "HEAD")
-    tips = [name for name in names if git("rev-parse", f"refs/remotes/origin/{name}") == head]
-    done = [name for name in names if source_of(f"refs/remotes/origin/{name}") == head]
-    default = ask_git("symbolic-ref", "--short", "refs/remotes/origin/HEAD").stdout
-    default = default.strip().removeprefix("origin/") or "main"
+    tips = [name for name in names if tip_of[name] == head]
+    done = [name for name in names if source_of(tip_of[name]) == head]
+    default = os.environ.get("DEFAULT_BRANCH") or "main"
     dispatched = os.environ.get("RUN_REF", "").removeprefix("refs/heads/")
     for candidates in ([dispatched], done, tips, names, [default]):
         if len(candidates) == 1 and candidates[0] in names:
