@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -195,6 +196,11 @@ def test_data_that_the_runners_cache_has_lost_are_not_named_in_git(project):
     (lost,) = (folder / ".dvc/cache/files/md5/b0").iterdir()
     lost.rename(folder.parent / "lost")
     before = project.git("ls-remote", "origin")
+    (folder.parent / "bucket").mkdir()
+    (folder.parent / "bucket/files").touch()  # in the place of DVC's folder
+    said = project.run(*SHARE_SOON, ok=False)
+    assert re.search(r"(?m)^Data could not be pushed to S3: ERROR: .*Not a directory.*Nothing", said)
+    (folder.parent / "bucket/files").unlink()
     assert "DVC's cache on the runner lacks made: was it cleaned" in project.run(*SHARE, ok=False)
     assert project.git("ls-remote", "origin") == before
     (folder.parent / "lost").rename(lost)

@@ -70,6 +70,13 @@ def run(*command: str, ok: bool = True, **extra: str) -> subprocess.CompletedPro
     return done
 
 
+def first_error(stderr: str) -> str:
+    """The first of git's or DVC's errors: behind it are counts, guesses and advice."""
+    marks = ("fatal: ", "error: ", "ERROR: ")
+    errors = [line for line in stderr.splitlines() if line.startswith(marks)]
+    return last_line(errors[0] if errors else stderr).rstrip(".")
+
+
 def forget_output() -> None:
     """Leave nothing that Python would try to print when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

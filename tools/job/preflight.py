@@ -29,8 +29,8 @@ from lib.errors import UserError
 from lib.params import check_all, line_of
 from lib.pipeline import SWEEPS
 from lib.repository import ROOT, ask_git, git, git_names
-from lib.text import last_line, shown_address, some_of, without_password
-from tools.command import run
+from lib.text import shown_address, some_of, without_password
+from tools.command import first_error, run
 from tools.dvc_config import set_values
 from tools.job.guarded_dvc import install
 from tools.job.job import MARK, add_to_note, ask_mlflow, main, pipeline_file, summarise
@@ -320,7 +320,7 @@ def missing_in_bucket(targets: list[str]) -> list[str]:
         return []
     done = run("dvc", "status", "--cloud", "--json", *targets, ok=False)
     if done.returncode:
-        raise UserError(f"The bucket cannot be asked for tracked data: {last_line(done.stderr)}")
+        raise UserError(f"The bucket cannot be asked for tracked data: {first_error(done.stderr)}.")
     # "deleted" is in the bucket alone, "new" in the runner's cache alone: the run pushes that.
     states = json.loads(done.stdout or "{}")
     missing = [name for name, state in states.items() if state == "missing"]
@@ -339,7 +339,7 @@ def not_fetched(imports: list[Any]) -> str:
     done = run("dvc", "fetch", *(stage.addressing for stage in imports), ok=False)
     left = [s for s in imports if (done.returncode if s.is_partial_import else not has_data(s))]
     named = ", ".join(stage.addressing.removesuffix(".dvc") for stage in left)
-    why = last_line(done.stderr)
+    why = first_error(done.stderr)
     return f"{named} cannot be fetched from where it was imported: {why}" if left else ""
 
 

@@ -22,8 +22,8 @@ from lib.errors import UserError
 from lib.pipeline import SWEEPS, Stage, open_repo, outdated_stages, read_pipeline
 from lib.repository import ROOT, ask_git, git, git_names, run_git
 from lib.revisions import WORK_TREE, Revision
-from lib.text import last_line, one_line, prose, some_of, without_password
-from tools.command import run
+from lib.text import one_line, prose, some_of, without_password
+from tools.command import first_error, run
 from tools.job.job import (
     MOST_OF_A_PAGE,
     NOTE,
@@ -151,16 +151,16 @@ def push_data() -> None:
             try:
                 storage_answers()
             except UserError as error:
-                why = str(error)
+                why = str(error).rstrip(".")
                 continue
         print("Data are pushed to S3 …", flush=True)
         done = run("dvc", "push", ok=False, AWS_MAX_ATTEMPTS="2")  # retried here, and told
         print((done.stdout + done.stderr).strip(), flush=True)
         if done.returncode == 0:
             return
-        why = last_line(done.stderr)
+        why = first_error(done.stderr)
     raise UserError(
-        f"Data could not be pushed to S3: {why} Nothing was committed. Re-run "
+        f"Data could not be pushed to S3: {why}. Nothing was committed. Re-run "
         "this job when S3 is back: finished stages come from the runner's cache."
     )
 
@@ -299,19 +299,13 @@ def ask_server(*arguments: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def why_failed(stderr: str) -> str:
-    """The first of git's errors: behind it are guesses and advice."""
-    errors = [line for line in stderr.splitlines() if line.startswith(("fatal: ", "error: "))]
-    return last_line(errors[0] if errors else stderr).rstrip(".")
-
-
 def fetch(branch: str) -> str:
     """The branch's newest commit on the server; empty where the branch is gone."""
     ref = f"refs/remotes/origin/{branch}"
     done = ask_server("fetch", "origin", f"+refs/heads/{branch}:{ref}")
     if done.returncode and "couldn't find remote ref" not in done.stderr:
         raise UserError(
-            f"git fetch failed: {why_failed(done.stderr)}. Data are in S3: re-run this job."
+            f"git fetch failed: {first_error(done.stderr)}. Data are in S3: re-run this job."
         )
     return "" if done.returncode else git("rev-parse", ref)
 
@@ -324,7 +318,7 @@ def push(commit: str, branch: str) -> str:
         return ""
     if refusal := REFUSAL.search(done.stderr):
         return f"refuses it: {without_password(refusal[1])}"
-    return f"cannot be pushed to: {why_failed(done.stderr)}"
+    return f"cannot be pushed to: {first_error(done.stderr)}"
 
 
 def keep_aside(note: dict[str, Any], source: str, files: list[str], message: str, why: str) -> None:
