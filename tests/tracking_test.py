@@ -101,6 +101,7 @@ NOT_AWAY = {
     "a proxy's 403": (403, "<html>Forbidden</html>", "MLFLOW_TRACKING_USERNAME"),
     "a login page": (200, "<html>hello</html>", ANOTHER),
     "JSON of another server": (200, "[]", ANOTHER),
+    "a proxy's limit": (413, "<html>Request Entity Too Large</html>", "413"),
 }
 
 

@@ -147,8 +147,9 @@ def why_refused(answer: requests.Response, found: Any) -> str:
     status = answer.status_code
     if status in (401, 403):
         return (
-            f"answers {status}, it refuses the credentials: check the secrets "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            f"answers {status}, it refuses the credentials, or what is asked with them: check "
+            "the secrets MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            "MLFLOW_TRACKING_TOKEN"
         )
     if status in (404, 405) and "error_code" not in (found or {}):
         return f"answers {status}: check the path in MLFLOW_URL, unless the server is too old"

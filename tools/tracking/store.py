@@ -33,6 +33,7 @@ REFUSED = re.compile(
 # What MLflow's client says of a page of HTML, and of one that is not there; of what MLflow itself
 # does not have, it says the name of the error.
 NOT_MLFLOW = re.compile("not in a valid JSON format|failed with error code 40[45]")
+TOO_LARGE = re.compile("413 Client Error|code 413|EntityTooLarge")
 # What MLflow itself says of a run or an experiment that is in its trash.
 DELETED = re.compile("must be in the 'active' state")
 EXPERIMENTS = (".dvc", "tmp", "exps")  # where DVC runs `dvc exp run --temp` and `--queue`
@@ -218,6 +219,11 @@ def reason(error: BaseException) -> str:
             "it answers, but not as MLflow does (a login page, or a proxy?): check the path in "
             "MLFLOW_URL, and whether it begins with https://"
         )
+    elif TOO_LARGE.search(text):
+        what = (
+            "it, or a proxy before it, takes no file as large as one of the results (413): raise "
+            "the limit there"
+        )
     elif REFUSED.search(text):
         what = (
             "it refused the credentials: check MLFLOW_TRACKING_USERNAME, "
@@ -245,7 +251,7 @@ def answers(error: BaseException) -> bool:
     if getattr(error, "filename", None):
         return True
     text = str(error)
-    ours = (NOT_MLFLOW, REFUSED, DELETED)
+    ours = (NOT_MLFLOW, TOO_LARGE, REFUSED, DELETED)
     return bool(on_the_way(text)) or any(pattern.search(text) for pattern in ours)
 
 
