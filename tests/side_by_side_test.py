@@ -59,6 +59,8 @@ def empty(tmp_path_factory):
     (folder / "rows.csv").write_text("a\n1\n")
     project.dvc("add", "rows.csv")
     project.commit("rows")
+    remote = "[core]\n    remote = here\n['remote \"here\"']\n    url = ../remote\n"
+    (folder / ".dvc/config.local").write_text(remote)
     return project
 
 
@@ -175,11 +177,15 @@ def test_a_dep_that_cannot_be_asked_fails_its_stage_alone(project):
     assert (project.folder / "near.txt").exists()
 
 
-def test_an_interrupt_ends_what_runs_without_a_traceback(project):
+@pytest.mark.parametrize("command", [(*SIDE_BY_SIDE, "2", "dvc.yaml"), EXPERIMENT])
+def test_an_interrupt_ends_what_runs_without_a_traceback(project, command):
     give(project, stage("long", "touch begun; sleep 300"))
-    process = project.start(*SIDE_BY_SIDE, "2", "dvc.yaml")
+    process = project.start(*command)
     assert "Traceback" not in interrupted(process, project.folder / "begun")
     assert process.returncode == 130
+    if command == EXPERIMENT:
+        note = json.loads((project.folder / ".dvc/tmp/run.json").read_text())
+        assert note["stages"] == {"long": {"state": "did not end"}}
 
 
 @pytest.mark.parametrize("jobs", ["0", "two", "-1", "", "1.5"])
@@ -200,8 +206,6 @@ def test_a_pipeline_that_cannot_be_read_is_told(project):
 
 
 def test_a_run_by_tag_has_them_at_once_too(project):
-    remote = "[core]\n    remote = here\n['remote \"here\"']\n    url = ../remote\n"
-    (project.folder / ".dvc/config.local").write_text(remote)
     give(project, DIAMOND)
     project.run(*EXPERIMENT, JOBS="2")
     note = json.loads((project.folder / ".dvc/tmp/run.json").read_text())

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from shlex import quote
+from threading import Lock
 
 from lib.errors import UserError
 from lib.repository import git
@@ -26,6 +27,7 @@ FAILED = re.compile(r"failed to reproduce (['\"])(.+?)\1: (.*)")
 EXITED = re.compile(r"failed to run: (.*), exited with (-?\d+)$")
 STYLE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # a terminal's colours, and the like
 KEPT = 200  # lines of output that are looked into for a cause
+STOPPED = "did not end"  # of a job that is cancelled, nobody comes to say more
 LINES_WITHOUT_ERROR = 6  # that DVC prints, at most, where it says that a file is invalid
 MOST_OF_A_REASON = 500  # characters
 
@@ -46,7 +48,7 @@ class Watch:
             self.end()
         if match := STARTED.search(line):
             self.current, self.started = match[1], time.monotonic()
-            self.stages[self.current] = {"state": "ran"}
+            self.stages[self.current] = {"state": STOPPED}
         elif match := SKIPPED.search(line) or PULLED.search(line):
             self.stages[match[1]] = {"state": "unchanged"}
         elif match := CACHED.search(line):
@@ -59,7 +61,10 @@ class Watch:
     def end(self) -> None:
         """Take the time of the stage that has run."""
         if self.current:
-            self.stages[self.current]["seconds"] = time.monotonic() - self.started
+            entry = self.stages[self.current]
+            entry["seconds"] = time.monotonic() - self.started
+            if entry["state"] == STOPPED:
+                entry["state"] = "ran"
             self.current = ""
 
 
@@ -72,10 +77,18 @@ def experiment() -> None:
     jobs = number_of(os.environ.get("JOBS") or "1")
     watches: dict[str, Watch] = {}
     failed: dict[str, int] = {}
+    one_at_a_time = Lock()
+
+    def note() -> None:
+        found = {n: entry for watch in watches.values() for n, entry in watch.stages.items()}
+        add_to_note(stages=found)
 
     def show(stage: str, line: str) -> None:
-        print(f"{stage} | {line}" if stage and line else line, flush=True)
-        watches.setdefault(stage, Watch()).read(line)
+        with one_at_a_time:
+            print(f"{stage} | {line}" if stage and line else line, flush=True)
+            watches.setdefault(stage, Watch()).read(line)
+            if STARTED.search(line):
+                note()
 
     if jobs > 1:
         failed, _ = reproduce(jobs, [pipeline_file()], ["--pull"], show)
@@ -90,11 +103,8 @@ def experiment() -> None:
         told_of.append(told(where, why))
     for watch in watches.values():
         watch.end()
-    add_to_note(
-        stages={name: entry for watch in watches.values() for name, entry in watch.stages.items()},
-        warnings=[line for watch in watches.values() for line in watch.warnings],
-        failed=bool(failed),
-    )
+    note()
+    add_to_note(warnings=[line for watch in watches.values() for line in watch.warnings])
     if failed:
         raise UserError("\n".join(told_of))
 

@@ -174,6 +174,8 @@ def main(step: Callable[[], None]) -> None:
     """Run a step; a UserError, or a full disk, becomes its line in the log and on the page."""
     try:
         step()
+    except KeyboardInterrupt:  # the job was cancelled
+        sys.exit(130)
     except (UserError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in FULL:
             raise
