@@ -446,7 +446,7 @@ job.main(lambda: job.add_to_note(more="more"))
 
 def test_on_a_full_disk_the_note_of_a_run_stays_whole(project):
     said = project.run("tools/within", ".", "python", "-c", FULL, ok=False)
-    assert "File too large" in said
+    assert "File too large: the disk is full, or what the output goes to. Make room" in said
     assert "Traceback" not in said
     note = json.loads((project.folder / ".dvc/tmp/run.json").read_text())
     assert note["name"] == "before"

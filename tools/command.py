@@ -42,10 +42,15 @@ def as_command(main: Callable[[], object], name: str = "") -> NoReturn:
         if error.errno not in FULL:
             raise
         forget_output()
-        where = f" ({error.filename})" if error.filename else ""
-        full = f"{error.strerror}{where}: the disk is full, or what the output goes to"
-        sys.exit(f"{name}{full}. Make room, then run it again.")
+        sys.exit(f"{name}{told_full(error)}")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def told_full(error: OSError) -> str:
+    """What a disk that is full (FULL) means, and what to do."""
+    where = f" ({error.filename})" if error.filename else ""
+    full = f"{error.strerror}{where}: the disk is full, or what the output goes to"
+    return f"{full}. Make room, then run it again."
 
 
 def finished(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:

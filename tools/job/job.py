@@ -20,7 +20,7 @@ from lib.files import read_json, write_json
 from lib.pipeline import MAIN, SWEEPS
 from lib.repository import ROOT
 from lib.text import one_line, prose, shown_address, without_password
-from tools.command import FULL
+from tools.command import FULL, told_full
 from tools.network import on_the_way
 from tools.tracking.address import check_address
 
@@ -179,7 +179,8 @@ def main(step: Callable[[], None]) -> None:
     except (UserError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in FULL:
             raise
-        lines = [one_line(line) for line in without_password(str(error)).splitlines()]
+        told = told_full(error) if isinstance(error, OSError) else str(error)
+        lines = [one_line(line) for line in without_password(told).splitlines()]
         print("", *lines, sep="\n", file=sys.stderr, flush=True)
         with suppress(OSError):  # the page is on the same disk
             summarise("\n".join(f"**{prose(line)}**\n" for line in lines))
