@@ -15,6 +15,7 @@ import pytest
 
 from lib.params import read_yaml
 from tests.conftest import ROOT, free_port, interrupted
+from tools.job import release
 
 pytestmark = pytest.mark.integration
 
@@ -225,6 +226,13 @@ def test_a_model_that_misses_its_goals_is_built_only_if_told_to(project):
         readme = archive.extractfile("docs/README.md").read().decode()
     assert "some are missed; built all the same" in readme
     assert f"| models | {outdated} |" in readme
+
+
+def test_what_the_build_of_a_release_warns_of_is_on_its_page(monkeypatch):
+    printed = "build/cancer-v1.krt: 9 kB, 4 files, 9 of 9 goals met\nsha256 0\nWARNING: outdated\n"
+    monkeypatch.setattr(release, "step", lambda *_: printed)
+    _, what = release.build("cancer", "v1")
+    assert what == "9 kB, 4 files, 9 of 9 goals met; WARNING: outdated"
 
 
 def test_a_manifest_with_a_mistake_is_told_by_key_and_value(project):

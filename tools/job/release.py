@@ -14,7 +14,7 @@ from dvc.repo import Repo
 
 from lib.errors import UserError
 from lib.repository import ROOT, git
-from lib.text import last_line
+from lib.text import cell, last_line
 from tools.job.job import main, read_note, run_live, summarise
 from tools.job.preflight import storage_answers, why_storage_failed
 from tools.krt.names import TAG, named, names
@@ -41,7 +41,7 @@ def release() -> None:
         summarise(
             f"### {file.name}\n\n| | |\n| --- | --- |\n| where | `{address}` |\n"
             f"| sha256 | `{digest}` |\n| commit | `{git('rev-parse', 'HEAD')}` |\n"
-            f"| content | {what} |\n| rehearsal | {answered} |\n| run | {job_url()} |\n"
+            f"| content | {cell(what)} |\n| rehearsal | {answered} |\n| run | {job_url()} |\n"
         )
         print(f"{address}: sha256 {digest}", flush=True)
 
@@ -68,13 +68,14 @@ def runtimes_of(tag: str) -> list[tuple[str, str]]:
 
 
 def build(name: str, version: str) -> tuple[Path, str]:
-    """A runtime's file, which is as the engine takes it, and what it holds."""
+    """A runtime's file, which is as the engine takes it, and what it holds, with every warning."""
     printed = step("build", name, "--version", version)
     match = BUILT.search(printed)
     assert match, printed
     file = ROOT / match[1]
     step("check", str(file))
-    return file, match[2]
+    warned = [line for line in printed.splitlines() if line.startswith("WARNING: ")]
+    return file, "; ".join([match[2], *warned])
 
 
 def rehearse(file: Path, name: str) -> str:
