@@ -151,13 +151,16 @@ def test_data_that_are_never_pushed_are_named(project):
 
 def test_credentials_that_are_not_there_were_not_refused(project):
     script = (
-        "from botocore.exceptions import NoCredentialsError\n"
+        "from botocore.exceptions import HTTPClientError, NoCredentialsError\n"
         "from tools.job.preflight import why_storage_failed\n"
         "print(why_storage_failed(NoCredentialsError()))\n"
+        "of_headers = 'Forbidden control character detected in headers.'\n"
+        "print(why_storage_failed(HTTPClientError(error=of_headers)))\n"
     )
-    said = project.run("tools/within", ".", "python", "-c", script)
-    assert "there are no credentials: `make credentials`" in said
-    assert "refuses" not in said
+    said = project.run("tools/within", ".", "python", "-c", script).splitlines()
+    assert "there are no credentials: `make credentials`" in said[0]
+    assert "refuses" not in said[0]
+    assert "refuses the credentials: check" in said[1], "a key with the end of a line in it"
 
 
 def test_a_cache_and_a_remote_may_have_any_letters(project):

@@ -266,7 +266,11 @@ def why_storage_failed(error: Exception, asked: str = "write") -> str:
         )
     elif "NoCredentials" in text:
         what = "was not asked, there are no credentials: `make credentials`, or a runner's secrets"
-    elif re.search(r"InvalidAccessKeyId|InvalidToken|SignatureDoesNotMatch|[cC]redential", text):
+    elif re.search(
+        # The second: what the client says of a key with the end of a line in it.
+        r"InvalidAccessKeyId|control character|InvalidToken|SignatureDoesNotMatch|[cC]redential",
+        text,
+    ):
         what = "refuses the credentials: check the secrets MINIO_ACCESS_KEY_ID and MINIO_SECRET_ACCESS_KEY"  # noqa: E501
     elif re.search(r"AccessDenied|Forbidden|PermissionError|read.?only", text, re.IGNORECASE):
         what = f"does not let these credentials {asked}: give them {asked} access to the bucket"

@@ -1,5 +1,9 @@
-"""What an address of MLflow's may be, before a client is given it that shows it on a mistake."""
+"""What an address of MLflow's may be, before a client is given it that shows it on a mistake.
 
+A token, too.
+"""
+
+import os
 import re
 from urllib.parse import unquote
 
@@ -32,6 +36,11 @@ def check_address(address: str) -> None:
         raise UserError(
             f"MLflow at {shown_address(address)} cannot be asked: MLFLOW_URL is the address of the "
             "server, which a page's begins with: leave out what is behind its path, from # or ? on."
+        )
+    if re.search(r"[^!-~]", os.environ.get("MLFLOW_TRACKING_TOKEN", "")):
+        raise UserError(
+            f"MLflow at {shown_address(address)} cannot be asked: MLFLOW_TRACKING_TOKEN has a "
+            "space, an end of a line or a letter that is not ASCII in it: set it again, without."
         )
     if not unquote(parts.auth or "").isascii():
         raise UserError(
