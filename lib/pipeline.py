@@ -134,6 +134,17 @@ class Pipeline:
                     return stage, out
         return None, path
 
+    def behind(self, paths: Iterable[str]) -> set[str]:
+        """The addresses of the stages that files come from, by whatever many steps."""
+        found: set[str] = set()
+        waiting = [*paths]
+        while waiting:
+            stage, _ = self.writer(waiting.pop())
+            if stage and stage.address not in found:
+                found.add(stage.address)
+                waiting += stage.deps
+        return found
+
 
 def read_pipeline(revision: str = "", root: Path = ROOT) -> Pipeline:
     """The pipeline of the work tree, or of a commit; empty for a commit without DVC.

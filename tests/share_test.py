@@ -118,6 +118,16 @@ def test_a_branch_that_was_rewritten_gets_no_results_of_what_it_has_no_more(proj
     assert f"Results are commit {there[:10]} on results/{TAG}: " in said
 
 
+def edit_meanwhile(project, file, old, new) -> None:
+    """Put a commit that edits a file on the origin's branch."""
+    project.git("stash", "--quiet", "--include-untracked")
+    project.edit(file, old, new)
+    project.commit("Meanwhile")
+    project.git("push", "--quiet", "origin", "HEAD:refs/heads/work")
+    project.git("reset", "--quiet", "--hard", "HEAD~1")
+    project.git("stash", "pop", "--quiet")
+
+
 READING = """
 stages:
   quick:
@@ -152,18 +162,32 @@ def test_results_stand_beside_what_they_were_made_from(project, file, old, new, 
     (project.folder / "raw.dvc").write_text(json.dumps({"outs": [added]}))
     project.git("add", "dvc.yaml", "given.csv", "raw.dvc")
     project.git("commit", "--quiet", "--no-verify", "--message", "What was run")
-    project.git("stash", "--quiet", "--include-untracked")
-    project.edit(file, old, new)
-    project.commit("Meanwhile")
-    project.git("push", "--quiet", "origin", "HEAD:refs/heads/work")
-    project.git("reset", "--quiet", "--hard", "HEAD~1")
-    project.git("stash", "pop", "--quiet")
+    edit_meanwhile(project, file, old, new)
     said = project.run(*SHARE)
     why = "work got other parameters, or another command or file that a stage reads, meanwhile"
     if new == "stages: 3 #":
         why = "work has another pipeline meanwhile: DVC cannot read the pipeline: "
     assert (why in said) == goes_aside
     assert f" on {f'results/{TAG}' if goes_aside else 'work'}" in said
+
+
+@pytest.mark.parametrize(("old", "goes_aside"), [("echo data", True), ("echo other", False)])
+def test_a_sweep_stands_beside_what_its_data_were_made_from(project, old, goes_aside):
+    stages = {
+        "prepare": {"cmd": "echo data > rows.csv", "outs": ["rows.csv"]},
+        "other": {"cmd": "echo other > other.csv", "outs": ["other.csv"]},
+    }
+    (project.folder / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+    trials = {"cache": False}
+    tune = {"cmd": "true", "wdir": "../..", "deps": ["rows.csv"], "outs": [{"trials.csv": trials}]}
+    (project.folder / "lab/tuning/dvc.yaml").write_text(json.dumps({"stages": {"tune": tune}}))
+    project.commit("A sweep")
+    (project.folder / "trials.csv").write_text("1\n")
+    note = project.folder / ".dvc/tmp/run.json"
+    note.write_text(json.dumps({"name": "tune-1", "branch": "work", "sweep": True}))
+    edit_meanwhile(project, "dvc.yaml", old, f"{old} again")
+    said = project.run(*SHARE)
+    assert f"on {'results/tune-1' if goes_aside else 'work'}" in said
 
 
 def test_a_result_that_another_process_has_written_since_is_not_shared(project):

@@ -132,11 +132,17 @@ def made_otherwise(source: str, tip: str) -> str:
 
 
 def stages_run(commit: str) -> dict[str, Stage]:
-    """What a commit says of the stages that this run is of, but for what is noted of their outs."""
-    sweep = pipeline_file() == SWEEPS
-    stages = [stage for stage in read_pipeline(commit).stages if stage.commands]
-    of_run = [stage for stage in stages if (stage.file == SWEEPS) == sweep]
-    return {stage.address: replace(stage, noted={}) for stage in of_run}
+    """What a commit says of the stages that this run is of, but for what is noted of their outs.
+
+    A sweep's are those that it needs, too.
+    """
+    pipeline, sweep = read_pipeline(commit), pipeline_file() == SWEEPS
+    stages = {stage.address: stage for stage in pipeline.stages if stage.commands}
+    own = [name for name, stage in stages.items() if (stage.file == SWEEPS) == sweep]
+    needed = pipeline.behind(dep for name in own for dep in stages[name].deps)
+    return {
+        name: replace(stage, noted={}) for name, stage in stages.items() if name in {*own, *needed}
+    }
 
 
 # ---- data
