@@ -244,6 +244,10 @@ def test_what_a_machine_does_to_a_stage_is_told_in_dvcs_words_or_plain_ones():
     gone = "failed to pull data from the cloud - Checkout failed for following targets:"
     stage, why = failure([f"ERROR: {gone}", "data.csv", "Is your cache up to date?"], "", 255)
     assert (stage, why) == ("", f"{gone} data.csv Is your cache up to date?")
+    refused = "An error occurred (AccessDenied) when calling the GetObject operation"
+    lines = [f"ERROR: failed to transfer '{'0' * 32}' - {refused}"]
+    lines += ["ERROR: failed to reproduce 'a.csv.dvc': 1 files failed to download"]
+    assert failure(lines, "", 255) == ("a.csv.dvc", f"1 files failed to download: {refused}")
     killed = "failed to reproduce 'count': failed to run: cmd, exited with"
     assert "out of memory" in recorded(f"{killed} -9")[1]
     assert recorded(f"{killed} 139") == ("count", "it was ended by SIGSEGV")

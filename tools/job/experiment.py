@@ -24,6 +24,7 @@ SKIPPED = re.compile(r"Stage '(.+)' didn't change, skipping")
 CACHED = re.compile(r"Stage '(.+)' is cached - skipping run")
 PULLED = re.compile(r"Pulling data for stage: '(.+)'")
 FAILED = re.compile(r"failed to reproduce (['\"])(.+?)\1: (.*)")
+LEFT = re.compile(r"ERROR: failed to transfer '[^']*' - (.*)")
 EXITED = re.compile(r"failed to run: (.*), exited with (-?\d+)$")
 STYLE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # a terminal's colours, and the like
 KEPT = 200  # lines of output that are looked into for a cause
@@ -126,6 +127,9 @@ def failure(lines: Sequence[str], stage: str, code: int) -> tuple[str, str]:
     reason, before = dvc_reason(lines)
     if match := FAILED.fullmatch(reason):
         stage, reason = match[2], match[3]
+    causes = [found[1] for line in before if (found := LEFT.match(line))]
+    if causes and "files failed to" in reason:  # of each, DVC has told why
+        reason = f"{reason}: {causes[0]}"
     return stage, why_command_failed(reason, before)
 
 
