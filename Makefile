@@ -11,6 +11,10 @@ $(error git has given the files line ends of Windows (CRLF), with which no scrip
 	what you changed, then `git rm -rq --cached . && git reset -q --hard`)
 endif
 
+ifeq ($(wildcard .git)$(filter doctor start todo,$(MAKECMDGOALS)),)
+$(warning this folder is no git repository yet, which most commands need: `make start` makes it one)
+endif
+
 # Every target, by what it is for.
 GROUPS := Every_day A_new_project_or_clone A_pipeline_of_your_own Sweeps Reports
 Every_day := run test train results goals compare ui shell

@@ -52,6 +52,15 @@ def test_line_ends_with_which_no_script_runs_are_told_in_a_line(tmp_path):
     assert len(said.splitlines()) == 1
 
 
+def test_a_folder_that_is_no_repository_is_told_with_what_makes_it_one(tmp_path):
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    told = "this folder is no git repository yet, which most commands need: `make start` makes it"
+    assert told in Project.at(tmp_path).run("make", "--dry-run", "run")
+    assert told not in Project.at(tmp_path).run("make", "--dry-run", "start")
+    (tmp_path / ".git").touch()  # a file, in git's own work trees
+    assert told not in Project.at(tmp_path).run("make", "--dry-run", "run")
+
+
 @pytest.mark.parametrize("text", ['a "b" c', "it's", "`touch made`", "$(touch made) $HOME", "a\\b"])
 def test_an_argument_reaches_its_command_as_it_was_typed(tmp_path, text):
     said = Project.at(ROOT).run("make", "--dry-run", "compare", f"A={text}")
