@@ -9,6 +9,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from shlex import quote
@@ -89,7 +90,8 @@ def experiment() -> None:
             print(f"{stage} | {line}" if stage and line else line, flush=True)
             watches.setdefault(stage, Watch()).read(line)
             if STARTED.search(line):
-                note()
+                with suppress(OSError):  # on a full disk; the stages find out for themselves
+                    note()
 
     if jobs > 1:
         failed, _ = reproduce(jobs, [pipeline_file()], ["--pull"], show)
