@@ -7,6 +7,7 @@ whatever the number of rows; beside it stand, on disk, what `Buckets` and `Dupli
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -75,7 +76,8 @@ def read_chunks(
             order of their names, those below it too), a frame, or frames one after the other, as a
             query's cursor gives them (`pd.read_sql(query, connection, chunksize=65536)`).
         types: of columns in CSV, by Arrow's names ("float64", "int64", "string"); those of others
-            are guessed from the first rows of each file. Parquet has types of its own.
+            are guessed from the first rows of each file. Parquet has types of its own; where those
+            of a folder's files differ, as int64 and float64, rows have the one that holds all.
         rows: of a frame, at most.
 
     In CSV, empty cells and `nan` are missing values, in quotes or not. `None`, `NA`, `N/A` and
@@ -124,10 +126,12 @@ def _frames(source: Source, types: Mapping[str, pa.DataType], rows: int) -> Iter
     elif isinstance(source, str | Path):
         seen: dict[str, tuple[pa.DataType, Path]] = {}
         start = 0
-        for file in _files(Path(source)):
+        files = _files(Path(source))
+        common = _common_types(file for file in files if file.suffix == ".parquet")
+        for file in files:
             n = 0
             try:
-                for frame in ahead(_read(file, types, rows, seen)):
+                for frame in ahead(_read(file, types, common, rows, seen)):
                     _refuse_lost_columns(frame, file.relative_to(source))
                     yield frame
                     n += len(frame)
@@ -206,15 +210,38 @@ def _files(source: Path) -> list[Path]:
 def _read(
     file: Path,
     types: Mapping[str, pa.DataType],
+    common: Mapping[str, pa.DataType],
     rows: int,
     seen: dict[str, tuple[pa.DataType, Path]],
 ) -> Iterator[pd.DataFrame]:
     is_parquet = file.suffix == ".parquet"
     read = _read_parquet if is_parquet else _read_csv
     gaps = _columns_with_gaps(file) if is_parquet else set()
-    for batch in read(file, types, rows):
+    for batch in read(file, common if is_parquet else types, rows):
         _refuse_other_guesses(batch.schema, file, types, seen)
         yield _frame(batch, gaps)
+
+
+def _common_types(files: Iterable[Path]) -> dict[str, pa.DataType]:
+    """The type that holds all values of a column of Parquet files, where Arrow knows one.
+
+    A number of one type is hashed otherwise than the same of another, and no row would repeat. Of a
+    file without rows, pandas does not know the types.
+    """
+    found: dict[str, list[pa.Schema]] = {}
+    for file in files:
+        with suppress(pa.ArrowException, OSError):  # told when it is read
+            metadata = pq.read_metadata(file)
+            for field in metadata.schema.to_arrow_schema() if metadata.num_rows else ():
+                found.setdefault(field.name, []).append(pa.schema([field]))
+    common = {}
+    for name, schemas in found.items():
+        with suppress(pa.ArrowTypeError):
+            kind = pa.unify_schemas(schemas, promote_options="permissive").field(name).type
+            # Categories and bytes would not be what the other files' texts are.
+            if not pa.types.is_dictionary(kind) and not pa.types.is_binary(kind):
+                common[name] = kind
+    return common
 
 
 def _columns_with_gaps(file: Path) -> set[str]:
@@ -266,12 +293,18 @@ def _refuse_other_guesses(
             )
 
 
-def _read_parquet(file: Path, _: Mapping[str, pa.DataType], rows: int) -> Iterator[pa.RecordBatch]:
+def _read_parquet(
+    file: Path, types: Mapping[str, pa.DataType], rows: int
+) -> Iterator[pa.RecordBatch]:
     # pre_buffer, which is pyarrow's default, holds what it has read until the file is closed.
     with pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20) as parquet:
+        own = parquet.schema_arrow
+        fields = [field.with_type(types.get(field.name, field.type)) for field in own]
+        schema = pa.schema(fields, own.metadata)  # which says what is an index of pandas
         if parquet.metadata.num_rows == 0:
-            yield parquet.schema_arrow.empty_table()
-        yield from parquet.iter_batches(batch_size=rows)
+            yield schema.empty_table()
+        for batch in parquet.iter_batches(batch_size=rows):
+            yield batch.cast(schema)
 
 
 def _read_csv(file: Path, types: Mapping[str, pa.DataType], rows: int) -> Iterator[pa.RecordBatch]:

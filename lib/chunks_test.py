@@ -343,6 +343,45 @@ def test_a_column_of_parquet_has_one_type_in_all_chunks(tmp_path):
         assert list(map(str, chunk.dtypes)) == ["int64", "Int64", "bool", "boolean"]
 
 
+@pytest.mark.parametrize(
+    ("first", "kind"),
+    [
+        (pa.array([-1, 2], pa.int32()), "int64"),
+        (pa.array([-1.0, 2.5]), "float64"),
+        (pa.array([-1.0, 2.5], pa.float32()), "float64"),
+        (pa.array([None, None], pa.int64()), "Int64"),
+        (pa.nulls(2), "Int64"),
+    ],
+    ids=["int32", "float64", "float32", "all missing", "no type"],
+)
+def test_a_column_has_one_type_in_all_files_of_parquet_and_rows_repeat_over_them(
+    tmp_path, first, kind
+):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    pd.DataFrame({"a": [], "b": []}).to_parquet(folder / "0.parquet")  # as if of floats
+    pq.write_table(pa.table({"a": first, "b": ["x", "y"]}), folder / "1.parquet")
+    pq.write_table(pa.table({"b": ["x", "x"], "a": [-1, 7]}), folder / "2.parquet")
+    index = pd.Index([5], name="row")
+    pd.DataFrame({"a": [3], "b": ["z"]}, index).to_parquet(folder / "3.parquet")
+    chunks = list(read_chunks(folder))
+    assert str(chunks[1]["a"].dtype) == kind
+    found = Duplicates(tmp_path)
+    for chunk in also_written(iter(chunks), tmp_path / "all.parquet", "parquet"):
+        found.add(chunk[["a", "b"]])
+        assert set(chunk) == {"a", "b"}, "an index is no column"
+    assert found.count() == ((0, None) if first.null_count else (1, 2))
+    assert pd.concat(read_chunks(tmp_path / "all.parquet"))["a"].tolist()[2:] == [-1, 7, 3]
+
+
+def test_types_that_no_type_holds_stay_as_they_are(tmp_path):
+    texts = pa.array(["x", "y"])
+    for n, each in enumerate((texts, texts.dictionary_encode(), texts.cast(pa.binary()))):
+        pq.write_table(pa.table({"a": each}), tmp_path / f"{n}.parquet")
+    found = [chunk["a"].tolist() for chunk in read_chunks(tmp_path)]
+    assert found == [["x", "y"], ["x", "y"], [b"x", b"y"]]
+
+
 def test_categories_stay_beside_whole_numbers_of_which_some_are_missing(tmp_path):
     frame = WITH_GAPS.assign(kind=pd.Categorical(list("abababab")))
     file = put(tmp_path, "a.parquet", frame)
