@@ -183,6 +183,8 @@ def _with_records(
 def _with_nan(values: ArrayLike) -> NDArray[Any]:
     """The values, NaN where pandas's nullable types beside others leave `pd.NA`."""
     array = np.asarray(values)
+    if array.dtype.kind in "mM":  # numpy would make numbers of dates, and of missing ones too
+        array = array.astype(f"{array.dtype.kind}8[us]").astype(object)
     return np.where(pd.isna(array), np.nan, array) if array.dtype == object else array
 
 

@@ -246,6 +246,16 @@ def test_what_is_no_number_is_told_with_its_column_and_row(tmp_path, value, colu
         write_splits(parts, tmp_path, DRAWN, FEATURES)
 
 
+@pytest.mark.parametrize("unit", ["ns", "us"])
+@pytest.mark.parametrize("column", ["a", "y"])
+def test_dates_alone_are_told_as_no_numbers(tmp_path, unit, column):
+    dates = pd.Series(pd.to_datetime(["NaT", "2025-01-31"] * 9)).dt.as_unit(unit)
+    numbers = pd.Series(np.arange(18.0))
+    X, y = (dates, numbers) if column == "a" else (numbers, dates)
+    with pytest.raises(UserError, match=rf"Column '{column}' holds 2025-01-31.* in row 1 "):
+        write_splits([Chunk(X.to_frame("a"), y.to_numpy())], tmp_path, DRAWN, ("a",))
+
+
 @pytest.mark.parametrize("value", [3e38, -3e38])
 def test_a_feature_that_is_beyond_float32_once_standardised_is_told(tmp_path, value):
     values = X * 1e-3
