@@ -496,11 +496,16 @@ class _Trained(BaseEstimator):
 
     @property
     def n_features_in_(self) -> int:
-        """The number of columns that X must have, where the first layer tells it."""
-        first = next(m for m in self.network.modules() if not [*m.children()])
-        for name in ("in_features", "num_features"):  # of nn.Linear, of nn.BatchNorm1d
+        """The number of columns that X must have, where the first layer tells it.
+
+        Of those before it that have no weights, such as nn.Dropout, nn.Unflatten alone changes it.
+        """
+        layers = [m for m in self.network.modules() if not [*m.children()]]
+        first = next((m for m in layers if isinstance(m, nn.Unflatten) or [*m.parameters()]), None)
+        # Of nn.Linear, nn.BatchNorm1d, nn.LayerNorm.
+        for name in ("in_features", "num_features", "normalized_shape"):
             if hasattr(first, name):
-                return int(getattr(first, name))
+                return int(np.prod(getattr(first, name)))
         raise AttributeError(f"{first} does not tell how many columns X must have")
 
     def fit(self, X: Any, y: Any) -> "_Trained":

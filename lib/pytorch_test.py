@@ -429,10 +429,17 @@ def test_the_classifier_refuses_what_is_not_finite_rows_of_its_width(X, message)
         TorchClassifier(make_network()).predict(X)
 
 
+@pytest.mark.parametrize("first", [nn.Dropout(), nn.Flatten(), nn.LayerNorm(5), nn.BatchNorm1d(5)])
+def test_a_network_that_begins_with_no_linear_layer_tells_its_width(first):
+    classifier = TorchClassifier(nn.Sequential(first, nn.Linear(5, 1)))
+    assert classifier.n_features_in_ == 5
+
+
 def test_rows_of_pictures_are_classified_by_a_convolution():
     layers = nn.Unflatten(1, (1, 4, 4)), nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3)
     classifier = TorchClassifier(nn.Sequential(*layers), classes=("cat", "dog", "owl"))
     assert set(make_pipeline(classifier).predict(np.zeros((2, 16)))) <= {"cat", "dog", "owl"}
+    assert not hasattr(classifier, "n_features_in_")
 
 
 def test_a_clone_predicts_the_same_and_shares_no_weights():
