@@ -272,8 +272,9 @@ def test_a_re_run_gives_its_results_to_the_branch_that_has_those_of_the_first(pr
     project.git("push", "--quiet", "origin", f"{results}:refs/heads/work")
     later = project.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "Other work").strip()
     project.git("push", "--quiet", "origin", f"{later}:refs/heads/another")
-    odd = os.fsdecode(b"refs/heads/l\xe4tin")
-    project.git("push", "--quiet", "origin", f"{later}:{odd}")
+    for name in (b"l\xe4tin", "two\u2028lines".encode()):
+        odd = os.fsdecode(b"refs/heads/" + name)
+        project.git("push", "--quiet", "origin", f"{later}:{odd}")
     assert "results go to branch work" in branch_for(project, RUN_REF="refs/tags/a-tag")
 
 

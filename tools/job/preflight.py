@@ -98,8 +98,9 @@ def results_have_a_branch() -> str:
     `results/…` are never it.
     """
     form = "--format=%(objectname) %(refname:lstrip=3)"
-    listed = git("for-each-ref", "--contains=HEAD", form, "refs/remotes/origin").splitlines()
-    tip_of = {name: tip for tip, name in (line.split(" ", 1) for line in listed)}
+    listed = git("for-each-ref", "--contains=HEAD", form, "refs/remotes/origin")
+    lines = filter(None, listed.split("\n"))  # a name may have U+2028 in it
+    tip_of = {name: tip for tip, name in (line.split(" ", 1) for line in lines)}
     aside = [name for name in tip_of if name.startswith("results/")]
     names = [name for name in tip_of if name != "HEAD" and name not in aside]
     head = git("rev-parse", "HEAD")
