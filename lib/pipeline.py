@@ -139,10 +139,16 @@ class Pipeline:
         found: set[str] = set()
         waiting = [*paths]
         while waiting:
-            stage, _ = self.writer(waiting.pop())
-            if stage and stage.address not in found:
-                found.add(stage.address)
-                waiting += stage.deps
+            path = PurePath(waiting.pop())
+            for stage in self.stages:
+                # A dep may be in an out, or a folder with the outs of several stages.
+                needed = any(
+                    path.is_relative_to(out) or PurePath(out).is_relative_to(path)
+                    for out in stage.written
+                )
+                if needed and stage.address not in found:
+                    found.add(stage.address)
+                    waiting += stage.deps
         return found
 
 

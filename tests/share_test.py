@@ -174,12 +174,12 @@ def test_results_stand_beside_what_they_were_made_from(project, file, old, new, 
 @pytest.mark.parametrize(("old", "goes_aside"), [("echo data", True), ("echo other", False)])
 def test_a_sweep_stands_beside_what_its_data_were_made_from(project, old, goes_aside):
     stages = {
-        "prepare": {"cmd": "echo data > rows.csv", "outs": ["rows.csv"]},
+        "prepare": {"cmd": "echo data > made/rows.csv", "outs": ["made/rows.csv"]},
         "other": {"cmd": "echo other > other.csv", "outs": ["other.csv"]},
     }
     (project.folder / "dvc.yaml").write_text(json.dumps({"stages": stages}))
     trials = {"cache": False}
-    tune = {"cmd": "true", "wdir": "../..", "deps": ["rows.csv"], "outs": [{"trials.csv": trials}]}
+    tune = {"cmd": "true", "wdir": "../..", "deps": ["made"], "outs": [{"trials.csv": trials}]}
     (project.folder / "lab/tuning/dvc.yaml").write_text(json.dumps({"stages": {"tune": tune}}))
     project.commit("A sweep")
     (project.folder / "trials.csv").write_text("1\n")
