@@ -85,7 +85,9 @@ def test_what_git_has_not_is_not_taken_away(project):
 
 
 def test_a_blank_project_runs_and_its_tests_pass(blanked):
+    (blanked.folder / "rows.csv.dvc").write_text("outs:\n- path: rows.csv\n")  # data come first
     assert blanked.run("make", "run").endswith("There is no stage yet: make process NAME=…\n")
+    (blanked.folder / "rows.csv.dvc").unlink()
     assert "No stage has workers" in blanked.run("make", "train", "WORKERS=2", ok=False)
     blanked.run("make", "relog")
     assert "Metrics: no difference." in blanked.run("make", "compare", "A=HEAD")

@@ -197,10 +197,11 @@ def main() -> None:
     revision = Revision(WORK_TREE)
     if not revision.pipeline.stages and revision.missing:
         raise UserError(one_line(revision.missing[0]))
+    stages = [stage for stage in revision.pipeline.stages if stage.commands]  # not added data
     table = results_table(revision)
     if table[1]:
         show(table, console)
-    elif not revision.pipeline.stages:
+    elif not stages:
         console.print("There is no stage yet: make process NAME=…")
     else:
         console.print("No metrics yet: `make run`.")
@@ -209,7 +210,7 @@ def main() -> None:
     few, many = pictures(revision)
     for line in (*(f"Picture: {picture}" for picture in few), *many):
         console.print(line)
-    if revision.pipeline.stages:
+    if stages:
         console.print("Runs: `make ui` shows those in mlflow.db; `dvc plots show` draws the plots.")
     for line in (*revision.outdated, *lines_below(revision), *revision.missing):
         console.print(Text(one_line(line), style="yellow"))
