@@ -49,11 +49,16 @@ def adopt(names: Sequence[str]) -> list[str]:
     ran = [each for each in stages if each.name in found]
     for stage in ran:
         tunes, values = found[stage.name]["tunes"], found[stage.name]["values"]
-        searched = tuple(f"{tunes}.{key}." for key in values)
-        if listed := [key for key in stage.params if f"{key}.".startswith(searched)]:
+        searched = [f"{tunes}.{key}." for key in values]
+        if listed := [
+            key  # or a section with it
+            for key in stage.params
+            if any(f"{key}.".startswith(one) or one.startswith(f"{key}.") for one in searched)
+        ]:
             lines.append(
                 f"WARNING: {stage.name}: {stage.file} lists {some_of(listed)} in its `params`, "
-                "which it searches: take that out there, or what is adopted makes it run again."
+                "with what it searches: list the others alone there, or what is adopted makes it "
+                "run again."
             )
     lines += warnings(ran)
     if after == before:
