@@ -361,6 +361,16 @@ def test_a_stage_of_several_processes_is_one_run_with_the_results_of_all(project
     assert [run["status"] for run in logged(project)] == ["FAILED", "FINISHED"]
 
 
+def test_what_a_short_process_tells_is_in_the_run_of_its_stage(project):
+    tell = '#!/bin/sh\nprintf "epoch,$1\\n1,5\\n" > "$LIVE_CURVE"\n'
+    add_process(project, "part", tell)
+    cmd = "lab/processes/run part one && lab/processes/run part two"
+    (project.folder / "dvc.yaml").write_text(f"stages:\n  parts:\n    cmd: {cmd}\n")
+    project.dvc("repro", "parts")
+    (run,) = logged(project)
+    assert run["metrics"] == {"one": 5, "two": 5}
+
+
 @pytest.mark.parametrize(
     "cmd",
     [

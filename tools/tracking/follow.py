@@ -173,9 +173,10 @@ class Tracker:
             return runs.log_stage(
                 self.experiment, self.tracked, self.tags, run=self.run, live=self.live()
             )
-        if is_later(self.stage, self.started):  # one before it may have left a run open
+        told_live = code == 0 and not lacking and self.live()  # which is gone with the process
+        if told_live or is_later(self.stage, self.started):  # one before it may have opened a run
             self.connect()
-        if self.run:
+        if told_live or self.run:
             self.show(self.curves())
             if code != 0 or lacking:
                 runs.end_open_run(self.stage, "KILLED" if code == KILLED else "FAILED")
