@@ -134,7 +134,7 @@ def _one(run: Callable[..., Mapping[str, Any]], data: Any, values: Values, budge
         return {"raised": str(error)}
     except UserError as error:
         return {"error": str(error)}
-    except Exception as error:  # so does a mistake
+    except (Exception, SystemExit) as error:  # so does a mistake
         return {"raised": f"{type(error).__name__}: {' '.join(str(error).split())}"}
     metrics = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
     others = {key: type(each).__name__ for key, each in returned.items() if key not in numbers}

@@ -2,6 +2,7 @@
 
 import math
 import socket
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -53,8 +54,10 @@ def counted(folder, values, budget):
 
 
 def bad(_, values, budget):
-    """No x below 0 can be used, none above 0.5 gives a number, and one is a mistake of its own."""
+    """No x below 0 can be used, none above 0.5 gives a number, and some are mistakes."""
     if values["x"] < -0.5:
+        if values["kind"] == "b":
+            sys.exit("no such option")  # as some libraries do
         raise ZeroDivisionError("no such x")
     if values["x"] < 0:
         raise UserError(f"x is {values['x']}: it must be at least 0.")
@@ -123,7 +126,7 @@ def test_a_trial_that_fails_says_why_and_the_others_go_on(tmp_path):
     reasons = {trial.reason for trial in sweep.trials if trial.state == "failed"}
     assert "validation.loss is no finite number." in reasons
     assert any("it must be at least 0" in reason for reason in reasons)
-    assert "ZeroDivisionError: no such x" in reasons
+    assert {"ZeroDivisionError: no such x", "SystemExit: no such option"} <= reasons
     assert 0 <= sweep.best.values["x"] <= 0.5
 
 
