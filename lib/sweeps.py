@@ -102,9 +102,9 @@ def importances(sweep: Sweep, seed: int) -> dict[str, float]:
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
     try:
         found = optuna.importance.get_param_importances(sweep.study, evaluator=evaluator)
-    except (ValueError, RuntimeError):  # fewer than two trials, or all have the same objective
-        return {}
-    return {name: float(value) for name, value in found.items()}
+    except (ValueError, RuntimeError, AssertionError):
+        return {}  # fewer than two trials, all have the same objective, or squares of it overflow
+    return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
 @without_formulas

@@ -15,7 +15,7 @@ from lib.engines import on_this_machine, refuse_absent_cluster
 from lib.errors import ShortageError, UserError
 from lib.params import Real, Section
 from lib.space import Tuning, space_of
-from lib.sweeps import trial_rows, write_sweep
+from lib.sweeps import importances, trial_rows, write_sweep
 from lib.tuning import batch_sizes, fingerprint, suggest, tune
 
 pytestmark = pytest.mark.unittest
@@ -254,6 +254,13 @@ def test_a_sweep_whose_trials_are_all_as_good_has_a_table_of_importances_without
     sweep = swept(tmp_path, lambda *_: {"validation": {"loss": 0.5}})
     write_sweep(sweep, tmp_path / "out", tmp_path / "metrics.json", seed=0, tunes="model")
     assert (tmp_path / "out/importances.csv").read_text() == "parameter,importance\n"
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+@pytest.mark.parametrize("scale", [1e200, 1e308])
+def test_losses_whose_squares_overflow_tell_no_importances(tmp_path, scale):
+    sweep = swept(tmp_path, lambda _, values, __: {"validation": {"loss": scale * values["y"]}})
+    assert importances(sweep, seed=0) == {}
 
 
 def test_a_fingerprint_changes_with_each_part():
