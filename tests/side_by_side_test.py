@@ -179,12 +179,14 @@ def test_a_dep_that_cannot_be_asked_fails_its_stage_alone(project):
 
 @pytest.mark.parametrize("command", [(*SIDE_BY_SIDE, "2", "dvc.yaml"), EXPERIMENT])
 def test_an_interrupt_ends_what_runs_without_a_traceback(project, command):
-    give(project, stage("long", "touch begun; sleep 300"))
-    process = project.start(*command)
+    first = stage("first", "echo 1 > first.txt")
+    give(project, first | stage("long", "touch begun; sleep 300", "first.txt"))
+    process = project.start(*command, JOBS="2")
     assert "Traceback" not in interrupted(process, project.folder / "begun")
     assert process.returncode == 130
     if command == EXPERIMENT:
         note = json.loads((project.folder / ".dvc/tmp/run.json").read_text())
+        assert note["stages"].pop("first").keys() == {"state", "seconds"}, "it has ended"
         assert note["stages"] == {"long": {"state": "did not end"}}
 
 

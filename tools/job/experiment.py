@@ -24,6 +24,7 @@ STARTED = re.compile(r"Running stage '(.+)':")
 SKIPPED = re.compile(r"Stage '(.+)' didn't change, skipping")
 CACHED = re.compile(r"Stage '(.+)' is cached - skipping run")
 PULLED = re.compile(r"Pulling data for stage: '(.+)'")
+ENDED = re.compile(r"^Use `dvc push` to send")  # of several jobs, each has a DVC of its own
 FAILED = re.compile(r"failed to reproduce (['\"])(.+?)\1: (.*)")
 LEFT = re.compile(r"ERROR: failed to transfer '[^']*' - (.*)")
 EXITED = re.compile(r"failed to run: (.*), exited with (-?\d+)$")
@@ -46,7 +47,7 @@ class Watch:
 
     def read(self, line: str) -> None:
         """Take the next line."""
-        if any(pattern.search(line) for pattern in (STARTED, SKIPPED, PULLED, CACHED)):
+        if any(pattern.search(line) for pattern in (STARTED, SKIPPED, PULLED, CACHED, ENDED)):
             self.end()
         if match := STARTED.search(line):
             self.current, self.started = match[1], time.monotonic()
@@ -89,7 +90,7 @@ def experiment() -> None:
         with one_at_a_time:
             print(f"{stage} | {line}" if stage and line else line, flush=True)
             watches.setdefault(stage, Watch()).read(line)
-            if STARTED.search(line):
+            if STARTED.search(line) or ENDED.search(line):
                 with suppress(OSError):  # on a full disk; the stages find out for themselves
                     note()
 
