@@ -152,15 +152,29 @@ stages:
         ("raw.dvc", '"size": 1', '"size": 2', True),
         (".env", "PYTHONPATH=.", "PYTHONPATH=./src", True),
         ("README.md", "# ", "# A new title: ", False),
+        ("lab/other/dvc.yaml", "true", "echo", False),
     ],
-    ids=["command", "parameter", "another", "dep", "no pipeline", "file", "data", ".env", "page"],
+    ids=[
+        "command",
+        "parameter",
+        "another",
+        "dep",
+        "invalid",
+        "file",
+        "data",
+        ".env",
+        "page",
+        "far",
+    ],
 )
 def test_results_stand_beside_what_they_were_made_from(project, file, old, new, goes_aside):
     (project.folder / "dvc.yaml").write_text(READING)
     (project.folder / "given.csv").write_text("1\n")
+    (project.folder / "lab/other").mkdir()
+    (project.folder / "lab/other/dvc.yaml").write_text('stages: {own: {cmd: "true"}}\n')
     added = {"md5": f"{'0' * 32}.dir", "size": 1, "nfiles": 1, "hash": "md5", "path": "raw"}
     (project.folder / "raw.dvc").write_text(json.dumps({"outs": [added]}))
-    project.git("add", "dvc.yaml", "given.csv", "raw.dvc")
+    project.git("add", "dvc.yaml", "lab/other/dvc.yaml", "given.csv", "raw.dvc")
     project.git("commit", "--quiet", "--no-verify", "--message", "What was run")
     edit_meanwhile(project, file, old, new)
     said = project.run(*SHARE)

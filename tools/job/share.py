@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from lib.comparison import cut, metrics_table
 from lib.errors import UserError
-from lib.pipeline import SWEEPS, Stage, open_repo, outdated_stages, read_pipeline
+from lib.pipeline import Stage, open_repo, outdated_stages, read_pipeline
 from lib.repository import ROOT, ask_git, git, git_names, run_git
 from lib.revisions import WORK_TREE, Revision
 from lib.text import one_line, prose, some_of, without_password
@@ -134,11 +134,11 @@ def made_otherwise(source: str, tip: str) -> str:
 def stages_run(commit: str) -> dict[str, Stage]:
     """What a commit says of the stages that this run is of, but for what is noted of their outs.
 
-    A sweep's are those that it needs, too.
+    They are those of its pipeline, and what these need of others.
     """
-    pipeline, sweep = read_pipeline(commit), pipeline_file() == SWEEPS
+    pipeline, file = read_pipeline(commit), pipeline_file()
     stages = {stage.address: stage for stage in pipeline.stages if stage.commands}
-    own = [name for name, stage in stages.items() if (stage.file == SWEEPS) == sweep]
+    own = [name for name, stage in stages.items() if stage.file == file]
     needed = pipeline.behind(dep for name in own for dep in stages[name].deps)
     return {
         name: replace(stage, noted={}) for name, stage in stages.items() if name in {*own, *needed}
