@@ -868,7 +868,9 @@ def test_the_bootstrap_installs_what_its_hashes_say_and_nothing_else(project, tm
 
 def test_an_index_that_the_bootstrap_does_not_reach_is_told_by_the_cause(project, tmp_path):
     own = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_RETRIES": "1"}
+    own |= {"PIP_INDEX_URL": "https://host.invalid/simple", "PIP_EXTRA_INDEX_URL": ""}
     unreached = {"HTTPS_PROXY": "http://127.0.0.1:9", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    unreached |= {"https_proxy": "http://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
     done = command(project, tmp_path, "tools/environments/bootstrap", **own, **unreached)
     assert done.returncode == 1
     assert re.search(r"Cannot connect to proxy.*Check the index .* and the proxy", done.stderr)
