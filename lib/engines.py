@@ -54,7 +54,7 @@ def on_this_machine(
 
 def on_ray(run: Callable[..., Mapping[str, Any]], data: Any) -> Engine:
     """Tasks of Ray, spread over the nodes of the cluster that RAY_ADDRESS names."""
-    refuse_absent_cluster()
+    refuse_absent_cluster(*named_cluster())
     import ray
 
     try:
@@ -87,12 +87,20 @@ def on_ray(run: Callable[..., Mapping[str, Any]], data: Any) -> Engine:
     return compute
 
 
-def refuse_absent_cluster() -> None:
-    """UserError where nothing listens at the host:port of RAY_ADDRESS: Ray would try for minutes.
+def named_cluster() -> tuple[str, str]:
+    """The variable that names a cluster, and what it says."""
+    return "RAY_ADDRESS", os.environ.get("RAY_ADDRESS", "")
+
+
+def refuse_absent_cluster(name: str, where: str) -> None:
+    """UserError where nothing listens at a host:port: Ray would try for minutes.
 
     Other addresses (`auto`, ray://host:port) are left to Ray.
+
+    Args:
+        name: what a person has set to it.
+        where: the address.
     """
-    where = os.environ.get("RAY_ADDRESS", "")
     host, _, port = where.rpartition(":")
     if "://" in where or not port.isdecimal():
         return
@@ -100,7 +108,7 @@ def refuse_absent_cluster() -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise UserError(
-            f"RAY_ADDRESS is {where}, and no cluster is there: {error}. Mend it, or start the "
+            f"{name} is {where}, and no cluster is there: {error}. Mend it, or start the "
             "cluster (`make ray-head`)."
         ) from None
 
@@ -165,6 +173,6 @@ def _one_on_a_node(shared: Any, code: Mapping[str, str], *job: Any) -> Result:
 
 if __name__ == "__main__":  # `make tune` asks before DVC removes what the last sweep left
     try:
-        refuse_absent_cluster()
+        refuse_absent_cluster(*named_cluster())
     except UserError as error:
         sys.exit(str(error))

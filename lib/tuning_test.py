@@ -176,16 +176,14 @@ def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:99999", f"{'a' * 64}.b:6379"])
-def test_what_can_be_nobodys_address_is_told_in_the_same_way(monkeypatch, address):
-    monkeypatch.setenv("RAY_ADDRESS", address)
+def test_what_can_be_nobodys_address_is_told_in_the_same_way(address):
     with pytest.raises(UserError, match=f"RAY_ADDRESS is {address}, and no cluster is there: "):
-        refuse_absent_cluster()
+        refuse_absent_cluster("RAY_ADDRESS", address)
 
 
-def test_a_head_that_takes_a_connection_is_not_refused(monkeypatch):
+def test_a_head_that_takes_a_connection_is_not_refused():
     with socket.create_server(("127.0.0.1", 0)) as head:
-        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{head.getsockname()[1]}")
-        refuse_absent_cluster()
+        refuse_absent_cluster("RAY_ADDRESS", f"127.0.0.1:{head.getsockname()[1]}")
 
 
 def test_an_address_of_ipv6_is_asked_without_its_brackets(monkeypatch):
@@ -193,15 +191,13 @@ def test_an_address_of_ipv6_is_asked_without_its_brackets(monkeypatch):
     monkeypatch.setattr(
         socket, "create_connection", lambda to, **_: asked.append(to) or socket.socket()
     )
-    monkeypatch.setenv("RAY_ADDRESS", "[fd00::5]:6379")
-    refuse_absent_cluster()
+    refuse_absent_cluster("RAY_ADDRESS", "[fd00::5]:6379")
     assert asked == [("fd00::5", 6379)]
 
 
 @pytest.mark.parametrize("address", ["auto", "ray://127.0.0.1:1", "127.0.0.1"])
-def test_an_address_that_is_no_host_and_port_is_left_to_ray(monkeypatch, address):
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    refuse_absent_cluster()
+def test_an_address_that_is_no_host_and_port_is_left_to_ray(address):
+    refuse_absent_cluster("RAY_ADDRESS", address)
 
 
 def arrays(_, values, budget):

@@ -1,5 +1,6 @@
 """Pictures show the numbers they are given, and are the same to the byte each time."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -192,7 +193,9 @@ def test_no_number_beside_an_axis_stands_over_another(largest):
     assert len(labels) > 2
     for one, other in pairwise(labels):
         left, right = one.get_window_extent(), other.get_window_extent()
-        assert left.x1 < right.x0 or one.get_rotation()
+        height = one.get_fontsize() * figure.dpi / 72
+        between = (right.x1 - left.x1) * math.sin(math.radians(one.get_rotation()))
+        assert left.x1 < right.x0 or between > height, "side by side, or lines that do not touch"
 
 
 # ---- of many rows

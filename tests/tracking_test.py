@@ -201,10 +201,9 @@ def test_an_address_that_would_be_read_otherwise_is_told_before_a_server_is_aske
 
 
 @pytest.mark.parametrize("token", ["s3cret\n", "s3 cret", "s3crét"])
-def test_a_token_that_no_header_takes_is_told_and_not_shown(monkeypatch, token):
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
+def test_a_token_that_no_header_takes_is_told_and_not_shown(token):
     with pytest.raises(UserError, match="MLFLOW_TRACKING_TOKEN has a space, an end of a") as told:
-        check_address("https://host")
+        check_address("https://host", token)
     assert "s3" not in str(told.value)
 
 

@@ -11,11 +11,11 @@ import os
 import socket
 import sys
 
+from lib.engines import refuse_absent_cluster
 from lib.errors import UserError
 from tools.command import as_command
 
 RESERVED = {8265, 52365, *range(10002, 20000)}  # by Ray: its dashboard, an agent, the workers
-SECONDS = 10  # to reach the head
 
 
 def check_port(port: str) -> None:
@@ -34,20 +34,14 @@ def check_port(port: str) -> None:
 
 
 def check_address(address: str) -> None:
-    """UserError where it is no host and port, or nothing listens there."""
+    """UserError where it is no host and port, or no cluster is there."""
     host, _, port = address.rpartition(":")
     if not host or not (port.isascii() and port.isdecimal()) or "//" in host:
         raise UserError(
             f"ADDRESS is {address!r}: it must be the host and the port of `make ray-head`, such as "
             "10.0.0.5:6379."
         )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS).close()
-    except (OSError, OverflowError, UnicodeError) as error:
-        raise UserError(
-            f"ADDRESS is {address}, and no cluster is there: {error}. Is `make ray-head` up, and "
-            "its port open to this machine?"
-        ) from None
+    refuse_absent_cluster("ADDRESS", address)
 
 
 def main() -> None:

@@ -91,10 +91,10 @@ def ask_mlflow(path: str, content: Mapping[str, str] | None = None, **query: str
     url = os.environ.get("MLFLOW_URL", "")
     if not url or MARK in url:
         raise UserError("MLFLOW_URL is not filled in: set the variable MLFLOW_URL.")
-    check_address(url)
     user, password, token = (
         os.environ.get(f"MLFLOW_TRACKING_{n}", "") for n in ("USERNAME", "PASSWORD", "TOKEN")
     )
+    check_address(url, token)
     headers = {"Content-Type": "application/json"}
     if user and password:
         basic = base64.b64encode(f"{user}:{password}".encode()).decode()

@@ -1,9 +1,5 @@
-"""What an address of MLflow's may be, before a client is given it that shows it on a mistake.
+"""What an address of MLflow's, and a token, may be: a client shows them on a mistake."""
 
-A token, too.
-"""
-
-import os
 import re
 from urllib.parse import unquote
 
@@ -14,7 +10,7 @@ from lib.errors import UserError
 from lib.text import shown_address
 
 
-def check_address(address: str) -> None:
+def check_address(address: str, token: str = "") -> None:
     """UserError where clients would take part of a login for host or path, or fail and show it."""
     try:
         parts = parse_url(address)
@@ -37,7 +33,7 @@ def check_address(address: str) -> None:
             f"MLflow at {shown_address(address)} cannot be asked: MLFLOW_URL is the address of the "
             "server, which a page's begins with: leave out what is behind its path, from # or ? on."
         )
-    if re.search(r"[^!-~]", os.environ.get("MLFLOW_TRACKING_TOKEN", "")):
+    if re.search(r"[^!-~]", token):
         raise UserError(
             f"MLflow at {shown_address(address)} cannot be asked: MLFLOW_TRACKING_TOKEN has a "
             "space, an end of a line or a letter that is not ASCII in it: set it again, without."

@@ -79,7 +79,7 @@ def connect() -> Experiment:
     """
     keep_quiet()
     if not is_local():
-        check_address(os.environ["MLFLOW_URL"])
+        check_address(os.environ["MLFLOW_URL"], os.environ.get("MLFLOW_TRACKING_TOKEN", ""))
     elif not LOCAL_FILE.exists():
         make_embedded()
     mlflow.set_tracking_uri(tracking_uri())
