@@ -305,7 +305,7 @@ def test_a_value_that_cannot_be_is_found_where_it_was_filled_in_by_hand(template
     (project.folder / "lib/__pycache__/text.pyc").write_text("TODO(name)")
     said = project.make("todo", ok=False)
     assert re.search(r"^params.yaml:\d+  TODO\(name\)", said, re.MULTILINE)
-    assert ".dvc/config:5  bucket is 'My_Bucket': it must be a bucket's name" in said
+    assert ".dvc/config:6  bucket is 'My_Bucket': it must be a bucket's name" in said
     assert "2 to fill in" in said
     assert "bucket is 'My_Bucket'" in project.make("start", ok=False)
     assert (project.folder / "copier.yml").exists(), "nothing is done while something is wrong"
