@@ -28,8 +28,11 @@ class BatchIndices(Sampler[Tensor]):
     """Row numbers by whole batches, one int64 tensor each; every row once per epoch.
 
     Shuffles anew each epoch with `generator`, in the order of torch's RandomSampler; without one,
-    the rows come in their own order. A rest of one row joins the batch before it, because batch
-    norm cannot train on a single row. Of several workers, each gets its share of every batch.
+    the rows come in their own order. Batches have `batch_size` rows or somewhat less, all alike to
+    within a row: a batch of the two rows that are left would weigh as much as any other, and batch
+    norm makes little more of them than the sign of their difference. Batch norm cannot train on
+    one row, so 3 rows in batches of 2 are one batch. Of several workers, each gets its share of
+    every batch.
 
     More than WINDOW_ROWS rows are shuffled window by window, so that what is read at a time fits
     into memory, and numbers of all rows are not held: a window is drawn from everywhere, as runs of
@@ -39,12 +42,9 @@ class BatchIndices(Sampler[Tensor]):
     def __init__(self, n_rows: int, batch_size: int, generator: torch.Generator | None) -> None:
         self.generator = generator
         self.n_rows = n_rows
-        self.sizes = [batch_size] * (n_rows // batch_size)
-        rest = n_rows % batch_size
-        if 0 < rest < max(2, distributed.world_size()) and self.sizes:
-            self.sizes[-1] += rest
-        elif rest:
-            self.sizes.append(rest)
+        least = min(batch_size, max(2, distributed.world_size()))
+        n_batches = max(1, min(math.ceil(n_rows / batch_size), n_rows // least))
+        self.sizes = [n_rows // n_batches + (n < n_rows % n_batches) for n in range(n_batches)]
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -93,7 +93,7 @@ def create_dataloader(
     Args:
         X: (n, d) float32.
         y: (n,) classes from 0, or (n,) or (n, m) numbers; batches keep their type.
-        batch_size: rows per batch, at least 1; a rest of one row joins the batch before it.
+        batch_size: rows per batch, at least 1; all get somewhat less where rows are left over.
         shuffle: a new order each epoch.
         seed: of the shuffling.
 

@@ -37,7 +37,7 @@ def test_each_epoch_holds_each_row_exactly_once(n, batch_size, shuffle):
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_batches_are_those_of_a_per_row_loader_with_the_same_seed(shuffle):
+def test_rows_come_in_the_order_of_a_per_row_loader_with_the_same_seed(shuffle):
     X, y = make_data(100)
     fast = create_dataloader(X, y, 16, shuffle, seed=3)
     slow: Loader = DataLoader(
@@ -47,9 +47,11 @@ def test_batches_are_those_of_a_per_row_loader_with_the_same_seed(shuffle):
         generator=torch.Generator().manual_seed(3),
     )
     for _ in range(2):
-        for batch, expected in zip(fast, slow, strict=True):
-            assert torch.equal(batch[0], expected[0])
-            assert torch.equal(batch[1], expected[1])
+        rows, expected = (
+            [torch.cat(parts) for parts in zip(*loader, strict=True)] for loader in (fast, slow)
+        )
+        assert torch.equal(rows[0], expected[0])
+        assert torch.equal(rows[1], expected[1])
 
 
 def test_two_epochs_have_different_orders_and_the_same_seed_the_same():
@@ -87,9 +89,19 @@ def test_iterating_leaves_the_global_random_state_alone():
 
 @pytest.mark.parametrize(
     ("n", "batch_size", "sizes"),
-    [(97, 16, [16] * 5 + [17]), (98, 16, [16] * 6 + [2]), (96, 16, [16] * 6)],
+    [
+        (96, 16, [16] * 6),
+        (98, 16, [14] * 7),
+        (97, 16, [14] * 6 + [13]),
+        (386, 32, [30] * 9 + [29] * 4),
+        (10, 16, [10]),
+        (5, 2, [3, 2]),
+        (3, 2, [3]),
+        (3, 1, [1] * 3),
+        (1, 16, [1]),
+    ],
 )
-def test_a_rest_of_one_row_joins_the_batch_before_it(n, batch_size, sizes):
+def test_batches_have_one_size_to_within_a_row_and_never_a_small_rest(n, batch_size, sizes):
     loader = create_dataloader(*make_data(n), batch_size, shuffle=True, seed=0)
     assert [len(y) for _, y in loader] == sizes
     assert len(loader) == len(sizes)

@@ -22,7 +22,7 @@ from lib.errors import UserError
 from lib.pytorch import accuracy, create_dataloader, seed_everything, train
 from lib.repository import ROOT
 
-EPOCHS = 12
+EPOCHS = 40
 KINDS = ("plain", "many rows", "convolution")
 
 

@@ -150,8 +150,6 @@ def test_parameters_that_cannot_be_read_are_told_in_a_line(project, tmp_path, te
 
 def test_make_train_writes_the_number_down_and_two_reach_what_one_does(finished, tmp_path):
     project = finished.copied(tmp_path / "copy")
-    project.edit("params.yaml", "  epochs: 120", "  epochs: 6")
-    project.dvc("repro", "--single-item", "train_dnn_pytorch")
     metrics = project.folder / "metrics/train_dnn_pytorch.json"
     one = read_yaml(metrics)
     written = (project.folder / "params.yaml").read_text()
