@@ -726,7 +726,7 @@ def test_the_command_ends_as_it_should(tmp_path):
     bad = packed(tmp_path / "bad.krt", [*entries(), entry("../evil")])
     for file, code, said in (
         (good, 0, "good.krt is as the engine takes it"),
-        (bad, 2, "bad.krt: 1 to mend"),
+        (bad, 2, "bad.krt: 1 to fix"),
         (tmp_path / "none.krt", 2, "is not there"),
         ("", 2, "Which file?"),
     ):

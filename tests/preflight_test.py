@@ -408,13 +408,13 @@ def test_certificates_that_are_not_there_are_named_with_their_variable(project):
     said = project.run(*ask, AWS_CA_BUNDLE="/nowhere/ca.pem", **KEYS)
     assert "was not asked, AWS_CA_BUNDLE names /nowhere/ca.pem, which is not there" in said
     said = project.run(*ask, AWS_CA_BUNDLE=str(project.folder / "params.yaml"), **KEYS)
-    assert "or AWS_CA_BUNDLE names has no certificate in it: mend it" in said
+    assert "or AWS_CA_BUNDLE names has no certificate in it: fix it" in said
 
 
 def test_a_profile_that_is_nowhere_is_told_with_where_it_is_named(project):
     ask = ("tools/within", ".", "python", "-c", ASK_EACH, "http://127.0.0.1:1", "bucket")
     said = project.run(*ask, AWS_PROFILE="nobody")
-    assert "was not asked, the profile is in no file of credentials: mend AWS_PROFILE" in said
+    assert "was not asked, the profile is in no file of credentials: fix AWS_PROFILE" in said
     assert "(nobody)" in said
 
 

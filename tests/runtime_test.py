@@ -104,7 +104,7 @@ def test_a_tag_for_one_runtime_is_not_the_version_of_another_with_a_like_name(pr
         ("assets/x: no/such.file\n", "no/such.file is not there"),
         (
             "assets/model.onnx: artifacts/onnx/old_name.onnx\n",
-            "artifacts/onnx/old_name.onnx is not there, and DVC knows no such file: mend its line",
+            "artifacts/onnx/old_name.onnx is not there, and DVC knows no such file: fix its line",
         ),
         ("assets/x: artifacts/../../other/x\n", "../other/x leads out of the repository"),
         ("assets/x: /etc/hostname\n", "/etc/hostname leads out of the repository"),

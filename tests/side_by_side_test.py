@@ -157,7 +157,7 @@ def test_a_failure_lets_the_others_finish_and_is_told_once(project):
     assert not (project.folder / "after.txt").exists()
     assert said.splitlines()[-1] == (
         "ERROR: failed: early (the cause is above). Left out, for they need it: after. All others "
-        "are done: mend it and run again, they are not run twice."
+        "are done: fix it and run again, they are not run twice."
     )
     assert said.count("failed to reproduce") == 1
     assert "Traceback" not in said

@@ -587,7 +587,7 @@ def test_a_mistake_in_log_py_ends_make_run_with_an_error(project):
     log.write_text("import no_such_package\n")
     said = project.run("make", "run", ok=False)
     assert "no_such_package" in said
-    assert "The results are complete. Mend it, then `make relog`." in said
+    assert "The results are complete. Fix it, then `make relog`." in said
 
 
 def test_a_file_left_open_by_a_process_is_whole(project):

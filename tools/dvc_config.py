@@ -27,12 +27,12 @@ def read_config(file: Path) -> ConfigObj:
         line = error.errors[0].line_number
         raise UserError(
             f"{file}, line {line}: DVC reads lines such as `key = value` below a [section], each "
-            "of them once: mend the file, or remove it."
+            "of them once: fix the file, or remove it."
         ) from None
     if config.scalars:
         raise UserError(
             f"{file}: '{config.scalars[0]}' stands below no [section], where DVC reads nothing: "
-            "mend the file, or remove it."
+            "fix the file, or remove it."
         )
     return config
 

@@ -14,7 +14,7 @@ PROXY = re.compile(
 
 
 def on_the_way(text: str) -> str:
-    """What to mend, behind the server's name; empty where it is nothing on the way."""
+    """What to fix, behind the server's name; empty where it is nothing on the way."""
     if found := REFUSED.search(text):
         why = (found[1] or "it is another server's").strip()
         return (
@@ -25,7 +25,7 @@ def on_the_way(text: str) -> str:
     if NONE_IN_IT.search(text):
         return (
             "was not asked, the file that SSL_CERT_FILE, REQUESTS_CA_BUNDLE or AWS_CA_BUNDLE names "
-            "has no certificate in it: mend it"
+            "has no certificate in it: fix it"
         )
     if PROXY.search(text):
         return (

@@ -154,7 +154,7 @@ def for_machine(
 
 def check_lock(folder: Path) -> None:
     """Raise UserError where the lock does not fit its Pipfile."""
-    fitting = pipfile_hash(folder)  # first: `make lock` mends no Pipfile that is missing or wrong
+    fitting = pipfile_hash(folder)  # first: `make lock` cannot fix a broken Pipfile
     lock, file = read_lock(folder), relative(folder / "Pipfile.lock")
     if lock["_meta"]["hash"]["sha256"] != fitting:
         raise UserError(f"{file} no longer fits its Pipfile: run `make lock`.")

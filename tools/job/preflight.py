@@ -1,7 +1,7 @@
 """Before anything is trained: can this run start, and can its results be kept?
 
-Each check is a line in the log; what must be mended is also on the run's page. Checks that fail
-stop the run, except for MLflow: its server may be away, results are logged later (`make relog`).
+Each check prints a line in the log; problems are also on the run's page. A check that fails stops the
+run, except for MLflow: if its server is down, `make relog` logs the results later.
 
     preflight                 in a run
     preflight --release       before a runtime is released
@@ -45,7 +45,7 @@ SECONDS = 20  # within which S3 must answer each request of the probe
 POINTER = b"version https://git-lfs.github.com/spec/"  # in place of a file that git LFS has
 LARGEST_POINTER = 1024  # bytes, as git LFS itself takes one
 ELSEWHERE = (
-    "has this bucket in another region, or at another endpoint: mend region and endpointurl in "
+    "has this bucket in another region, or at another endpoint: fix region and endpointurl in "
     ".dvc/config, or the variable MLFLOW_S3_ENDPOINT_URL"
 )
 AWAY = ("502", "503", "504")  # of a proxy that S3 is behind; S3's own have a code
@@ -259,10 +259,10 @@ def why_storage_failed(error: Exception, asked: str = "write") -> str:
     elif barrier := on_the_way(text):
         what = barrier
     elif "HTTPClientError" in kinds and trusted and not Path(trusted).exists():
-        what = f"was not asked, AWS_CA_BUNDLE names {trusted}, which is not there: mend it"
+        what = f"was not asked, AWS_CA_BUNDLE names {trusted}, which is not there: fix it"
     elif "ProfileNotFound" in kinds:
         what = (
-            "was not asked, the profile is in no file of credentials: mend AWS_PROFILE and "
+            "was not asked, the profile is in no file of credentials: fix AWS_PROFILE and "
             "AWS_SHARED_CREDENTIALS_FILE, or profile and credentialpath in .dvc/config"
         )
     elif "NoCredentials" in text:
@@ -276,7 +276,7 @@ def why_storage_failed(error: Exception, asked: str = "write") -> str:
     elif re.search(r"AccessDenied|Forbidden|PermissionError|read.?only", text, re.IGNORECASE):
         what = f"does not let these credentials {asked}: give them {asked} access to the bucket"
     elif re.search(r"NoSuchBucket|FileNotFound|bucket does not exist", text):
-        what = "has no such bucket: create it, or mend the url in .dvc/config"
+        what = "has no such bucket: create it, or fix the url in .dvc/config"
     elif re.search(r"Full|Quota|InsufficientStorage|No space|InternalError|ServiceUnavail", text):
         what = "cannot write: is its disk full, or the bucket over its quota or locked?"
     elif code in AWAY or re.search(r"connect|Connection|Timeout|timed out|resolve", text):
@@ -465,7 +465,7 @@ def release() -> None:
 
 
 def failed(checks: Sequence[Callable[[], str]]) -> list[str]:
-    """What must be mended: all of it, not only the first."""
+    """Run the checks and list every problem, not only the first."""
     problems = []
     for check in checks:
         try:

@@ -164,7 +164,7 @@ def make_run(jobs: str, *targets: str) -> None:
     if failed:
         skipped = f" Left out, for they need it: {', '.join(left_out)}." if left_out else ""
         raise UserError(
-            f"failed: {', '.join(failed)} (the cause is above).{skipped} All others are done: mend "
+            f"failed: {', '.join(failed)} (the cause is above).{skipped} All others are done: fix "
             "it and run again, they are not run twice."
         )
 

@@ -197,7 +197,7 @@ def refuse_untracked(name: str, assets: Mapping[str, str]) -> None:
             if source in deleted or source.startswith(folders):
                 raise UserError(f"{source} is not there: `dvc pull` or `make run` brings it.")
             raise UserError(
-                f"{source} is not there, and DVC knows no such file: mend its line in "
+                f"{source} is not there, and DVC knows no such file: fix its line in "
                 f"runtimes/{name}/{ASSETS}, or have a stage write it (`make run`)."
             )
         if source not in unchanged | in_git.keys():

@@ -202,7 +202,7 @@ def main() -> None:
         sys.exit(f"{file} is not there, or no file.")
     if problems := check(file):
         print(*problems, sep="\n")
-        sys.exit(f"{file.name}: {len(problems)} to mend.")
+        sys.exit(f"{file.name}: {len(problems)} to fix.")
     print(f"{file.name} is as the engine takes it.")
 
 

@@ -158,7 +158,7 @@ def credentials() -> str:
             dvc.read(ROOT / ".dvc" / name)
         except configparser.Error:
             raise UserError(
-                f".dvc/{name} cannot be read: mend it, or remove it, then make credentials"
+                f".dvc/{name} cannot be read: fix it, or remove it, then make credentials"
             ) from None
         if any(KEYS & section.keys() for section in dvc.values()):
             return f"in .dvc/{name}"

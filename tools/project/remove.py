@@ -256,7 +256,7 @@ def without_stages(
     lines = text.splitlines(keepends=True)
     for number, indent in sorted(cuts, reverse=True):
         cut(lines, number, indent)
-    left = with_empty_keys_mended("".join(lines))
+    left = without_empty_keys("".join(lines))
     refuse_grafted("dvc.yaml", text, left, depth=2)
     return left
 
@@ -348,7 +348,7 @@ def indent_of(line: str) -> int:
     return len(line) - len(line.lstrip(" "))
 
 
-def with_empty_keys_mended(text: str) -> str:
+def without_empty_keys(text: str) -> str:
     """Top-level keys whose last entry went: `stages: {}`, and no line for the others."""
     text = re.sub(r"(?m)^stages:[ \t]*\n(?=\s*(?:^\S|\Z))", "stages: {}\n\n", text)
     text = re.sub(

@@ -1,6 +1,6 @@
 """The whole platform on one machine: S3, MLflow, a git origin and a runner.
 
-    up             start or mend it (ARTIFACTS=direct: clients write to S3)
+    up             start or repair it (ARTIFACTS=direct: clients write to S3)
     status         what runs, where, and the latest jobs (--json: for programs)
     dispatch REF   the workflow's button "Run workflow", with this ref
     down           stop it and remove everything

@@ -40,7 +40,7 @@ SETTINGS = {
 
 
 def make_origin(branch: str) -> None:
-    """Make the bare repository, or mend one that a killed `up` left half made."""
+    """Make the bare repository, or repair one that a killed `up` left half made."""
     JOBS.mkdir(exist_ok=True)
     # Once a branch was pushed, HEAD stays: `git init` leaves what is there.
     ready = (ORIGIN / "hooks" / "post-receive").exists()

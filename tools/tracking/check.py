@@ -22,7 +22,7 @@ def check() -> None:
     stages = [stage.address for stage in read_pipeline().stages]
     if mistakes := [noted[stage] for stage in stages if stage in noted]:
         raise UserError(
-            "\n".join([*mistakes, "The results are complete. Mend it, then `make relog`."])
+            "\n".join([*mistakes, "The results are complete. Fix it, then `make relog`."])
         )
 
 
