@@ -56,7 +56,7 @@ def work_tree(tmp_path, monkeypatch):
     subprocess.run(["git", "add", "params.yaml", "src", "n.ipynb"], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)  # where DVC looks for a stage
     monkeypatch.setattr(inputs, "Timer", WhenSaid)
-    guarded = inputs.noting_first(dvc.stage.run.cmd_run)
+    guarded = inputs.recording_inputs(dvc.stage.run.cmd_run)
     monkeypatch.setattr(dvc.stage.run, "cmd_run", guarded)
     return tmp_path
 

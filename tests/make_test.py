@@ -76,7 +76,7 @@ def test_an_argument_reaches_its_command_as_it_was_typed(tmp_path, text):
     [
         *((port, "it must be a whole number") for port in ("", "0", "x", "-1", "6 379", "06379")),
         *((port, "it must be a whole number") for port in ("65536", "9" * 30, "²")),
-        *((port, "which Ray has for itself") for port in ("8265", "10002", "19999")),
+        *((port, "which Ray uses itself") for port in ("8265", "10002", "19999")),
     ],
 )
 def test_a_port_that_cannot_be_rays_is_told_in_a_line(port, why):

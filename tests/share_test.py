@@ -326,7 +326,7 @@ def test_storage_that_hangs_holds_one_push_and_no_more(monkeypatch, capsys):
     with pytest.raises(UserError, match=r"could not be pushed to S3: S3 does not answer\."):
         share.push_data()
     assert pushes == [("dvc", "push")]
-    assert "Data are pushed to S3 …" in capsys.readouterr().out
+    assert "Pushing data to S3 …" in capsys.readouterr().out
 
 
 def test_a_push_that_is_refused_is_told_in_the_servers_words(project):
@@ -382,7 +382,7 @@ def test_storage_that_dies_before_a_release_is_not_told_as_models_that_are_missi
     project.dvc("repro", "--quiet")
     for folder in ("artifacts/quick", ".dvc/cache"):
         shutil.rmtree(project.folder / folder)
-    missing = "Not all data and models could be got from the bucket"
+    missing = "Not all data and models could be pulled from the bucket"
     assert missing in project.run(*pull, ok=False)
     address = f"s3://bucket/dvc\n    endpointurl = http://127.0.0.1:{free_port()}\n"
     (project.folder / ".dvc/config.local").write_text(REMOTE.replace("../../bucket\n", address))
@@ -407,7 +407,7 @@ def test_a_model_in_a_folder_whose_listing_is_nowhere_is_told(project):
     cache = f"{project.folder.parent}/cache"  # empty, and the bucket is, too
     said = project.run(*REGISTRY, ok=False, DVC_CACHE_DIR=cache)
     assert "Traceback" not in said
-    assert "cannot be told: the listing of a model's folder cannot be read (" in said
+    assert "cannot be determined: the listing of a model's folder cannot be read (" in said
     assert "`dvc push` where the results are, then re-run this job." in said
 
 

@@ -156,8 +156,8 @@ def test_a_failure_lets_the_others_finish_and_is_told_once(project):
     assert (project.folder / "late.txt").read_text() == "late\n"
     assert not (project.folder / "after.txt").exists()
     assert said.splitlines()[-1] == (
-        "ERROR: failed: early (the cause is above). Left out, for they need it: after. All others "
-        "are done: fix it and run again, they are not run twice."
+        "ERROR: failed: early (the cause is above). Skipped, as they depend on it: after. "
+        "All others are done: fix it and run again, they are not run twice."
     )
     assert said.count("failed to reproduce") == 1
     assert "Traceback" not in said

@@ -632,7 +632,7 @@ def test_without_a_folder_to_tell_each_other_in_the_process_ends_as_it_would(pro
     said, _ = process.communicate(timeout=60)
     assert process.returncode == code
     assert said.count("log its results with `make relog`") == (code == 0)
-    why = "MLflow: no tracker of plain was started, for want of a temporary folder: log"
+    why = "MLflow: no tracker of plain was started: no temporary folder could be made: log"
     assert said.count(f"WARNING: {why}") == (code == 0 and lost == "before")
     assert said.count("ended early") == (code == 0 and lost == "meanwhile")
     assert "Traceback" not in said

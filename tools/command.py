@@ -1,4 +1,4 @@
-"""Commands: how one of ours ends, as it should or with a line that says why not; how others run."""
+"""How commands of this project end (exit code, error line), and how they run other commands."""
 
 import errno
 import os
@@ -12,19 +12,18 @@ from lib.errors import UserError
 from lib.repository import ROOT
 from lib.text import last_line
 
-FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)  # what a disk says that takes no more
+DISK_FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)  # a full disk, a quota, a file size limit
 
 
 def as_command(main: Callable[[], object], name: str = "") -> NoReturn:
-    """Run a command to its end; the exit code is the number that `main` returns, else 0.
+    """Run `main` and exit with the number that it returns, or 0.
 
-    A user's mistake ends it with its message, and so does a full disk; Ctrl-C, and a reader of its
-    output that has gone away, as `head` does, end it without a word. What else `main` raises is a
-    bug of ours, and keeps its traceback.
+    A UserError and a full disk exit with a one-line message; Ctrl-C and a closed pipe (`| head`)
+    exit silently. Any other exception is a bug here and keeps its traceback.
 
     Args:
-        main: what it does.
-        name: what its message begins with, as "relog: ".
+        main: the command.
+        name: prefix of the message, such as "relog: ".
     """
     try:
         try:
@@ -36,29 +35,29 @@ def as_command(main: Callable[[], object], name: str = "") -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        forget_output()
+        discard_output()
         sys.exit(141)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL:
             raise
-        forget_output()
-        sys.exit(f"{name}{told_full(error)}")
+        discard_output()
+        sys.exit(f"{name}{disk_full_message(error)}")
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def told_full(error: OSError) -> str:
-    """What a disk that is full (FULL) means, and what to do."""
+def disk_full_message(error: OSError) -> str:
+    """The message for an OSError whose errno is in DISK_FULL."""
     where = f" ({error.filename})" if error.filename else ""
     full = f"{error.strerror}{where}: the disk is full, or what the output goes to"
     return f"{full}. Make room, then run it again."
 
 
-def finished(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
-    """Another command, with what it printed, for those who look at its exit code.
+def captured(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command and capture its output; the caller checks the exit code.
 
     Args:
-        command: with its arguments.
-        options: further ones of `subprocess.run`.
+        command: the program and its arguments.
+        options: passed on to `subprocess.run`.
     """
     return subprocess.run(
         command, capture_output=True, encoding="utf-8", errors="replace", check=False, **options
@@ -66,8 +65,8 @@ def finished(command: Sequence[str | Path], **options: Any) -> subprocess.Comple
 
 
 def run(*command: str, ok: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
-    """A command of this project's, finished; UserError where it failed and `ok` was asked for."""
-    done = finished(command, cwd=ROOT, env=os.environ | extra)
+    """Run a command in the repository root; UserError if it fails, unless `ok` is False."""
+    done = captured(command, cwd=ROOT, env=os.environ | extra)
     if ok and done.returncode:
         raise UserError(
             f"`{' '.join(command[:3])}` failed: {last_line(done.stderr or done.stdout)}"
@@ -76,12 +75,12 @@ def run(*command: str, ok: bool = True, **extra: str) -> subprocess.CompletedPro
 
 
 def first_error(stderr: str) -> str:
-    """The first of git's or DVC's errors: behind it are counts, guesses and advice."""
+    """The first error line of git or DVC; the lines after it are counts, guesses and advice."""
     marks = ("fatal: ", "error: ", "ERROR: ")
     errors = [line for line in stderr.splitlines() if line.startswith(marks)]
     return last_line(errors[0] if errors else stderr).rstrip(".")
 
 
-def forget_output() -> None:
-    """Leave nothing that Python would try to print when it ends."""
+def discard_output() -> None:
+    """Point stdout at /dev/null, so that Python's flush at exit cannot fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,6 +1,6 @@
-"""DVC's settings in `.dvc/config` and `.dvc/config.local`: read as DVC reads them, and changed.
+"""Reads and writes DVC's settings in `.dvc/config` and `.dvc/config.local`.
 
-DVC's own writer knows ASCII alone, and has emptied the file when it meets another character.
+DVC's own writer handles only ASCII: any other character leaves the file empty.
 
 Called by credentials, preflight and the sandbox.
 """
@@ -15,7 +15,7 @@ from lib.files import read_text, replaced_file
 
 
 def read_config(file: Path) -> ConfigObj:
-    """The settings by section; none where there is no such file.
+    """The settings by section; empty if the file does not exist.
 
     Raises:
         UserError: it cannot be read. No value is shown: it may be a secret.
@@ -38,7 +38,7 @@ def read_config(file: Path) -> ConfigObj:
 
 
 def write_config(file: Path, config: ConfigObj) -> None:
-    """Replace the file, for its owner only; one that says nothing is removed."""
+    """Replace the file, readable only by its owner; without settings, remove it."""
     lines = config.write()
     if not b"".join(lines).strip():
         file.unlink(missing_ok=True)
@@ -50,10 +50,10 @@ def write_config(file: Path, config: ConfigObj) -> None:
 
 
 def set_values(file: Path, wanted: Mapping[str, Mapping[str, str]]) -> None:
-    """Have these values in the file, by section and key; all else in it stays.
+    """Set these values, by section and key; everything else in the file stays.
 
     Raises:
-        UserError: the file cannot be read, or cannot hold a value. It is as it was then.
+        UserError: the file cannot be read, or cannot hold a value; it is unchanged.
     """
     config = read_config(file)
     for section, values in wanted.items():
@@ -69,9 +69,9 @@ def set_values(file: Path, wanted: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def can_hold(value: str) -> bool:
-    """Whether DVC would read this value as it is given here."""
+    """Whether DVC would read this value back unchanged."""
     try:
         lines = b"\n".join(ConfigObj({"key": value}, encoding="utf-8").write()).decode()
         return bool(ConfigObj(lines.splitlines())["key"] == value)
-    except (ConfigObjError, UnicodeError):  # of quotes, interpolation; half a pair of UTF-16
+    except (ConfigObjError, UnicodeError):  # quotes, interpolation; lone surrogates
         return False

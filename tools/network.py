@@ -1,7 +1,4 @@
-"""What stands on the way to a server, told by what its client says: a certificate, or a proxy.
-
-S3's and MLflow's clients each have words of their own for it; a server that is away has others.
-"""
+"""Recognises certificate and proxy problems in the error messages of S3's and MLflow's clients."""
 
 import re
 
@@ -9,12 +6,12 @@ REFUSED = re.compile(r"certificate verify failed: ([^()'\"\]]+)|(doesn't match|C
 NONE_IN_IT = re.compile("no.certificate.or.crl.found", re.IGNORECASE)
 PROXY = re.compile(
     r"ProxyError|Proxy(Connection|Timeout)|connect to proxy|\bcode 407\b|"
-    "SOCKS support|Proxy URL had|proxies_config"  # a kind that a client does not take
+    "SOCKS support|Proxy URL had|proxies_config"  # a kind of proxy that a client does not support
 )
 
 
-def on_the_way(text: str) -> str:
-    """What to fix, behind the server's name; empty where it is nothing on the way."""
+def network_problem(text: str) -> str:
+    """What is wrong and how to fix it, to follow the server's name; empty if it is neither."""
     if found := REFUSED.search(text):
         why = (found[1] or "it is another server's").strip()
         return (

@@ -3,8 +3,7 @@
 tools/within lab/tuning python -m tools.ray_node head PORT
 tools/within lab/tuning python -m tools.ray_node worker HOST:PORT
 
-A port or an address that Ray cannot have would end it in a traceback of its own, or after half a
-minute, so it is looked at before.
+Ports and addresses are checked first: Ray itself would end in a traceback, or after half a minute.
 """
 
 import os
@@ -15,16 +14,16 @@ from lib.engines import refuse_absent_cluster
 from lib.errors import UserError
 from tools.command import as_command
 
-RESERVED = {8265, 52365, *range(10002, 20000)}  # by Ray: its dashboard, an agent, the workers
+RESERVED = {8265, 52365, *range(10002, 20000)}  # used by Ray: dashboard, agent, workers
 
 
 def check_port(port: str) -> None:
-    """UserError where it is no port, one that Ray has for itself, or taken."""
+    """UserError if it is not a port number, reserved by Ray, or taken."""
     if not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535) or port[0] == "0":
         raise UserError(f"RAY_PORT is {port!r}: it must be a whole number from 1 to 65535.")
     if int(port) in RESERVED:
         raise UserError(
-            f"RAY_PORT is {port}, which Ray has for itself (10002 to 19999, 8265, 52365): name "
+            f"RAY_PORT is {port}, which Ray uses itself (10002 to 19999, 8265, 52365): name "
             "another."
         )
     try:
@@ -34,7 +33,7 @@ def check_port(port: str) -> None:
 
 
 def check_address(address: str) -> None:
-    """UserError where it is no host and port, or no cluster is there."""
+    """UserError if it is not HOST:PORT, or no cluster answers there."""
     host, _, port = address.rpartition(":")
     if not host or not (port.isascii() and port.isdecimal()) or "//" in host:
         raise UserError(
@@ -45,7 +44,7 @@ def check_address(address: str) -> None:
 
 
 def main() -> None:
-    """Check where the node is to be; then Ray takes this process's place."""
+    """Check the port or address, then replace this process by Ray."""
     kind, where = sys.argv[1:]
     if kind == "head":
         check_port(where)

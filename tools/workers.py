@@ -1,9 +1,9 @@
-"""Starts a process on as many workers as its section of params.yaml says; tools/run calls it.
+"""Starts a process on as many workers as its section of params.yaml asks for; called by tools/run.
 
     tools/within lab/processes/NAME python -m tools.workers NAME [ARGUMENT …]
 
-It runs in the environment of the process, which has torch: the workers are started by torch's own
-launcher, and what ends them is told in one line.
+It runs in the environment of the process, which has torch: torch's own launcher starts the workers,
+and their failure is reported in one line.
 """
 
 import logging
@@ -24,7 +24,7 @@ from lib.text import one_line
 
 
 def workers_of(name: str) -> int:
-    """How many params.yaml asks for; 1 where it says nothing that could be: the process tells."""
+    """How many workers params.yaml asks for; 1 if that is invalid: the process reports it."""
     try:
         content = read_yaml(ROOT / FILE)
     except UserError:
@@ -35,16 +35,16 @@ def workers_of(name: str) -> int:
 
 
 def launch(count: int, program: Sequence[str]) -> int:
-    """Run a Python program that often at once; the exit code.
+    """Run `count` copies of a Python program as torch workers; the exit code.
 
-    The first one is seen as if it were alone; of the others is shown what one says that fails.
+    Worker 0 prints as if it were alone; of the others, only the stderr of one that fails is shown.
     """
-    # Takes seconds, and one worker does without.
+    # Imported here: it takes seconds, and a single worker does not need it.
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.disable()  # it is told here
+    logging.disable()  # torch's own report, which `cause` replaces
     os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback())
     with tempfile.TemporaryDirectory() as folder:
         config = LaunchConfig(
@@ -64,26 +64,26 @@ def launch(count: int, program: Sequence[str]) -> int:
             if message := cause(error.failures, Path(folder), count):
                 print(message, file=sys.stderr)
             return 1
-        except SignalException as error:  # it has ended the workers by the same
+        except SignalException as error:  # it has passed the signal on to the workers
             return 128 + error.sigval
     return 0
 
 
 def loopback() -> str:
-    """The name of the network interface of this computer alone; that of the host may be unknown."""
+    """The name of the loopback interface; the host's own name may not resolve."""
     return next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
 
 
 def cause(failures: Mapping[int, Any], logs: Path, count: int) -> str:
-    """Why they ended: a worker that was killed, else what the first that failed has said.
+    """Why the workers ended: one was killed, or else the stderr of the first that failed.
 
-    Empty where that is worker 0, which was seen to say it. Where each has only lost another one,
-    what torch said of that.
+    Empty if that is worker 0, whose stderr was shown live. If each only lost its connection to
+    another, torch's message on that.
     """
     from lib.distributed import ALONE
 
     codes = {number: failure.exitcode for number, failure in failures.items()}
-    ended = (ALONE, -signal.SIGTERM)  # for another's sake
+    ended = (ALONE, -signal.SIGTERM)  # because of another worker
     causes = {number: code for number, code in sorted(codes.items()) if code not in ended}
     for number, code in causes.items():
         if code < 0:
@@ -112,5 +112,5 @@ if __name__ == "__main__":
         os.execv(sys.executable, [sys.executable, *program])
     try:
         sys.exit(launch(workers, program))
-    except KeyboardInterrupt:  # before there are workers
+    except KeyboardInterrupt:  # before the workers have started
         sys.exit(130)

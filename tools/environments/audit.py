@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import UserError
-from tools.command import finished
+from tools.command import captured
 from tools.environments.installer import BUILD_TOOLS, UV, for_uv, pip_settings
 from tools.environments.lock_file import read_lock, relative, versions
 from tools.environments.locks import folders
@@ -45,7 +45,7 @@ def audit(service: str = "") -> None:
             *(("--service-url", service) if service else ()),
         ]
         settings = for_uv(pip_settings(variables), variables)
-        done = finished(command, cwd=scratch, env=variables | settings)
+        done = captured(command, cwd=scratch, env=variables | settings)
     if done.returncode not in (0, 1) or not done.stdout:
         reason = done.stderr.rpartition(": ")[2].strip()
         print(f"Vulnerabilities: not asked, OSV does not answer ({reason}).", file=sys.stderr)

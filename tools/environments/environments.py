@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeE
 
 from lib.errors import UserError
 from lib.repository import ROOT
-from tools.command import FULL
+from tools.command import DISK_FULL
 from tools.environments import seal
 from tools.environments.installer import about_cache, cache_folder, install, this_machine
 from tools.environments.lock_file import read_lock, relative
@@ -158,7 +158,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL:
             raise
         raise UserError(f"{folder} cannot be made ({error.strerror}): {then}") from None
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lib.errors import UserError
-from tools.command import finished
+from tools.command import captured
 from tools.environments.installer import (
     UV,
     for_uv,
@@ -160,7 +160,7 @@ def uv(
         *("--python-platform", platform_of_uv, "--python", sys.executable),
     ]
     env = variables | for_uv(pips, variables) | {"MACOSX_DEPLOYMENT_TARGET": MACOS}
-    return finished(asked, env=env, input="\n".join(lines))
+    return captured(asked, env=env, input="\n".join(lines))
 
 
 def show(

@@ -1,17 +1,17 @@
-"""What the steps of the workflows call, each as `tools/within . python -m tools.job.NAME`.
+"""The steps of the workflows, each called as `tools/within . python -m tools.job.NAME`.
 
-preflight.py   can this run start, and can its results be kept? (`make doctor` asks a part of it)
+preflight.py   can this run start, and can its results be kept? (`make doctor` uses part of it)
 experiment.py  reproduces the pipeline
-goals.py       judges the results; with --verdict, fails where a goal was missed
-share.py       data to the bucket, then the results commit
-registry.py    the alias `champion` in MLflow's registry
-release.py     a runtime to the bucket
-job.py         what they share
+goals.py       judges the results; with --verdict, fails if a goal was missed
+share.py       pushes data to the bucket, then the results commit to git
+registry.py    moves the alias `champion` in MLflow's registry
+release.py     uploads a runtime to the bucket
+job.py         shared helpers
 
-By `make run`, `tune` and `train` as well:
+Also called by `make run`, `tune` and `train`:
 
-guarded_dvc.py   DVC, with the listings of folders checked
-inputs.py        what a stage reads, noted as it was when it began
-side_by_side.py  stages that do not depend on each other, at once
-train.py         a training on several workers
+guarded_dvc.py   DVC with its directory listings verified
+inputs.py        records what a stage reads as it was at the start of the stage
+side_by_side.py  runs independent stages in parallel
+train.py         trains on several workers
 """

@@ -1,6 +1,6 @@
-"""Reproduces the pipeline, with what the bucket has already, and notes how each stage went.
+"""Reproduces the pipeline, pulling what the bucket already has, and records how each stage went.
 
-Of a tag that begins with `tune-` it is the pipeline of sweeps, in `lab/tuning`.
+A tag that begins with `tune-` runs the pipeline of sweeps, in `lab/tuning`.
 """
 
 import os
@@ -24,34 +24,34 @@ STARTED = re.compile(r"Running stage '(.+)':")
 SKIPPED = re.compile(r"Stage '(.+)' didn't change, skipping")
 CACHED = re.compile(r"Stage '(.+)' is cached - skipping run")
 PULLED = re.compile(r"Pulling data for stage: '(.+)'")
-ENDED = re.compile(r"^Use `dvc push` to send")  # of several jobs, each has a DVC of its own
+ENDED = re.compile(r"^Use `dvc push` to send")  # a DVC's last line; with JOBS there are several
 FAILED = re.compile(r"failed to reproduce (['\"])(.+?)\1: (.*)")
-LEFT = re.compile(r"ERROR: failed to transfer '[^']*' - (.*)")
+NOT_TRANSFERRED = re.compile(r"ERROR: failed to transfer '[^']*' - (.*)")
 EXITED = re.compile(r"failed to run: (.*), exited with (-?\d+)$")
-STYLE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # a terminal's colours, and the like
-KEPT = 200  # lines of output that are looked into for a cause
-STOPPED = "did not end"  # of a job that is cancelled, nobody comes to say more
-LINES_WITHOUT_ERROR = 6  # that DVC prints, at most, where it says that a file is invalid
+STYLE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # terminal colours and other escape sequences
+KEPT_LINES = 200  # lines of output that are searched for the cause
+UNFINISHED = "did not end"  # stays if the job is cancelled
+LINES_WITHOUT_ERROR = 6  # DVC's report on an invalid file has no "ERROR:", and at most so many
 MOST_OF_A_REASON = 500  # characters
 
 
 @dataclass
 class Watch:
-    """What the lines that a DVC prints tell of its stages."""
+    """The state of the stages of one DVC process, parsed from the lines that it prints."""
 
     stages: dict[str, dict[str, object]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
     current: str = ""
     started: float = 0.0
 
     def read(self, line: str) -> None:
-        """Take the next line."""
+        """Parse the next line."""
         if any(pattern.search(line) for pattern in (STARTED, SKIPPED, PULLED, CACHED, ENDED)):
             self.end()
         if match := STARTED.search(line):
             self.current, self.started = match[1], time.monotonic()
-            self.stages[self.current] = {"state": STOPPED}
+            self.stages[self.current] = {"state": UNFINISHED}
         elif match := SKIPPED.search(line) or PULLED.search(line):
             self.stages[match[1]] = {"state": "unchanged"}
         elif match := CACHED.search(line):
@@ -62,19 +62,20 @@ class Watch:
             self.lines.append(plain)
 
     def end(self) -> None:
-        """Take the time of the stage that has run."""
+        """Record the duration of the current stage, which has ended."""
         if self.current:
             entry = self.stages[self.current]
             entry["seconds"] = time.monotonic() - self.started
-            if entry["state"] == STOPPED:
+            if entry["state"] == UNFINISHED:
                 entry["state"] = "ran"
             self.current = ""
 
 
 def experiment() -> None:
-    """Run `dvc repro --pull`; UserError with stage, cause and what to type where one fails.
+    """Run `dvc repro --pull`, or up to JOBS independent stages at once.
 
-    Where JOBS is set, that many stages that do not depend on each other run at once.
+    Raises:
+        UserError: a stage failed; with the stage, the cause, and the command that reproduces it.
     """
     os.environ["MLFLOW_S3_ENDPOINT_URL"] = s3_endpoint()
     jobs = number_of(os.environ.get("JOBS") or "1")
@@ -91,30 +92,30 @@ def experiment() -> None:
             print(f"{stage} | {line}" if stage and line else line, flush=True)
             watches.setdefault(stage, Watch()).read(line)
             if STARTED.search(line) or ENDED.search(line):
-                with suppress(OSError):  # on a full disk; the stages find out for themselves
+                with suppress(OSError):  # a full disk; the stages report it themselves
                     note()
 
     if jobs > 1:
         failed, _ = reproduce(jobs, [pipeline_file()], ["--pull"], show)
     elif code := run_dvc(["repro", "--pull", pipeline_file()], partial(show, "")):
         failed[""] = code
-    told_of = []
+    messages = []
     for name, code in failed.items():
         watch = watches.setdefault(name, Watch())
         where, why = failure(list(watch.lines), watch.current or name, code)
         if where:
             watch.stages.setdefault(where, {})["state"] = "failed"
-        told_of.append(told(where, why))
+        messages.append(failure_message(where, why))
     for watch in watches.values():
         watch.end()
     note()
     add_to_note(warnings=[line for watch in watches.values() for line in watch.warnings])
     if failed:
-        raise UserError("\n".join(told_of))
+        raise UserError("\n".join(messages))
 
 
-def told(stage: str, why: str) -> str:
-    """What a person needs to know of a run that failed: where, why, and how to see it again."""
+def failure_message(stage: str, why: str) -> str:
+    """Where a run failed, why, and how to reproduce it."""
     commit = git("rev-parse", "--short", "HEAD")
     return (
         f"{f'Stage {stage}' if stage else 'The pipeline'} failed: {why}\nNothing was committed; "
@@ -124,20 +125,23 @@ def told(stage: str, why: str) -> str:
 
 
 def failure(lines: Sequence[str], stage: str, code: int) -> tuple[str, str]:
-    """The stage that failed, if it was one, and why."""
+    """The stage that failed (empty if DVC itself did), and why."""
     if code < 0:
         return stage, f"dvc itself was ended by {signal.Signals(-code).name}"
-    reason, before = dvc_reason(lines)
+    reason, before = last_dvc_error(lines)
     if match := FAILED.fullmatch(reason):
         stage, reason = match[2], match[3]
-    causes = [found[1] for line in before if (found := LEFT.match(line))]
-    if causes and "files failed to" in reason:  # of each, DVC has told why
+    causes = [found[1] for line in before if (found := NOT_TRANSFERRED.match(line))]
+    if causes and "files failed to" in reason:  # the cause of each is in the lines above
         reason = f"{reason}: {causes[0]}"
     return stage, why_command_failed(reason, before)
 
 
-def dvc_reason(lines: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """DVC's last error, of however many lines, and the lines above it."""
+def last_dvc_error(lines: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The last error of a DVC run, joined from all its lines, and the lines above it.
+
+    The last: a stage's own output, which stands above it, may have lines with "ERROR:" too.
+    """
     own = [n for n, line in enumerate(lines) if line.startswith("ERROR: ")]
     start = own[-1] if own else max(len(lines) - LINES_WITHOUT_ERROR, 0)
     message = [line for line in lines[start:] if not line.startswith("Having any troubles?")]
@@ -145,7 +149,7 @@ def dvc_reason(lines: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 
 def why_command_failed(reason: str, before: Sequence[str]) -> str:
-    """Of a command that failed the last that it printed, or what killed it; else DVC's reason."""
+    """A failed command's last line of output, or the signal that killed it; else DVC's reason."""
     match = EXITED.search(reason)
     if not match:
         return reason[:MOST_OF_A_REASON] or "it ended without a message"

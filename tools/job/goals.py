@@ -1,7 +1,7 @@
-"""Judges a run's results by the project's goals; whatever they say, results are shared.
+"""Judges a run's results by the project's goals; results are shared whatever the verdict.
 
-goals            judges and notes what it found, before the results commit, which names it
-goals --verdict  the job's last step: fails where a goal was missed
+goals            judges and records the verdicts for the results commit, which names them
+goals --verdict  the job's last step: fails if a goal was missed
 """
 
 import sys
@@ -14,7 +14,7 @@ from tools.job.job import add_to_note, main, pipeline_file, read_note
 
 
 def note_verdicts() -> None:
-    """Note what was found; a project that has no goals notes nothing."""
+    """Judge the goals and record the verdicts; a project without goals records nothing."""
     if pipeline_file() == SWEEPS:
         print("A sweep trains no model that is kept: there is nothing to judge.")
         return
@@ -27,7 +27,7 @@ def note_verdicts() -> None:
 
 
 def verdict() -> None:
-    """Say how it went; UserError, with what was wanted and reached, where a goal was missed."""
+    """Print the verdict; UserError, with values and thresholds, if a goal was missed."""
     goals = read_note().get("goals")
     if not goals:
         print("No goals were judged.")

@@ -1,15 +1,15 @@
-"""DVC, with the listings of folders checked before anything is made of them.
+"""DVC, with its directory listings verified before they are used.
 
     tools/within . python -m tools.job.guarded_dvc repro [--pull] …
 
-A folder that DVC keeps is a listing of its files. DVC 3.67 takes every path in one, and writes
-`../../escaped` where that leads; and `verify` compares all files with their checksums, but not the
-listings. `make run` and the workflows' steps that write files call DVC by this name; by its own
-name it is as it comes. All that DVC does with a listing, wherever it comes from (dvc.lock, the
-cache, the bucket, its run cache), begins in the two functions that are replaced here.
+DVC stores a folder as a listing of its files. DVC 3.67 accepts any path in a listing, so that
+`../../escaped` writes outside the folder, and its `verify` setting checks the checksums of files
+but not of listings. `make run` and the workflow steps that write files run DVC through this module;
+plain `dvc` is unchanged. Every listing, from dvc.lock, the cache, the bucket or the run cache,
+passes through the two functions that are replaced here.
 
-In it, a stage's deps are noted as they were when it began, too (inputs.py), and a stage whose outs
-do not all get into the cache, of a disk that is full, has failed: DVC tells it and goes on.
+It also records a stage's deps as they were at its start (inputs.py), and fails a stage whose outs
+could not all be cached, on a full disk for example, where DVC would only print an error.
 """
 
 import hashlib
@@ -25,13 +25,13 @@ from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.tree import Tree
 
 from lib.text import one_line
-from tools.job.inputs import noting_first
+from tools.job.inputs import recording_inputs
 
 WHO = "Somebody has changed the bucket, the cache or dvc.lock: find out who. Nothing of it is used."
 
 
-def load(cls: Any, odb: Any, hash_info: HashInfo, hash_name: str | None = None) -> Tree:
-    """As `Tree.load`, of what has the checksum that it is called by."""
+def load_verified(cls: Any, odb: Any, hash_info: HashInfo, hash_name: str | None = None) -> Tree:
+    """As `Tree.load`; DvcException if the listing does not have the checksum in its name."""
     stored = odb.get(hash_info.value)
     with stored.fs.open(stored.path, "rb") as file:
         content = file.read()
@@ -45,8 +45,8 @@ def load(cls: Any, odb: Any, hash_info: HashInfo, hash_name: str | None = None) 
     return tree
 
 
-def refuse(listing: list[dict[str, Any]]) -> None:
-    """DvcException where a path in a listing leads out of its folder, or is none."""
+def check_paths(listing: list[dict[str, Any]]) -> None:
+    """DvcException if a path in a listing is invalid or leads out of its folder."""
     for entry in listing:
         path = entry.get(Tree.PARAM_RELPATH)
         parts = path.split("/") if isinstance(path, str) else [""]
@@ -57,8 +57,8 @@ def refuse(listing: list[dict[str, Any]]) -> None:
             )
 
 
-def whole(transfer: Callable[..., Any]) -> Callable[..., Any]:
-    """As DVC's `transfer` of files to its cache; DvcException where some do not get there."""
+def failing_if_incomplete(transfer: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap DVC's `transfer` of files to its cache: DvcException if any file did not get there."""
 
     def transfer_all(*arguments: Any, **options: Any) -> Any:
         result = transfer(*arguments, **options)
@@ -73,17 +73,17 @@ def whole(transfer: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def install() -> None:
-    """Have DVC check, in this process."""
+    """Patch the DVC of this process."""
     from_list = Tree.from_list
 
     def checked(_: type[Tree], listing: Any, hash_name: str | None = None) -> Tree:
-        refuse(listing)
+        check_paths(listing)
         return from_list(listing, hash_name)
 
     Tree.from_list = classmethod(checked)  # type: ignore[method-assign, assignment]
-    Tree.load = classmethod(load)  # type: ignore[method-assign, assignment]
-    dvc.output.otransfer = whole(dvc.output.otransfer)
-    dvc.stage.run.cmd_run = noting_first(dvc.stage.run.cmd_run)
+    Tree.load = classmethod(load_verified)  # type: ignore[method-assign, assignment]
+    dvc.output.otransfer = failing_if_incomplete(dvc.output.otransfer)
+    dvc.stage.run.cmd_run = recording_inputs(dvc.stage.run.cmd_run)
 
 
 if __name__ == "__main__":

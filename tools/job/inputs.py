@@ -1,14 +1,15 @@
-"""Notes what a stage reads as it was when the stage began; guarded_dvc.py has DVC do so.
+"""Records what a stage reads as it was when the stage began; guarded_dvc.py installs this in DVC.
 
-DVC looks at it when the stage has ended: who edits params.yaml or code meanwhile, for the next run,
-would find the new beside results of the old, and all up to date. What a process reads as it starts
-is noted as it was before; if it was edited just then, nobody can tell, and the stage fails.
+Plain DVC records deps when a stage has ended: if somebody edits params.yaml or code meanwhile, for
+the next run, dvc.lock pairs the new inputs with the old results and calls the stage up to date.
+Here, what a process reads as it starts is recorded as it was before. If it was edited just then,
+nobody can tell which version the process read, and the stage fails.
 """
 
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -22,59 +23,63 @@ from lib.repository import run_git
 STARTING = 60  # seconds within which a process has read its parameters and its code
 
 
-def noting_first(run: Callable[..., None]) -> Callable[..., None]:
-    """As DVC's `cmd_run`; parameters, and files that git has, are noted as they were before it."""
+def recording_inputs(run: Callable[..., None]) -> Callable[..., None]:
+    """Wrap DVC's `cmd_run` so that parameters, and files that git has, are recorded before it."""
 
-    def run_noted(stage: Stage, dry: bool = False, run_env: Any = None) -> None:
+    def run_recorded(stage: Stage, dry: bool = False, run_env: Any = None) -> None:
         if dry:
             run(stage, dry=True, run_env=run_env)
             return
         stage.save_deps()
         before = Inputs(stage)
         data = {dep: dep.hash_info for dep in before.data()}
-        begun: list[list[Any]] = []
-        timer = Timer(STARTING, lambda: begun.append(before.now()))
-        timer.daemon = True
-        timer.start()
-        try:
-            run(stage, run_env=run_env)
-        finally:
-            timer.cancel()
+        started = before.while_running(lambda: run(stage, run_env=run_env))
         end = before.now()
-        # Several commands start one after the other.
-        read = begun[0] if begun and one_command(stage) else end
-        if edited := before.other_than(read):
+        # Of several commands, the last may read its inputs only at the end.
+        read = started[0] if started and one_command(stage) else end
+        if edited := before.differing(read):
             raise DvcException(
                 f"{edited[0]} was edited while {stage.addressing} ran, by somebody or by the stage "
                 "itself, so nobody can tell what its results are of. They are on disk, and not "
                 "noted. Run it again; or, with that file as it was for them, `dvc commit --force "
                 f"{stage.addressing}` notes them."
             )
-        as_begun, save_deps = before.other_than(end), stage.save_deps
+        keep_recorded(stage, before.differing(end), data)
 
-        def save_others(**options: bool) -> None:
-            deps, stage.deps = stage.deps, [dep for dep in stage.deps if dep not in as_begun]
-            try:
-                save_deps(**options)
-            finally:
-                stage.deps = deps
-            for dep in (dep for dep, noted in data.items() if dep.hash_info != noted):
-                print(
-                    f"WARNING: {dep} changed while {stage.addressing} ran. Its results may be of "
-                    "what it was; dvc.lock has what it is now, which `dvc push` does not push. "
-                    "A stage that writes there is to write an out of its own.",
-                    file=sys.stderr,
-                )
+    return run_recorded
 
-        stage.save_deps = save_others
 
-    return run_noted
+def keep_recorded(stage: Stage, deps: Sequence[Any], data: Mapping[Any, Any]) -> None:
+    """Replace the stage's `save_deps`, which DVC calls when the stage has ended.
+
+    Args:
+        stage: that has run.
+        deps: those that stay as they were recorded at the start.
+        data: the checksums at the start of the deps that are saved again; a change is a warning.
+    """
+    save_deps = stage.save_deps
+
+    def save_others(**options: bool) -> None:
+        every, stage.deps = stage.deps, [dep for dep in stage.deps if dep not in deps]
+        try:
+            save_deps(**options)
+        finally:
+            stage.deps = every
+        for dep in (dep for dep, recorded in data.items() if dep.hash_info != recorded):
+            print(
+                f"WARNING: {dep} changed while {stage.addressing} ran. Its results may be of "
+                "what it was; dvc.lock has what it is now, which `dvc push` does not push. "
+                "A stage that writes there is to write an out of its own.",
+                file=sys.stderr,
+            )
+
+    stage.save_deps = save_others
 
 
 class Inputs:
     """What a stage reads as it starts: parameters, and files that git has, in folders too.
 
-    Of notebooks, which may be executed in place, and of data DVC notes the end.
+    Data, and notebooks, which may be executed in place, are left to DVC, which records them last.
     """
 
     def __init__(self, stage: Stage) -> None:
@@ -83,7 +88,7 @@ class Inputs:
         self.contents = self.now()
 
     def data(self) -> list[Any]:
-        """The deps that git has nothing of, but for notebooks."""
+        """The deps of which git has no file, except for notebooks."""
         return [
             dep
             for dep in self.deps
@@ -93,31 +98,43 @@ class Inputs:
         ]
 
     def now(self) -> list[Any]:
-        """What each has in it; None where that cannot be read."""
+        """The content of each dep; None if it cannot be read."""
         return [self.content(dep) for dep in self.deps]
+
+    def while_running(self, run: Callable[[], None]) -> list[list[Any]]:
+        """Run something; the contents STARTING seconds later, or nothing if it ended sooner."""
+        found: list[list[Any]] = []
+        timer = Timer(STARTING, lambda: found.append(self.now()))
+        timer.daemon = True
+        timer.start()
+        try:
+            run()
+        finally:
+            timer.cancel()
+        return found
 
     def content(self, dep: Any) -> Any:
         """The values of parameters, or the checksums of files."""
         try:
             if isinstance(dep, ParamsDependency):
-                return repr(dep.read_params())  # NaN is like NaN
+                return repr(dep.read_params())  # as text, NaN equals NaN
             return [hashlib.md5(file.read_bytes()).digest() for file in self.files[dep]]
         except (DvcException, OSError):
             return None
 
-    def other_than(self, contents: list[Any]) -> list[Any]:
-        """Those that had other content than this at first."""
+    def differing(self, contents: Sequence[Any]) -> list[Any]:
+        """The deps whose content at the start was not this."""
         pairs = zip(self.deps, self.contents, contents, strict=True)
         return [dep for dep, before, after in pairs if before != after]
 
 
 def tracked(dep: Any) -> list[Path]:
-    """The files that git has of a dep, but for notebooks."""
+    """The files of a dep that git has, except for notebooks."""
     if isinstance(dep, ParamsDependency):
         return []
     root = Path(dep.repo.root_dir)
     found = run_git("ls-files", "-z", "--", dep.fs_path, folder=root)
-    names = os.fsdecode(found.stdout).split("\0")  # none where git does not answer
+    names = os.fsdecode(found.stdout).split("\0")  # none if git fails
     return [root / name for name in names if name and not name.endswith(".ipynb")]
 
 

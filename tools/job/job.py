@@ -1,4 +1,4 @@
-"""What the steps of a run share: commands, the note from step to step, lines on the run's page."""
+"""Shared by the steps of a run: commands, the note from step to step, the run's summary page."""
 
 import base64
 import json
@@ -20,24 +20,24 @@ from lib.files import read_json, write_json
 from lib.pipeline import MAIN, SWEEPS
 from lib.repository import ROOT
 from lib.text import one_line, prose, shown_address, without_password
-from tools.command import FULL, told_full
-from tools.network import on_the_way
+from tools.command import DISK_FULL, disk_full_message
+from tools.network import network_problem
 from tools.tracking.address import check_address
 
-MARK = "TODO" + "("  # of what is to be filled in; in one piece it would be a mark itself
+MARK = "TODO" + "("  # of a value to fill in; split, or this line would be a mark itself
 MOST_OF_A_PAGE = 900_000  # bytes: the hosting site refuses a page of more than 1 MiB
 CERTIFICATES = ("SERVER_CERT_PATH", "CLIENT_CERT_PATH", "INSECURE_TLS")  # MLFLOW_TRACKING_…
-FORGETTING = (301, 302, 303)  # redirects behind which a POST is a GET, without what was sent
-NOTE = ROOT / ".dvc" / "tmp" / "run.json"  # what one step tells the next; git ignores it
+FORGETTING = (301, 302, 303)  # redirects that turn a POST into a GET without its body
+NOTE = ROOT / ".dvc" / "tmp" / "run.json"  # what one step passes to the next; git ignores it
 
 
 def run_live(command: Sequence[str], show: Callable[[str], None]) -> int:
-    """Run a command and hand on each line that it prints, on both streams; the exit code.
+    """Run a command and pass each line of its stdout and stderr to `show`; the exit code.
 
-    What it leaves running may go on printing; nobody waits for that.
+    A process that it leaves running in the background is not waited for.
     """
     read, write = os.pipe()
-    last = f"{uuid4()}\n"  # written behind all that the command printed
+    last = f"{uuid4()}\n"  # written after everything that the command printed
     with (
         subprocess.Popen(command, cwd=ROOT, stdout=write, stderr=subprocess.STDOUT) as process,
         os.fdopen(read, encoding="utf-8", errors="replace") as lines,
@@ -58,22 +58,22 @@ def run_live(command: Sequence[str], show: Callable[[str], None]) -> int:
 
 
 def read_note() -> dict[str, Any]:
-    """What earlier steps noted of this run."""
+    """What earlier steps of this run recorded."""
     return dict(read_json(NOTE)) if NOTE.exists() else {}
 
 
 def add_to_note(**facts: Any) -> None:
-    """Tell later steps."""
+    """Record facts for later steps."""
     write_json(NOTE, read_note() | facts)
 
 
 def pipeline_file() -> str:
-    """The dvc.yaml that this run is of: that of sweeps, where its tag is one of a sweep."""
+    """The dvc.yaml that this run reproduces: the one of sweeps if its tag asks for a sweep."""
     return SWEEPS if read_note().get("sweep") else MAIN
 
 
 def summarise(text: str) -> None:
-    """Add Markdown to the run's page, as much as it may hold."""
+    """Append Markdown to the run's summary page, cut to what a page may hold."""
     if page := os.environ.get("GITHUB_STEP_SUMMARY"):
         content = f"{without_password(text)}\n".encode("utf-8", "replace")
         if len(content) > MOST_OF_A_PAGE:
@@ -84,9 +84,10 @@ def summarise(text: str) -> None:
 
 
 def ask_mlflow(path: str, content: Mapping[str, str] | None = None, **query: str) -> Any:
-    """What MLflow's REST interface answers within five seconds, UserError where it does not.
+    """The JSON answer of MLflow's REST API: of a GET, or with content of a POST.
 
-    With content it is a POST.
+    Raises:
+        UserError: no valid answer within five seconds; the message says what to check.
     """
     url = os.environ.get("MLFLOW_URL", "")
     if not url or MARK in url:
@@ -102,8 +103,8 @@ def ask_mlflow(path: str, content: Mapping[str, str] | None = None, **query: str
     elif token:
         headers["Authorization"] = f"Bearer {token}"
     try:
-        # As MLflow's client asks: what an address means, the machine's proxies and certificates
-        # are requests' to read, and a login stays with its host where an answer leads to another.
+        # By requests, as MLflow's client: the same reading of addresses, proxies and certificates,
+        # and a redirect to another host does not take the login along.
         answer = requests.request(
             "GET" if content is None else "POST",
             f"{url.rstrip('/')}/api/2.0/mlflow/{path}",
@@ -115,7 +116,7 @@ def ask_mlflow(path: str, content: Mapping[str, str] | None = None, **query: str
         )
     except (OSError, ValueError) as error:
         said = without_password(str(error)) or type(error).__name__
-        why = on_the_way(said) or f"does not answer: {said}"
+        why = network_problem(said) or f"does not answer: {said}"
     else:
         found = found_in(answer)
         why = why_refused(answer, found)
@@ -125,7 +126,7 @@ def ask_mlflow(path: str, content: Mapping[str, str] | None = None, **query: str
 
 
 def certificates() -> dict[str, Any]:
-    """What of certificates is set for MLflow's client alone, as requests takes it."""
+    """The certificate settings of MLflow's client, as arguments for requests."""
     names = {name: os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in CERTIFICATES}
     unchecked = names["INSECURE_TLS"].lower() in ("true", "1")
     return {
@@ -135,7 +136,7 @@ def certificates() -> dict[str, Any]:
 
 
 def found_in(answer: requests.Response) -> Any:
-    """The mapping in JSON that MLflow answers; None where it is none."""
+    """The JSON object in an answer; None if it is something else."""
     with suppress(ValueError):
         found = json.loads(answer.content or b"{}")
         return found if isinstance(found, dict) else None
@@ -143,7 +144,7 @@ def found_in(answer: requests.Response) -> Any:
 
 
 def why_refused(answer: requests.Response, found: Any) -> str:
-    """Why an answer, in which this was found, is none that MLflow gives; empty where it is one."""
+    """What is wrong with an answer and the JSON found in it; empty if it is MLflow's."""
     status = answer.status_code
     if status in (401, 403):
         return (
@@ -154,7 +155,7 @@ def why_refused(answer: requests.Response, found: Any) -> str:
     if status in (404, 405) and "error_code" not in (found or {}):
         return f"answers {status}: check the path in MLFLOW_URL, unless the server is too old"
     if not answer.ok:
-        return on_the_way(f"code {status}") or f"answers {status}"
+        return network_problem(f"code {status}") or f"answers {status}"
     if found is None:
         return "answers, but not as MLflow does (a login page, or a proxy?)"
     if any(each.status_code in FORGETTING for each in answer.history):
@@ -164,23 +165,23 @@ def why_refused(answer: requests.Response, found: Any) -> str:
 
 
 def s3_endpoint() -> str:
-    """Where S3 is: as the variable says, or DVC's default remote."""
+    """The S3 endpoint: MLFLOW_S3_ENDPOINT_URL, or that of DVC's default remote."""
     config = Config(str(ROOT / ".dvc"))
     remote = config["remote"].get(config["core"].get("remote", ""), {})
     return os.environ.get("MLFLOW_S3_ENDPOINT_URL") or str(remote.get("endpointurl", ""))
 
 
 def main(step: Callable[[], None]) -> None:
-    """Run a step; a UserError, or a full disk, becomes its line in the log and on the page."""
+    """Run a step; a UserError or a full disk ends it with a line in the log and on the page."""
     try:
         step()
     except KeyboardInterrupt:  # the job was cancelled
         sys.exit(130)
     except (UserError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in FULL:
+        if isinstance(error, OSError) and error.errno not in DISK_FULL:
             raise
-        told = told_full(error) if isinstance(error, OSError) else str(error)
-        lines = [one_line(line) for line in without_password(told).splitlines()]
+        message = disk_full_message(error) if isinstance(error, OSError) else str(error)
+        lines = [one_line(line) for line in without_password(message).splitlines()]
         print("", *lines, sep="\n", file=sys.stderr, flush=True)
         with suppress(OSError):  # the page is on the same disk
             summarise("\n".join(f"**{prose(line)}**\n" for line in lines))

@@ -1,11 +1,11 @@
 """Before anything is trained: can this run start, and can its results be kept?
 
-Each check prints a line in the log; problems are also on the run's page. A check that fails stops the
-run, except for MLflow: if its server is down, `make relog` logs the results later.
+Each check prints a line in the log; problems are also on the run's page. A check that fails stops
+the run, except for MLflow: if its server is down, `make relog` logs the results later.
 
     preflight                 in a run
     preflight --release       before a runtime is released
-    preflight --connections   S3 and MLflow alone (make doctor)
+    preflight --connections   only S3 and MLflow (make doctor)
 """
 
 import json
@@ -34,21 +34,21 @@ from tools.command import first_error, run
 from tools.dvc_config import set_values
 from tools.job.guarded_dvc import install
 from tools.job.job import MARK, add_to_note, ask_mlflow, main, pipeline_file, summarise
-from tools.network import on_the_way
+from tools.network import network_problem
 from tools.tracking import job_url
 
 PLAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._/+-]*"
-SWEEP = "tune-"  # what a tag begins with that runs the sweeps
+SWEEP = "tune-"  # prefix of the tags that run the sweeps
 FREE_GIGABYTES = 2.0
 PROBE = b"can results be kept?"
 SECONDS = 20  # within which S3 must answer each request of the probe
-POINTER = b"version https://git-lfs.github.com/spec/"  # in place of a file that git LFS has
-LARGEST_POINTER = 1024  # bytes, as git LFS itself takes one
+POINTER = b"version https://git-lfs.github.com/spec/"  # of a git LFS pointer file
+LARGEST_POINTER = 1024  # bytes; git LFS has the same limit
 ELSEWHERE = (
     "has this bucket in another region, or at another endpoint: fix region and endpointurl in "
     ".dvc/config, or the variable MLFLOW_S3_ENDPOINT_URL"
 )
-AWAY = ("502", "503", "504")  # of a proxy that S3 is behind; S3's own have a code
+AWAY = ("502", "503", "504")  # from a proxy in front of S3; S3's own errors have a code
 REFUSALS = {  # by S3's own code
     "ExpiredToken": (
         "refuses the credentials, which have expired: renew them with `make credentials`, or a "
@@ -63,7 +63,7 @@ REFUSALS = {  # by S3's own code
 
 
 def name_is_plain() -> str:
-    """A ref with shell characters, quotes or control characters in its name is not run."""
+    """Refuse a ref whose name has shell characters, quotes or control characters."""
     ref = os.environ.get("RUN_REF") or os.environ.get("GITHUB_REF", "HEAD")
     name = re.sub(r"^refs/(tags|heads)/", "", ref)
     sweep = name.startswith(SWEEP) and is_tag(ref)
@@ -82,7 +82,7 @@ def name_is_plain() -> str:
 
 
 def is_tag(ref: str) -> bool:
-    """Whether a ref is a tag's; of a plain name that a branch has too, the branch is run."""
+    """Whether a ref is a tag; a plain name that is also a branch means the branch."""
     if ref.startswith("refs/"):
         return ref.startswith("refs/tags/")
     refs = (f"refs/tags/{ref}", f"refs/remotes/origin/{ref}")
@@ -91,11 +91,10 @@ def is_tag(ref: str) -> bool:
 
 
 def results_have_a_branch() -> str:
-    """The one branch that gets the results, by rule.
+    """Choose the branch that gets the results, among those that contain the commit.
 
-    Of the branches that contain the commit: the one that got its results already, as its newest
-    commit; else the one whose newest commit it is, else the only one, else the default branch.
-    `results/…` are never it.
+    It is the branch whose tip is a results commit of this commit; else the branch whose tip this
+    commit is; else the only branch; else the default branch. `results/…` are never chosen.
     """
     form = "--format=%(objectname) %(refname:lstrip=3)"
     listed = git("for-each-ref", "--contains=HEAD", form, "refs/remotes/origin")
@@ -129,18 +128,18 @@ def results_have_a_branch() -> str:
 
 
 def source_of(commit: str) -> str:
-    """The commit that a results commit is of; empty where it is none."""
+    """The source commit of a results commit; empty for other commits."""
     return git("show", "-s", "--format=%(trailers:key=Source-Commit,valueonly)", commit).strip()
 
 
 def parameters_are_valid() -> str:
-    """As every process checks them."""
+    """Check params.yaml as every process does."""
     check_all(ROOT)
     return "params.yaml is valid"
 
 
 def locks_fit() -> str:
-    """As `make lock` leaves them."""
+    """Check that each lock fits its Pipfile."""
     bootstrap = run(str(ROOT / "tools/environments/bootstrap")).stdout.strip()
     done = run(bootstrap, "-m", "tools.environments", "verify", ok=False)
     if done.returncode:
@@ -149,7 +148,7 @@ def locks_fit() -> str:
 
 
 def disks_have_room() -> str:
-    """For code and results, data and models, and environments: each disk of theirs."""
+    """Check each disk that holds code and results, DVC's cache, or environments."""
     home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     folders = {
         "code and results are": ROOT,
@@ -180,7 +179,7 @@ def cache_folder() -> Path:
 
 
 def storage_answers() -> str:
-    """Writes, reads, lists and deletes in the bucket, with DVC's settings and these credentials."""
+    """Write, read, list and delete in the bucket, with DVC's settings and these credentials."""
     with Repo(str(ROOT)) as repo:
         name = repo.config["core"].get("remote")
         settings = repo.config["remote"].get(name or "", {})
@@ -192,12 +191,12 @@ def storage_answers() -> str:
             )
         endpoint = shown_address(settings.get("endpointurl", "its default address"))
         where = f"{shown_address(url)} at {endpoint}"
-        # Retries and all: s3fs and botocore would try a server that hangs for half an hour.
+        # Retries included: s3fs and botocore would try for half an hour if a server hangs.
         limit = {"timeout": SECONDS} if url.startswith("s3:") else {}
         asked = "write"
         try:
             remote = repo.cloud.get_remote()
-            if limit:  # botocore tries five times by itself; five times that is beyond the limit
+            if limit:  # botocore already tries five times; s3fs would multiply that
                 remote.fs.fs.retries = 1
             probe = f"{remote.path}/preflight-{socket.gethostname()}-{os.getpid()}"
             remote.fs.makedirs(remote.path)
@@ -217,10 +216,10 @@ def storage_answers() -> str:
 
 
 def point_dvc_at_this_platform() -> str:
-    """Where the variables say so, in .dvc/config.local, which is not tracked.
+    """Write the remote and the cache folder to .dvc/config.local, which is not tracked.
 
-    The cache is outside the workspace, which each run gets anew: a re-run finds there what an
-    earlier one computed.
+    The cache is outside the workspace, which is new for each run: a re-run finds there what an
+    earlier run computed.
     """
     folder = ROOT / ".dvc"
     try:
@@ -236,28 +235,28 @@ def point_dvc_at_this_platform() -> str:
         if address.startswith("s3:"):
             settings |= {"connect_timeout": "5", "read_timeout": "60"}
         cache = {"dir": str(cache_folder().absolute())}
-        # What DVC does not take is told before it is written: a runner's clone would keep it.
+        # Validate before writing: the clone on the runner would keep invalid settings.
         Config(str(folder), config={"cache": cache, "remote": {remote: settings}})
     except DvcException as error:
-        raise UserError(told(error)) from None
+        raise UserError(as_problem(error)) from None
     set_values(folder / "config.local", {"cache": cache, f'remote "{remote}"': settings})
     return f"DVC's cache is {cache_folder()}"
 
 
 def why_storage_failed(error: Exception, asked: str = "write") -> str:
-    """What to do about an error of the storage."""
-    # s3fs says PermissionError for each refusal; which one, only the error behind it knows.
+    """Why a request to the storage failed and what to do; `asked` is what it asked for."""
+    # s3fs raises PermissionError for every refusal; the cause has the code.
     kinds = " ".join(type(e).__name__ for e in (error, error.__cause__) if e)
     response = getattr(error.__cause__, "response", {})
     code = response.get("Error", {}).get("Code", "")
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
-    said = code or (f"code {status}" if status else "")  # a proxy has no code of S3's
+    said = code or (f"code {status}" if status else "")  # a proxy sends no S3 error code
     text = " ".join(f"{kinds} {said} {error}".split())
     trusted = os.environ.get("AWS_CA_BUNDLE", "")
     if refusal := REFUSALS.get(code) or REFUSALS.get(kinds):
         what = refusal
-    elif barrier := on_the_way(text):
-        what = barrier
+    elif problem := network_problem(text):
+        what = problem
     elif "HTTPClientError" in kinds and trusted and not Path(trusted).exists():
         what = f"was not asked, AWS_CA_BUNDLE names {trusted}, which is not there: fix it"
     elif "ProfileNotFound" in kinds:
@@ -268,7 +267,7 @@ def why_storage_failed(error: Exception, asked: str = "write") -> str:
     elif "NoCredentials" in text:
         what = "was not asked, there are no credentials: `make credentials`, or a runner's secrets"
     elif re.search(
-        # The second: what the client says of a key with the end of a line in it.
+        # "control character": the client's error for a key with a line end in it.
         r"InvalidAccessKeyId|control character|InvalidToken|SignatureDoesNotMatch|[cC]redential",
         text,
     ):
@@ -287,7 +286,7 @@ def why_storage_failed(error: Exception, asked: str = "write") -> str:
 
 
 def data_are_there() -> str:
-    """All that was added with `dvc add`, and whatever else stages need and do not make."""
+    """Check that everything stages need and do not make, such as `dvc add` data, can be had."""
     with Repo(str(ROOT)) as repo:
         data = [stage for stage in repo.index.stages if stage.is_data_source]
         problems = [p for p in what_is_missing(repo, data) if p]
@@ -297,7 +296,7 @@ def data_are_there() -> str:
 
 
 def what_is_missing(repo: Any, data: list[Any]) -> Iterator[str]:
-    """A line for each kind of data that the run could not get; empty where there is none."""
+    """A line for each kind of data that the run could not get; some lines are empty."""
     file = pipeline_file()
     own = repo.stage.load_all(file) if (ROOT / file).exists() else []
     plan = plan_repro(get_active_graph(repo.index.graph), own) if own else []
@@ -320,16 +319,16 @@ def what_is_missing(repo: Any, data: list[Any]) -> Iterator[str]:
 
 
 def missing_in_bucket(targets: list[str]) -> list[str]:
-    """What of these DVC's remote does not have, nor the runner's cache."""
+    """The targets that are neither in DVC's remote nor in the runner's cache."""
     if not targets:
         return []
     done = run("dvc", "status", "--cloud", "--json", *targets, ok=False)
     if done.returncode:
         raise UserError(f"The bucket cannot be asked for tracked data: {first_error(done.stderr)}.")
-    # "deleted" is in the bucket alone, "new" in the runner's cache alone: the run pushes that.
+    # "deleted": only in the bucket; "new": only in the runner's cache, and the run pushes it.
     states = json.loads(done.stdout or "{}")
     missing = [name for name, state in states.items() if state == "missing"]
-    # Of a folder tracked as one that is nowhere, DVC only warns, and only with its checksum.
+    # If a whole tracked folder is missing, DVC only warns, and names only its checksum.
     lost = re.findall(r"md5: ([0-9a-f]{32}\.dir)", done.stderr)
     return missing + [
         target.removesuffix(".dvc")
@@ -340,7 +339,7 @@ def missing_in_bucket(targets: list[str]) -> list[str]:
 
 
 def not_fetched(imports: list[Any]) -> str:
-    """What cannot be fetched from where it was imported: DVC's remote has none of it."""
+    """A line on imports that cannot be fetched from their source; DVC's remote has no copy."""
     done = run("dvc", "fetch", *(stage.addressing for stage in imports), ok=False)
     left = [s for s in imports if (done.returncode if s.is_partial_import else not has_data(s))]
     named = ", ".join(stage.addressing.removesuffix(".dvc") for stage in left)
@@ -349,12 +348,12 @@ def not_fetched(imports: list[Any]) -> str:
 
 
 def has_data(stage: Any) -> bool:
-    """Whether its outs are in the work tree, or in the runner's cache."""
+    """Whether all outs of a stage are in the work tree or in the runner's cache."""
     return all(out.exists or (out.hash_info and not out.changed_cache()) for out in stage.outs)
 
 
 def lacking_in_git() -> dict[Path, str]:
-    """Where git has left something out of the work tree: why a run cannot go on with that."""
+    """Submodules and LFS pointers, by path: why a run cannot use them."""
     lacking = {}
     for entry in git_names("ls-files", "-z", "--stage"):
         about, _, name = entry.partition("\t")
@@ -375,7 +374,7 @@ def lacking_in_git() -> dict[Path, str]:
 
 
 def is_pointer(path: Path) -> bool:
-    """Whether a file is what git LFS leaves where it has not fetched the file itself."""
+    """Whether a file is a git LFS pointer instead of the content."""
     if not path.is_file() or path.stat().st_size > LARGEST_POINTER:
         return False
     with path.open("rb") as file:
@@ -383,7 +382,7 @@ def is_pointer(path: Path) -> bool:
 
 
 def not_whole(stage: Any, lacking: dict[Path, str]) -> str:
-    """What a stage needs of which git has left something out; empty where there is no such."""
+    """A line on a dep that contains such a submodule or pointer; empty if none does."""
     here = [dep for dep in stage.deps if dep.protocol == "local"]
     for dep, (left_out, why) in product(here, lacking.items()):
         path = Path(dep.fs_path)
@@ -393,10 +392,10 @@ def not_whole(stage: Any, lacking: dict[Path, str]) -> str:
 
 
 def not_tracked(stage: Any, outs: Any) -> str:
-    """What a stage needs that is not there and that nothing makes; empty where there is no such."""
+    """A line on a dep that is missing and that no stage makes; empty if there is none."""
     made = [Path(out.fs_path) for out in outs if out.fs.protocol == "local"]
     for dep in stage.deps:
-        if not dep.fs:  # a dataset (`ds://…`), of which dvc.lock has the version
+        if not dep.fs:  # a dataset (`ds://…`), whose version is in dvc.lock
             continue
         try:
             there = dep.exists
@@ -411,7 +410,7 @@ def not_tracked(stage: Any, outs: Any) -> str:
 
 
 def listings_are_whole() -> str:
-    """Each folder's listing, here and in the bucket, is what dvc.lock names and leads nowhere."""
+    """Check that each folder's listing, here and in the bucket, has the checksum in dvc.lock."""
     install()
     with Repo(str(ROOT)) as repo:
         remote = repo.cloud.get_remote_odb()
@@ -427,7 +426,7 @@ def listings_are_whole() -> str:
 
 
 def mlflow_answers() -> str:
-    """Within five seconds, to these credentials."""
+    """Check that MLflow answers within five seconds, with these credentials."""
     ask_mlflow("experiments/search", max_results="1")
     return f"MLflow answers: {shown_address(os.environ['MLFLOW_URL'])}"
 
@@ -443,23 +442,23 @@ MUST: tuple[Callable[[], str], ...] = (
     data_are_there,
     listings_are_whole,
 )
-OF_A_RUN = (results_have_a_branch, parameters_are_valid)  # a release has no use for them
+OF_A_RUN = (results_have_a_branch, parameters_are_valid)  # not needed for a release
 
 
 def connections() -> None:
-    """S3 and MLflow alone, from a person's own clone, of which nothing is changed."""
+    """Check S3 and MLflow from a person's own clone, without changing anything in it."""
     problems = []
     for check in (storage_answers, mlflow_answers):
         try:
             print(check(), flush=True)
         except (UserError, DvcException) as error:
-            problems.append(told(error))
+            problems.append(as_problem(error))
     if problems:
         raise UserError("\n".join(problems))
 
 
 def release() -> None:
-    """What a release needs; MLflow is none of it."""
+    """Run the checks that a release needs; MLflow is not among them."""
     if problems := failed([check for check in MUST if check not in OF_A_RUN]):
         raise UserError("\n".join(problems))
 
@@ -472,8 +471,8 @@ def failed(checks: Sequence[Callable[[], str]]) -> list[str]:
             print(f"ok       {check()}", flush=True)
         except (UserError, DvcException, ImportError) as error:
             if isinstance(error, ImportError) and error.name:
-                raise  # a mistake of ours: DVC's own, of a package that it lacks, names no module
-            if (problem := told(error)) not in problems:  # what DVC cannot read, it says each time
+                raise  # a bug here; DVC's own, for a missing optional package, names no module
+            if (problem := as_problem(error)) not in problems:  # DVC repeats what it cannot read
                 print(f"PROBLEM  {problem}", flush=True)
                 problems.append(problem)
             if check in (point_dvc_at_this_platform, storage_answers):
@@ -481,15 +480,15 @@ def failed(checks: Sequence[Callable[[], str]]) -> list[str]:
     return problems
 
 
-def told(error: UserError | DvcException | ImportError) -> str:
-    """A problem in a line; of what DVC cannot read, with the line in its file."""
+def as_problem(error: UserError | DvcException | ImportError) -> str:
+    """An error as one line; for a file that DVC cannot read, with the line number."""
     if isinstance(error, UserError):
         return str(error)
     return f"DVC cannot read what the run needs: {' '.join(str(error).split())}{line_of(error)}"
 
 
 def preflight() -> None:
-    """All checks; the run stops at the end."""
+    """Run all checks; UserError with every problem."""
     problems = failed(MUST)
     try:
         print(f"ok       {mlflow_answers()}", flush=True)

@@ -1,10 +1,10 @@
 """Moves the alias `champion` in MLflow's registry to the models that main has.
 
-registry           after a push to it: fails where a model is not in the registry
-registry --of-run  at the end of a run: only where the results went to main
+registry           after a push to main: fails if a model is not in the registry
+registry --of-run  at the end of a run: only if the results went to main
 
-Which models there are, `artifacts:` in dvc.yaml says; which version, the checksum that was noted
-with it when it was registered.
+The models are those that `artifacts:` in dvc.yaml names; a version is found by the checksum that it
+was registered with.
 """
 
 import re
@@ -30,7 +30,7 @@ ALIAS, BRANCH = "champion", "main"
 
 
 def champion() -> None:
-    """Move it for each model; UserError names those that are missing in the registry."""
+    """Move the alias for each model; UserError names those that are not in the registry."""
     point_dvc_at_this_platform()
     problems, known = [], models()
     if not known:
@@ -52,7 +52,7 @@ def champion() -> None:
 
 
 def of_run() -> None:
-    """The same after a run, whose results MLflow's absence does not make red."""
+    """Move the aliases after a run; a failure is only a warning, as the results are shared."""
     note = read_note()
     if note.get("branch") != BRANCH or "aside" in note or "shared" not in note:
         print(f"The results are not on {BRANCH}: {ALIAS} stays.")
@@ -68,10 +68,7 @@ def of_run() -> None:
 
 
 def models() -> dict[str, str]:
-    """The checksum of each model that DVC's files name, by its name there.
-
-    Empty where dvc.lock does not have it, because its stage has not run yet.
-    """
+    """The md5 of each model that dvc.yaml names, by name; empty if its stage has not run yet."""
     try:
         with Repo(str(ROOT)) as repo:
             named = repo.artifacts.read()
@@ -81,24 +78,24 @@ def models() -> dict[str, str]:
         return {
             name: "" if is_in(root / artifact.path, new) else dvc_md5(files.info(artifact.path))
             for file, artifacts in named.items()
-            if file == MAIN  # what that one names is registered
+            if file == MAIN  # only its models are registered
             for name, artifact in artifacts.items()
             if artifact.type == "model"
         }
     except KeyError:
         raise UserError(
-            "What the models of this commit are cannot be told: a model in artifacts: of dvc.yaml "
-            "is none of DVC's files, or its folder is not in the bucket (then `dvc push` where it "
+            "The models of this commit cannot be determined: a model in artifacts: of dvc.yaml is "
+            "not one of DVC's files, or its folder is not in the bucket (then `dvc push` where it "
             "is, and re-run this job)."
         ) from None
     except DataIndexError as error:
         raise UserError(
-            "What the models of this commit are cannot be told: the listing of a model's folder "
+            "The models of this commit cannot be determined: the listing of a model's folder "
             f"cannot be read ({error.__cause__ or error}). Is S3 up? Else `dvc push` where the "
             "results are, then re-run this job."
         ) from None
     except (DvcException, OSError) as error:
-        raise UserError(f"What the models of this commit are cannot be told: {error}") from None
+        raise UserError(f"The models of this commit cannot be determined: {error}") from None
 
 
 def is_in(path: Path, outs: Sequence[Path]) -> bool:
@@ -107,12 +104,12 @@ def is_in(path: Path, outs: Sequence[Path]) -> bool:
 
 
 def dvc_md5(info: Mapping[str, Any]) -> str:
-    """The checksum of a file; where it is in the work tree too, what DVC knows stands apart."""
+    """The md5 of a file; if it is in the work tree too, DVC's info is nested."""
     return str(info.get("dvc_info", info)["md5"])
 
 
 def move(name: str, md5: str) -> str:
-    """Give the alias to the version with this checksum; what was done, in a line."""
+    """Move the alias to the version with this md5; a line that says so."""
     model = registered_name(str(read_yaml(ROOT / "params.yaml")["experiment"]), name)
     if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", md5):
         raise UserError(f"dvc.lock has {md5!r}, which is no md5.")

@@ -1,7 +1,7 @@
-"""A tag runtime-* becomes a .krt in the bucket: built, checked, rehearsed, and only then uploaded.
+"""Releases runtimes on a tag runtime-*: builds, checks and rehearses a .krt, then uploads it.
 
-runtime-NAME-VERSION releases that runtime, runtime-VERSION each one in runtimes/. A file that is
-there already is never replaced by another.
+runtime-NAME-VERSION releases one runtime, runtime-VERSION every one in runtimes/. A file in the
+bucket is never replaced by a different one.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ FOLDER = "krt"  # in the bucket
 
 
 def release() -> None:
-    """Release what the tag names; where anything stands against it, nothing of it."""
+    """Release what the tag names: all of it, or if anything fails, nothing."""
     tag = str(read_note()["name"])
     wanted = runtimes_of(tag)
     print(f"{tag}: {', '.join(f'{name} {version}' for name, version in wanted)}", flush=True)
@@ -47,13 +47,13 @@ def release() -> None:
 
 
 def pull_models() -> None:
-    """Data and models, from the bucket; UserError where some are not there, or it is away."""
+    """Pull data and models; UserError if some are not in the bucket, or it does not answer."""
     pull = [sys.executable, "-m", "tools.job.guarded_dvc", "pull", "--quiet"]
     if subprocess.run(pull, cwd=ROOT, check=False).returncode:
-        storage_answers()  # if it is away, that is why
+        storage_answers()  # raises if the bucket does not answer
         raise UserError(
-            "Not all data and models could be got from the bucket (why is above). Those that are "
-            "missing there: `dvc push` where they are, then re-run this job."
+            "Not all data and models could be pulled from the bucket (see above why). If some are "
+            "missing there, `dvc push` where they are, then re-run this job."
         )
 
 
@@ -68,7 +68,7 @@ def runtimes_of(tag: str) -> list[tuple[str, str]]:
 
 
 def build(name: str, version: str) -> tuple[Path, str]:
-    """A runtime's file, which is as the engine takes it, and what it holds, with every warning."""
+    """Build and check a runtime: its file, and a line on its content, with every warning."""
     printed = step("build", name, "--version", version)
     match = BUILT.search(printed)
     assert match, printed
@@ -79,12 +79,12 @@ def build(name: str, version: str) -> tuple[Path, str]:
 
 
 def rehearse(file: Path, name: str) -> str:
-    """What came of asking it all that it must answer."""
+    """Run a runtime's rehearsal: pytest's summary line."""
     return last_line(step("rehearse", str(file), "--name", name)).strip("= ")
 
 
 def step(module: str, *arguments: str) -> str:
-    """Run a module of tools/krt, seen live; what it printed, or UserError with its last line."""
+    """Run a module of tools/krt, printing live; its output, or UserError with the last line."""
     command = ["tools/within", "tools/krt", "python", "-m", f"tools.krt.{module}", *arguments]
     lines: list[str] = []
 
@@ -101,7 +101,7 @@ def step(module: str, *arguments: str) -> str:
 
 
 class Bucket:
-    """The bucket of DVC's remote, of which releases have a folder."""
+    """The folder for releases in the bucket of DVC's remote."""
 
     def __init__(self) -> None:
         with Repo(str(ROOT)) as repo:
@@ -111,7 +111,7 @@ class Bucket:
         self.fs, self.folder = remote.fs, f"{remote.path.split('/')[0]}/{FOLDER}"
 
     def refuse_another(self, file: Path) -> None:
-        """UserError where a file with other content is called so there."""
+        """UserError if the bucket has a file of this name with different content."""
         path = f"{self.folder}/{file.name}"
         try:
             other = self.fs.exists(path) and self.fs.cat_file(path) != file.read_bytes()
@@ -124,7 +124,7 @@ class Bucket:
             )
 
     def upload(self, file: Path) -> str:
-        """Put a file there; its address."""
+        """Upload a file; its address."""
         path = f"{self.folder}/{file.name}"
         try:
             if not self.fs.exists(path):

@@ -1,10 +1,10 @@
-"""Keeps a run's results where everyone finds them, in the order that can lose nothing.
+"""Shares a run's results, in an order that cannot lose anything.
 
-1. Data go to S3. Only when all are there does git learn of them.
-2. A commit with dvc.lock and metrics goes on top of the branch, as it is by now. Nothing is forced.
-3. Where the branch has got other results meanwhile, or other parameters or code that a stage reads,
-   or refuses the push, the commit goes to `results/<tag>`; where that is refused too, it is printed
-   as a patch.
+1. Data are pushed to S3; git refers to them only once all of them are there.
+2. A commit with dvc.lock and metrics is pushed on top of the branch's current tip, never forced.
+3. If the branch has meanwhile got other results, or other parameters or code that a stage reads, or
+   refuses the push, the commit goes to `results/<tag>`; if that is refused too, it is printed as a
+   patch.
 """
 
 import base64
@@ -36,20 +36,20 @@ from tools.job.job import (
 from tools.job.preflight import storage_answers
 from tools.tracking import notes
 
-PUSHES = 5  # of git, when the branch moves on between fetch and push
+PUSHES = 5  # attempts, as the branch may move between fetch and push
 BRANCHES = 9  # results/<tag>, results/<tag>-2, …
 TRIES = (0, 5, 15)  # seconds before each try to reach S3, or git's server
-SILENCE = 60  # seconds after which git gives a server up that says nothing
-# What is no fault of the way to the server: a try more would be answered the same.
+SILENCE = 60  # seconds without data after which git gives up
+# A server's answer, which a retry would only repeat; anything else may be a network error.
 ANSWER = re.compile(r"couldn't find remote ref|! \[(?:remote )?rejected\]")
 REFUSAL = re.compile(r"! \[(?:remote )?rejected\].*\((.+)\)")
-TOKEN = os.environ.pop("GIT_TOKEN", "")  # of fetch and push alone: no other child has it
-MOST_METRICS = 20  # that the commit names; the less nested come first
-MOST = 50  # goals, runs and outs that the commit names
+TOKEN = os.environ.pop("GIT_TOKEN", "")  # only fetch and push get it, no other child process
+MOST_METRICS = 20  # in the commit message; the less nested come first
+MOST = 50  # goals, runs and outs in the commit message
 
 
 def share() -> None:
-    """Push data, then a commit with the results; say where they went."""
+    """Push data, then a commit with the results; print where they went."""
     note = read_note()
     source = git("rev-parse", "HEAD")
     refuse_rewritten()
@@ -65,7 +65,7 @@ def share() -> None:
         print(f"NOTE: {line}")
         summarise(f"> [!NOTE]\n> {prose(line)}\n")
     if not changed(source, files):
-        tip = fetch(branch)  # a tag may be on an old commit, whose results the branch has no more
+        tip = fetch(branch)  # it may have other results by now than an old commit with a tag
         add_to_note(shared="nothing changed", outdated=not tip or changed(tip, files))
         print("Nothing changed: there is nothing to commit.")
         return
@@ -77,7 +77,7 @@ def share() -> None:
             print(f"Nothing changed: {branch} has these very results already.")
             return
         if why := unfit(source, tip, files):
-            keep_aside(note, source, files, message, f"{branch} {why}")
+            push_aside(note, source, files, message, f"{branch} {why}")
             return
         commit = commit_on(tip, files, message)
         pushed = push(commit, branch)
@@ -85,14 +85,14 @@ def share() -> None:
             add_to_note(shared=branch, results_commit=commit)
             print(f"Results are commit {commit[:10]} on {branch}.")
             return
-        if fetch(branch) == tip:  # nobody was faster
-            keep_aside(note, source, files, message, f"{branch} {pushed}")
+        if fetch(branch) == tip:  # nobody else has pushed
+            push_aside(note, source, files, message, f"{branch} {pushed}")
             return
-    keep_aside(note, source, files, message, f"{branch} moves on faster than results can follow")
+    push_aside(note, source, files, message, f"{branch} moves on faster than results can follow")
 
 
 def refuse_rewritten() -> None:
-    """UserError where a file that git keeps is none that this run wrote: nothing is shared."""
+    """UserError if a result file in the work tree is not the one that this run wrote."""
     file = pipeline_file()
     for found in outdated_stages():
         if found.rewritten and found.stage.file == file:
@@ -104,25 +104,25 @@ def refuse_rewritten() -> None:
 
 
 def unfit(source: str, tip: str, files: list[str]) -> str:
-    """Why results of a commit may not go onto a branch's tip; empty where they may."""
+    """Why results of a commit must not go on top of a branch's tip; empty if they may."""
     if not tip:
         return "is gone"
     if ask_git("merge-base", "--is-ancestor", source, tip).returncode:
         return "no longer has the commit that was run"
     if differ(source, tip, files):
         return "got other results meanwhile"
-    return "" if source == tip else made_otherwise(source, tip)
+    return "" if source == tip else differs_in_inputs(source, tip)
 
 
-def made_otherwise(source: str, tip: str) -> str:
-    """Why results on the tip would not be made from what stands there; empty where they would."""
+def differs_in_inputs(source: str, tip: str) -> str:
+    """Why the tip would give other results, in its pipeline or in what stages read; or empty."""
     try:
         before, after = stages_run(source), stages_run(tip)
     except UserError as error:
         return f"has another pipeline meanwhile: {error}"
     deps = {dep for stage in before.values() for dep in stage.deps}
     folders = {str(parent) for dep in deps for parent in PurePath(dep).parents}
-    # Of what was added with `dvc add`, git has the file beside it.
+    # Data added with `dvc add` are represented in git by their .dvc file.
     read = [".env", *deps, *(f"{path}.dvc" for path in deps | folders)]
     if any(after.get(address) != stage for address, stage in before.items()) or differ(
         source, tip, read
@@ -132,9 +132,9 @@ def made_otherwise(source: str, tip: str) -> str:
 
 
 def stages_run(commit: str) -> dict[str, Stage]:
-    """What a commit says of the stages that this run is of, but for what is noted of their outs.
+    """The stages of this run's pipeline, and those that they need, as a commit defines them.
 
-    They are those of its pipeline, and what these need of others.
+    Without what dvc.lock records of their outs.
     """
     pipeline, file = read_pipeline(commit), pipeline_file()
     stages = {stage.address: stage for stage in pipeline.stages if stage.commands}
@@ -149,18 +149,18 @@ def stages_run(commit: str) -> dict[str, Stage]:
 
 
 def push_data() -> None:
-    """`dvc push`, retried; UserError where something is missing in S3 in the end."""
+    """Run `dvc push`, with retries; UserError if something is still not in S3."""
     why = ""
     for number, wait in enumerate(TRIES):
         time.sleep(wait)
-        if number:  # an S3 that hangs holds each push for minutes, and is told in seconds
+        if number:  # if S3 hangs, this notices in seconds, and a push in minutes
             try:
                 storage_answers()
             except UserError as error:
                 why = str(error).rstrip(".")
                 continue
-        print("Data are pushed to S3 …", flush=True)
-        done = run("dvc", "push", ok=False, AWS_MAX_ATTEMPTS="2")  # retried here, and told
+        print("Pushing data to S3 …", flush=True)
+        done = run("dvc", "push", ok=False, AWS_MAX_ATTEMPTS="2")  # retried here
         print((done.stdout + done.stderr).strip(), flush=True)
         if done.returncode == 0:
             return
@@ -172,7 +172,7 @@ def push_data() -> None:
 
 
 def refuse_lost(note: dict[str, Any]) -> None:
-    """UserError where the cache lacks data that this run made: of them, `dvc push` only warns."""
+    """UserError if the cache lacks data of this run, where `dvc push` would only warn."""
     stages = note.get("stages", {}).items()
     made = {name for name, entry in stages if entry["state"] != "unchanged"}
     with open_repo() as repo:
@@ -181,7 +181,7 @@ def refuse_lost(note: dict[str, Any]) -> None:
     if lost:
         raise UserError(
             f"DVC's cache on the runner lacks {some_of(lost)}: was it cleaned meanwhile? S3 cannot "
-            "get that, so nothing was committed: re-run this job, which makes it anew."
+            "get that, so nothing was committed: re-run this job, which makes it again."
         )
 
 
@@ -211,7 +211,7 @@ def differ(old: str, new: str, files: list[str]) -> bool:
 
 
 def tree_with_results(commit: str, files: list[str]) -> str:
-    """The commit's tree with this run's results in it; work tree, index and HEAD stay."""
+    """The commit's tree with this run's results; work tree, index and HEAD are unchanged."""
     there = [file for file in files if (ROOT / file).exists()]
     named = ("--pathspec-from-file=-", "--pathspec-file-nul")
     with tempfile.TemporaryDirectory() as folder:
@@ -239,7 +239,7 @@ def commit_on(parent: str, files: list[str], message: str) -> str:
 
 
 def commit_message(note: dict[str, Any], source: str, not_in_s3: list[str]) -> str:
-    """Subject of the source commit with -results, metrics before and after, where it came from."""
+    """The source commit's subject with -results, changed metrics, and trailers for provenance."""
     subject = git("show", "-s", "--format=%s", source)
     _, rows = metrics_table(Revision(source), Revision(WORK_TREE), scalars_only=True)
     kept, more = cut([row for row in rows if row[1] != row[2]], MOST_METRICS)
@@ -258,7 +258,7 @@ def commit_message(note: dict[str, Any], source: str, not_in_s3: list[str]) -> s
 
 
 def goal_trailers(note: dict[str, Any]) -> dict[str, str]:
-    """How the goals were met, and the titles of those that were not."""
+    """Trailers with the number of goals met, and the titles of those that were missed."""
     goals = note.get("goals") or {}
     missed = [g["title"] for g in goals.get("goals", []) if g["state"] in ("missed", "not judged")]
     summary = str(goals.get("summary", "")).replace(" goals met", " met")
@@ -268,20 +268,20 @@ def goal_trailers(note: dict[str, Any]) -> dict[str, str]:
 
 
 def mlflow_trailers() -> list[tuple[str, str]]:
-    """The run's id in MLflow for each stage that was logged here, of the first stages.
+    """A trailer with the MLflow run id of each stage that was logged, at most MOST.
 
-    Of a stage's name, the key has the letters that git takes there: several may have the same.
+    git allows only letters, digits and hyphens in a key, so that several stages may share one.
     """
     runs = [(stage, note.get("run_id")) for stage, note in notes.everything().items()]
     keys = [(re.sub("[^A-Za-z0-9]+", "-", stage), run_id) for stage, run_id in runs if run_id]
     return [(f"MLflow-Run-{key}", run_id) for key, run_id in keys[:MOST]]
 
 
-# ---- git, with a token that is on no disk
+# ---- git, with a token that is never written to disk
 
 
-def with_token() -> dict[str, str]:
-    """Settings that let one git command use the token, and wait for no server that hangs."""
+def token_settings() -> dict[str, str]:
+    """Environment variables for one git command: the token, and a limit for a server that hangs."""
     settings = {}
     server = os.environ.get("GITHUB_SERVER_URL")
     if TOKEN and server:
@@ -296,17 +296,17 @@ def with_token() -> dict[str, str]:
 
 
 def ask_server(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The finished git command, tried again where it got no answer."""
+    """Run a git command, again after a network error; the finished process."""
     for wait in TRIES:
         time.sleep(wait)
-        done = ask_git(*arguments, folder=ROOT, **with_token())
+        done = ask_git(*arguments, folder=ROOT, **token_settings())
         if not done.returncode or ANSWER.search(done.stderr):
             break
     return done
 
 
 def fetch(branch: str) -> str:
-    """The branch's newest commit on the server; empty where the branch is gone."""
+    """Fetch a branch: its tip on the server, or empty if the branch is gone."""
     ref = f"refs/remotes/origin/{branch}"
     done = ask_server("fetch", "origin", f"+refs/heads/{branch}:{ref}")
     if done.returncode and "couldn't find remote ref" not in done.stderr:
@@ -317,7 +317,7 @@ def fetch(branch: str) -> str:
 
 
 def push(commit: str, branch: str) -> str:
-    """Push without force; what came of it where it was refused or failed."""
+    """Push without force; why it was refused or failed, or empty."""
     done = ask_server("push", "origin", f"{commit}:refs/heads/{branch}")
     print(without_password(done.stderr.strip()), flush=True)
     if not done.returncode:
@@ -327,8 +327,8 @@ def push(commit: str, branch: str) -> str:
     return f"cannot be pushed to: {first_error(done.stderr)}"
 
 
-def keep_aside(note: dict[str, Any], source: str, files: list[str], message: str, why: str) -> None:
-    """The results on `results/<tag>`, on the commit that they belong to; else as a patch."""
+def push_aside(note: dict[str, Any], source: str, files: list[str], message: str, why: str) -> None:
+    """Push the results to `results/<tag>`, on top of their source commit; else print a patch."""
     commit = commit_on(source, files, message)
     tree = git("rev-parse", f"{commit}^{{tree}}")
     for suffix in ("", *(f"-{n}" for n in range(2, BRANCHES + 1))):
@@ -336,21 +336,21 @@ def keep_aside(note: dict[str, Any], source: str, files: list[str], message: str
         theirs = fetch(branch)
         if not theirs:
             if pushed := push(commit, branch):
-                as_patch(commit, f"{why}; {branch} {pushed}")
+                print_patch(commit, f"{why}; {branch} {pushed}")
             break
         if git("rev-parse", f"{theirs}^{{tree}}") == tree:
             commit = theirs
             break
-    else:  # all of them are of earlier runs, with other results
-        as_patch(commit, f"{why}; {BRANCHES} branches results/{note['name']} exist: delete some")
+    else:  # all are taken by earlier runs with other results
+        print_patch(commit, f"{why}; {BRANCHES} branches results/{note['name']} exist: delete some")
     add_to_note(shared=branch, results_commit=commit, aside=why)
     print(f"Results are commit {commit[:10]} on {branch}: {why}.")
     summarise(f"> [!NOTE]\n> Results are on `{branch}`, because {why}.\n")
 
 
-def as_patch(commit: str, why: str) -> NoReturn:
-    """Print the commit, so that a person can finish; always raises UserError."""
-    # As `git am` takes it, whatever the user's settings are.
+def print_patch(commit: str, why: str) -> NoReturn:
+    """Print the commit as a patch that a person can push; always raises UserError."""
+    # A form that `git am` accepts, whatever the user's settings are.
     form = ("--no-attach", "--no-cover-letter", "--src-prefix=a/", "--dst-prefix=b/")
     content = run_git("format-patch", "-1", "--stdout", "--binary", *form, commit).stdout
     (NOTE.parent / "results.patch").write_bytes(content)

@@ -1,7 +1,7 @@
 """Trains on several workers: `make train WORKERS=2`.
 
-The number is a parameter, for the last bits of the results depend on it: it is written into
-params.yaml, and the stage is run.
+The number of workers is a parameter, because the last bits of the results depend on it: it is
+written into params.yaml, and the stage is run.
 """
 
 import subprocess
@@ -20,15 +20,15 @@ KEY = "workers"
 
 
 def train(workers: str, name: str) -> int:
-    """Run the stage with so many workers; the exit code.
+    """Run a stage with this many workers; the exit code.
 
     Args:
         workers: how many.
-        name: the stage; empty: the only one that has a parameter of that name.
+        name: the stage; if empty, the only one that has the parameter `workers`.
 
     Raises:
-        UserError: there is no such stage, or several; what it reads is not here; or workers is no
-            number.
+        UserError: there is no such stage, or several; one of its deps is missing; or `workers` is
+            not a number.
     """
     if not workers.isdecimal() or int(workers) < 1:
         raise UserError(f"WORKERS is {workers!r}: it must be a number such as 2.")

@@ -13,7 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from lib.errors import UserError
 from lib.text import one_line
-from tools.command import finished
+from tools.command import captured
 
 SECONDS = 60
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "ORT_DISABLE_TELEMETRY")
@@ -80,7 +80,7 @@ def protoc(folder: Path, protos: Iterable[str], *options: str) -> None:
     tool = [sys.executable, "-I", "-W", "ignore", "-m", "grpc_tools.protoc"]  # it warns of its age
     command = [*tool, "--proto_path=.", *options, *(f"./{proto}" for proto in protos)]
     try:
-        done = finished(command, cwd=folder, env=clean_environment(), timeout=SECONDS)
+        done = captured(command, cwd=folder, env=clean_environment(), timeout=SECONDS)
     except subprocess.TimeoutExpired:
         raise UserError(f"protoc: not done with {', '.join(protos)} in {SECONDS} s.") from None
     if done.returncode:

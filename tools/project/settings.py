@@ -20,7 +20,7 @@ from typing import Any
 
 from lib.errors import UserError
 from lib.repository import ROOT
-from tools.command import as_command, finished
+from tools.command import as_command, captured
 from tools.project.todo import marks, values
 
 MAIN = ("branch", "main")
@@ -110,7 +110,7 @@ def gh(*arguments: str, value: str = "") -> subprocess.CompletedProcess[str]:
     """The finished command."""
     command, patience = ["gh", *arguments], {"GH_PROMPT_DISABLED": "1", "NO_COLOR": "1"}
     try:
-        return finished(command, input=value, env=os.environ | patience, timeout=30)
+        return captured(command, input=value, env=os.environ | patience, timeout=30)
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 1, "", "no answer within 30 seconds")
 

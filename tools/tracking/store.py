@@ -23,7 +23,7 @@ from lib.errors import UserError
 from lib.params import FILE, Project, check_params, read_yaml
 from lib.repository import ROOT
 from lib.text import shown_address, without_password
-from tools.network import on_the_way
+from tools.network import network_problem
 from tools.tracking.address import check_address
 
 REFUSED = re.compile(
@@ -212,8 +212,8 @@ def reason(error: BaseException) -> str:
         return text
     if is_damage(error):
         return f"{LOCAL_FILE.name} is damaged: move it away, a new one is made."
-    if barrier := on_the_way(text):
-        what = f"it {barrier}"
+    if problem := network_problem(text):
+        what = f"it {problem}"
     elif NOT_MLFLOW.search(text):
         what = (
             "it answers, but not as MLflow does (a login page, or a proxy?): check the path in "
@@ -252,7 +252,7 @@ def answers(error: BaseException) -> bool:
         return True
     text = str(error)
     ours = (NOT_MLFLOW, TOO_LARGE, REFUSED, DELETED)
-    return bool(on_the_way(text)) or any(pattern.search(text) for pattern in ours)
+    return bool(network_problem(text)) or any(pattern.search(text) for pattern in ours)
 
 
 def is_damage(error: BaseException) -> bool:
