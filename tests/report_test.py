@@ -207,7 +207,10 @@ def test_a_milestone_names_the_best_model_by_what_is_measured(project):
         ),
         (Best(["a"], ["mae"], "", ["b", "c"]), "a, by mae (not compared: b, c)."),
         (Best(["a", "b"], ["rmse", "r2"], "", []), "a and b, level in rmse, r2."),
-        (None, "not told: the models share no measure that has a number and says what is better."),
+        (
+            None,
+            "cannot be said: the models share no numeric measure that can be judged.",
+        ),
     ],
 )
 def test_a_milestone_says_by_what_a_model_is_best_and_which_are_level(best, said):
@@ -496,10 +499,10 @@ def test_results_of_another_pipeline_are_told_from_those_committed_too(tmp_path)
     subprocess.run(["git", *COMMIT, "--all", "--message", "a bad merge"], cwd=tmp_path, check=True)
     (other / "dvc.lock").write_text(json.dumps(noted))
     (said,) = lines_below(Revision("", tmp_path))
-    assert said.startswith("lab/other/dvc.lock, as committed: this is no lock of DVC's: did a")
+    assert said.startswith("lab/other/dvc.lock, as committed: this is not a dvc.lock: did a")
 
 
 @pytest.mark.parametrize("lock", ["<<<<<<< HEAD", "stages: [1]", "stages: {a: 3}", "7"])
 def test_a_lock_that_cannot_be_read_is_an_error_in_a_line(lock):
-    with pytest.raises(UserError, match="this is no lock of DVC's"):
+    with pytest.raises(UserError, match="this is not a dvc"):
         difference("stages: {}", lock)

@@ -1,5 +1,5 @@
-"""Judges the results on disk by the goals in goals/, which are the team's.
+"""Judges the results on disk by the team's goals in goals/.
 
-`make goals` calls `python -m tools.goals`, in the environment of goals/Pipfile; the job, milestones
-and runtimes do by `judge`.
+`make goals` calls `python -m tools.goals`, in the environment of goals/Pipfile; jobs, milestones
+and runtimes call it through `judge`.
 """

@@ -21,14 +21,14 @@ COLOURS = {"met": "green", "missed": "red", "not judged": "red", "not applicable
 
 
 def main() -> int:
-    """The exit code: 0 where every goal that applies is met."""
+    """Run the goals and print the table; the exit code, 0 if every goal that applies is met."""
     NOTE.unlink(missing_ok=True)
-    # The table stands in place of pytest's output.
+    # The table replaces pytest's output.
     quiet = ["-p", "no:terminal", "-p", "no:cacheprovider"]
     options = ["-o", "addopts=--import-mode=importlib", "--continue-on-collection-errors"]
-    # Named from the root: of a whole path pytest takes what follows a bracket for a case of a test.
+    # A relative path: in an absolute one, pytest would read a bracket as the id of a test case.
     command = [sys.executable, "-m", "pytest", GOALS.name, *quiet, *options]
-    # In a process of its own: a goal, or a library that it loads, may end Python.
+    # In a process of its own: a goal, or a library that it imports, may crash Python.
     command += ["-p", "tools.goals.plugin"]
     ended = subprocess.run(command, cwd=ROOT, check=False).returncode
     if ended == pytest.ExitCode.NO_TESTS_COLLECTED:

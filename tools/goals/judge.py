@@ -1,4 +1,4 @@
-"""Has the results on disk judged: the job, milestones and runtimes ask here, and find the same."""
+"""Runs the goals for jobs, milestones and runtimes, so that all get the same verdicts."""
 
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,18 @@ from lib.repository import ROOT
 from lib.text import last_line
 from tools.command import run
 
-NOTE = ROOT / ".goals.json"  # what was found, as tools/goals/plugin.py writes it
+NOTE = ROOT / ".goals.json"  # written by tools/goals/plugin.py
 
 
 def goal_files() -> set[Path]:
-    """The files that pytest looks for goals in."""
+    """The files in which pytest looks for goals."""
     return {f for name in ("*_test.py", "test_*.py") for f in (ROOT / "goals").rglob(name)}
 
 
 def judge() -> tuple[dict[str, Any], str]:
-    """The verdicts (summary, all_met, and each goal's), and what was printed about them.
+    """The verdicts (summary, all_met, goals), and the printed output.
 
-    Where they could not be judged, the summary says why, and they are not met.
+    If they could not be judged, they count as not met, and the summary says why.
     """
     NOTE.unlink(missing_ok=True)
     where = ("goals",) if (ROOT / "goals/Pipfile").exists() else ("--dev", ".")

@@ -1,8 +1,8 @@
 """Collects the verdicts on goals: a pytest plugin, loaded by pytest.ini and by `make goals`.
 
-A goal is a test in goals/ whose docstring's first line is its title and the rest its reason, and
-which ends in `reached({name: value}, at_least=threshold)`. What was found stands in `.goals.json`
-afterwards, which `make goals` and the workflow read. Tests elsewhere are not touched.
+A goal is a test in goals/ that ends in `reached({name: value}, at_least=threshold)`; its
+docstring's first line is the title and the rest the reason. The verdicts are written to
+`.goals.json`, which `make goals` and the workflow read. Tests elsewhere are not affected.
 """
 
 import os
@@ -25,14 +25,14 @@ from tools.goals.judge import NOTE
 GOALS = ROOT / "goals"
 MOST_SHOWN = 10  # values of one goal
 COMPARED = pytest.StashKey[list["Compared"]]()
-ERROR = pytest.StashKey[BaseException]()  # the first one, of the goal's own code
+ERROR = pytest.StashKey[BaseException]()  # the first error in the goal's own code
 VERDICTS = pytest.StashKey[dict[str, dict[str, str]]]()
-UNREADABLE: dict[str, dict[str, str]] = {}  # a report of collection knows no configuration
+UNREADABLE: dict[str, dict[str, str]] = {}  # a collection report has no config
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What one call of `reached` found."""
+    """The result of one call of `reached`."""
 
     goal: str
     reached: str
@@ -40,12 +40,12 @@ class Compared:
 
 
 class Missed(pytest.fail.Exception):  # type: ignore[name-defined]  # pytest names no type
-    """What `reached` raises where a goal is missed."""
+    """Raised by `reached` if a goal is missed."""
 
 
 @pytest.fixture
 def reached(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Notes what was reached; fails unless each value is at least, or at most, the threshold."""
+    """Record values; fail unless each is at least, or at most, the threshold."""
 
     def compare(
         found: Mapping[str, float],
@@ -68,14 +68,14 @@ def reached(request: pytest.FixtureRequest) -> Callable[..., None]:
             return value >= threshold if sign == "≥" else value <= threshold
 
         each = [(one_line(str(name)), number(name, value)) for name, value in found.items()]
-        if len(each) > MOST_SHOWN:  # such as all classes: which of them miss, is the question
+        if len(each) > MOST_SHOWN:  # such as one for each class: show those that miss first
             each.sort(key=lambda one: meets(one[1]))
         values = [value for _, value in each]
         unit = unit.strip()
         unit = unit if unit.startswith(("%", "°")) else f" {unit}".rstrip()
         texts = zip(each, shown_beside(values, threshold), strict=True)
         shown = some_of([f"{name} {text}{unit}".strip() for (name, _), text in texts], MOST_SHOWN)
-        # The threshold, too, has as many digits as tell it from each value.
+        # The threshold gets as many digits as distinguish it from every value.
         goal = f"{sign} {max((shown_beside([threshold], v)[0] for v in values), key=len)}{unit}"
         met = all(map(meets, values))
         request.node.stash.setdefault(COMPARED, []).append(Compared(goal, shown, met))
@@ -86,7 +86,7 @@ def reached(request: pytest.FixtureRequest) -> Callable[..., None]:
 
 
 def number(name: str, value: Any) -> float:
-    """A value of a goal, which may be one of NumPy's or torch's; UserError where it is none."""
+    """A value as a number, also one of NumPy's or torch's; UserError if it is not one."""
     if value is None:
         raise UserError(f"{name} has no value: it is null in its metrics file")
     if isinstance(value, int):
@@ -118,7 +118,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def verdict(item: pytest.Item, error: BaseException | None) -> dict[str, str]:
-    """What is to be known of one goal: by what it compared, whatever pytest makes of the test."""
+    """The verdict on one goal, from what it compared, whatever pytest's own outcome is."""
     title, _, reason = (getattr(item, "obj", None).__doc__ or item.name).strip().partition("\n")
     compared = item.stash.get(COMPARED, [])
     state = message = ""
@@ -142,7 +142,7 @@ def verdict(item: pytest.Item, error: BaseException | None) -> dict[str, str]:
 
 
 def shown_together(compared: Sequence[Compared]) -> dict[str, str]:
-    """What was wanted, said once where it is the same, and what was reached."""
+    """The thresholds, once if they are the same, and the values reached."""
     wanted = [each.goal for each in compared]
     return {
         "goal": "; ".join(wanted if len({*wanted}) > 1 else wanted[:1]),
@@ -151,7 +151,7 @@ def shown_together(compared: Sequence[Compared]) -> dict[str, str]:
 
 
 def explain(error: BaseException) -> str:
-    """Why a goal could not be judged, in a line."""
+    """Why a goal could not be judged, in one line."""
     if isinstance(error, FileNotFoundError):
         file = Path(str(error.filename))
         name = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
@@ -164,14 +164,14 @@ def explain(error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """The last line of goals/ that an error came through, in brackets."""
+    """The last line of goals/ in an error's traceback, in brackets."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if Path(f.filename).is_relative_to(GOALS)]
     return f" ({Path(own[-1].filename).relative_to(ROOT)}, line {own[-1].lineno})" if own else ""
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
-    """Note a file of goals that cannot even be read."""
+    """Record a file of goals that cannot be imported."""
     if report.failed and (ROOT / report.nodeid).is_relative_to(GOALS):
         text = str(report.longrepr).strip()
         last = text.splitlines()[-1].removeprefix("E").strip()
@@ -190,7 +190,7 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write `.goals.json`, where there were goals and pytest was not ended before the last."""
+    """Write `.goals.json`, if there are goals and all of them were run."""
     verdicts = session.config.stash[VERDICTS]
     found = [*UNREADABLE.values(), *verdicts.values()]
     all_goals = {item.nodeid for item in session.items if item.path.is_relative_to(GOALS)}

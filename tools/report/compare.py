@@ -1,11 +1,11 @@
-"""Two revisions side by side: one HTML page that needs no internet, and the same as text.
+"""Compares two revisions, as text and as one self-contained HTML page.
 
 tools/within --dev . python -m tools.report.compare [--from A] [--to B]
 
-`make compare A= B=` calls it. Without names it is the work tree against the last commit, or against
-the one before where nothing is uncommitted; without A, the last commit against B. The plots are
-those that dvc.yaml defines, the two revisions drawn over each other. What cannot be read is listed,
-and all the rest is shown.
+`make compare A= B=` calls it. Without names, it compares the work tree with the last commit, or
+with the commit before if nothing is uncommitted; without A, the last commit with B. The plots are
+those that dvc.yaml defines, with both revisions in each. What cannot be read is listed; the rest is
+shown.
 """
 
 import argparse
@@ -99,12 +99,12 @@ img { max-width: 100%; height: auto; }
 </body>
 </html>
 """
-# Whatever is filled in stands on one line, and is no markup.
+# Every value that is filled in is escaped, and put on one line.
 HTML = Environment(autoescape=True, trim_blocks=True, finalize=lambda text: one_line(str(text)))
 
 
 def sections(old: Revision, new: Revision) -> list[tuple[str, Table]]:
-    """Title and table of each thing that two revisions may differ in."""
+    """Title and table for metrics, parameters and data: what differs between two revisions."""
     tables: dict[str, Callable[[Revision, Revision], Table]] = {
         "Metrics": metrics_table,
         "Parameters": params_table,
@@ -121,7 +121,7 @@ def sections(old: Revision, new: Revision) -> list[tuple[str, Table]]:
 
 
 def pictures(old: Revision, new: Revision) -> list[tuple[str, Figure]]:
-    """Title and picture of each plot of the newer revision; what cannot be drawn is noted there."""
+    """Title and figure of each plot of the newer revision; notes in `missing` those that fail."""
     found: list[tuple[str, Figure]] = []
     known = {plot.path for plot in old.plots}
     for plot in new.plots[:MOST_PICTURES]:
@@ -141,7 +141,7 @@ def pictures(old: Revision, new: Revision) -> list[tuple[str, Figure]]:
 
 
 def page(old: Revision, new: Revision) -> str:
-    """The page, whole."""
+    """The HTML page."""
     found = [(title, table, "No difference.") for title, table in sections(old, new)]
     results = results_table(new)
     nothing = "Some could not be read: see above." if new.missing else "No metrics yet."
@@ -155,7 +155,7 @@ def page(old: Revision, new: Revision) -> str:
 
 
 def data_uri(figure: Figure) -> str:
-    """The picture itself, in the page."""
+    """A figure as a PNG in a data: URI."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -176,12 +176,12 @@ def text(old: Revision, new: Revision) -> str:
 
 
 def missing(*revisions: Revision) -> list[str]:
-    """What could not be read, each once."""
+    """What could not be read in these revisions, without repetitions."""
     return list(dict.fromkeys(line for revision in revisions for line in revision.missing))
 
 
 def main() -> None:
-    """Write the page, print the text."""
+    """Write the page and print the text."""
     parser = argparse.ArgumentParser(prog="make compare")
     parser.add_argument("--from", dest="before", default="")
     parser.add_argument("--to", dest="after", default="")

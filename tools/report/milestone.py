@@ -2,9 +2,9 @@
 
 tools/within --dev . python -m tools.report.milestone NAME     (make milestone NAME=…)
 
-Its form is `lab/docs/template.md`. Written again under its name, it keeps what the author wrote
-between `<!-- author: … -->` and `<!-- /author -->`. The date is the commit's: the same commit gives
-the same report.
+It fills in `lab/docs/template.md`. A report that is written again under the same name keeps the
+text between `<!-- author: … -->` and `<!-- /author -->`. The date is the commit's, so that the same
+commit gives the same report.
 """
 
 import json
@@ -39,7 +39,7 @@ from tools.report.results import pictures
 from tools.report.run_page import goals_section
 
 DOCS = Path("lab/docs")
-MOST = 200  # outs that a report names with their checksums
+MOST = 200  # outs listed with their checksums
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 AUTHOR = re.compile(r"(<!-- author: ([\w-]+) -->\n)(.*?)(<!-- /author -->)", re.DOTALL)
 COMMIT = re.compile(r"\| commit \| `([0-9a-f]{40})` \|")
@@ -49,7 +49,7 @@ def milestone(name: str) -> Path:
     """Write the report on the last commit; its path.
 
     Raises:
-        UserError: the name is not one, or there are results that are not committed.
+        UserError: the name is invalid, or results are not committed.
     """
     if not NAME.fullmatch(name) or len(name) > 60:
         raise UserError(
@@ -78,7 +78,7 @@ def milestone(name: str) -> Path:
 
 
 def refuse_other_data() -> None:
-    """UserError where data, a model or a picture on disk is not the commit's; goals read them."""
+    """UserError if data, models or pictures on disk, which goals read, are not the commit's."""
     done = run("dvc", "data", "status", "--granular", "--json", ok=False)
     found = json.loads(done.stdout).get("uncommitted", {}) if done.returncode == 0 else {}
     if other := [path for kind in ("modified", "added") for path in found.get(kind, [])]:
@@ -86,7 +86,7 @@ def refuse_other_data() -> None:
 
 
 def report(name: str, date: str, now: Revision, file: Path) -> str:
-    """The report, with the template's words in the author's places."""
+    """The filled-in template, with its default text in the author's passages."""
     results, best = results_table(now), best_model(measured(now))
     notes = [f"- {cell(line)}" for line in (*now.outdated, *now.missing)]
     tag = git("tag", "--points-at", now.commit).replace("\n", ", ")
@@ -97,7 +97,7 @@ def report(name: str, date: str, now: Revision, file: Path) -> str:
     ]
     if (left := len(now.outs) - MOST) > 0:
         provenance.append(("…", f"and {left:,} more, in dvc.lock of the commit"))
-    # safe_: a dollar that the template has for itself stays as it is.
+    # safe_: other dollar signs of the template stay as they are.
     return Template(read_text(DOCS / "template.md")).safe_substitute(
         title=name.replace("-", " ").capitalize(),
         name=name,
@@ -115,7 +115,7 @@ def report(name: str, date: str, now: Revision, file: Path) -> str:
 
 
 def other_params(now: Revision) -> list[str]:
-    """What stages read of other files, a line of YAML each."""
+    """Parameters that stages read from files other than params.yaml, as lines of YAML."""
     found = {key: value for stage in now.pipeline.stages for key, value in stage.elsewhere.items()}
     return [
         f"{key}: {json.dumps(value, ensure_ascii=False, default=str)}"
@@ -124,9 +124,9 @@ def other_params(now: Revision) -> list[str]:
 
 
 def best_sentence(best: Best | None) -> str:
-    """Which model is best, and by what; or which are level."""
+    """Which model is best, and by which measures; or which are equal."""
     if best is None:
-        return "not told: the models share no measure that has a number and says what is better."
+        return "cannot be said: the models share no numeric measure that can be judged."
     where = f" on the {best.split} split" if best.split else ""
     where += f" (not compared: {', '.join(best.left_out)})" if best.left_out else ""
     if len(best.models) > 1:
@@ -144,13 +144,13 @@ def goals() -> str:
 
 
 def without_times(goal: dict[str, str]) -> dict[str, str]:
-    """A verdict; of times, which differ each time, without what was reached."""
+    """A verdict, without the value if it is a time, which differs in each run."""
     measured = any(wanted.endswith(" ms") for wanted in goal["goal"].split("; "))
     return goal | {"reached": ""} if measured else goal
 
 
 def since(now: Revision, file: Path) -> str:
-    """What differs from the milestone before this one."""
+    """The differences from the previous milestone."""
     earlier = [f for f in sorted(DOCS.glob("????-??-??-*.md")) if f.stem[11:] != file.stem[11:]]
     for last in reversed([f for f in earlier if f.stem[:10] <= file.stem[:10]]):
         match = COMMIT.search(read_text(last))
@@ -168,7 +168,7 @@ def since(now: Revision, file: Path) -> str:
 
 
 def copied_pictures(now: Revision, folder: Path) -> str:
-    """Copies the pictures of the pipeline to a folder beside the report; shows them."""
+    """Copy the pipeline's pictures to a folder beside the report; the Markdown that shows them."""
     found, many = pictures(now)
     if not (found or many):
         missing = any(pictures_missing(now))
@@ -183,7 +183,7 @@ def copied_pictures(now: Revision, folder: Path) -> str:
 
 
 def pictures_missing(now: Revision) -> Iterator[str]:
-    """The outs that DVC keeps and the disk lacks, of those that are a picture or a folder."""
+    """The outs that are missing on disk and are, or may contain, pictures."""
     for stage in now.pipeline.stages:
         for path, out in stage.noted.items():
             may_hold = path.endswith(".png") or out.md5.endswith(".dir")
@@ -192,17 +192,17 @@ def pictures_missing(now: Revision) -> Iterator[str]:
 
 
 def flat_name(picture: Path) -> str:
-    """What a picture is called beside the report."""
+    """The file name of a picture beside the report."""
     return "-".join(picture.parts)
 
 
 def author_words(text: str) -> dict[str, str]:
-    """What stands between the author's marks, by their names."""
+    """The author's passages, by their names."""
     return {match[2]: match[3] for match in AUTHOR.finditer(text)}
 
 
 def keep(text: str, words: dict[str, str]) -> str:
-    """The text with the author's words in their places; words without a place come at the end."""
+    """The text with the author's passages put back; those without a place come at the end."""
     places = author_words(text)
     kept = AUTHOR.sub(lambda m: m[1] + words.get(m[2], m[3]) + m[4], text)
     homeless = [
@@ -214,7 +214,7 @@ def keep(text: str, words: dict[str, str]) -> str:
 
 
 def main() -> None:
-    """Write it, say where."""
+    """Write the report and print its path."""
     file = milestone(sys.argv[1] if len(sys.argv) > 1 else "")
     print(f"{file}: write your words between the marks, then `git add lab/docs`.")
 

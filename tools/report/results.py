@@ -1,4 +1,4 @@
-"""Shows what a run left behind: the table of results, the pictures, and what differs from git.
+"""Shows the results on disk: the table of metrics, the pictures, and differences from git.
 
 tools/within . python -m tools.report.results
 
@@ -29,9 +29,9 @@ MOST_PICTURES = 50  # of one out
 
 
 def in_width(table: Table, width: int) -> list[Table]:
-    """The table, or where it is wider several that begin with the columns that name its rows.
+    """Split a table that is too wide into several, each with the columns that name the rows.
 
-    Each has the rows that say something in it.
+    Rows without a value in a part are left out of it.
     """
     header, rows = table
     names = (0,) if header[0] == "measure" else (0, 1)
@@ -50,7 +50,7 @@ def in_width(table: Table, width: int) -> list[Table]:
 
 
 def terminal_table(table: Table) -> RichTable:
-    """A table for a terminal, with a line between splits."""
+    """A rich table with a line between splits."""
     header, rows = table
     columns = [Column(Text(name), overflow="fold") for name in header]
     drawn = RichTable(*columns)
@@ -61,7 +61,7 @@ def terminal_table(table: Table) -> RichTable:
 
 
 def show(table: Table, console: Console) -> None:
-    """Print a table, in several where the terminal is narrower, and how many rows are left out."""
+    """Print a table, split if the terminal is narrow, and how many rows are left out."""
     header, rows = table
     kept, more = cut(rows)
     cells = [tuple(map(one_line, row)) for row in (header, *kept)]
@@ -73,16 +73,17 @@ def show(table: Table, console: Console) -> None:
 
 
 def values_beside(revision: Revision, table: Table) -> int:
-    """How many values of metrics files have no place in a table of models."""
+    """How many values in the metrics files are not in the table."""
     if table[0][0] == "metric":
         return 0
     return len(revision.metrics) - sum(len(row.values) for row in measured(revision))
 
 
 def pictures(revision: Revision) -> tuple[list[Path], list[str]]:
-    """The PNG files on disk that stages write, from the root; not those of sweeps.
+    """The PNG files on disk that stages write, relative to the root, without those of sweeps.
 
-    Of an out with more of them than a person looks at, a data set of pictures, only how many.
+    For an out with more than MOST_PICTURES, such as a data set of pictures, a line with their
+    number.
     """
     stages = [s for s in revision.pipeline.stages if s.commands and s.file != SWEEPS]
     written = (path for stage in stages for path in (*stage.outs, *stage.plots))
@@ -103,12 +104,12 @@ def pictures(revision: Revision) -> tuple[list[Path], list[str]]:
 
 
 def stages_in(lock: str) -> dict[str, Any]:
-    """The stages that a dvc.lock notes; UserError where it is none."""
+    """The stages in the text of a dvc.lock; UserError if it is not one."""
     try:
         stages = (parse_yaml(lock, aliases=True) or {}).get("stages") or {}
         return {name: dict(stage) for name, stage in stages.items()}
     except (YamlTextError, ValueError, TypeError, AttributeError):
-        raise UserError("this is no lock of DVC's: did a merge leave marks in it?") from None
+        raise UserError("this is not a dvc.lock: did a merge leave conflict marks in it?") from None
 
 
 def outs(stages: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -140,13 +141,13 @@ def inputs(stages: Mapping[str, Any]) -> dict[str, Any]:
 def difference(
     committed: str, current: str, prefix: str = "", places: str = "dvc.lock metrics"
 ) -> list[str]:
-    """What to say of results that are not those committed; empty where they are.
+    """Lines on how results differ from those committed; empty if they do not.
 
     Args:
-        committed: the text of a dvc.lock.
-        current: that of the same file as it is now.
-        prefix: of its stages' names.
-        places: of these results in git, as one types them.
+        committed: the text of a dvc.lock in the last commit.
+        current: its text in the work tree.
+        prefix: put before the names of stages.
+        places: the paths of these results in git, for a shell command.
     """
     before, after = stages_in(committed), stages_in(current)
     written = outs(before)
@@ -157,7 +158,7 @@ def difference(
     if inputs(before) == inputs(after):
         lines.append(
             "Code, parameters and environments are the same: another processor gives other last "
-            "bits, or what the data come from has changed."
+            "bits, or the source of the data has changed."
         )
     lines.append(
         f"`git add {places} && git commit` keeps them; `dvc checkout` after `git checkout "
@@ -175,7 +176,7 @@ def lines_below(revision: Revision) -> Sequence[str]:
         current = revision.text(lock)
         try:
             committed = head.text(lock)
-        except UserError:  # there is no commit yet
+        except UserError:  # no commit yet
             return []
         if file == SWEEPS or not committed or not current:
             continue
@@ -190,14 +191,14 @@ def lines_below(revision: Revision) -> Sequence[str]:
 
 
 def main() -> None:
-    """Print it all."""
+    """Print the results, pictures and differences."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
     if not console.is_terminal:
         console.width = 120
     revision = Revision(WORK_TREE)
     if not revision.pipeline.stages and revision.missing:
         raise UserError(one_line(revision.missing[0]))
-    stages = [stage for stage in revision.pipeline.stages if stage.commands]  # not added data
+    stages = [stage for stage in revision.pipeline.stages if stage.commands]  # not `dvc add` data
     table = results_table(revision)
     if table[1]:
         show(table, console)

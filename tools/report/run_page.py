@@ -1,9 +1,9 @@
-"""The summary page of a run, which is read in half a minute: goals, stages, results, what changed.
+"""The summary page of a run: goals, stages, results, and what changed.
 
 tools/within . python -m tools.report.run_page
 
-The workflow's step "Report" calls it, whatever happened before. The results are in the work tree,
-the commit that was run is HEAD; the steps' note (tools/job/job.py) has the rest.
+The workflow's step "Report" calls it, also after a failure. The results are in the work tree, HEAD
+is the commit that was run, and the note of the earlier steps (tools/job/job.py) has the rest.
 """
 
 import os
@@ -30,7 +30,7 @@ from tools.tracking import notes
 
 
 def run_page() -> None:
-    """Print the page, and put it where the hosting site shows it."""
+    """Print the page and add it to the summary that the hosting site shows."""
     note = read_note()
     before, after = Revision(git("rev-parse", "HEAD")), Revision(WORK_TREE)
     results, metrics = results_table(after), metrics_table(before, after)
@@ -54,13 +54,13 @@ def run_page() -> None:
 
 
 def table_section(table: Table, nothing: str) -> str:
-    """A table, its keys as code."""
+    """A table in Markdown with its keys as code, or a sentence if it is empty."""
     key = cell if table[0][0] == "split" else code
     return as_markdown(table, key=key, aligned=False) if table[1] else nothing
 
 
 def params_section(run: Revision) -> str:
-    """Every parameter that the commit that was run changed: a run itself changes none."""
+    """The parameters that the commit changed; the run itself changes none."""
     if not run.ask_git("rev-parse", "--verify", "--quiet", f"{run.commit}^"):
         return "This is the first commit."
     try:
@@ -88,13 +88,13 @@ def stages_section(stages: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def mlflow_link(stage: str) -> str:
-    """A link to the run that a stage was logged as here, if it was."""
+    """A link to the MLflow run of a stage, if it was logged here."""
     address = re.search(r"https?://\S+", notes.read(stage).get("outcome", ""))
     return f"[run]({address[0]})" if address else ""
 
 
 def goals_section(goals: Mapping[str, Any] | None, *, aligned: bool = False) -> str:
-    """Each goal, what it wants and what was reached; milestones have it, too."""
+    """The verdicts as a table; also used by milestones."""
     if not goals:
         return "No goals were judged."
     head = f"**{sentence(goals['summary'])}.**"

@@ -1,4 +1,4 @@
-"""Runs the tests of processes whose locks have other versions than the root's in their versions.
+"""Runs the tests of processes whose locks differ from the root's in their own environments.
 
-`pytest` leaves them out and says so; `make test` calls `python -m tools.testing`.
+`pytest` skips them with a notice; `make test` calls `python -m tools.testing`.
 """

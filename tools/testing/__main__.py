@@ -1,10 +1,9 @@
-"""Tests of processes that have other versions, each in an environment with these: `make test`.
+"""Tests processes whose versions differ from the root's, each in its own environment: `make test`.
 
-    python -m tools.testing [OPTION...]     of pytest
+    python -m tools.testing [OPTION...]     options of pytest
 
-It is the process's own environment; what tests need beside (pytest, packages of other processes)
-comes from the development environment, which this runs in. Where a process has [dev-packages] in
-its Pipfile, they come first.
+What the tests need besides (pytest, packages of other processes) comes from the development
+environment, which this runs in; [dev-packages] in a process's Pipfile take precedence.
 """
 
 import subprocess
@@ -18,15 +17,15 @@ from tools.command import as_command
 from tools.environments.lock_file import read_lock
 from tools.testing.plugin import left_out
 
-# At the end: what the process's environment has goes before.
+# Appended to sys.path: packages of the process's environment take precedence.
 PYTEST = "import sys; sys.path.append(sys.argv.pop(1)); import pytest; sys.exit(pytest.main())"
 
 
 def main() -> None:
-    """The command that the module's docstring shows; ends with an error where a test fails."""
+    """Run the tests of each such process; exit with an error if any fails."""
     failed = []
     for folder, differing in left_out().items():
-        name = str(folder.relative_to(ROOT))  # so for pytest, which splits a path at a bracket
+        name = str(folder.relative_to(ROOT))  # pytest splits an absolute one at a bracket
         print(f"\nTests of {name}, which has {differing}", flush=True)
         if run(name, sys.argv[1:]) not in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
             failed.append(name)
@@ -35,7 +34,7 @@ def main() -> None:
 
 
 def run(folder: str, options: list[str]) -> int:
-    """The exit code of pytest for a process's tests."""
+    """Run pytest on a process's folder; the exit code."""
     dev = ["--dev"] if read_lock(ROOT / folder)["develop"] else []
     within = [f"{ROOT}/tools/within", *dev, folder]
     command = ["python", "-c", PYTEST, sysconfig.get_path("purelib"), folder, *options]

@@ -1,8 +1,8 @@
-"""Leaves out the tests of processes that have other versions: a pytest plugin, by pytest.ini.
+"""Skips the tests of processes whose versions differ: a pytest plugin, loaded by pytest.ini.
 
-Tests run in the development environment, which has the versions of the root's lock. Where a
-process's lock has another version of a package, its tests would pass or fail with the wrong one.
-In an environment that has the process's versions, they run.
+Tests run in the development environment, with the versions of the root's lock. If a process's lock
+has another version of a package, its tests would run with the wrong one; they run only in an
+environment that has the process's versions.
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +19,7 @@ LEFT_OUT = pytest.StashKey[dict[Path, str]]()
 
 
 def left_out() -> dict[Path, str]:
-    """The processes whose tests do not run here, with what differs, in words."""
+    """The processes whose tests are skipped here, with the versions that differ."""
     roots = locked(ROOT)
     found: dict[Path, str] = {}
     for lock in sorted(ROOT.glob("lab/processes/*/Pipfile.lock")):
@@ -36,7 +36,7 @@ def left_out() -> dict[Path, str]:
 
 
 def locked(folder: Path) -> dict[str, str]:
-    """The version of each package of a lock, as `==1.2`; `make check` says what else is wrong."""
+    """The version of each package of a lock, as `==1.2`; empty if the lock is invalid."""
     try:
         return versions(read_lock(folder))
     except UserError:
@@ -52,7 +52,7 @@ def installed(package: str) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Find what is left out; UsageError where that is asked for by its path."""
+    """Find what is skipped; UsageError if its path was given explicitly."""
     here = config.invocation_params.dir
     asked = [(here / argument.partition("::")[0]).resolve() for argument in config.args]
     config.stash[LEFT_OUT] = {}
@@ -67,14 +67,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave such a folder out."""
+    """Skip the folder of such a process."""
     return collection_path.resolve() in config.stash[LEFT_OUT] or None
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say so, in a line each."""
+    """Print a line for each skipped folder."""
     for folder, differing in config.stash[LEFT_OUT].items():
         terminalreporter.write_line(
             f"left out: the tests of {folder.relative_to(ROOT)}, which has {differing}. "

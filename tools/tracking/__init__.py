@@ -1,9 +1,9 @@
 """The tracker: logs results to MLflow, in an environment of its own.
 
-A process computes and writes files, and knows nothing of MLflow. `lab/processes/run` starts the
-tracker beside it, which connects while the process computes, shows the curve of a training while
-it runs, and logs the stage from its files once the process has ended well. `make relog` logs what
-a server missed. A result is never lost to a server, nor to a mistake in what logs.
+A process only computes and writes files; it does not use MLflow. `lab/processes/run` starts the
+tracker beside it, which connects while the process computes, shows the curve of a training live,
+and logs the stage from its files once the process has succeeded. `make relog` logs what could not
+be logged at the time. Neither a server that is down nor a bug in logging code loses a result.
 """
 
 import os
@@ -11,8 +11,8 @@ import re
 
 from lib.text import one_line
 
-# Left alone, mlflow tries for four minutes, or for as long as a server says, reports its use to its
-# makers and prints emoji; its server starts processes for evaluations by language models.
+# By default, mlflow retries for four minutes, or as long as a server says, sends telemetry and
+# prints emoji; its server starts processes for evaluations by language models.
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -28,12 +28,12 @@ SETTINGS = {
 
 
 def registered_name(project: str, model: str) -> str:
-    """What a model is called in MLflow's registry, where all projects on a server share names."""
+    """A model's name in MLflow's registry, which all projects on a server share."""
     return re.sub(r"[/:'\"\\`]", "-", one_line(f"{project}-{model}"))
 
 
 def job_url() -> str:
-    """The address of this job's page on the hosting site; nothing outside a runner."""
+    """The URL of this job's page on the hosting site; empty outside a job."""
     server, repository, run_id = (
         os.environ.get(f"GITHUB_{name}", "") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")
     )

@@ -3,8 +3,8 @@
     python -m tools.tracking follow FOLDER PARENT NAME [ARGUMENT...]    by lab/processes/run
     python -m tools.tracking relog [STAGE...]                           make relog
 
-PARENT is the process that will write the exit code into FOLDER: should it end first, what is
-followed was killed.
+PARENT is the pid of the script that will write the exit code into FOLDER: if it ends without doing
+so, it was killed.
 """
 
 import gc
@@ -21,18 +21,18 @@ from tools.tracking import SETTINGS
 
 
 def main() -> None:
-    """The command that the module's docstring shows."""
+    """Run the command in the module's docstring."""
     os.chdir(ROOT)
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    # The process beside this one needs the cores. What mlflow and DVC import stays to the end: to
-    # look through it for garbage takes half a second, and to take it apart at the exit as much.
+    # Leave the cores to the process: garbage collection of what mlflow and DVC import takes half a
+    # second, as does tearing it down at the exit.
     gc.disable()
-    # mlflow reads its settings when it is imported.
+    # Imported here, as mlflow reads its settings on import.
     from tools.tracking.follow import follow
     from tools.tracking.relog import relog
     from tools.tracking.stages import Started
-    from tools.tracking.store import settle
+    from tools.tracking.store import checkpoint
 
     gc.freeze()
     gc.enable()
@@ -40,10 +40,10 @@ def main() -> None:
     if command == "follow":
         folder, parent, process, *rest = arguments
         follow(Path(folder), int(parent), Started(process, rest))
-        if os.getppid() != int(parent):  # which removes it, and was killed
+        if os.getppid() != int(parent):  # it was killed, and cannot remove the folder itself
             shutil.rmtree(folder, ignore_errors=True)
         with suppress(sqlite3.Error):
-            settle()
+            checkpoint()
         sys.stderr.flush()
         os._exit(0)
     elif command == "relog":

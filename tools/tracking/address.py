@@ -1,4 +1,4 @@
-"""What an address of MLflow's, and a token, may be: a client shows them on a mistake."""
+"""Validates MLflow's address and token, which a client would print in its error messages."""
 
 import re
 from urllib.parse import unquote
@@ -11,7 +11,7 @@ from lib.text import shown_address
 
 
 def check_address(address: str, token: str = "") -> None:
-    """UserError where clients would take part of a login for host or path, or fail and show it."""
+    """UserError if clients would misread part of a login as host or path, or print it."""
     try:
         parts = parse_url(address)
         behind = (parts.path or "", parts.query or "", parts.fragment or "")
@@ -25,18 +25,18 @@ def check_address(address: str, token: str = "") -> None:
         )
     if broken or re.search(r"[\s\\\x00-\x1f\x7f]", address):
         raise UserError(
-            f"MLflow at {shown_address(address)} cannot be asked: MLFLOW_URL is no address. In a "
-            "user or password, write / ? # % and spaces as %2F %3F %23 %25 %20."
+            f"MLflow at {shown_address(address)} cannot be asked: MLFLOW_URL is not a valid URL. "
+            "In a user or password, write / ? # % and spaces as %2F %3F %23 %25 %20."
         )
     if parts.query or parts.fragment:
         raise UserError(
             f"MLflow at {shown_address(address)} cannot be asked: MLFLOW_URL is the address of the "
-            "server, which a page's begins with: leave out what is behind its path, from # or ? on."
+            "server, not of a page on it: leave out everything from # or ? on."
         )
     if re.search(r"[^!-~]", token):
         raise UserError(
             f"MLflow at {shown_address(address)} cannot be asked: MLFLOW_TRACKING_TOKEN has a "
-            "space, an end of a line or a letter that is not ASCII in it: set it again, without."
+            "space, a line break or a character that is not ASCII in it: set it again, without."
         )
     if not unquote(parts.auth or "").isascii():
         raise UserError(

@@ -1,9 +1,9 @@
-"""Ends with an error where results could not be logged because of a mistake, and says which.
+"""Fails if a bug in logging code kept results from being logged, and prints the error.
 
     tools/within . python -m tools.tracking.check
 
-The last step of `make run` and of a job: the results are there by then, and shared. A server that
-is away is no mistake; `make relog` logs what it missed.
+The last step of `make run` and of a job: by then the results are complete, and shared. A server
+that is down is no failure here; `make relog` logs what it missed.
 """
 
 from lib.errors import UserError
@@ -12,12 +12,12 @@ from tools.tracking import notes
 
 
 def check() -> None:
-    """UserError with the mistakes; notes are the clone's, and a stage may be another branch's."""
+    """UserError with the errors noted for stages of this branch; a clone's branches share notes."""
     notes_of = notes.everything()
     noted = {stage: note["error"] for stage, note in notes_of.items() if note.get("error")}
     if not noted:
         return
-    from lib.pipeline import read_pipeline  # DVC takes a second, and there is mostly no mistake
+    from lib.pipeline import read_pipeline  # it imports DVC: a second that is rarely needed
 
     stages = [stage.address for stage in read_pipeline().stages]
     if mistakes := [noted[stage] for stage in stages if stage in noted]:

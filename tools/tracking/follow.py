@@ -1,8 +1,8 @@
 """Follows one process from its start to its end, and logs its stage.
 
-Called by `lab/processes/run`, beside the process, with a folder in which the two tell each other:
-rows of a curve come into `curve.csv`, and the process's exit code, once it has ended, into `code`.
-What else the process writes there is for `follow` of its log.py.
+Called by `lab/processes/run`, beside the process, with a folder through which they communicate: the
+process appends rows of a curve to `curve.csv`; when it has ended, `lab/processes/run` writes the
+exit code to `code`. Any other file there is for `follow` in the process's log.py.
 """
 
 import csv
@@ -16,8 +16,8 @@ from mlflow.entities import Experiment
 
 from lib.errors import UserError
 from tools.tracking import runs, store
-from tools.tracking.messages import say, told, warn
-from tools.tracking.results import Point, curve_files, points, told_apart
+from tools.tracking.messages import report_failure, say, warn
+from tools.tracking.results import Point, curve_files, points, with_distinct_names
 from tools.tracking.stages import (
     Started,
     Tracked,
@@ -29,17 +29,17 @@ from tools.tracking.stages import (
     started_stage,
 )
 
-LOOK_EVERY = 0.05  # seconds: whether the process has ended
-SHOW_EVERY = 1.0  # new rows of a curve; a long one, which takes long to read, less often:
-SHARE = 0.1  # of a core goes into it at most
-OPEN_AFTER = 10.0  # what takes longer is seen in MLflow while it runs
-TRY_AGAIN_AFTER = 30.0  # a server that failed while the process ran
+LOOK_EVERY = 0.05  # seconds between checks whether the process has ended
+SHOW_EVERY = 1.0  # seconds between uploads of new rows; more for a curve that is slow to read:
+SHARE = 0.1  # the most of a core's time that reading may take
+OPEN_AFTER = 10.0  # seconds after which a process without a curve is shown as running
+TRY_AGAIN_AFTER = 30.0  # seconds, if the server failed while the process runs
 KILLED = -1  # in place of an exit code
-OURS = ("curve.csv", "code", "new")  # what tools/run and the tracker tell each other
+OURS = ("curve.csv", "code", "new")  # files of tools/run and the tracker
 
 
 def follow(folder: Path, parent: int, started: Started) -> None:
-    """Follow a process to its end and log its stage; never fails for the process's sake."""
+    """Follow a process to its end and log its stage; errors are printed, never raised."""
     try:
         tracked = started_stage(started)
     except UserError as error:
@@ -54,27 +54,27 @@ def follow(folder: Path, parent: int, started: Started) -> None:
     code = wait(folder, parent, tracker.look)
     if tracker.failed and tracker.retry_at - time.monotonic() > TRY_AGAIN_AFTER - 2:
         if code == 0:
-            told(tracker.stage, tracker.failed)
-        return  # it failed a moment ago: to ask again would only take longer
+            report_failure(tracker.stage, tracker.failed)
+        return  # it failed a moment ago: a retry would only cost time
     try:
         if outcome := tracker.finish(code):
             say(outcome)
         if tracker.mistake and code == 0:
-            told(tracker.stage, tracker.mistake)
-    except Exception as error:  # of the store, of log.py, of ours: each is told as what it is
+            report_failure(tracker.stage, tracker.mistake)
+    except Exception as error:  # from the store, from log.py, or a bug here
         if code == 0:
-            told(tracker.stage, error)
+            report_failure(tracker.stage, error)
 
 
 def exit_code(folder: Path, parent: int) -> int | None:
-    """The process's exit code, KILLED where whoever would write it is gone, None while it runs."""
+    """The process's exit code; KILLED if its parent was killed; None while it runs."""
     if (folder / "code").exists():
         return int((folder / "code").read_text() or KILLED)
     return None if os.getppid() == parent else KILLED
 
 
 def wait(folder: Path, parent: int, look: Callable[[], None] = lambda: None) -> int:
-    """The process's exit code, once it has ended; `look` is called again and again before."""
+    """Wait for the process to end, calling `look` repeatedly; its exit code."""
     while (code := exit_code(folder, parent)) is None:
         look()
         time.sleep(LOOK_EVERY)
@@ -82,7 +82,7 @@ def wait(folder: Path, parent: int, look: Callable[[], None] = lambda: None) -> 
 
 
 def rows_so_far(file: Path) -> list[list[str]]:
-    """The whole rows of a curve that are there, header first."""
+    """The complete rows of a CSV file that is being written, header first."""
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
         return list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
@@ -91,7 +91,7 @@ def rows_so_far(file: Path) -> list[list[str]]:
 
 
 class Tracker:
-    """Follows one process; whatever fails here is kept for the end, and the process goes on."""
+    """Follows one process; errors are kept until it has ended."""
 
     def __init__(self, tracked: Tracked, started: Started, folder: Path) -> None:
         self.tracked, self.stage = tracked, tracked.stage
@@ -107,7 +107,7 @@ class Tracker:
         self.mistake: runs.LogError | None = None  # in log.py's `follow`
 
     def connect(self) -> None:
-        """Reach the store, and close what a killed tracker left open there."""
+        """Connect to the store once, and end a run that a killed tracker left open."""
         if self.experiment is None:
             self.experiment = store.connect()
             if is_later(self.stage, self.started):
@@ -116,7 +116,7 @@ class Tracker:
                 runs.end_open_run(self.stage, "KILLED")
 
     def look(self) -> None:
-        """What is done again and again while the process runs."""
+        """Called repeatedly while the process runs: connect, and upload new points."""
         now = time.monotonic()
         if now < self.retry_at or (self.experiment and now < self.show_at):
             return
@@ -128,28 +128,28 @@ class Tracker:
                 self.show(found)
             self.show_at = now + max(SHOW_EVERY, (time.process_time() - busy) / SHARE)
             self.failed = None
-        except Exception as error:  # a mistake of ours, too, is told when the process has ended
+        except Exception as error:  # reported when the process has ended
             self.failed, self.retry_at = error, time.monotonic() + TRY_AGAIN_AFTER
 
     def curves(self) -> list[Point]:
-        """The points that are there so far: in `curve.csv`, and in outs that the process fills."""
+        """The points so far: in `curve.csv`, and in outs that the process is writing."""
         found = self.live()
         with suppress(OSError):  # an out that is being replaced
             curves = {file: list(points(rows_so_far(file))) for file in curve_files(self.stage)}
-            for file, own in told_apart(curves).items():
+            for file, own in with_distinct_names(curves).items():
                 found += own if file.stat().st_mtime >= self.began_at else []
         return found
 
     def live(self) -> list[Point]:
-        """Those of them that no out may have."""
+        """The points in `curve.csv`, which need not be in any out."""
         return list(points(rows_so_far(self.folder / "curve.csv")))
 
     def show(self, found: Sequence[Point]) -> None:
-        """Have the run open, with these points in it."""
+        """Log these points to the run, which is opened if need be."""
         assert self.experiment
         if self.run is None:
             self.run = runs.open_run(self.experiment, self.stage, self.tags)
-        with store.alone():
+        with store.exclusive():
             runs.add_points(self.run, found)
             if self.mistake is None and (files := self.beside()) != self.followed:
                 try:
@@ -164,8 +164,8 @@ class Tracker:
         return {file.name: file.stat().st_mtime_ns for file in files}
 
     def finish(self, code: int) -> str:
-        """What is done when the process has ended: the outcome in a line."""
-        # DVC fails a stage for these.
+        """Log the stage, or end its run, after the process has ended: the outcome in a line."""
+        # DVC fails a stage whose outs are missing.
         lacking = missing(self.stage) if code == 0 and is_end(self.stage, self.started) else []
         if code == 0 and not lacking and is_last(self.stage, self.started):
             self.connect()
@@ -173,8 +173,10 @@ class Tracker:
             return runs.log_stage(
                 self.experiment, self.tracked, self.tags, run=self.run, live=self.live()
             )
-        told_live = code == 0 and not lacking and self.live()  # which is gone with the process
-        if told_live or is_later(self.stage, self.started):  # one before it may have opened a run
+        told_live = code == 0 and not lacking and self.live()  # which are lost with the folder
+        if told_live or is_later(
+            self.stage, self.started
+        ):  # an earlier process may have opened a run
             self.connect()
         if told_live or self.run:
             self.show(self.curves())

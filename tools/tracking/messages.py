@@ -1,4 +1,4 @@
-"""What the tracker prints, on standard error, beside what the process prints there."""
+"""What the tracker prints to stderr, beside the process's own output."""
 
 import sys
 import traceback
@@ -10,17 +10,17 @@ from tools.tracking import notes, runs, store
 
 
 def say(message: str) -> None:
-    """One line of the log."""
+    """Print one line."""
     print(f"MLflow: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:
-    """One line that nobody should miss."""
+    """Print one line as a warning."""
     print(f"WARNING: {one_line(message)}", file=sys.stderr, flush=True)
 
 
-def told(stage: Stage, error: Exception) -> None:
-    """Say why a stage is not logged, each kind of reason as what it is; mistakes are noted."""
+def report_failure(stage: Stage, error: Exception) -> None:
+    """Print why a stage was not logged: an outage as a warning; a bug as an error, and note it."""
     if isinstance(error, runs.LogError):
         message = f"logging {stage.address} failed: a mistake in {error}"
     elif store.is_outage(error) or isinstance(error, UserError | OSError):

@@ -1,6 +1,6 @@
-"""What is noted of each stage's run in MLflow, in `.mlflow/`, which git ignores.
+"""Notes on each stage's run in MLflow, in `.mlflow/`, which git ignores.
 
-Read by the next start, by the results commit and the page of a run, and by what ends `make run`.
+Read by the next start of the stage, the results commit, the page of a run, and `tracking.check`.
 """
 
 import hashlib
@@ -16,18 +16,18 @@ FOLDER = ROOT / ".mlflow"
 
 
 def read(stage: str) -> dict[str, Any]:
-    """What is noted of a stage; empty where that cannot be read."""
+    """The note on a stage; empty if it cannot be read."""
     return read_file(file_of(stage))
 
 
 def write(stage: str, **facts: Any) -> None:
-    """Add to what is noted."""
+    """Add facts to the note on a stage."""
     FOLDER.mkdir(exist_ok=True)
     write_json(file_of(stage), read(stage) | {"stage": stage} | facts)
 
 
 def remember_error(stage: str, message: str) -> None:
-    """Note that a stage was not logged because of a mistake, which `make run` then ends with."""
+    """Note that a bug kept a stage from being logged; `make run` then fails with the message."""
     write(stage, fingerprint="", run_id="", outcome="", error=message)
 
 
@@ -38,7 +38,7 @@ def everything() -> dict[str, dict[str, Any]]:
 
 
 def file_of(stage: str) -> Path:
-    """Where it is noted; a stage's address may have slashes in it."""
+    """The file of a stage's note; slashes in its address are escaped."""
     name = quote(stage, safe="@")
     if len(name) > 200:  # more than a file system takes
         name = hashlib.sha256(name.encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""MLflow's model registry: a version for each model that was trained on what is committed.
+"""MLflow's model registry: a version for each model that was trained from committed code.
 
-The newest version bears the alias `candidate`. That `champion` follows main is the workflow's part
-(tools/job/registry.py).
+The newest version has the alias `candidate`. The alias `champion`, which follows main, is moved by
+the workflow (tools/job/registry.py).
 """
 
 import sys
@@ -25,15 +25,14 @@ ALIAS = "candidate"
 
 
 def register_models(run: RunInfo, tracked: Tracked, tags: Mapping[str, str]) -> None:
-    """Make the models among a stage's outs versions in the registry.
+    """Register the models among a stage's outs: the entries of `artifacts:` in dvc.yaml.
 
-    Which files are models, and what they are called, `artifacts:` in dvc.yaml says. Nothing happens
-    without a server, or with uncommitted code. A server that cannot do it costs a line, no result.
+    Does nothing without a server or with uncommitted code. An error of the server is a warning.
 
     Args:
-        run: that has the stage's outs as its artifacts.
-        tracked: the stage whose outs they are.
-        tags: what traces the files as they are now (`provenance`).
+        run: the run that has the stage's outs as its artifacts.
+        tracked: the stage.
+        tags: its `provenance`.
     """
     if is_local() or tags.get("git.dirty") == "true":
         return
@@ -41,13 +40,13 @@ def register_models(run: RunInfo, tracked: Tracked, tags: Mapping[str, str]) -> 
         for model, place in models_of(tracked):
             version = register(run, model, place, tags)
             print(f"MLflow: {one_line(model.name)} is version {version}, {ALIAS}", file=sys.stderr)
-    except Exception as error:  # the client's, the server's and the network's own, of many classes
+    except Exception as error:  # of the client, server or network: many classes
         reason = without_password(" ".join(str(error).split()))[:200]
         print(f"WARNING: MLflow: the models are not in its registry: {reason}", file=sys.stderr)
 
 
 def models_of(tracked: Tracked) -> Iterator[tuple[Model, str]]:
-    """Each model that the stage writes, and where it is among the run's artifacts."""
+    """Each model that the stage writes, and its path among the run's artifacts."""
     places = artifacts_of(tracked.stage)
     for model, (out, place) in product(tracked.pipeline.artifacts, places.items()):
         path = Path(model.path)
@@ -57,12 +56,12 @@ def models_of(tracked: Tracked) -> Iterator[tuple[Model, str]]:
 
 
 def register(run: RunInfo, model: Model, place: str, tags: Mapping[str, str]) -> str:
-    """The version that this model has, made where there is none, with the alias moved to it."""
+    """Find or create the version with this model's md5, and move the alias to it: the version."""
     client, project = mlflow.MlflowClient(), experiment_name()
     name, path = registered_name(project, model.name), model.path
     about = {"project": project, "dvc.md5": md5_of_file(ROOT / path), "dvc.path": path}
     about |= {key: tags[key] for key in ("git.commit", "git.tag", "git.branch") if key in tags}
-    try:  # to ask for the name by a filter finds nothing on servers of the 2.x line
+    try:  # on 2.x servers, a search with a filter on the name finds nothing
         client.get_registered_model(name)
     except Exception as error:
         if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
@@ -84,7 +83,7 @@ def register(run: RunInfo, model: Model, place: str, tags: Mapping[str, str]) ->
 
 
 def is_kept(client: mlflow.MlflowClient, run_id: str | None) -> bool:
-    """Whether the run that has a version's file was not deleted: the file goes with it."""
+    """Whether the run of a version still exists: its file is deleted with it."""
     try:
         return not run_id or bool(client.get_run(run_id).info.lifecycle_stage == "active")
     except MlflowException as error:

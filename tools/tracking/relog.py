@@ -8,7 +8,7 @@ from lib.errors import UserError
 from lib.pipeline import MAIN
 from lib.repository import ROOT
 from tools.tracking import runs, store
-from tools.tracking.messages import say, told, warn
+from tools.tracking.messages import report_failure, say, warn
 from tools.tracking.stages import (
     Tracked,
     changed_since,
@@ -20,7 +20,7 @@ from tools.tracking.stages import (
 
 
 def relog(names: Sequence[str]) -> bool:
-    """Log what MLflow is missing, from the files on disk; whether all of it is there now."""
+    """Log the named stages, or all, from the files on disk; whether every one is logged now."""
     stages = tracked_stages()
     if names:
         known = {each.stage.address: each for each in stages}
@@ -34,8 +34,8 @@ def relog(names: Sequence[str]) -> bool:
         return True
     try:
         experiment = store.connect()
-    except Exception as error:  # the store's own, of many classes
-        told(stages[0].stage, error)
+    except Exception as error:  # of the store: many classes
+        report_failure(stages[0].stage, error)
         return False
     wanted = [each for each in stages if names or is_due(each)]
     logged = [relog_one(experiment, each) for each in wanted]
@@ -43,13 +43,13 @@ def relog(names: Sequence[str]) -> bool:
 
 
 def is_due(tracked: Tracked) -> bool:
-    """Whether a stage may have results: one of another pipeline than dvc.yaml need not have run."""
+    """Whether a stage should have results; one outside dvc.yaml need not have run."""
     stage = tracked.stage
     return stage.file == MAIN or any((ROOT / path).exists() for path in stage.written)
 
 
 def relog_one(experiment: Experiment, tracked: Tracked) -> bool:
-    """Log one stage, unless MLflow has it; whether it has now."""
+    """Log one stage, unless MLflow has it already; whether it is logged now."""
     stage = tracked.stage
     if lacking := missing(stage):
         get = f"`dvc pull` or `{stage.command}` brings it."
@@ -70,6 +70,6 @@ def relog_one(experiment: Experiment, tracked: Tracked) -> bool:
         tags = {key: value for key, value in tags.items() if value}
         say(runs.log_stage(experiment, tracked, tags, ask_store=True))
     except Exception as error:  # as in follow
-        told(stage, error)
+        report_failure(stage, error)
         return False
     return True

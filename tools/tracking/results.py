@@ -1,6 +1,6 @@
-"""A stage's results as MLflow takes them: parameters, metrics and curves, from its files.
+"""Reads a stage's results from its files: the parameters, metrics and curves that MLflow gets.
 
-What MLflow cannot take is left out and told, never an error: results are files first.
+What MLflow cannot store is left out with a notice, never an error: results are files first.
 """
 
 import csv
@@ -21,9 +21,9 @@ from lib.trials import MOST_OF_A_NAME, allowed
 from tools.tracking.stages import process_of
 
 STEPS = ("epoch", "step")  # the first column of a CSV file that is a curve
-ARTIFACTS, DATA = "artifacts/", "data/"  # outs below the first go to MLflow; data stay DVC's
-MOST_TOLD = 10  # of what MLflow cannot take, or takes under another name
-MOST_OF_A_VALUE = 5000  # characters, on servers of the 2.x line too
+ARTIFACTS, DATA = "artifacts/", "data/"  # outs below the first go to MLflow; data stay in DVC
+MOST_TOLD = 10  # notices
+MOST_OF_A_VALUE = 5000  # characters; 2.x servers accept no more
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Point:
 
 @dataclass
 class Results:
-    """What is logged of a stage; `left_out` has a line for each thing that is not."""
+    """What is logged of a stage; `left_out` has a line for each value that is not."""
 
     params: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -45,20 +45,20 @@ class Results:
     left_out: list[str] = field(default_factory=list)
 
     @property
-    def told(self) -> list[str]:
-        """What is said of that: the first lines, and how many more there are."""
+    def notices(self) -> list[str]:
+        """The first lines of `left_out`, and how many more there are."""
         lines, more = self.left_out[:MOST_TOLD], len(self.left_out) - MOST_TOLD
         return [*map(one_line, lines), *([f"… and {more:,} more like these"] if more > 0 else [])]
 
 
 def results_of(stage: Stage) -> Results:
-    """Everything in the files of a stage that has run."""
+    """The results in the files of a stage that has run."""
     results = Results()
     own = process_of(stage)
     taken = {allowed(name) for name in flat({k: v for k, v in stage.params.items() if k != own})}
     for key, section in stage.params.items():
         for name, value in flat({key: section}).items():
-            # The process's own section goes without its name: `lr`, not `train.lr`.
+            # The process's own section is logged without its name: `lr`, not `train.lr`.
             short = allowed(name.removeprefix(f"{own}.") if key == own else name)
             whole = key == own and short in taken
             results.params[allowed(name) if whole else short] = shortened(value)
@@ -72,12 +72,12 @@ def results_of(stage: Stage) -> Results:
                 curves[file] = list(points(list(csv.reader(lines))))
         except csv.Error as error:
             results.left_out.append(f"{file} cannot be read as CSV: {error}")
-    results.curves = [point for found in told_apart(curves).values() for point in found]
+    results.curves = [point for found in with_distinct_names(curves).values() for point in found]
     return results
 
 
 def add_metrics(results: Results, path: str, prefix: str) -> None:
-    """Take a metrics file into the results: numbers as metrics, texts as parameters."""
+    """Add a metrics file to the results: numbers as metrics, strings as parameters."""
     try:
         content = parse(path, Path(path).read_bytes())
     except IsADirectoryError:
@@ -90,11 +90,11 @@ def add_metrics(results: Results, path: str, prefix: str) -> None:
         name = allowed(f"{prefix}{key}")
         if isinstance(value, bool | int | float):
             if name in results.metrics:
-                name = name_of_its_own(name, f"{prefix} {key}")
+                name = unique_name(name, f"{prefix} {key}")
             try:
                 results.metrics[name] = float(value)
             except OverflowError:
-                results.left_out.append(f"{path}: {key} is larger than a number can be there")
+                results.left_out.append(f"{path}: {key} is too large for a float")
                 continue
             if name != f"{prefix}{key}":
                 results.left_out.append(f"{path}: {key}: logged as {name}, which MLflow takes")
@@ -105,14 +105,14 @@ def add_metrics(results: Results, path: str, prefix: str) -> None:
             results.left_out.append(f"{path}: {key or 'the file'} is {kind}, not a number")
 
 
-def name_of_its_own(name: str, key: str) -> str:
-    """A name that another metric has, with what the key alone decides, so that it stays."""
+def unique_name(name: str, key: str) -> str:
+    """The name with a hash of the key, so that the metric has the same name in each run."""
     suffix = f"_{hashlib.sha256(key.encode()).hexdigest()[:6]}"
     return name[: MOST_OF_A_NAME - len(suffix)] + suffix
 
 
 def shortened(value: Any) -> str:
-    """A parameter's value as text, cut to what servers take."""
+    """A parameter's value as text, cut to the length that servers accept."""
     text = str(value)
     return text if len(text) <= MOST_OF_A_VALUE else text[: MOST_OF_A_VALUE - 1] + "…"
 
@@ -121,7 +121,7 @@ def shortened(value: Any) -> str:
 
 
 def curve_files(stage: Stage) -> list[Path]:
-    """The CSV files of a stage whose first column is an epoch or a step; data are no curves."""
+    """The CSV files of a stage whose first column is `epoch` or `step`, outside `data/`."""
     found: list[Path] = []
     outs = (out for out in stage.outs if not out.startswith(DATA))
     for path in map(Path, (*outs, *stage.plots)):
@@ -130,7 +130,7 @@ def curve_files(stage: Stage) -> list[Path]:
 
 
 def is_curve(file: Path) -> bool:
-    """Whether a file's header says so."""
+    """Whether the first column of a CSV file is `epoch` or `step`."""
     with file.open(encoding="utf-8", errors="replace", newline="") as lines:
         try:
             header = next(csv.reader([lines.readline()]), [])
@@ -140,7 +140,7 @@ def is_curve(file: Path) -> bool:
 
 
 def points(rows: list[list[str]]) -> Iterator[Point]:
-    """The values in the rows of a CSV file, header first; what is no number is passed over."""
+    """The points in a CSV file's rows, header first; cells that are not numbers are skipped."""
     for row in rows[1:]:
         step = number(row[0]) if row else None
         if step is None or not math.isfinite(step):
@@ -150,26 +150,26 @@ def points(rows: list[list[str]]) -> Iterator[Point]:
                 yield Point(allowed(name), int(step), value)
 
 
-def told_apart(curves: Mapping[Path, Sequence[Point]]) -> dict[Path, list[Point]]:
-    """The points of each file; a name that two files have at one step goes with its file's.
+def with_distinct_names(curves: Mapping[Path, Sequence[Point]]) -> dict[Path, list[Point]]:
+    """The points of each file; a name that two files use at the same step gets its file's path.
 
     `loss` of artifacts/cv/fold_1.csv is then `cv/fold_1/loss`.
     """
     places = ({(point.name, point.step) for point in found} for found in curves.values())
     times = Counter(place for each in places for place in each)
     shared = {name for (name, _), files in times.items() if files > 1}
-    told: dict[Path, list[Point]] = {}
+    renamed: dict[Path, list[Point]] = {}
     for file, found in curves.items():
         above = file.with_suffix("").as_posix().removeprefix(ARTIFACTS)
-        told[file] = [
+        renamed[file] = [
             replace(point, name=allowed(f"{above}/{point.name}")) if point.name in shared else point
             for point in found
         ]
-    return told
+    return renamed
 
 
 def number(cell: str) -> float | None:
-    """A cell as a number."""
+    """A cell as a number; None if it is not one."""
     try:
         return float(cell)
     except ValueError:
@@ -177,10 +177,10 @@ def number(cell: str) -> float | None:
 
 
 def artifacts_of(stage: Stage) -> Mapping[str, str]:
-    """The outs that are logged as files, and the folder in the run that each goes to.
+    """The outs that are logged as artifacts, and the artifact folder that each goes to.
 
-    The only folder of a stage goes to the root of the run's artifacts. What would be written over
-    another out there goes where it is below `artifacts/`.
+    The files of a stage's only folder go to the root. An out that would overwrite another there
+    keeps its path below `artifacts/`.
     """
     outs = [out for out in stage.outs if out.startswith(ARTIFACTS) and Path(out).exists()]
     folders = [out for out in outs if Path(out).is_dir()]
@@ -195,7 +195,7 @@ def artifacts_of(stage: Stage) -> Mapping[str, str]:
 
 
 def names_at_root(out: str, place: str) -> set[str]:
-    """What an out would be called, or hold, at the root of a run's artifacts."""
+    """The names that an out would take up at the root of a run's artifacts."""
     if place:
         return {place}
     return {file.name for file in Path(out).iterdir()} if Path(out).is_dir() else {Path(out).name}

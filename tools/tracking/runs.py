@@ -1,4 +1,4 @@
-"""A stage's run in MLflow: opened, filled from the stage's files, ended, found again."""
+"""A stage's run in MLflow: opens, fills, ends and finds it."""
 
 import runpy
 import sys
@@ -20,7 +20,7 @@ from tools.tracking.registry import register_models
 from tools.tracking.results import Point, Results, artifacts_of, results_of, shortened
 from tools.tracking.stages import Tracked, checksums, processes_of
 from tools.tracking.store import (
-    alone,
+    exclusive,
     experiment_name,
     is_gone,
     is_outage,
@@ -28,16 +28,16 @@ from tools.tracking.store import (
     shown_uri,
 )
 
-METRICS_AT_ONCE, OTHERS_AT_ONCE = 1000, 100  # what MLflow takes in a request
+METRICS_AT_ONCE, OTHERS_AT_ONCE = 1000, 100  # MLflow's limits for one request
 
 
 class LogError(Exception):
-    """A process's own log.py raised; the traceback is shown, the results are complete."""
+    """A process's log.py raised; the message is its traceback. The results are complete."""
 
 
 @dataclass
 class Run:
-    """A run that is open in MLflow, and which points of its curves are there already."""
+    """A run that is open in MLflow, and the (name, step) of each point that it has."""
 
     info: RunInfo
     logged: set[tuple[str, int]] = field(default_factory=set)
@@ -47,9 +47,9 @@ class Run:
 
 
 def open_run(experiment: Experiment, stage: Stage, tags: dict[str, str]) -> Run:
-    """Start a run, which MLflow shows as running."""
+    """Start a run; MLflow shows it as running until it is ended."""
     keys = {allowed(key): shortened(value) for key, value in tags.items()}
-    with alone():
+    with exclusive():
         client = mlflow.MlflowClient()
         run = client.create_run(
             experiment.experiment_id, tags=keys, run_name=stage.address[:MOST_OF_A_NAME]
@@ -72,18 +72,18 @@ def add_points(run: Run, found: Iterable[Point]) -> None:
 def fill(
     run: Run, stage: Stage, results: Results, tags: dict[str, str], found_by: dict[str, str]
 ) -> None:
-    """Log everything that a stage's files hold, and what its process's log.py adds; end the run.
+    """Log a stage's results and artifacts, then call its log.py, and end the run.
 
     Args:
-        run: that is open.
-        stage: that has run.
+        run: an open run.
+        stage: the stage, which has run.
         results: what its files hold.
-        tags: its provenance, which runs that log.py nests below get as well.
-        found_by: further tags, of the stage's run alone.
+        tags: its provenance, also set on the runs that log.py nests below.
+        found_by: further tags, for this run only.
     """
     client, run_id = mlflow.MlflowClient(), run.info.run_id
     add_points(run, results.curves)
-    # Of several values of a name, MLflow shows that of the last step as the run's.
+    # Of several values of a metric, MLflow shows the one with the last step.
     last: dict[str, int] = {}
     for name, step in run.logged:
         last[name] = max(step, last.get(name, 0))
@@ -107,24 +107,24 @@ def fill(
 
 
 def nested(run: RunInfo) -> list[RunInfo]:
-    """The runs that log.py has nested below a run."""
+    """The runs nested below a run."""
     below = f"tags.`mlflow.parentRunId` = '{run.run_id}'"
     found = mlflow.search_runs([run.experiment_id], filter_string=below, output_format="list")
     return [child.info for child in found]
 
 
 def log_files(stage: Stage) -> list[Path]:
-    """The log.py of each of a stage's processes that has one."""
+    """The log.py files of a stage's processes."""
     rooms = [ROOT / room for room in ("lab/processes", "lab/tuning")]
     found = [room / name / "log.py" for name in processes_of(stage) for room in rooms]
     return [file for file in found if file.is_file()]
 
 
 def call_log(stage: Stage, run_id: str) -> bool:
-    """Let each process's log.py, where there is one, add to the stage's run; whether there is one.
+    """Call `log` of each process's log.py on the stage's run; whether there is any.
 
     Raises:
-        LogError: it has a mistake; an error of the store is raised as it is.
+        LogError: log.py raised; an error of the store is raised as it is.
     """
     for file in (files := log_files(stage)):
         try:
@@ -141,16 +141,16 @@ def call_log(stage: Stage, run_id: str) -> bool:
 
 
 def call_follow(stage: Stage, process: str, run: Run, folder: Path) -> None:
-    """Let log.py, if it has `follow`, add to the run what the process shows while it runs.
+    """Call `follow` of a process's log.py, if it has one, on the run while the process runs.
 
     Args:
-        stage: that the process was started for.
-        process: that runs.
-        run: that is open, and stays so.
+        stage: the stage that the process runs for.
+        process: its name.
+        run: the open run, which stays open.
         folder: the files that the process writes beside its curve.
 
     Raises:
-        LogError: it has a mistake; an error of the store is raised as it is.
+        LogError: log.py raised; an error of the store is raised as it is.
     """
     file = next((file for file in log_files(stage) if file.parent.name == process), None)
     if file is None:
@@ -171,12 +171,12 @@ def call_follow(stage: Stage, process: str, run: Run, folder: Path) -> None:
 
 
 def mistake_in(file: Path, error: BaseException) -> LogError:
-    """The author's error, from the author's own line on."""
+    """An error in log.py, with the traceback from log.py on."""
     return LogError(f"{file.relative_to(ROOT)}\n{traceback_from(error, file)}")
 
 
 def continued_run(stage: Stage) -> Run | None:
-    """The run that the tracker of the process before this one, of the same stage, left open."""
+    """The run that the tracker of this stage's previous process left open."""
     run = active_run(notes.read(stage.address).get("open", ""))
     if run is None:
         return None
@@ -186,7 +186,7 @@ def continued_run(stage: Stage) -> Run | None:
 
 
 def active_run(run_id: str) -> mlflow.entities.Run | None:
-    """A run that MLflow has and that was not deleted there."""
+    """The run, if it exists and was not deleted."""
     try:
         run = mlflow.MlflowClient().get_run(run_id) if run_id else None
     except MlflowException as error:
@@ -196,7 +196,7 @@ def active_run(run_id: str) -> mlflow.entities.Run | None:
     return run if run and run.info.lifecycle_stage == "active" else None
 
 
-# ---- a stage whose files are there
+# ---- a stage that has run
 
 
 def log_stage(
@@ -208,35 +208,36 @@ def log_stage(
     live: Iterable[Point] = (),
     ask_store: bool = False,
 ) -> str:
-    """Log a stage that has run, unless MLflow has this very run already: the outcome in a line.
+    """Log a stage that has run, unless MLflow already has a run with the same fingerprint.
 
     Args:
-        experiment: as `connect` returned it.
-        tracked: the stage, whose files are complete.
-        tags: what traces them (`provenance`).
-        run: the one that was opened while the process ran, if any.
-        live: points of curves that the process has told beside its files.
-        ask_store: look for the run among all of the experiment, not only for the last one that was
-            logged from this clone.
+        experiment: from `connect`.
+        tracked: the stage, whose outs are complete.
+        tags: its `provenance`.
+        run: the run that was opened while the process ran, if any.
+        live: points of `curve.csv`, beside those in the stage's files.
+        ask_store: look among all runs of the experiment, not only for the last one that was logged
+            from this clone.
+
+    Returns:
+        The outcome in a line.
     """
     stage, sums = tracked.stage, checksums(tracked)
     fingerprint = sums.fingerprint(stage)
-    with alone():
+    with exclusive():
         known = find(experiment, fingerprint) if ask_store else last_run(stage, fingerprint)
         if known:
-            if run:  # a query that took long and found nothing new
-                for each in (*nested(run.info), run.info):
-                    mlflow.MlflowClient().delete_run(each.run_id)
-                notes.write(stage.address, open="")
+            if run:
+                discard(run, stage)
             register_models(known, tracked, tags)
             remember(stage, fingerprint, known)
             return f"already logged: {run_url(known)}"
     found_by = {"fingerprint": fingerprint, **sums.tags()}
     run = run or open_run(experiment, stage, tags | found_by)
     results = results_of(stage)
-    for line in results.told:
+    for line in results.notices:
         print(f"MLflow: {line}", file=sys.stderr)
-    with alone():
+    with exclusive():
         add_points(run, live)
         fill(run, stage, results, tags, found_by)
         register_models(run.info, tracked, tags)
@@ -244,10 +245,17 @@ def log_stage(
     return f"logged: {run_url(run.info)}"
 
 
+def discard(run: Run, stage: Stage) -> None:
+    """Delete a run that was opened while a stage ran whose results turned out to be known."""
+    for each in (*nested(run.info), run.info):
+        mlflow.MlflowClient().delete_run(each.run_id)
+    notes.write(stage.address, open="")
+
+
 def find(experiment: Experiment, fingerprint: str) -> RunInfo | None:
-    """The finished run with this fingerprint; unfinished ones are marked as killed."""
+    """The finished run with this fingerprint; unfinished ones are set to KILLED."""
     client = mlflow.MlflowClient()
-    wanted = f"tags.fingerprint = '{fingerprint}'"  # which the stage is a part of
+    wanted = f"tags.fingerprint = '{fingerprint}'"  # it includes the stage's address
     for run in client.search_runs([experiment.experiment_id], filter_string=wanted):
         if run.info.status == "FINISHED":
             return run.info
@@ -257,23 +265,23 @@ def find(experiment: Experiment, fingerprint: str) -> RunInfo | None:
 
 
 def end_open_run(stage: Stage, status: str) -> None:
-    """End the run that an earlier tracker of this clone left open, because it was killed."""
+    """End the run that a tracker of this clone left open, if there is one."""
     note = notes.read(stage.address)
     if run_id := note.get("open"):
         try:
-            with alone():
+            with exclusive():
                 mlflow.MlflowClient().set_terminated(run_id, status)
         except MlflowException as error:
             if is_outage(error) and not is_gone(error):
-                return  # another time
+                return  # the next tracker tries again
         notes.write(stage.address, open="")
 
 
-# ---- what was logged from here
+# ---- what was logged from this clone
 
 
 def remember(stage: Stage, fingerprint: str, run: RunInfo) -> None:
-    """Note what was logged, for `last_run` and for the results commit."""
+    """Note the run, for `last_run` and for the results commit."""
     notes.write(
         stage.address,
         fingerprint=fingerprint,
@@ -285,7 +293,7 @@ def remember(stage: Stage, fingerprint: str, run: RunInfo) -> None:
 
 
 def last_run(stage: Stage, fingerprint: str) -> RunInfo | None:
-    """The run that this clone logged last, if it had the same results and MLflow still has it."""
+    """The last run logged from this clone, if it has this fingerprint and MLflow still has it."""
     note = notes.read(stage.address)
     if (note.get("fingerprint"), note.get("uri")) != (fingerprint, shown_uri()):
         return None

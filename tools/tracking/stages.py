@@ -1,4 +1,4 @@
-"""Which stage a process was started for, where it comes from, and what tells its results apart."""
+"""Finds the stage that a process was started for, its provenance, and its fingerprint."""
 
 import hashlib
 import json
@@ -22,8 +22,8 @@ from lib.text import one_line
 from tools.tracking import job_url
 
 RUN = "lab/processes/run"
-MOST_DEPS = 100  # of which the checksum becomes a tag
-CHOICE = re.compile(r"\s*(if|for|while|until|case|[{(])|.*\|\|")  # runs not all it has
+MOST_DEPS = 100  # whose checksums become tags
+CONDITIONAL = re.compile(r"\s*(if|for|while|until|case|[{(])|.*\|\|")  # may skip commands
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,21 @@ class Started:
 
     @property
     def words(self) -> Sequence[str]:
-        """As a stage's command has them."""
+        """The words after `lab/processes/run` in a stage's command."""
         return [self.process, *self.arguments]
 
 
 @dataclass(frozen=True)
 class Call:
-    """A start of a process in a stage's commands."""
+    """One `lab/processes/run` in a stage's commands."""
 
     words: Sequence[str]  # the process, and its arguments
-    sure: bool  # whether it is made whenever what stands before it has ended well
+    sure: bool  # whether it always runs if the commands before it succeed
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """A stage with all that DVC knows of it, read once."""
+    """A stage with DVC's own object for it, read once."""
 
     stage: Stage
     dvc: DvcStage
@@ -69,13 +69,13 @@ def tracked_stages() -> list[Tracked]:
 
 
 def started_stage(started: Started) -> Tracked | None:
-    """The stage whose command starts this; DVC's own word first, where several do.
+    """The stage whose command starts this process; if several do, the one that DVC runs.
 
-    None where no stage does: what it reads and writes is then not known.
+    None if no stage does: its deps and outs are then unknown.
     """
     stages = tracked_stages()
     address = os.environ.get("DVC_STAGE", "")  # set by DVC for the command that it runs
-    name = address.rpartition(":")[2]  # the file before it is told from where DVC was started
+    name = address.rpartition(":")[2]  # the file before it is relative to where DVC was started
     starting = [each for each in stages if starts(each.stage, started)]
     known = starting or stages
     addressed = [each for each in known if each.stage.address == address]
@@ -99,12 +99,12 @@ def starts(stage: Stage, started: Started) -> bool:
 
 
 def is_later(stage: Stage, started: Started) -> bool:
-    """Whether the stage has started another process before this one, or this one before."""
+    """Whether the stage has started another process, or this one, before."""
     return started.words in [call.words for call in calls(stage)[1:]]
 
 
 def is_last(stage: Stage, started: Started) -> bool:
-    """Whether the stage is not sure to start another process when this one has ended well."""
+    """Whether no process of the stage is sure to start after this one has succeeded."""
     made = calls(stage)
     own = (n for n, call in enumerate(made) if call.words == started.words)
     place = max(own, default=len(made))
@@ -112,7 +112,7 @@ def is_last(stage: Stage, started: Started) -> bool:
 
 
 def is_end(stage: Stage, started: Started) -> bool:
-    """Whether the stage ends with this process, and nothing could write outs after it."""
+    """Whether this process is the stage's last command, so that all outs must exist after it."""
     made = [words for command in stage.commands for words in simple_commands(command)]
     once = [call.words for call in calls(stage)].count(started.words) == 1
     return once and made[-1][-len(started.words) :] == started.words
@@ -122,19 +122,19 @@ def calls(stage: Stage) -> list[Call]:
     """Each `lab/processes/run` in the commands of a stage, in their order."""
     found = []
     for command in stage.commands:
-        choice = CHOICE.match(command)
+        choice = CONDITIONAL.match(command)
         for words in simple_commands(command):
             place = next((n for n, word in enumerate(words) if word.endswith(RUN)), None)
             if place is not None and words[place + 1 :]:
-                alone = all("=" in word for word in words[:place])  # but for variables
+                alone = all("=" in word for word in words[:place])  # except for variables
                 found.append(Call(words[place + 1 :], alone and not choice))
     return found
 
 
 def simple_commands(command: str) -> list[list[str]]:
-    """The words of what a shell would run one after the other."""
-    for parts in (re.split("&&|;", command), [command]):  # these may stand between quotes, too
-        with suppress(ValueError):  # an open quote: of the whole line, the shell will complain
+    """The words of each command that a shell would run, one after the other."""
+    for parts in (re.split("&&|;", command), [command]):  # they may be inside quotes
+        with suppress(ValueError):  # an open quote; the shell will report it
             return [shlex.split(part) for part in parts]
     return []
 
@@ -143,7 +143,7 @@ def simple_commands(command: str) -> list[list[str]]:
 
 
 def provenance(tracked: Tracked) -> dict[str, str]:
-    """The tags that trace a run to its code, experiment and machine, as things are now."""
+    """The tags that trace a run to its commit, experiment and job, in the current work tree."""
     stage = tracked.stage
     made = {path for each in tracked.pipeline.stages for path in each.written}
     top, process = tracked.dvc.repo.root_dir, process_of(stage)
@@ -164,17 +164,17 @@ def provenance(tracked: Tracked) -> dict[str, str]:
         "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
         "workflow.run_url": job_url(),
     }
-    tags["mlflow.source.git.commit"] = tags["git.commit"]  # these three MLflow's UI shows
+    tags["mlflow.source.git.commit"] = tags["git.commit"]  # MLflow's UI shows these three
     tags["mlflow.source.git.branch"] = tags["git.branch"]
     tags["mlflow.source.name"] = f"lab/processes/{process}/main.py" if process else ""
     return {key: value for key, value in tags.items() if value}
 
 
 def of_results_commit(tracked: Tracked) -> dict[str, str]:
-    """The tags that trace a stage to the job that ran it, as its results commit says them.
+    """The tags that trace a stage to the job that ran it, from its results commit.
 
-    Those that it does not say are empty texts. There are none where the newest commit of dvc.lock
-    is no job's, or did not change this stage's entry.
+    Tags that the commit does not give are empty. No tags at all if the newest commit of dvc.lock is
+    not a job's, or did not change this stage's entry.
     """
     lock = str(Path(tracked.stage.file).with_name("dvc.lock"))
     shown = git_or_nothing("log", "-1", "--format=%H%n%(trailers:only,unfold)", "--", lock)
@@ -189,7 +189,7 @@ def of_results_commit(tracked: Tracked) -> dict[str, str]:
     tags = {
         "git.commit": source,
         "mlflow.source.git.commit": source,
-        "git.tag": git_or_nothing("tag", "--list", name) if name else "",  # or it is a branch's
+        "git.tag": git_or_nothing("tag", "--list", name) if name else "",  # it may be a branch
         "workflow.run_url": trailers.get("Run-URL", ""),
     }
     of_this_clone = ("git.branch", "mlflow.source.git.branch", "git.dirty")
@@ -197,11 +197,11 @@ def of_results_commit(tracked: Tracked) -> dict[str, str]:
 
 
 def entry_at(revision: str, lock: str, tracked: Tracked) -> object:
-    """What a revision's dvc.lock has of a stage; None where it has nothing."""
+    """The entry of a stage in a revision's dvc.lock; None if there is none."""
     text = git_or_nothing("show", f"{revision}:{lock}")
     try:
         return (parse_yaml(text, aliases=True) or {}).get("stages", {}).get(tracked.dvc.name)
-    except YamlTextError:  # a merge left marks in that revision's
+    except YamlTextError:  # such as conflict marks
         return None
 
 
@@ -213,18 +213,18 @@ def dirty(paths: Sequence[str]) -> str:
         return ""
 
 
-# ---- what tells results apart
+# ---- fingerprints
 
 
 @dataclass(frozen=True)
 class Checksums:
-    """DVC's md5 of each dep and each out of a stage; empty for what is missing."""
+    """DVC's md5 of each dep and out of a stage, by path; empty for missing files."""
 
     deps: Mapping[str, str]
     outs: Mapping[str, str]
 
     def fingerprint(self, stage: Stage) -> str:
-        """The same for two runs on the same deps and parameters that had the same outs."""
+        """A hash that is equal for runs with the same deps, parameters and outs."""
         content = [stage.address, dict(self.deps), dict(stage.params), dict(self.outs)]
         text = json.dumps(content, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -236,7 +236,7 @@ class Checksums:
 
 
 def checksums(tracked: Tracked) -> Checksums:
-    """Of the files as they are now. DVC keeps what it has hashed, so it does so only once."""
+    """The checksums of the files on disk; DVC caches them, so that each is computed once."""
     top = tracked.dvc.repo.root_dir
     deps = [dep for dep in tracked.dvc.deps if not isinstance(dep, ParamsDependency)]
     return Checksums(
@@ -246,29 +246,29 @@ def checksums(tracked: Tracked) -> Checksums:
 
 
 def changed_since(tracked: Tracked) -> list[str]:
-    """What of a stage's deps and parameters is not as dvc.lock noted it when it ran.
+    """The deps and parameters of a stage that differ from dvc.lock.
 
-    Of a stage that it has not noted, for it was run by hand, nothing can be said.
+    Empty for a stage without an entry there, as after a run by hand.
 
     Raises:
-        UserError: what is elsewhere, on S3 say, cannot be asked.
+        UserError: a dep elsewhere, on S3 for example, cannot be read.
     """
     changed: list[str] = []
     for dep in tracked.dvc.deps:
         try:
             changed += map(str, dep.status() if dep.hash_info else ())
-        except Exception as error:  # of whatever file system a dep is on
+        except Exception as error:  # from any file system that a dep may be on
             raise UserError(f"{dep} cannot be asked: {one_line(str(error))}") from None
     return sorted(changed)
 
 
 def missing(stage: Stage) -> list[str]:
-    """What a stage writes and is not there; what is elsewhere, on S3 say, is not looked for."""
+    """The outs of a stage that are not on disk; outs elsewhere, such as on S3, are not checked."""
     return [path for path in stage.written if in_root(path) and not (ROOT / path).exists()]
 
 
 def md5_of(item: Output) -> str:
-    """Of what is on disk, else of what dvc.lock has; a dataset (`ds://…`) is on no disk."""
+    """The md5 on disk, else the one in dvc.lock, as for a dataset (`ds://…`)."""
     found = item.get_hash() if not item.fs or item.exists else item.hash_info
     return str(found.value or "") if found else ""
 

@@ -1,7 +1,7 @@
 """Where runs go: the server at MLFLOW_URL, or the store embedded in the repository.
 
-The embedded store, `mlflow.db` with the artifacts in `mlruns/`, is made beside its place and moved
-there whole, so that a start that is interrupted, or two at once, leave none that is half made.
+The embedded store is `mlflow.db`, with artifacts in `mlruns/`. It is created under another name and
+then moved into place, so that an interrupted or concurrent start never leaves half a database.
 """
 
 import fcntl
@@ -30,17 +30,17 @@ REFUSED = re.compile(
     r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED|Access ?Denied|InvalidAccessKeyId|"
     "SignatureDoesNotMatch"
 )
-# What MLflow's client says of a page of HTML, and of one that is not there; of what MLflow itself
-# does not have, it says the name of the error.
+# The client's messages for an HTML page and for a missing page; MLflow's own 404s name an error
+# code.
 NOT_MLFLOW = re.compile("not in a valid JSON format|failed with error code 40[45]")
 TOO_LARGE = re.compile("413 Client Error|code 413|EntityTooLarge")
-# What MLflow itself says of a run or an experiment that is in its trash.
+# MLflow's message for a deleted run or experiment.
 DELETED = re.compile("must be in the 'active' state")
 EXPERIMENTS = (".dvc", "tmp", "exps")  # where DVC runs `dvc exp run --temp` and `--queue`
 
 
 def home() -> Path:
-    """The repository whose store is meant: of an experiment in a temporary clone, its own."""
+    """The repository root; in the temporary clone of a DVC experiment, that of its origin."""
     for parent in ROOT.parents:
         if parent.parts[-3:] == EXPERIMENTS:
             return parent.parents[2]
@@ -56,26 +56,26 @@ def is_local() -> bool:
 
 
 def tracking_uri() -> str:
-    """The address as MLflow takes it; the file by a relative path, whose characters are plain."""
+    """MLflow's tracking URI; the file by a relative path, which needs no escaping."""
     return os.environ.get("MLFLOW_URL") or f"sqlite:///{os.path.relpath(LOCAL_FILE)}"
 
 
 def shown_uri() -> str:
-    """The address as it may be shown: no user and password in it."""
+    """The address without user and password."""
     return shown_address(os.environ.get("MLFLOW_URL") or LOCAL_FILE.name)
 
 
 def experiment_name() -> str:
-    """Under which name the project's runs are grouped; UserError where params.yaml has none."""
+    """The name of the project's experiment; UserError if params.yaml has none."""
     return check_params(read_yaml(ROOT / FILE), Project).experiment
 
 
 def connect() -> Experiment:
-    """The project's experiment, made where it is missing; mlflow points at its store afterwards.
+    """Point mlflow at the store; the project's experiment, created if it is missing.
 
     Raises:
         MlflowException, OSError and others of MLflow's clients: the store cannot be reached.
-        UserError: the experiment was deleted, or MLFLOW_URL is no address.
+        UserError: the experiment was deleted, or MLFLOW_URL is not a valid URL.
     """
     keep_quiet()
     if not is_local():
@@ -89,7 +89,7 @@ def connect() -> Experiment:
         place = (home() / "mlruns").as_uri() if is_local() else None
         try:
             experiment = client.get_experiment(client.create_experiment(name, place))
-        except MlflowException as error:  # made by another tracker since the question
+        except MlflowException as error:  # another tracker has created it meanwhile
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise error
@@ -103,7 +103,7 @@ def connect() -> Experiment:
 
 
 def keep_quiet() -> None:
-    """Have MLflow and what it uses tell no more than what matters here."""
+    """Silence the log messages of MLflow and its dependencies."""
     for name, level in (("alembic", "WARNING"), ("mlflow", "ERROR"), ("urllib3", "ERROR")):
         logging.getLogger(name).setLevel(level)
 
@@ -112,10 +112,10 @@ def keep_quiet() -> None:
 
 
 def migrate() -> None:
-    """Have the embedded store as this MLflow reads it.
+    """Migrate the embedded store to this version of MLflow, if needed.
 
     Raises:
-        UserError: it is of a newer MLflow, or damaged.
+        UserError: it was made by a newer MLflow, or is damaged.
     """
     keep_quiet()
     mlflow.set_tracking_uri(tracking_uri())
@@ -123,8 +123,8 @@ def migrate() -> None:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """One writer of the embedded store at a time; of a server, as many as there are."""
+def exclusive() -> Iterator[None]:
+    """Lock the embedded store for one writer at a time; a server needs no lock."""
     if not is_local():
         yield
         return
@@ -135,60 +135,62 @@ def alone() -> Iterator[None]:
 
 
 def make_embedded() -> None:
-    """Make the store, or migrate it to this MLflow's version, beside its place; move it there."""
-    from mlflow.store.db import utils as database  # and alembic: a second, for the first start
+    """Create the store, or migrate a copy of it, and move it into place."""
+    from mlflow.store.db import utils as database  # it imports alembic, which takes a second
 
-    with alone():
+    with exclusive():
         found = LOCAL_FILE.exists()
         if found:
             with suppress(MlflowException):
                 database._verify_schema(engine_of(LOCAL_FILE))
-                return  # another one has made it, and may have written to it
+                return  # another tracker has made it meanwhile
         for rest in LOCAL_FILE.parent.glob(f"{LOCAL_FILE.name}-new*"):
             rest.unlink()
-        new = LOCAL_FILE.with_name(f"{LOCAL_FILE.name}-new")  # which git ignores, with its logs
+        new = LOCAL_FILE.with_name(f"{LOCAL_FILE.name}-new")  # ignored by git, with its log files
         if found:
             with closing(sqlite3.connect(LOCAL_FILE)) as old, closing(sqlite3.connect(new)) as copy:
                 old.backup(copy)
         make = database._upgrade_db if found else database._initialize_tables
         make(engine_of(new))
         with closing(sqlite3.connect(new)) as connection:
-            # `make ui` may read while a run is logged, and 60 small commits take half the time.
+            # Lets `make ui` read while a run is logged, and halves the time of many small commits.
             connection.execute("PRAGMA journal_mode = WAL")
-        for log in ("-wal", "-shm"):  # sqlite would read them into the new one
+        for log in ("-wal", "-shm"):  # sqlite would apply them to the new database
             LOCAL_FILE.with_name(f"{LOCAL_FILE.name}{log}").unlink(missing_ok=True)
         new.replace(LOCAL_FILE)
 
 
 def engine_of(file: Path) -> Any:
-    """What MLflow reads and writes a database by, which keeps no file open."""
+    """An SQLAlchemy engine for a database file, which keeps no connection open."""
     from sqlalchemy import NullPool, create_engine
 
     return create_engine(f"sqlite:///{os.path.relpath(file)}", poolclass=NullPool)
 
 
-def settle() -> None:
-    """Have all of the embedded store in its one file, which people copy and remove."""
+def checkpoint() -> None:
+    """Write the embedded store's log back to its one file, which people may copy or remove."""
     if is_local() and LOCAL_FILE.exists():
         with closing(sqlite3.connect(LOCAL_FILE, timeout=1)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # later, where one is at it
+            connection.execute(
+                "PRAGMA wal_checkpoint(TRUNCATE)"
+            )  # not if another process is using it
 
 
 def client_of_this_version() -> mlflow.MlflowClient:
-    """MLflow's client, with the embedded store migrated where an older MLflow made it.
+    """MLflow's client, after migrating an embedded store of an older MLflow.
 
     Raises:
-        UserError: the embedded store is of a newer MLflow, or damaged.
+        UserError: the embedded store was made by a newer MLflow, or is damaged.
     """
     try:
         return mlflow.MlflowClient()
-    except Exception as error:  # sqlite's and sqlalchemy's own, too
+    except Exception as error:  # also from sqlite and sqlalchemy
         if not is_damage(error) and "out-of-date database schema" not in str(error):
             raise
     try:
         make_embedded()
         return mlflow.MlflowClient()
-    except Exception as error:  # alembic's and sqlite's own, of many classes
+    except Exception as error:  # from alembic and sqlite: many classes
         raise UserError(
             f"{LOCAL_FILE.name} is of a newer MLflow or damaged ({' '.join(str(error).split())}): "
             "move it away, a new one is made."
@@ -199,14 +201,14 @@ def client_of_this_version() -> mlflow.MlflowClient:
 
 
 def run_url(run: mlflow.entities.RunInfo) -> str:
-    """Where a person looks at a run."""
+    """The URL of a run; for the embedded store, how to look at it."""
     if is_local():
         return f"run {run.run_name} in {LOCAL_FILE.name} (`make ui` shows it)"
     return f"{shown_uri().rstrip('/')}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
 
 
 def reason(error: BaseException) -> str:
-    """One line for why a store cannot be used, with what to do where that is known."""
+    """Why the store cannot be used, in one line, with what to do if that is known."""
     text = without_password(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, UserError):
         return text
@@ -239,15 +241,14 @@ def reason(error: BaseException) -> str:
         what = "nothing answers at this address: is the server up, and MLFLOW_URL right?"
     else:
         what = f"{type(error).__name__}:"
-    cause = re.search(r"\(Caused by (.*)\)", text)  # before it stands what was asked, at length
+    cause = re.search(
+        r"\(Caused by (.*)\)", text
+    )  # the text before it repeats the request at length
     return f"{what} ({textwrap.shorten(cause[1] if cause else text, 300, placeholder=' …')})."
 
 
 def answers(error: BaseException) -> bool:
-    """Whether it is not away: it refuses or is no MLflow, or what is on the way to it does.
-
-    Nor is it where a file here cannot be read.
-    """
+    """Whether waiting cannot help: the server or a proxy refuses, or a local file is unreadable."""
     if getattr(error, "filename", None):
         return True
     text = str(error)
@@ -256,17 +257,17 @@ def answers(error: BaseException) -> bool:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether the embedded store is no database, or one whose pages do not fit together."""
+    """Whether the error says that the embedded store is damaged."""
     return is_local() and bool(re.search("not a database|image is malformed", str(error)))
 
 
 def is_gone(error: MlflowException) -> bool:
-    """Whether MLflow has no such run or experiment, or has it in its trash."""
+    """Whether the run or experiment does not exist, or was deleted."""
     return error.error_code == "RESOURCE_DOES_NOT_EXIST" or bool(DELETED.search(str(error)))
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether an error comes from the store or the way there, not from the code that logs."""
+    """Whether an error comes from the store or the network, not from the logging code."""
     if isinstance(error, MlflowException):
         mistakes = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
         return is_damage(error) or is_gone(error) or error.error_code not in mistakes

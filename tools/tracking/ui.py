@@ -1,6 +1,6 @@
-"""Serves the MLflow store in the repository's root, and says where.
+"""Serves the MLflow store in the repository's root: `make ui`.
 
-tools/within --dev . python -m tools.tracking.ui PORT     (make ui PORT=…)
+tools/within --dev . python -m tools.tracking.ui PORT
 """
 
 import os
@@ -15,7 +15,7 @@ from tools.tracking import SETTINGS
 
 
 def free_port(wanted: int) -> int:
-    """The wanted port, or another where somebody has it."""
+    """The wanted port, or a free one if it is taken."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             try:
@@ -27,7 +27,7 @@ def free_port(wanted: int) -> int:
 
 
 def main() -> None:
-    """Become the server, or say in a line why not."""
+    """Replace this process by the server, or exit with the reason."""
     if os.environ.get("MLFLOW_URL"):
         where = shown_address(os.environ["MLFLOW_URL"])
         sys.exit(f"MLFLOW_URL is set: runs go to {where}, look there.")
@@ -38,7 +38,7 @@ def main() -> None:
         sys.exit(f"PORT is {wanted!r}: it must be a whole number up to 65535.")
     os.chdir(ROOT)
     os.environ.update(SETTINGS)
-    from tools.tracking.store import migrate  # and mlflow, which reads its settings then
+    from tools.tracking.store import migrate  # it imports mlflow, which reads its settings
 
     migrate()
     port = free_port(int(wanted))
