@@ -1,7 +1,7 @@
-"""What makes a copy of the template a project of its own, and keeps it one.
+"""Sets up a project from the template, and edits its pipeline.
 
-Called by make: `todo`, `start`, `doctor`, `credentials`, `settings`, `hooks`, `blank`, `process`,
-`rename` and `remove` (a process), `sweep`, `adopt`; `manifest` by a commit hook. What must work
-before there is any environment (`todo`, `start`, `doctor`, `settings`, `manifest`) runs on the
-interpreter that `tools/environments/bootstrap` prints.
+Each module is a make target: `todo`, `start`, `doctor`, `credentials`, `settings`, `hooks`,
+`blank`, `process`, `rename`, `remove`, `sweep`, `adopt`; `manifest` is a commit hook. `todo`,
+`start`, `doctor`, `settings` and `manifest` must work before there is any environment: they run on
+the interpreter that `tools/environments/bootstrap` prints.
 """

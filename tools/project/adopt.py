@@ -1,7 +1,7 @@
 """Writes the best values of sweeps into params.yaml: `make adopt`.
 
-Which section they are of, and what they are, the metrics of a sweep's stage say (lib/sweeps.py).
-Comments stay, and a person commits.
+The metrics file of a sweep's stage (lib/sweeps.py) names the section and has the values. Comments
+in params.yaml are kept; committing is left to the user.
 
     tools/within . python -m tools.project.adopt [STAGE…]
 """
@@ -24,15 +24,15 @@ MUST_HAVE = {"tunes", "objective", "best", "best_trial", "trials", "values"}
 
 
 def adopt(names: Sequence[str]) -> list[str]:
-    """Write the best values into params.yaml; what to say of it, in lines.
+    """Write the best values into params.yaml; lines that report it, with the difference.
 
     Raises:
-        UserError: no sweep has run, a name is none of a sweep, or params.yaml would be invalid;
+        UserError: no sweep has run, a name is not that of a sweep, or params.yaml would be invalid;
             nothing is changed.
     """
     stages = read_pipeline().stages
     found = sweeps(stages, names)
-    read_yaml(ROOT / FILE)  # what is wrong with it is told
+    read_yaml(ROOT / FILE)  # UserError if it is invalid
     before = after = read_text(ROOT / FILE)
     lines = []
     for name, sweep in found.items():
@@ -46,20 +46,9 @@ def adopt(names: Sequence[str]) -> list[str]:
             f"{name}: {sweep['objective']} {sweep['best']:.4g}, reached by {what} "
             f"(trial {sweep['best_trial']} in trials.csv, which has {sweep['trials']})."
         )
-    ran = [each for each in stages if each.name in found]
+    ran = [stage for stage in stages if stage.name in found]
     for stage in ran:
-        tunes, values = found[stage.name]["tunes"], found[stage.name]["values"]
-        searched = [f"{tunes}.{key}." for key in values]
-        if listed := [
-            key  # or a section with it
-            for key in stage.params
-            if any(f"{key}.".startswith(one) or one.startswith(f"{key}.") for one in searched)
-        ]:
-            lines.append(
-                f"WARNING: {stage.name}: {stage.file} lists {some_of(listed)} in its `params`, "
-                "with what it searches: list the others alone there, or what is adopted makes it "
-                "run again."
-            )
+        lines += searched_params(stage, found[stage.name])
     lines += warnings(ran)
     if after == before:
         return [*lines, f"{FILE} has these values already."]
@@ -74,7 +63,7 @@ def adopt(names: Sequence[str]) -> list[str]:
 
 
 def sweeps(stages: Sequence[Stage], names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """What each sweep found, by its stage's name."""
+    """The metrics of each sweep that has run, by its stage's name."""
     found = {}
     for stage in stages:
         for file in (ROOT / path for path in stage.metrics if path.endswith(".json")):
@@ -92,8 +81,24 @@ def sweeps(stages: Sequence[Stage], names: Sequence[str]) -> dict[str, Mapping[s
     return {name: found[name] for name in names or found}
 
 
+def searched_params(stage: Stage, sweep: Mapping[str, Any]) -> list[str]:
+    """A warning if the stage's `params` in dvc.yaml include values that the sweep searches."""
+    searched = [f"{sweep['tunes']}.{key}." for key in sweep["values"]]
+    listed = [
+        key  # or a section that contains it
+        for key in stage.params
+        if any(f"{key}.".startswith(one) or one.startswith(f"{key}.") for one in searched)
+    ]
+    if not listed:
+        return []
+    return [
+        f"WARNING: {stage.name}: {stage.file} lists {some_of(listed)} in its `params`, "
+        "with what it searches: list the others alone there, or what is adopted makes it run again."
+    ]
+
+
 def warnings(stages: Sequence[Stage]) -> list[str]:
-    """A line for each sweep that has other parameters, code or data now than when it ran."""
+    """A line for each sweep whose parameters, code or data have changed since it ran."""
     lines = []
     with open_repo() as repo:
         for stage in stages:
@@ -107,7 +112,7 @@ def warnings(stages: Sequence[Stage]) -> list[str]:
 
 
 def main() -> None:
-    """Print it."""
+    """Adopt the values and print the report."""
     print(*adopt(sys.argv[1:]), sep="\n")
 
 

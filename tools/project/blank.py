@@ -1,8 +1,8 @@
 """Takes the example out of a project: `make blank`.
 
-`lab/example.yml` says what it is. Its files go, its stages with what they wrote, its sections of
-params.yaml, its lines of .gitignore, and what the team's pages say of it; all else stays as it is.
-git must have all of it: what goes can be brought back with `git checkout <commit> -- <path>`.
+`lab/example.yml` lists it. Removed are its files, its stages and their outs, its sections of
+params.yaml, its lines of .gitignore, and the passages on it in the team's pages. All of it must be
+committed, so that `git checkout <commit> -- <path>` can restore it.
 """
 
 import posixpath
@@ -43,16 +43,16 @@ stages: {}
 
 @dataclass
 class Example:
-    """What is left of the example."""
+    """The parts of the example that are still in the project."""
 
     names: list[str]  # of processes and sweeps
     sections: list[str]
-    files: list[Path]  # and folders, removed whole
+    files: list[Path]  # and whole folders
     stages: list[Stage]
 
 
 def find_example(pipeline: Pipeline) -> Example:
-    """What the list names and what is there."""
+    """The parts that the list names and that exist."""
     listed = read_yaml(LIST) if LIST.exists() else {}
     processes, sweeps = listed.get("processes") or [], listed.get("sweeps") or []
     names, sections = [*processes, *sweeps], [*processes, *sweeps]
@@ -69,20 +69,20 @@ def find_example(pipeline: Pipeline) -> Example:
 
 
 def without_passages(text: str) -> str:
-    """A page without what stands between <!-- example --> and <!-- /example -->."""
+    """A page without its passages between <!-- example --> and <!-- /example -->."""
     passage = r"(?ms)^<!-- example -->$.*?^<!-- /example -->$\n*"
     return re.sub(passage, "", text).rstrip("\n") + "\n"
 
 
 def pages() -> list[Path]:
-    """The team's pages in Markdown that speak of the example."""
+    """The team's Markdown pages with passages on the example."""
     patterns = ("*.md", "lab/**/*.md", "goals/*.md", "lib/*.md", "runtimes/*.md")
     found = [path for pattern in patterns for path in ROOT.glob(pattern)]
     return [path for path in found if "<!-- example -->" in path.read_text(encoding="utf-8")]
 
 
 def pipelines(example: Example, pipeline: Pipeline) -> dict[Path, str]:
-    """What dvc.yaml and dvc.lock are without the example, of each of its pipelines; empty: none."""
+    """The text of each dvc.yaml and dvc.lock without the example; empty if nothing is left."""
     texts = {}
     for name in (MAIN, SWEEPS):
         folder = posixpath.dirname(name)
@@ -98,11 +98,11 @@ def pipelines(example: Example, pipeline: Pipeline) -> dict[Path, str]:
 
 
 def blank() -> list[str]:
-    """Take the example out; the names of what was removed.
+    """Remove the example; the paths that were removed.
 
     Raises:
-        UserError: something else needs it, git does not have all of it, or params.yaml cannot be
-            cut; nothing is changed.
+        UserError: something else needs it, it is not all committed, or params.yaml cannot be cut;
+            nothing is changed.
     """
     pipeline = read_pipeline()
     example = find_example(pipeline)
@@ -129,7 +129,7 @@ def blank() -> list[str]:
     emptied = [file for file, text in texts.items() if not text]
     for path in (*example.files, *(ROOT / out for out in written), *emptied):
         delete(path)
-        with suppress(OSError):  # where something is left in it
+        with suppress(OSError):  # the folder is not empty
             path.parent.rmdir()
     if left := set(read_yaml(params)) & set(example.sections):
         raise UserError(f"params.yaml still has {', '.join(sorted(left))}: remove it by hand.")
@@ -137,7 +137,7 @@ def blank() -> list[str]:
 
 
 def main() -> None:
-    """Print what went, and what is next."""
+    """Remove the example; print what was removed and what to do next."""
     removed = blank()
     print(f"Removed: {', '.join(removed)}" if removed else "There was nothing left of the example.")
     print("Next: make process NAME=…, then make run. `git diff --stat` shows what has changed.")

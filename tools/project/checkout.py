@@ -1,8 +1,8 @@
-"""What follows a checkout of a branch or commit: `dvc checkout`, of what stays in the project.
+"""The post-checkout hook: `dvc checkout`, unless it would write outside the project.
 
-`make hooks` copies it into git's hooks, and from there it is run: it is not what a branch brings,
-and imports nothing of it. A branch may have a DVC cache of its own, links, and listings of folders:
-where these together would write outside the data of the project, nothing is written.
+`make hooks` copies this file into git's hooks, where it runs: the version in a branch is never
+executed, and nothing of a branch is imported. A branch may bring its own DVC cache, links and
+folder listings: if these would write outside the project's data, nothing is written.
 """
 
 import os
@@ -14,16 +14,16 @@ from typing import Any
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-OURS = {".git", ".dvc"}  # in the project, and no data
+OURS = {".git", ".dvc"}  # folders in the project that hold no data
 
 
 def escaping(repo: Any) -> Iterator[str]:
-    """Outs that lead outside the project, or into what is git's or DVC's."""
+    """Outs that lead outside the project, or into the folders of git or DVC."""
     root = Path(repo.root_dir).resolve()
     for out in repo.index.outs:
         if out.fs.protocol != "local":
             continue
-        # Of the out itself a link is DVC's, into the cache.
+        # The out itself may be DVC's own link into the cache.
         place = Path(out.fs_path).parent.resolve() / Path(out.fs_path).name
         if not place.is_relative_to(root) or OURS & {
             p.lower() for p in place.relative_to(root).parts
@@ -36,7 +36,7 @@ def escaping(repo: Any) -> Iterator[str]:
 
 
 def main() -> int:
-    """Bring the data of what is checked out; data that this clone has not pulled stay away."""
+    """Check out the data of the current revision that are in the cache; the exit code."""
     try:
         with Repo() as repo:
             if found := list(escaping(repo)):

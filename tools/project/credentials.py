@@ -1,4 +1,4 @@
-"""Puts S3 credentials into .dvc/config.local, which git ignores and only its owner may read.
+"""Writes S3 credentials to .dvc/config.local, which git ignores and only its owner can read.
 
 make credentials    asks; without a terminal, takes AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
 """
@@ -16,7 +16,7 @@ LOCAL = ROOT / ".dvc" / "config.local"
 
 
 def ask() -> tuple[str, str]:
-    """Both keys, from the person at the terminal or from the environment."""
+    """Both keys, from a prompt or, without a terminal, from the environment."""
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     if sys.stdin.isatty():
         return input("Access key: ").strip(), getpass.getpass("Secret key (not shown): ").strip()
@@ -25,8 +25,8 @@ def ask() -> tuple[str, str]:
 
 
 def write(access: str, secret: str) -> str:
-    """Write them for the team's default remote: that remote's name."""
-    # Of the tracked file: while the sandbox is up, config.local has its remote for the default.
+    """Write the keys for the team's default remote; its name."""
+    # From the tracked file: while the sandbox is up, its remote is the default in config.local.
     remote = read_config(LOCAL.with_name("config")).get("core", {}).get("remote")
     if not remote:
         raise UserError(
@@ -39,8 +39,8 @@ def write(access: str, secret: str) -> str:
 
 
 def main() -> None:
-    """Ask, write, print where."""
-    as_it_is = {"GIT_LITERAL_PATHSPECS": "0"}  # the command knows no other way
+    """Ask for the keys, write them, and print where."""
+    as_it_is = {"GIT_LITERAL_PATHSPECS": "0"}  # check-ignore fails with literal pathspecs
     asked = ask_git("check-ignore", "--quiet", str(LOCAL), folder=ROOT, stdin="", **as_it_is)
     if asked.returncode == 1:
         sys.exit(

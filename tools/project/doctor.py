@@ -1,9 +1,7 @@
-"""What is missing, on this machine and in this project, and how to get it.
+"""Says what is missing on this machine and in this project, and how to get it: `make doctor`.
 
-    make doctor
-
-It can be asked at any time: it makes nothing, changes nothing, and needs no environment. Where the
-one that a run needs is there already, S3 and MLflow are really asked, as preflight would ask them.
+It can be run at any time: it changes nothing and needs no environment. If the environment of a run
+exists already, S3 and MLflow are actually contacted, as in preflight.
 """
 
 import configparser
@@ -26,10 +24,10 @@ from tools.project.hooks import runs_others
 from tools.project.manifest import differences
 from tools.project.todo import TEMPLATE_ONLY, problems, values
 
-FREE_GIGABYTES = 6  # every environment, and room to work
-WORK_GIGABYTES = 1  # room to work
-KEYS = {"secret_access_key", "profile", "credentialpath"}  # by which DVC has credentials
-OF_AWS = (  # by which S3's clients find them, beside the keys themselves
+FREE_GIGABYTES = 6  # all environments, and space to work
+WORK_GIGABYTES = 1  # space to work
+KEYS = {"secret_access_key", "profile", "credentialpath"}  # settings that give DVC credentials
+OF_AWS = (  # variables by which S3 clients find credentials, besides the keys themselves
     "AWS_PROFILE",
     "AWS_SHARED_CREDENTIALS_FILE",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -38,12 +36,12 @@ OF_AWS = (  # by which S3's clients find them, beside the keys themselves
 )
 
 
-class Advice(Exception):  # noqa: N818 # raised to be printed
+class Advice(Exception):  # noqa: N818 # not an error
     """Something could be better; the message says how."""
 
 
 def git() -> str:
-    """A version, an identity, a repository with a commit."""
+    """Check git's version, the user's identity, and that the repository has a commit."""
     if not (git_or_nothing("config", "user.name") and git_or_nothing("config", "user.email")):
         raise UserError(
             'git does not know you: git config --global user.name "…"; '
@@ -64,12 +62,12 @@ def git() -> str:
 
 
 def disk() -> str:
-    """Room for the environments, and for the clone where that is on another disk."""
+    """Check the space for environments, and for the clone if it is on another disk."""
     folder = environments_folder()
     home = next(place for place in (folder, *folder.parents) if place.exists())
     try:
         wanted = FREE_GIGABYTES if missing_environments() else WORK_GIGABYTES
-    except UserError:  # a lock that is missing is told below
+    except UserError:  # a missing lock is reported below
         wanted = FREE_GIGABYTES
     free, lacking = shutil.disk_usage(home).free / 1e9, []
     if free < wanted:
@@ -91,7 +89,7 @@ def disk() -> str:
 
 
 def marks() -> str:
-    """All filled in, as `make todo` checks it."""
+    """Check that all marks are filled in, as `make todo` does."""
     if left := problems():
         raise UserError(f"{len(left)} to fill in: make todo lists them")
     if (ROOT / TEMPLATE_ONLY).exists():
@@ -100,7 +98,7 @@ def marks() -> str:
 
 
 def template() -> str:
-    """Its files are as they came: an update replaces them."""
+    """Check that the template's files, which an update replaces, are unedited."""
     if (ROOT / TEMPLATE_ONLY).exists():
         return "this is the template itself"
     remedies = {
@@ -114,13 +112,13 @@ def template() -> str:
 
 
 def locks() -> str:
-    """They fit their Pipfiles and agree."""
+    """Check that locks fit their Pipfiles and agree."""
     verify()
     return f"{len(folders())} fit their Pipfiles"
 
 
 def environments() -> str:
-    """Those that `make run` uses."""
+    """Check that the environments of `make run` are made."""
     if missing := missing_environments():
         raise Advice(f"{len(missing)} not made yet: make setup (make run makes what it needs)")
     return f"{len(needed_environments())} made"
@@ -133,12 +131,12 @@ def needed_environments() -> list[Environment]:
 
 
 def missing_environments() -> list[Environment]:
-    """Those of them that are not made yet."""
+    """The environments of `make run` that are not made yet."""
     return [environment for environment in needed_environments() if not environment.complete]
 
 
 def git_remote() -> str:
-    """Where to push; a sandbox is none."""
+    """Check that there is a git remote other than the sandbox."""
     names = [name for name in git_or_nothing("remote").split() if name != "sandbox"]
     if not names:
         raise UserError("none: git remote add origin <address of your project>")
@@ -148,10 +146,10 @@ def git_remote() -> str:
 
 
 def credentials() -> str:
-    """DVC's, for its default remote."""
+    """Check that DVC has credentials for its default remote."""
     if os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY"):
         return "in the environment"
-    # Not by tools/dvc_config.py: before there is any environment, there is no ConfigObj.
+    # Not with tools/dvc_config.py: ConfigObj is only in an environment.
     dvc = configparser.ConfigParser(interpolation=None)
     for name in ("config", "config.local"):
         try:
@@ -174,20 +172,20 @@ def credentials() -> str:
 
 
 def connections() -> str:
-    """Asked as preflight asks, once the environment for that is made."""
+    """Contact S3 and MLflow as preflight does, if its environment is made."""
     if not Environment(ROOT).complete:
         raise Advice("not asked: the environment that asks them is not made yet (make setup)")
     preflight = ("tools/within", ".", "python", "-m", "tools.job.preflight", "--connections")
     url = os.environ.get("MLFLOW_URL") or values().get("mlflow_url", "")
     done = run(*preflight, ok=False, MLFLOW_URL=url)
     if done.returncode:
-        show("ok", "S3, MLflow", done.stdout)  # one of the two may be well
+        show("ok", "S3, MLflow", done.stdout)  # one of the two may be fine
         raise UserError(done.stderr.strip() or "preflight ended without a message")
     return done.stdout + done.stderr
 
 
 def labels() -> str:
-    """What the workflow asks for, and whether a runner has it, as far as gh may ask."""
+    """Check that a runner has the labels of the workflow, if gh may list runners."""
     if not (wanted := values().get("runner_labels")):
         raise UserError("not filled in: make todo")
     tests = "; tests want one of another user or machine: self-hosted, tests"
@@ -206,7 +204,7 @@ def labels() -> str:
 
 
 def hooks() -> str:
-    """pre-commit's."""
+    """Check that the git hooks are installed."""
     if others := runs_others():
         raise Advice(others)
     folder = git_or_nothing("rev-parse", "--git-common-dir")
@@ -220,7 +218,7 @@ def hooks() -> str:
 
 
 def hosting_site() -> str:
-    """Who may use the secrets there, and which are set, as far as gh may ask."""
+    """Check the secrets on the hosting site and who may use them, if gh may ask."""
     if not shutil.which("gh"):
         raise Advice("not asked, gh is not installed: make settings lists what to set by hand")
     try:
@@ -232,9 +230,9 @@ def hosting_site() -> str:
     return "its settings are as make settings lists them"
 
 
-# By its title, what returns what is there, and raises UserError or Advice where that is not enough.
+# Each returns a description of what was found, or raises UserError or Advice.
 CHECKS: dict[str, Callable[[], str]] = {
-    "Python": platform.python_version,  # of the one that makes environments, which runs this
+    "Python": platform.python_version,  # of the interpreter that makes environments
     "platform": here,
     "git": git,
     "disk": disk,

@@ -1,10 +1,8 @@
-"""Installs the git hooks: pre-commit's, and the one that follows a checkout.
+"""Installs the git hooks of pre-commit and a post-checkout hook: `make hooks`.
 
-    make hooks
-
-The hook that follows a checkout brings the data of that commit. What it runs is fixed here, when it
-is installed: pre-commit would run what the branch that was just checked out has configured, and
-whoever looks at a branch has not agreed to run its code.
+The post-checkout hook brings the data of the commit. It runs code that is copied at installation:
+pre-commit would run what the checked-out branch configures, and looking at a branch is no consent
+to run its code.
 """
 
 import os
@@ -17,8 +15,8 @@ from lib.files import replaced_file
 from lib.repository import ROOT, git, git_or_nothing
 from tools.command import as_command
 
-# Only where a branch or commit was checked out (type 1), not a file, and never amid a rebase. -I:
-# what the work tree or the environment call a module is none here.
+# Only after the checkout of a branch or commit (type 1), not of a file, and never during a rebase.
+# -I: import no modules from the work tree or PYTHONPATH.
 CHECKOUT = """\
 #!/bin/sh
 # Written by `make hooks`: executes nothing of the branch that was checked out.
@@ -34,8 +32,8 @@ if [ ! -x "$python" ]; then
 fi
 exec "$python" -I "$program"
 """
-# Each of DVC's experiments is a commit, by a git of its own that starts the hook within .git, where
-# pre-commit fails.
+# DVC makes a commit for each experiment; its git starts the hook inside .git, where pre-commit
+# fails.
 NOT_OF_EXPERIMENTS = """
 [ "$(git rev-parse --is-inside-git-dir)" != true ] || exit 0
 """
@@ -43,13 +41,13 @@ PROGRAM = Path(__file__).with_name("checkout.py")
 
 
 def install() -> None:
-    """Install them, in place of what is there."""
+    """Install the hooks, replacing those that exist."""
     if problem := runs_others():
         sys.exit(problem)
-    # By the link that `make setup` keeps up to date, where there is one.
+    # Through the link that `make setup` keeps up to date, if it exists.
     link = ROOT / ".venv/bin/python"
     python = link if link.exists() else Path(sys.executable)
-    # pre-commit refuses where core.hooksPath is set, to whatever folder: here it does not see it.
+    # pre-commit refuses to install if core.hooksPath is set, even to this clone's folder: hide it.
     number = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
     unset = {
         "GIT_CONFIG_COUNT": str(number + 1),
@@ -70,11 +68,11 @@ def install() -> None:
 
 
 def runs_others() -> str:
-    """What to say where git runs the hooks of another folder, not this clone's; else empty."""
+    """A message if git runs the hooks of another folder than this clone's; else empty."""
     folder = git_or_nothing("rev-parse", "--git-common-dir")
     asked = ("--show-origin", "-z", "--type=path", "--get-all", "core.hooksPath")
     found = git_or_nothing("config", *asked).split("\0")
-    # Our own commands set it, too: git says that it comes from the command line.
+    # Our own git commands set it on the command line: only a value from a file counts.
     users = [pair for pair in zip(found[::2], found[1::2], strict=False) if pair[0][:4] == "file"]
     own = ROOT / folder / "hooks"
     if not folder or not users or (ROOT / users[-1][1]).resolve() == own.resolve():
@@ -88,7 +86,7 @@ def runs_others() -> str:
 
 
 def write(file: Path, text: str) -> None:
-    """Put an executable file in place of what is there."""
+    """Write an executable file, replacing one that exists."""
     with replaced_file(file) as new:
         new.write_text(text, encoding="utf-8")
         new.chmod(0o755)

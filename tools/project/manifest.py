@@ -1,13 +1,13 @@
-"""Which files are the template's, and which of them a project has edited.
+"""Lists the template's files with their hashes, to find those that a project has edited.
 
-`tools/project/manifest` has a line for each: the sha256 of its text, and its name. A page that
-speaks of what a project may be without has a line for each text that it can be. In the template a
-commit hook writes it; in a project, `make doctor` compares the files with it.
+`tools/project/manifest` has a line for each file: the sha256 of its text, and its name. A page with
+passages on optional parts has a line for each of its renderings. A commit hook of the template
+writes it; in a project, `make doctor` compares the files with it.
 
     python -m tools.project.manifest
 
-Only text counts: neither line endings nor permissions do, and where a project has filled in a
-mark, the mark itself is what is compared.
+Line endings and permissions do not count, and values that a project has filled in are compared as
+the marks that they replace.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ TEMPLATES = (
 
 
 def written() -> str:
-    """What the manifest must be for the files that git has."""
+    """The manifest of the files that git has now."""
     known = marks()
     names = git_names("ls-files", "-z", "--cached", "--", *TEMPLATES)
     own = FILE.relative_to(ROOT).as_posix()
@@ -46,7 +46,7 @@ def written() -> str:
 
 
 def digests(name: str, known: list[Mark]) -> list[str]:
-    """The sha256 of each text that a file can be, with the marks put back that stand in it."""
+    """The sha256 of each rendering of a file, with filled-in values replaced by their marks."""
     content = (ROOT / name).read_bytes().replace(b"\r\n", b"\n")
     lines = content.decode("utf-8", "surrogateescape").split("\n")
     for mark in known:
@@ -58,7 +58,7 @@ def digests(name: str, known: list[Mark]) -> list[str]:
 
 
 def differences() -> Iterator[tuple[str, str]]:
-    """Name and state, `edited` or `missing`, of each file that is not as the template has it."""
+    """Name and state, `edited` or `missing`, of each file that differs from the template."""
     known, absent = marks(), tuple(f"{name}/" for name in gone())
     expected: dict[str, set[str]] = {}
     for line in FILE.read_text(encoding="utf-8").splitlines():
@@ -73,7 +73,7 @@ def differences() -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
-    """Write the manifest, in the template; a project leaves it as it came."""
+    """Write the manifest, in the template only."""
     if (ROOT / TEMPLATE_ONLY).exists():
         FILE.write_text(written(), encoding="utf-8")
 

@@ -1,8 +1,8 @@
-"""What a project may be without, and what the template's pages say of it.
+"""The optional parts of the template, and the passages on them in its pages.
 
-Copier asks for each part that marks.yml names, and `make start` takes it out of a copy that was
-made by hand. A page speaks of a part between two comments of HTML that copier understands, whose
-texts are `% if runtimes %` and `% endif %`. Neither they nor what a project is without get into it.
+Copier asks about each part that marks.yml names; `make start` removes unwanted parts from a copy
+made by hand. A passage on a part is between two HTML comments, `% if runtimes %` and `% endif %`,
+which copier evaluates: a project's pages have neither the comments nor passages on missing parts.
 """
 
 import re
@@ -17,21 +17,21 @@ from lib.errors import UserError
 from lib.repository import ROOT
 
 ANSWERS = ".copier-answers.yml"
-OPEN = "<!--" + "%"  # in one piece, copier would read it here
-# As Jinja does, copier's engine, with trim_blocks: the end of a comment's line goes with it.
+OPEN = "<!--" + "%"  # split, or copier would evaluate it here
+# Like Jinja with trim_blocks, which copier uses: the line break after a comment is removed too.
 PASSAGE = re.compile(rf"{OPEN} if (\w+) %-->\n?(.*?){OPEN} endif %-->\n?", re.DOTALL)
 
 
 def parts() -> dict[str, list[str]]:
-    """Files and folders of each part."""
+    """The files and folders of each part."""
     content = yaml.safe_load((Path(__file__).parent / "marks.yml").read_text(encoding="utf-8"))
     return dict(content["parts"]["default"])
 
 
 def gone() -> list[str]:
-    """Files and folders of the parts that are not wanted, or of which nothing is there.
+    """Files and folders of the parts that are not wanted, or of which nothing exists.
 
-    An update takes out what is no longer wanted, and leaves what of it is the team's.
+    An update removes a part that is no longer wanted, except for the team's own files.
     """
     wanted = answers()
     absent = [
@@ -43,7 +43,7 @@ def gone() -> list[str]:
 
 
 def answers() -> dict[str, Any]:
-    """What copier was answered; empty where nothing is noted, UserError where it is unreadable."""
+    """The answers to copier's questions; empty without its file, UserError if it is invalid."""
     try:
         return dict(yaml.safe_load((ROOT / ANSWERS).read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -56,12 +56,12 @@ def answers() -> dict[str, Any]:
 
 
 def rendered(text: str, without: Container[str]) -> str:
-    """A page of a project that is without these parts."""
+    """The page as a project without these parts has it."""
     return PASSAGE.sub(lambda found: "" if found[1] in without else found[2], text)
 
 
 def renderings(text: str) -> set[str]:
-    """What a page can be in a project."""
+    """All texts that a page can have in a project."""
     named = sorted({found[1] for found in PASSAGE.finditer(text)})
     choices = product(*([(), (name,)] for name in named))
     return {rendered(text, {name for one in choice for name in one}) for choice in choices}

@@ -1,8 +1,8 @@
 """Adds a process to the pipeline: `make process NAME=train_prices AFTER=prepare_houses KIND=…`.
 
-It is a folder, filled in from `skeleton/`, and what is appended to three files: a section to
-params.yaml, a stage to dvc.yaml, its outs to .gitignore. All of it is there at the end, or nothing.
-What its stage reads is AFTER: another stage, or a file such as a dataset that was added.
+A process is a folder, rendered from `skeleton/`, with a section in params.yaml, a stage in
+dvc.yaml, and its outs in .gitignore. Either all of it is written, or nothing. Its stage reads
+AFTER: the outs of another stage, or a file such as a dataset that was added.
 """
 
 import csv
@@ -42,10 +42,10 @@ KINDS = {
 }
 TRAININGS = ("sklearn", "torch")
 TASKS = ("regression", "classes", "binary")
-# Names of modules and folders here, and of what the skeleton's params.py imports.
+# Names of modules and folders in the repository, and of imports in the skeleton's params.py.
 TAKEN = {"conftest", "goals", "lab", "lib", "log", "main", "params", "positive", "run", "section"}
 TAKEN |= {"seed", "tests", "tools"}
-# Of packages that no lock may name yet, and modules that are not called as their packages are.
+# Packages that no lock may name yet, and modules whose names differ from their packages'.
 MODULES = {"catboost", "cv2", "hydra", "jax", "keras", "lightgbm", "optuna", "polars", "prophet"}
 MODULES |= {"ray", "seaborn", "shap", "skimage", "sklearn", "spacy", "statsmodels", "tensorflow"}
 MODULES |= {"torchvision", "transformers", "wandb", "xgboost", "yaml"}
@@ -61,7 +61,7 @@ LONGEST_NAME = 35  # `from lab.processes.NAME.NAME import (` fits into a line
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for, as typed."""
+    """The arguments, as typed."""
 
     name: str
     after: str = ""
@@ -70,11 +70,11 @@ class Wanted:
     target: str = ""
 
 
-# ---- what may be asked for
+# ---- checking the arguments
 
 
 def check(wanted: Wanted) -> None:
-    """Raise UserError where no such process can be added."""
+    """UserError if no such process can be added."""
     if not wanted.name:
         raise UserError(
             f"Say NAME=…, KIND={'|'.join(KINDS)}, AFTER=a stage or a file, and for a training "
@@ -100,7 +100,7 @@ def check(wanted: Wanted) -> None:
 
 
 def check_name(name: str) -> None:
-    """Raise UserError where a process cannot have this name."""
+    """UserError if a process cannot have this name."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or len(name) > LONGEST_NAME:
         raise UserError(
             f"NAME is {name!r}: it must be lower-case words with underscores, as in train_model, "
@@ -124,7 +124,7 @@ def check_name(name: str) -> None:
 
 
 def locked_packages() -> set[str]:
-    """The packages that the project's locks name, as a module would be called."""
+    """The packages in the project's locks, as module names."""
     locks = [read_lock(file.parent) for pattern in LOCKS for file in ROOT.glob(pattern)]
     return {re.sub("[-.]", "_", name) for lock in locks for name in entries(lock)}
 
@@ -138,11 +138,11 @@ def stages() -> dict[str, Stage]:
 
 
 def inputs(wanted: Wanted) -> list[str]:
-    """The paths that the stage depends on: what AFTER writes, or is.
+    """The paths that the stage depends on: the outs of AFTER, or AFTER itself.
 
     Raises:
-        UserError: AFTER is neither a stage that writes something nor a file; or a table is wanted,
-            and it has none.
+        UserError: AFTER is neither a stage with outs nor a file, or a table is needed and it has
+            none.
     """
     after, known = wanted.after, stages()
     if not after:
@@ -172,7 +172,7 @@ def inputs(wanted: Wanted) -> list[str]:
 
 
 def table_among(after: str, outs: Sequence[str]) -> str:
-    """The one table among a stage's outs: a file that dvc.yaml names, or one on disk below them."""
+    """The only table among a stage's outs: one that dvc.yaml names, or a file on disk in them."""
     tables = [out for out in outs if out.endswith(".csv")]
     if not tables:
         on_disk = [file for out in outs for file in sorted((ROOT / out).rglob("*.csv"))]
@@ -190,16 +190,16 @@ def table_among(after: str, outs: Sequence[str]) -> str:
 
 
 def column_to_predict(wanted: Wanted, table: str) -> str:
-    """TARGET, or the table's last column; empty where neither is known yet.
+    """TARGET, or the table's last column; empty if neither is known yet.
 
     Raises:
-        UserError: the table is there, and has no such column.
+        UserError: the table exists and has no such column.
     """
     file = ROOT / table
     if not file.is_file():
         return wanted.target
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as opened:
-        names = next(filter(None, csv.reader(opened)), [])  # as pandas, which skips empty lines
+        names = next(filter(None, csv.reader(opened)), [])  # like pandas, which skips empty lines
     header = [name for name in names if name != "split"]
     if wanted.target and wanted.target not in header:
         raise UserError(
@@ -251,23 +251,23 @@ def filled_in(folder: str, words: Mapping[str, Any]) -> dict[str, str]:
 
 
 def type_name(name: str) -> str:
-    """What the type of a process's parameters is called."""
+    """The name of the type of a process's parameters."""
     return name.title().replace("_", "")
 
 
 def quoted(text: str) -> str:
-    """A name as YAML has it: in quotes where it is more than a word."""
+    """A name in YAML, quoted unless it is a plain word."""
     plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", text) and text.lower() not in YAML_WORDS
     if not text or plain:
         return text
     if text.isprintable():
         return "'" + text.replace("'", "''") + "'"
-    # In single quotes a line end, which headings of spreadsheets have, would be a space.
+    # In single quotes, a line break (as in spreadsheet headings) would become a space.
     return json.dumps(text, ensure_ascii=False)
 
 
 def write_folder(folder: Path, files: Mapping[str, str]) -> None:
-    """The process's own files."""
+    """Write the process's own files."""
     folder.mkdir()
     for file, text in files.items():
         (folder / file.replace("NAME", folder.name)).write_text(text, encoding="utf-8")
@@ -275,13 +275,13 @@ def write_folder(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def tidy(*paths: str) -> None:
-    """Format Python: the order of imports, and where a line breaks, depend on a process's name."""
+    """Format Python files: import order and line breaks depend on the process's name."""
     for command in (["check", "--fix", "--select", "I"], ["format"]):
         subprocess.run(["ruff", *command, "--quiet", *paths], cwd=ROOT, check=True)
 
 
 def stage_text(name: str, read: Sequence[str], written: str) -> str:
-    """The stage, with the lock and every file of this repository that its main.py imports."""
+    """The stage's YAML; its deps are the lock and all files here that its main.py imports."""
     files = imported(f"lab.processes.{name}.main")
     deps = [*read, *sorted([f"lab/processes/{name}/Pipfile.lock", *files])]
     sections = [f"    - {section}" for section in sections_of(name)]
@@ -298,7 +298,7 @@ def stage_text(name: str, read: Sequence[str], written: str) -> str:
 
 
 def imported(main: str) -> list[str]:
-    """The files of this repository that a module imports, directly or not, and its own."""
+    """The files of this repository that a module imports, directly or indirectly, and its own."""
     try:
         graph = grimp.build_graph("lib", "lab", cache_dir=None)
     except grimp.exceptions.SourceSyntaxError as error:
@@ -310,20 +310,20 @@ def imported(main: str) -> list[str]:
 
 
 def sections_of(name: str) -> list[str]:
-    """The sections of params.yaml that the process's params.py has in its last class."""
+    """The sections of params.yaml that the class Params of the process's params.py has."""
     text = (ROOT / "lab/processes" / name / "params.py").read_text("utf-8")
     return re.findall(r"(?m)^    (\w+): ", text.rpartition("class Params(")[2])
 
 
 def with_stage(text: str, stage: str) -> str:
-    """dvc.yaml with a stage after the others; all else stays to the byte."""
+    """dvc.yaml with a stage added after the others; everything else is unchanged."""
     text = re.sub(r"(?m)^stages:[ \t]*(\{\}|null|~)", "stages:", text)
     lines = text.splitlines(keepends=True)
     start = next((n for n, line in enumerate(lines, 1) if line.startswith("stages:")), None)
     if start is None:
         return f"{text}stages:\n{textwrap.indent(stage, '  ')}"
     end = next((n for n in range(start, len(lines)) if re.match(r"[^\s#]", lines[n])), len(lines))
-    while end > start and re.match(r"#|\s*$", lines[end - 1]):  # comments on what comes after
+    while end > start and re.match(r"#|\s*$", lines[end - 1]):  # comments on the next key
         end -= 1
     indent = next(
         (m[0] for line in lines[start:end] if (m := re.match(r" +(?=[^\s#])", line))), "  "
@@ -335,7 +335,7 @@ def with_stage(text: str, stage: str) -> str:
 
 
 def with_ignored(text: str, line: str) -> str:
-    """.gitignore with a line more: after the other outs, or in the paragraph on what DVC keeps."""
+    """.gitignore with a line added: after the other outs, or in the paragraph on DVC."""
     lines = text.splitlines(keepends=True)
     outs = [n for n, li in enumerate(lines, 1) if li.startswith(("/artifacts/", "/data/"))]
     start = next((n for n, li in enumerate(lines) if li.startswith("#") and "DVC" in li), 0)
@@ -346,12 +346,12 @@ def with_ignored(text: str, line: str) -> str:
 
 @contextmanager
 def all_or_nothing(files: list[Path], folder: Path) -> Iterator[None]:
-    """Put files back as they were, and remove the folder, when the block does not end well."""
+    """If the block raises, restore the files and remove the folder."""
     before = {file: file.read_bytes() for file in files if file.exists()}
     try:
         yield
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # first: a full disk then has room for the rest
+        shutil.rmtree(folder, ignore_errors=True)  # first: makes room on a full disk
         for file in files:
             if file in before:
                 replace(file, before[file])
@@ -361,7 +361,7 @@ def all_or_nothing(files: list[Path], folder: Path) -> Iterator[None]:
 
 
 def replace(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all: a full disk cuts nothing off."""
+    """Replace a file atomically, so that a full disk does not truncate it."""
     with replaced_file(file) as new:
         new.write_bytes(content)
 
@@ -374,11 +374,11 @@ def append(file: Path, text: str) -> None:
 
 
 def add(wanted: Wanted) -> None:
-    """Write it all.
+    """Write the process.
 
     Raises:
-        UserError: it cannot read what AFTER writes, or dvc.yaml is written so that no stage can be
-            added; nothing was written.
+        UserError: it cannot read the outs of AFTER, or the layout of dvc.yaml does not allow adding
+            a stage; nothing was written.
     """
     name, read, files = wanted.name, inputs(wanted), rendered(wanted)
     folder = ROOT / "lab/processes" / name
@@ -397,7 +397,7 @@ def add(wanted: Wanted) -> None:
 
 
 def main() -> None:
-    """Add it, and print where to go on."""
+    """Add the process and print what to do next."""
     name, after, kind, task, target = (*sys.argv[1:], *[""] * 5)[:5]
     wanted = Wanted(name, after, kind or "empty", task, target)
     try:

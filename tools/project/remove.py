@@ -1,8 +1,8 @@
 """Takes a process out of the pipeline: `make remove-process NAME=train_model`.
 
-Its folder goes, its section in params.yaml, its stage with its plots and models in dvc.yaml and
-dvc.lock, its outs and metrics, and their lines in .gitignore. git must have all of it: what goes
-can be brought back with `git checkout HEAD -- <path>`.
+Removed are its folder, its section in params.yaml, its stage with plots and models in dvc.yaml and
+dvc.lock, its outs and metrics, and their lines in .gitignore. All of it must be committed, so that
+`git checkout HEAD -- <path>` can restore it.
 """
 
 import posixpath
@@ -29,10 +29,10 @@ EDITED = ("params.yaml", MAIN, "dvc.lock", ".gitignore")
 
 
 def remove(name: str) -> list[str]:
-    """Take it out; what to say of it, in lines.
+    """Remove a process; lines that report it.
 
     Raises:
-        UserError: there is no such process, others depend on it, or git does not have all of it;
+        UserError: there is no such process, others depend on it, or it is not all committed;
             nothing is changed.
     """
     pipeline = read_pipeline()
@@ -42,7 +42,7 @@ def remove(name: str) -> list[str]:
     refuse_uncommitted([f"lab/processes/{name}", *EDITED, *written])
     readers = read_by_others(name, pipeline)
     section = name in read_yaml(ROOT / "params.yaml")
-    # All is read before anything is written.
+    # Everything is read before anything is written.
     texts = texts_without(name, own, pipeline, section=section and not readers)
     for file, text in texts.items():
         file.write_text(text, encoding="utf-8")
@@ -67,7 +67,7 @@ def remove(name: str) -> list[str]:
 
 
 def check(name: str, own: Sequence[Stage], pipeline: Pipeline) -> None:
-    """UserError where there is no such process, or something else depends on it."""
+    """UserError if there is no such process, or something else depends on it."""
     refuse_shared(name, own, pipeline)
     if not re.fullmatch(r"\w+", name) or not ((ROOT / "lab/processes" / name).is_dir() or own):
         known = ", ".join(sorted(file.parent.name for file in ROOT.glob("lab/processes/*/main*")))
@@ -82,7 +82,7 @@ def check(name: str, own: Sequence[Stage], pipeline: Pipeline) -> None:
 def texts_without(
     name: str, own: Sequence[Stage], pipeline: Pipeline, *, section: bool
 ) -> dict[Path, str]:
-    """What the files that name a process will be; its section of params.yaml goes where asked."""
+    """The new texts of the files that name a process; without its section if `section` is True."""
     written = written_by(own)
     texts = {path: read_text(path) for file in EDITED if (path := ROOT / file).exists()}
     for file in texts.keys() & {ROOT / MAIN, ROOT / "dvc.lock"}:
@@ -97,7 +97,7 @@ def texts_without(
 
 
 def delete(path: Path) -> None:
-    """Remove a file or a folder, if it is there; of a link, not what it leads to."""
+    """Remove a file, folder or link, if it exists; never the target of a link."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -105,13 +105,13 @@ def delete(path: Path) -> None:
 
 
 def stages_of(name: str, pipeline: Pipeline) -> list[Stage]:
-    """The stages that start a process: one, or several by `matrix`."""
+    """The stages that start a process; with `matrix`, several."""
     command = re.compile(rf"lab/processes/run {re.escape(name)}(?![\w-])")
     return [s for s in pipeline.stages if command.search(" && ".join(s.commands))]
 
 
 def refuse_shared(name: str, own: Sequence[Stage], pipeline: Pipeline) -> None:
-    """UserError where a stage that would go is another process's as well."""
+    """UserError if a stage that would be removed also starts another process."""
     groups = {(stage.file, stage.name.partition("@")[0]) for stage in own}
     same = [s for s in pipeline.stages if (s.file, s.name.partition("@")[0]) in groups]
     commands = " && ".join(command for stage in same for command in stage.commands)
@@ -133,13 +133,13 @@ def refuse_if_needed(
     pipeline: Pipeline,
     gone: Sequence[str],
 ) -> None:
-    """UserError where another stage reads what processes write, or a file imports their code.
+    """UserError if another stage reads what the processes write, or a file imports their code.
 
     Args:
         names: the processes.
         own: their stages.
         pipeline: all stages.
-        gone: the files and folders that go with them.
+        gone: the files and folders that are removed with them.
     """
     others = [stage for stage in pipeline.stages if stage not in own]
     for writer, reader in product(own, others):
@@ -158,12 +158,12 @@ def refuse_if_needed(
 def refuse_interpolated(
     sections: Sequence[str], pipeline: Pipeline, texts: Mapping[Path, str]
 ) -> None:
-    """UserError where a dvc.yaml reads a section by `${…}`: DVC could not read it without.
+    """UserError if a dvc.yaml interpolates a section by `${…}`: DVC would fail without it.
 
     Args:
-        sections: those of params.yaml that go.
+        sections: the sections of params.yaml that are removed.
         pipeline: all stages.
-        texts: what files will be, of those that change.
+        texts: the new texts of files that change.
     """
     files = {MAIN, *(stage.file for stage in pipeline.stages)}
     for file in sorted(name for name in files if Path(name).name == MAIN):
@@ -181,9 +181,9 @@ def refuse_interpolated(
 
 
 def chosen_by_vars(content: Mapping[str, Any], folder: str) -> Iterator[list[str]]:
-    """Each time that `vars` of a dvc.yaml name the root's params.yaml, the keys that they choose.
+    """The keys that each entry of `vars` in a dvc.yaml selects from the root's params.yaml.
 
-    They name it as `path`, from which all is read, or as `path:key,key`.
+    An entry is `path`, which selects everything (`[""]`), or `path:key,key`.
     """
     stages = [stage for stage in (content.get("stages") or {}).values() if stage]
     for part in (content, *(stage.get("do", stage) for stage in stages)):
@@ -195,12 +195,12 @@ def chosen_by_vars(content: Mapping[str, Any], folder: str) -> Iterator[list[str
 
 
 def interpolated(section: str) -> str:
-    """A pattern of `${` and the name of a section of params.yaml, as a dvc.yaml reads it."""
+    """A pattern for `${` followed by the name of a section of params.yaml."""
     return rf"(?<!\\)(\$\{{\s*){section}(?=\s*[.\[}}])"
 
 
 def read_by_others(name: str, pipeline: Pipeline) -> list[str]:
-    """Which other stages read its section of params.yaml, in words; empty where none does."""
+    """Sentences on other stages that read the process's section of params.yaml."""
     own = stages_of(name, pipeline)
     return [
         f"{stage.name} reads {key}"
@@ -211,15 +211,15 @@ def read_by_others(name: str, pipeline: Pipeline) -> list[str]:
 
 
 def refuse_uncommitted(paths: Iterable[str]) -> None:
-    """UserError where git would lose something."""
+    """UserError if one of these paths has uncommitted changes."""
     if changed := uncommitted(sorted(set(paths)), "--untracked-files=all"):
         raise UserError(
             f"Not committed: {some_of(changed)}. Commit or discard that first: git must be able to "
-            "bring it back."
+            "restore it."
         )
 
 
-# ---- params.yaml, .gitignore, dvc.yaml and dvc.lock, all else in them to the byte
+# ---- editing params.yaml, .gitignore, dvc.yaml and dvc.lock; everything else in them is unchanged
 
 
 def without_section(text: str, name: str) -> str:
@@ -240,17 +240,17 @@ def without_lines(text: str, gone: Container[str]) -> str:
 def without_stages(
     text: str, own: Sequence[Stage], written: Sequence[str], folder: str = ""
 ) -> str:
-    """The text without these stages, and without plots and models of what they write.
+    """The text without these stages, and without plots and models of their outs.
 
     Args:
-        text: of a dvc.yaml or dvc.lock.
+        text: a dvc.yaml or dvc.lock.
         own: the stages.
-        written: what they write, from the repository's root.
-        folder: where the file is.
+        written: their outs, relative to the repository's root.
+        folder: the folder of the file.
     """
     content = YAML().load(text)
     names = {stage.name.partition("@")[0] for stage in own}
-    names |= {stage.name for stage in own}  # in dvc.lock each item of a matrix has its own
+    names |= {stage.name for stage in own}  # in dvc.lock, each item of a matrix has an entry
     cuts = [content["stages"].lc.key(name) for name in content.get("stages") or {} if name in names]
     cuts += entries_that_name(content, written, folder)
     lines = text.splitlines(keepends=True)
@@ -262,13 +262,13 @@ def without_stages(
 
 
 def refuse_grafted(name: str, text: str, left: str, depth: int) -> None:
-    """UserError where what is left of a file is not what was there, less some entries.
+    """UserError if the content left in a file is not the old content without some entries.
 
     Args:
-        name: of the file.
-        text: what it was.
-        left: what it is now.
-        depth: how deep whole entries may be missing.
+        name: the file's name.
+        text: its old text.
+        left: its new text.
+        depth: down to which level whole entries may be missing.
     """
     try:
         after, before = (parse_yaml(each, aliases=True) or {} for each in (left, text))
@@ -283,7 +283,7 @@ def refuse_grafted(name: str, text: str, left: str, depth: int) -> None:
 
 
 def is_part(left: Any, whole: Any, depth: int) -> bool:
-    """Whether something is another without some entries of its tables and lists, so deep."""
+    """Whether `left` is `whole` without some entries of mappings and lists, down to a depth."""
     if depth and isinstance(left, dict) and isinstance(whole, dict):
         return all(k in whole and is_part(v, whole[k], depth - 1) for k, v in left.items())
     if depth and isinstance(left, list) and isinstance(whole, list):
@@ -294,7 +294,7 @@ def is_part(left: Any, whole: Any, depth: int) -> bool:
 def entries_that_name(
     content: Any, written: Sequence[str], folder: str
 ) -> Iterator[tuple[int, int]]:
-    """Line and indent of each top-level plot, model and metric of what is written."""
+    """Line and indent of each top-level plot, model and metric that names one of these paths."""
 
     def is_written(found: Any) -> bool:
         place = posixpath.normpath(posixpath.join(folder, str(found)))
@@ -327,9 +327,9 @@ def cut(lines: list[str], number: int, indent: int) -> None:
     while end < len(lines) and (is_filler(lines[end]) or indent_of(lines[end]) > indent):
         end += 1
         last = last if is_filler(lines[end - 1]) else end
-    # Comments behind all of it that are no deeper are of what follows.
-    behind = (n for n in range(last, end) if lines[n].strip() and indent_of(lines[n]) <= indent)
-    end = next(behind, end)
+    # Comments at the end that are not indented deeper belong to the next block.
+    after = (n for n in range(last, end) if lines[n].strip() and indent_of(lines[n]) <= indent)
+    end = next(after, end)
     while end > number + 1 and not lines[end - 1].strip() and end == len(lines):
         end -= 1
     start = number
@@ -339,17 +339,17 @@ def cut(lines: list[str], number: int, indent: int) -> None:
 
 
 def is_filler(line: str) -> bool:
-    """Whether it is empty or a comment."""
+    """Whether a line is empty or a comment."""
     return not line.strip() or line.lstrip().startswith("#")
 
 
 def indent_of(line: str) -> int:
-    """How many spaces a line begins with."""
+    """The number of leading spaces."""
     return len(line) - len(line.lstrip(" "))
 
 
 def without_empty_keys(text: str) -> str:
-    """Top-level keys whose last entry went: `stages: {}`, and no line for the others."""
+    """Clean up keys that lost their last entry: `stages: {}`; others are removed."""
     text = re.sub(r"(?m)^stages:[ \t]*\n(?=\s*(?:^\S|\Z))", "stages: {}\n\n", text)
     text = re.sub(
         r"(?m)(?:^#.*\n)*^(?:plots|artifacts|metrics):[ \t]*\n(?=\s*(?:^\S|\Z))", "", text
@@ -358,20 +358,20 @@ def without_empty_keys(text: str) -> str:
 
 
 def still_named(name: str, written: list[str]) -> list[str]:
-    """The files of the project that still speak of it."""
+    """The files of the project that still mention the process or its outs."""
     words = "|".join(map(re.escape, {name, *written}))
     templates = (":!tools", ":!tests", ":!lib", ":!Makefile", ":!CHANGELOG.md")
     return files_with(rf"(^|\W)({words})(\W|$)", ".", *templates)
 
 
 def files_with(pattern: str, *paths: str) -> list[str]:
-    """The files that git has at these paths, which may have git's wildcards, with such a line."""
+    """The tracked files at these paths (or git wildcards) with a line that matches."""
     found = ask_git("grep", "-IlzE", pattern, "--", *paths, GIT_LITERAL_PATHSPECS="0")
     return [name for name in found.stdout.split("\0") if name]
 
 
 def main() -> None:
-    """Remove it, and print what went, and where it is still named."""
+    """Remove the process; print what was removed and where it is still named."""
     name = (*sys.argv[1:], "")[0]
     try:
         print(*remove(name), sep="\n")

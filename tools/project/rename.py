@@ -1,10 +1,10 @@
 """Gives a process another name: `make rename-process FROM=train_model TO=train_prices`.
 
-Its folder and module, its section in params.yaml, its stage, and the files that bear its name
-(artifacts, data, metrics) are renamed, wherever the project names them. dvc.lock is told what the
-files that changed by that are now, so that no stage runs again. A name of several words means the
-process wherever it stands; one such as `train` is also an English word, a split and a function, and
-is renamed only where it can be nothing else. The rest is told.
+Its folder and module, its section in params.yaml, its stage, and the files with its name
+(artifacts, data, metrics) are renamed everywhere in the project. The checksums of the files that
+this changes are updated in dvc.lock, so that no stage runs again. A name of several words is
+replaced wherever it occurs; one such as `train`, which is also an English word, a split and a
+function, only where it must be the process. The remaining occurrences are printed.
 """
 
 import hashlib
@@ -28,17 +28,17 @@ from tools.project.remove import interpolated, refuse_uncommitted, stages_of, st
 from tools.tracking import notes
 
 OTHERS = ("lib/", "tools/", "tests/", ".github/", ".vscode/", "lab/docs/", "CHANGELOG.md")
-LEFT_ALONE = (*OTHERS, "lab/example.yml")  # what gets another name is the team's own
+LEFT_ALONE = (*OTHERS, "lab/example.yml")  # only the team's own files are changed
 
-Rule = tuple[str, str, str]  # a pattern of files, one of what is in them, and its replacement
+Rule = tuple[str, str, str]  # patterns of a file's name and of its text, and the replacement
 
 
 def rename(old: str, new: str) -> list[str]:
-    """Rename it; the files that changed.
+    """Rename a process; the files that changed.
 
     Raises:
-        UserError: there is no such process, the new name cannot be, or something is not committed;
-            nothing is changed.
+        UserError: there is no such process, the new name is invalid or taken, or something is not
+            committed; nothing is changed.
     """
     folder = ROOT / "lab/processes" / old
     if not re.fullmatch(r"\w+", old) or not folder.is_dir():
@@ -48,33 +48,20 @@ def rename(old: str, new: str) -> list[str]:
     pipeline = read_pipeline()
     own = stages_of(old, pipeline)
     refuse_unseen(own, old)
-    # Of all stages: the sweep of a process writes what bears its name, too.
+    # The outs of all stages: a sweep over the process has its name in them, too.
     written = [path for stage in pipeline.stages for path in stage.written]
     written = [path for path in written if not path.startswith(f"lab/processes/{old}/")]
     moved = moved_paths(old, new, [*written, f".checkpoints/{old}.pt", f"artifacts/{old}"])
-    if there := [
-        to for path, to in moved.items() if (ROOT / path).exists() and (ROOT / to).exists()
-    ]:
-        raise UserError(f"{there[0]} exists already: choose another name, or move it away.")
+    moved = {path: to for path, to in moved.items() if (ROOT / path).exists()}
+    if taken := [to for to in moved.values() if (ROOT / to).exists()]:
+        raise UserError(f"{taken[0]} exists already: choose another name, or move it away.")
     rules = rules_of(old, new)
     texts = dict(changed_texts(old, new, rules))
     before = {file: (ROOT / file).read_bytes() for file in texts}
     for file, text in texts.items():
         (ROOT / file).write_bytes(text.encode())
-    for path, to in moved.items():
-        if (ROOT / path).exists():
-            (ROOT / to).parent.mkdir(parents=True, exist_ok=True)
-            (ROOT / path).rename(ROOT / to)
-    folder = folder.rename(folder.with_name(new))
-    for pattern in ("{}.py", "{}_test.py", "test_{}.py"):
-        module = folder / pattern.format(old)
-        if module.exists():
-            module.rename(folder / pattern.format(new))
-    for stage in own:
-        address = re.sub(whole(old), new, stage.address)
-        if address != stage.address and (note := notes.read(stage.address)):
-            notes.write(address, **{key: v for key, v in note.items() if key != "stage"})
-            notes.file_of(stage.address).unlink()
+    move_files(folder, new, moved)
+    move_notes(own, old, new)
     places = {file: renamed(place_of(file, moved), rules) for file in texts}
     if python := [file for file in places.values() if file.endswith(".py")]:
         tidy(*python)
@@ -84,8 +71,29 @@ def rename(old: str, new: str) -> list[str]:
     return sorted(texts)
 
 
+def move_files(folder: Path, new: str, moved: Mapping[str, str]) -> None:
+    """Move the outs of a process, then its folder and the modules with its name."""
+    for path, to in moved.items():
+        (ROOT / to).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / path).rename(ROOT / to)
+    old, folder = folder.name, folder.rename(folder.with_name(new))
+    for pattern in ("{}.py", "{}_test.py", "test_{}.py"):
+        module = folder / pattern.format(old)
+        if module.exists():
+            module.rename(folder / pattern.format(new))
+
+
+def move_notes(stages: Sequence[Stage], old: str, new: str) -> None:
+    """Move the tracker's notes on the runs of these stages to their new addresses."""
+    for stage in stages:
+        address = re.sub(whole(old), new, stage.address)
+        if address != stage.address and (note := notes.read(stage.address)):
+            notes.write(address, **{key: v for key, v in note.items() if key != "stage"})
+            notes.file_of(stage.address).unlink()
+
+
 def place_of(file: str, moved: Mapping[str, str]) -> str:
-    """Where a file is that may be below a folder that was moved."""
+    """The new path of a file that may be in a moved folder."""
     for path, to in moved.items():
         if PurePath(file).is_relative_to(path):
             return PurePath(to, PurePath(file).relative_to(path)).as_posix()
@@ -93,7 +101,7 @@ def place_of(file: str, moved: Mapping[str, str]) -> str:
 
 
 def changed_texts(old: str, new: str, rules: Sequence[Rule]) -> Iterator[tuple[str, str]]:
-    """Name and new text of each file of the project that names the process."""
+    """Path and new text of each of the project's files that names the process."""
     for file in git_names("ls-files", "-z"):
         if file.startswith(LEFT_ALONE) or not (ROOT / file).is_file():
             continue
@@ -111,10 +119,7 @@ def changed_texts(old: str, new: str, rules: Sequence[Rule]) -> Iterator[tuple[s
 
 
 def rules_of(old: str, new: str) -> list[Rule]:
-    """Each way in which files name a process: in which files, by what pattern, and what it is now.
-
-    Those of any file hold of paths as well.
-    """
+    """The ways in which files name a process; those for all files apply to paths as well."""
     title, code, end = old.replace("_", " "), r"\.(py|ipynb)$", r"(?![\w-])"
     rules = [
         ("", rf"(?<=\blab[./]processes[./]){old}{end}", new),
@@ -137,17 +142,17 @@ def rules_of(old: str, new: str) -> list[Rule]:
 
 
 def is_distinct(name: str) -> bool:
-    """Whether it has several words, and is no name that all may call: it means nothing else."""
+    """Whether a name can only mean the process: several words, and not used in lib/."""
     return "_" in name and bool(ask_git("grep", "-qw", name, "--", "lib").returncode)
 
 
 def whole(name: str) -> str:
-    """A pattern of the name, and not of a part of another: `train-r` is a process of its own."""
+    """A pattern for the whole name: `train-r` is another process than `train`."""
     return rf"(?<![\w-]){name}(?![\w-])"
 
 
 def refuse_unseen(own: list[Stage], name: str) -> None:
-    """UserError where a stage does not name the process that it starts, but computes its name."""
+    """UserError if a stage computes the name of the process that it starts, as by `matrix`."""
     for stage in () if is_distinct(name) else own:
         content = YAML().load((ROOT / stage.file).read_text("utf-8"))
         defined = str(content["stages"].get(stage.name.partition("@")[0]))
@@ -159,7 +164,7 @@ def refuse_unseen(own: list[Stage], name: str) -> None:
 
 
 def with_identifier(text: str, old: str, new: str) -> str:
-    """Python code in which a name is another; its comments and texts stay."""
+    """Python code with an identifier renamed; comments and strings are unchanged."""
     lines = text.split("\n")
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
@@ -174,7 +179,7 @@ def with_identifier(text: str, old: str, new: str) -> str:
 
 
 def in_pipeline(text: str, old: str, new: str) -> str:
-    """A dvc.yaml or dvc.lock whose stages, sections and models are called by the new name."""
+    """A dvc.yaml or dvc.lock with stages, sections and models renamed."""
     lines = text.split("\n")
     for row, column in sorted(places(YAML().load(text) or {}, old), reverse=True):
         line = lines[row]
@@ -183,7 +188,7 @@ def in_pipeline(text: str, old: str, new: str) -> str:
 
 
 def places(content: Any, name: str) -> Iterator[tuple[int, int]]:
-    """Row and column of each key and item there that is the process's."""
+    """Row and column of each key and item that is the process's name."""
     for table in filter(None, (content.get("stages"), content.get("artifacts"))):
         yield from (table.lc.key(key) for key in table if key.partition("@")[0] == name)
     for stage in (content.get("stages") or {}).values():
@@ -191,10 +196,10 @@ def places(content: Any, name: str) -> Iterator[tuple[int, int]]:
 
 
 def sections(listed: Any, name: str) -> Iterator[tuple[int, int]]:
-    """The same of keys of params.yaml, as a stage lists them, or as dvc.lock has them."""
-    if isinstance(listed, CommentedMap):  # by the name of their file
+    """The same for keys of params.yaml, as listed in a stage or in dvc.lock."""
+    if isinstance(listed, CommentedMap):  # by file
         for file, keys in listed.items():
-            if Path(file).name == "params.yaml" and isinstance(keys, CommentedMap):  # with values
+            if Path(file).name == "params.yaml" and isinstance(keys, CommentedMap):  # in dvc.lock
                 yield from (keys.lc.key(key) for key in keys if key.partition(".")[0] == name)
             elif Path(file).name == "params.yaml":
                 yield from sections(keys or [], name)
@@ -207,7 +212,7 @@ def sections(listed: Any, name: str) -> Iterator[tuple[int, int]]:
 
 
 def renamed(text: str, rules: Sequence[Rule], file: str = "") -> str:
-    """A text with the process under its new name: that of a file, or a path."""
+    """A path, or the text of a file, with the process renamed."""
     for files, pattern, replacement in rules:
         if re.search(files, file):
             text = re.sub(pattern, replacement, text)
@@ -215,7 +220,7 @@ def renamed(text: str, rules: Sequence[Rule], file: str = "") -> str:
 
 
 def moved_paths(old: str, new: str, paths: list[str]) -> dict[str, str]:
-    """Where the files that bear the name are now: folders once, not what is in them."""
+    """The new path of each file or folder with the name; not of files in such folders."""
     found: dict[str, str] = {}
     place = (
         r"(?:[^/]+/)*?[^/]*?" if is_distinct(old) else r"(?:artifacts|data|metrics|\.checkpoints)/"
@@ -227,7 +232,7 @@ def moved_paths(old: str, new: str, paths: list[str]) -> dict[str, str]:
 
 
 def note_in_lock(file: Path, changed: Mapping[str, tuple[bytes, bytes]]) -> None:
-    """Have a dvc.lock name these files by what is in them now, where it had what was before."""
+    """Update the checksums of files in a dvc.lock, if it had those from before."""
     if not file.exists():
         return
     text = file.read_text("utf-8")
@@ -243,7 +248,7 @@ def note_in_lock(file: Path, changed: Mapping[str, tuple[bytes, bytes]]) -> None
 
 
 def main() -> None:
-    """Rename it, and print what changed."""
+    """Rename the process and print what changed."""
     old, new = (*sys.argv[1:], "", "")[:2]
     try:
         changed = rename(old, new)

@@ -1,12 +1,12 @@
-"""What the hosting site must know, on its settings page: who may use which secrets, and addresses.
+"""The settings that runs need on the hosting site: secrets, who may use them, and variables.
 
-    make settings           lists it
-    make settings SET=yes   sets it with gh; values come from the environment
-    make doctor             says what of it is missing there
+    make settings           lists them
+    make settings SET=yes   sets them with gh; values come from the environment
+    make doctor             says which are missing
 
-Secrets are in environments, each with rules on which tags and branches may use it: a secret of the
-repository would reach the workflows of every branch. A secret goes to gh on its standard input: it
-is in no command line and on no disk.
+Secrets are in environments, each with rules on which tags and branches may use it: repository
+secrets would be available to the workflows of every branch. Secrets are passed to gh on stdin, so
+that they appear in no command line and are not written to disk.
 """
 
 import json
@@ -24,7 +24,7 @@ from tools.command import as_command, captured
 from tools.project.todo import marks, values
 
 MAIN = ("branch", "main")
-SECRETS = {  # where a value comes from, what it is
+SECRETS = {  # secret: (variable that has its value, description)
     "MINIO_ACCESS_KEY_ID": ("AWS_ACCESS_KEY_ID", "the runs' S3 access key"),
     "MINIO_SECRET_ACCESS_KEY": ("AWS_SECRET_ACCESS_KEY", "and its secret"),
 }
@@ -38,7 +38,7 @@ SEAL = {
         "optional: long random text, with which runs use only environments that are as installed",
     )
 }
-RELEASES = (ROOT / ".github/workflows/runtimes.yml").exists()  # a project may be without
+RELEASES = (ROOT / ".github/workflows/runtimes.yml").exists()  # an optional part
 OF_ENVIRONMENT = {"experiments": SECRETS | LOGIN | SEAL} | (
     {"releases": SECRETS | SEAL} if RELEASES else {}
 )
@@ -58,10 +58,10 @@ IN_JSON = {
     "TESTS_LABELS": LABELS,
     "RUN_CONTAINER": (dict, 'what GitHub takes for `container`, in JSON, as in {"image": "…"}'),
 }
-OF_GITHUB = ("ubuntu-", "windows-", "macos-")  # labels of runners that are always there
+OF_GITHUB = ("ubuntu-", "windows-", "macos-")  # labels of runners that GitHub always has
 TAGS = "refs/tags/runtime-*"
-ADMINS_AND_MAINTAINERS = (5, 2)  # numbers of GitHub's roles
-RULESET = {  # a run's tag may be pushed, removed and pushed again; a release's is for ever
+ADMINS_AND_MAINTAINERS = (5, 2)  # ids of GitHub's roles
+RULESET = {  # a run's tag may be pushed again; a release's must not change
     "name": "releases",
     "target": "tag",
     "enforcement": "active",
@@ -72,7 +72,7 @@ RULESET = {  # a run's tag may be pushed, removed and pushed again; a release's 
         for role in ADMINS_AND_MAINTAINERS
     ],
 }
-# Whether pull requests of forks run, and what they get, in a private repository.
+# Settings for pull requests from forks of a private repository.
 FORKS = "actions/permissions/fork-pr-workflows-private-repos"
 NO_FORKS = {
     "run_workflows_from_fork_pull_requests": False,
@@ -83,7 +83,7 @@ NO_FORKS = {
 
 
 def rules() -> dict[str, set[tuple[str, str]]]:
-    """Which tags and branches may use each environment; UserError before that can be told."""
+    """Which tags and branches may use each environment; UserError if run_tag is not filled in."""
     if not (tag := values().get("run_tag")):
         raise UserError("What a run's tags begin with is not filled in yet: make todo.")
     of_environment = {
@@ -93,11 +93,11 @@ def rules() -> dict[str, set[tuple[str, str]]]:
     return {name: of_environment[name] for name in OF_ENVIRONMENT}
 
 
-# ---- what is there
+# ---- reading the settings
 
 
 def ask(path: str, of: str = "repos/{owner}/{repo}") -> Any:
-    """What the hosting site answers about this repository; None where it has no such thing."""
+    """The JSON answer of the hosting site's API for this repository; None for 404."""
     done = gh("api", f"{of}/{path}".rstrip("/"))
     if done.returncode:
         if "HTTP 404" in done.stderr:
@@ -107,7 +107,7 @@ def ask(path: str, of: str = "repos/{owner}/{repo}") -> Any:
 
 
 def gh(*arguments: str, value: str = "") -> subprocess.CompletedProcess[str]:
-    """The finished command."""
+    """Run gh, without prompts; the finished process."""
     command, patience = ["gh", *arguments], {"GH_PROMPT_DISABLED": "1", "NO_COLOR": "1"}
     try:
         return captured(command, input=value, env=os.environ | patience, timeout=30)
@@ -116,51 +116,51 @@ def gh(*arguments: str, value: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def why(done: subprocess.CompletedProcess[str]) -> str:
-    """Its reason, in one line."""
+    """Why gh failed, in one line."""
     return " ".join(done.stderr.split()) or "gh gave no reason"
 
 
 def there(path: str, key: str) -> list[Any]:
-    """A list of what there is."""
+    """The list under a key of the API's answer; empty if there is none."""
     return list((ask(f"{path}?per_page=100") or {}).get(key, []))
 
 
 def names(path: str) -> set[str]:
-    """The names of the secrets there."""
+    """The names of the secrets at a path of the API."""
     return {str(secret["name"]) for secret in there(path, "secrets")}
 
 
 def policies(environment: str) -> set[tuple[str, str]]:
-    """Kind and pattern of each tag and branch that may use an environment."""
+    """Kind and pattern of the tags and branches that may use an environment."""
     found = there(f"environments/{environment}/deployment-branch-policies", "branch_policies")
     return {(policy.get("type", "branch"), policy["name"]) for policy in found}
 
 
 def has_rules(environment: dict[str, Any] | None) -> bool:
-    """Whether an environment is for what its policies name only."""
+    """Whether an environment is restricted to its policies."""
     policy = (environment or {}).get("deployment_branch_policy") or {}
     return bool(policy.get("custom_branch_policies"))
 
 
 def has_ruleset() -> bool:
-    """Whether not everybody may push a release's tag."""
+    """Whether the ruleset that restricts release tags is active."""
     known = ask("rulesets?per_page=100") or []
     ours = [rule for rule in known if rule["name"] == RULESET["name"]]
     return any(rule["enforcement"] == "active" for rule in ours)
 
 
 def forks_run() -> bool:
-    """Whether a fork's pull request runs before a person says so, as far as can be asked."""
+    """Whether pull requests from forks run without approval, if that can be queried."""
     try:
         forks = ask(FORKS) or {}
-    except UserError:  # it is a question about private repositories
+    except UserError:  # the API has it only for private repositories
         return False
     asked = forks.get("require_approval_for_fork_pr_workflows", False)
     return bool(forks.get("run_workflows_from_fork_pull_requests")) and not asked
 
 
 def labels(named: str) -> list[str]:
-    """The labels that a runner must have: the variable's there, or else those that are named."""
+    """The labels that a runner must have: of the variable RUNNER_LABELS, or else the given ones."""
     variable = ask("actions/variables/RUNNER_LABELS") or {}
     try:
         return list(map(str, json.loads(variable.get("value") or f"[{named}]")))
@@ -169,9 +169,9 @@ def labels(named: str) -> list[str]:
 
 
 def runners(wanted: list[str]) -> list[str]:
-    """The runners that are online and have these labels.
+    """The runners that are online and have these labels, of the repository and the organisation.
 
-    Only who administers them may ask: the repository's and, where they may, the organisation's.
+    Only their administrators may list them.
     """
     found = (ask("actions/runners?per_page=100") or {}).get("runners", [])
     with suppress(UserError):
@@ -185,7 +185,7 @@ def runners(wanted: list[str]) -> list[str]:
 
 
 def missing() -> Iterator[str]:
-    """What the hosting site lacks; UserError where it cannot be asked."""
+    """Lines on settings that are missing; UserError if they cannot be queried."""
     if ask("") is None:
         raise UserError("gh finds no such repository.")
     for environment, expected in rules().items():
@@ -211,11 +211,11 @@ def missing() -> Iterator[str]:
         yield "pull requests of forks: they run without being asked"
 
 
-# ---- setting it
+# ---- writing the settings
 
 
 def put(method: str, path: str, content: dict[str, Any], what: str) -> bool:
-    """Tell the hosting site; prints what, and whether it took it."""
+    """Send a request to the API, and print whether it succeeded."""
     done = gh(
         *("api", "--method", method, f"repos/{{owner}}/{{repo}}/{path}", "--input", "-"),
         value=json.dumps(content),
@@ -225,7 +225,7 @@ def put(method: str, path: str, content: dict[str, Any], what: str) -> bool:
 
 
 def set_rules() -> int:
-    """Make environments, their rules, and who may push a release's tag: how many failed."""
+    """Set the environments, their rules, and the ruleset; how many requests failed."""
     done = []
     for environment, expected in rules().items():
         path = f"environments/{environment}"
@@ -246,7 +246,7 @@ def set_rules() -> int:
 
 
 def kept(environment: dict[str, Any]) -> dict[str, Any]:
-    """An environment's other protection, which an update would remove."""
+    """An environment's other protection rules, which an update would remove."""
     content: dict[str, Any] = {}
     for rule in environment.get("protection_rules", []):
         if rule["type"] == "wait_timer":
@@ -261,7 +261,7 @@ def kept(environment: dict[str, Any]) -> dict[str, Any]:
 
 
 def wanted() -> Iterator[tuple[str, str, str, str, tuple[str, ...]]]:
-    """Kind, name, where its value comes from, what it is, gh's options on where it goes."""
+    """Kind, name, source variable, description, and options of gh for each secret and variable."""
     for environment, secrets in OF_ENVIRONMENT.items():
         for name, about in secrets.items():
             yield "secret", name, *about, ("--env", environment)
@@ -270,7 +270,7 @@ def wanted() -> Iterator[tuple[str, str, str, str, tuple[str, ...]]]:
 
 
 def mistake(name: str, value: str) -> str:
-    """What a variable's value must be and is not; empty where it can be right."""
+    """What is wrong with a variable's value; empty if it may be valid."""
     if name not in IN_JSON:
         return ""
     kind, expected = IN_JSON[name]
@@ -288,7 +288,7 @@ def mistake(name: str, value: str) -> str:
 
 
 def set_values() -> int:
-    """Set those whose value the environment has: how many failed."""
+    """Set the secrets and variables that the environment has values for; how many failed."""
     failed = 0
     for kind, name, source, _, where in wanted():
         shown = f"{kind:8} {name}{' in ' + where[1] if where else ''}"
@@ -306,7 +306,7 @@ def set_values() -> int:
 
 
 def main() -> None:
-    """List, or set."""
+    """List the settings, or set them."""
     if not os.environ.get("SET"):
         print("On the repository's page: Settings.\n")
         for environment, allowed in rules().items():

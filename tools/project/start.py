@@ -1,11 +1,11 @@
-"""After copying: what is the template's own goes, git starts.
+"""After copying: removes what belongs only to the template, and makes the first commit.
 
     make start                      a copy that `copier copy` made
     make start TEMPLATE=<address>   a copy made by hand: later updates come from there
-    make start EXAMPLE=no           the same, without the example, as copier asks it
+    make start EXAMPLE=no           without the example, as copier asks
     make start RUNTIMES=no SANDBOX=no   a copy made by hand, without these parts
 
-It may be called again at any time: what is done already stays as it is.
+It can be called again at any time: what is done already is left as it is.
 """
 
 import re
@@ -24,11 +24,11 @@ from tools.project.todo import CLOSE, ITS_TEXT, OPEN, README, TEMPLATE_ONLY, fil
 
 
 def start(template: str, wanted: dict[str, bool]) -> list[str]:
-    """Do what is left to do: a line for each thing done.
+    """Do what is left to do; a line for each step done.
 
     Args:
-        template: its address; empty where copier knows it, or nobody wants updates.
-        wanted: whether the example and each of the parts is.
+        template: its address; empty if copier knows it, or no updates are wanted.
+        wanted: by name, whether the example and each optional part is wanted.
     """
     done = []
     copier = ROOT / TEMPLATE_ONLY
@@ -49,12 +49,12 @@ def start(template: str, wanted: dict[str, bool]) -> list[str]:
         run("commit", "--quiet", "--no-verify", "--message", "Start from the template")
         done.append("git: a first commit")
         if not (wanted["example"] and answers().get("example", True)):
-            done.append(blank())  # only now: later processes are the team's own
+            done.append(blank())  # in a second commit: git keeps it in the first
     return done
 
 
 def template_files(copier: Path) -> list[Path]:
-    """What copier leaves out, and the files whose names it fills in."""
+    """The files that copier excludes, and those whose names it fills in."""
     parts = list(yaml.load_all(copier.read_text(encoding="utf-8"), IncludingNothing))
     listed = next(part["_exclude"] for part in parts if part and "_exclude" in part)
     names = [name.removeprefix("/") for name in listed if name.startswith("/")]
@@ -62,14 +62,14 @@ def template_files(copier: Path) -> list[Path]:
 
 
 class IncludingNothing(yaml.SafeLoader):
-    """Reads copier.yml, whose `!include` is copier's own."""
+    """Reads copier.yml, ignoring copier's `!include` tag."""
 
 
 IncludingNothing.add_constructor("!include", lambda *_: None)
 
 
 def remember(template: str, wanted: dict[str, bool]) -> list[str]:
-    """Write what copier would have: where the template is, its version, and the answers."""
+    """Write the answers file as copier would: the template's address, version, and the answers."""
     versions = re.findall(
         r"^## \[(\d+\.\d+\.\d+)\]",
         (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
@@ -86,7 +86,7 @@ def remember(template: str, wanted: dict[str, bool]) -> list[str]:
 
 
 def blank() -> str:
-    """Take the example out, as `make blank` does, in a commit of its own; a line on it."""
+    """Remove the example by `make blank`, in a commit of its own; a line on it."""
     if subprocess.run(
         ["make", "blank"], cwd=ROOT, stdout=subprocess.DEVNULL, check=False
     ).returncode:
@@ -96,14 +96,14 @@ def blank() -> str:
 
 
 def write_passages(without: list[str]) -> None:
-    """Take out of pages what they say of these parts, and the comments around all such passages."""
+    """Remove passages on these parts from all pages, and the comments around the others."""
     for page in (ROOT / name for name in files() if name.endswith(".md")):
         text = page.read_text(encoding="utf-8")
         page.write_text(rendered(text, without), encoding="utf-8")
 
 
 def write_page() -> list[str]:
-    """Write the project's own README, in place of the template's."""
+    """Replace the template's README by the project's own."""
     if not (ROOT / ITS_TEXT).exists():
         return []
     page = (ROOT / ITS_TEXT).read_text(encoding="utf-8")
@@ -114,7 +114,7 @@ def write_page() -> list[str]:
 
 
 def remove(paths: list[Path], why: str) -> list[str]:
-    """Remove files and folders; a line with those that were there."""
+    """Remove files and folders; a line with those that existed."""
     there = [path for path in paths if path.exists()]
     for path in there:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -123,12 +123,12 @@ def remove(paths: list[Path], why: str) -> list[str]:
 
 
 def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """A finished git command, in this folder's own repository and in none above it."""
+    """A finished git command, in this folder's repository, never in one above it."""
     return ask_git(*arguments, GIT_CEILING_DIRECTORIES=str(ROOT.parent))
 
 
 def run(*arguments: str) -> None:
-    """A git command that must work: ends with the reason where it does not."""
+    """Run a git command; exit with the reason if it fails."""
     done = git("-c", "core.hooksPath=/dev/null", *arguments)
     if done.returncode:
         why = " ".join(done.stderr.split())
@@ -138,7 +138,7 @@ def run(*arguments: str) -> None:
 
 
 def main() -> None:
-    """Refuse while something is not filled in; print what was done, and what is next."""
+    """Check that all marks are filled in, then start; print what was done and what is next."""
     if left := problems():
         print(*left, sep="\n")
         sys.exit(f"{len(left)} to fill in before the project can start (`make todo` lists them).")

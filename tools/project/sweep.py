@@ -1,8 +1,8 @@
 """Adds a sweep over a process: `make sweep NAME=train_prices`.
 
-It is a folder of `lab/tuning`, filled in from `skeleton/sweep`, a section of params.yaml, and a
-stage of lab/tuning/dvc.yaml. It trains by the functions that `make process` gives a training. All
-of it is there at the end, or nothing.
+A sweep is a folder of `lab/tuning`, rendered from `skeleton/sweep`, with a section in params.yaml
+and a stage in lab/tuning/dvc.yaml. It calls the functions that `make process` generates for a
+training. Either all of it is written, or nothing.
 """
 
 import re
@@ -35,7 +35,7 @@ PIPELINE = """\
 # git keeps what they write: a reviewer sees the trials in the commit.
 stages: {}
 """
-# The function that trains, and the one that measures, tell what a process is.
+# The functions that train and measure determine the kind and task of a process.
 KINDS = {"train_network": "torch", "create_model": "sklearn"}
 TASKS = {
     "regression_metrics": "regression",
@@ -46,7 +46,7 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Tuned:
-    """The process that is tuned."""
+    """The process that a sweep tunes."""
 
     name: str
     kind: str
@@ -56,20 +56,20 @@ class Tuned:
 
     @property
     def short(self) -> str:
-        """What the sweep's folder of artifacts is called."""
+        """The name of the sweep's folder of artifacts."""
         return self.name.removeprefix("train_")
 
     @property
     def sweep(self) -> str:
-        """What its sweep is called."""
+        """The name of the sweep."""
         return f"tune_{self.short}"
 
 
 def tuned(name: str) -> Tuned:
-    """What a sweep must know of a process.
+    """Read what a sweep needs from a process's code.
 
     Raises:
-        UserError: there is no such process, or it is written otherwise than `make process` does.
+        UserError: there is no such process, or it is not written as `make process` generates it.
     """
     folder = ROOT / "lab/processes" / name
     if not re.fullmatch(r"\w+", name) or not (folder / "main.py").is_file():
@@ -90,11 +90,11 @@ def tuned(name: str) -> Tuned:
 
 
 def add(process: Tuned) -> None:
-    """Write it all.
+    """Write the sweep.
 
     Raises:
-        UserError: something of this name is there, or dvc.yaml is written so that no stage can be
-            added; nothing was written.
+        UserError: the name is taken, or the layout of dvc.yaml does not allow adding a stage;
+            nothing was written.
     """
     name, folder = process.sweep, ROOM / process.sweep
     params, pipeline = ROOT / "params.yaml", ROOT / SWEEPS
@@ -130,7 +130,7 @@ def add(process: Tuned) -> None:
 
 
 def stage_text(process: Tuned, others: list[str]) -> str:
-    """Its stage, which lists what is not searched: adopting the rest runs no sweep again."""
+    """The stage's YAML; its params are those not searched, so that adopting runs no sweep again."""
     name = process.sweep
     deps = sorted(["lab/tuning/Pipfile.lock", *imported(f"lab.tuning.{name}.main")])
     lines = [
@@ -155,7 +155,7 @@ def stage_text(process: Tuned, others: list[str]) -> str:
 
 
 def with_plots(text: str, process: Tuned) -> str:
-    """The sweeps' dvc.yaml with plots of its history and of the importance of parameters."""
+    """The sweeps' dvc.yaml with plots of the sweep's history and parameter importances."""
     folder = f"../../artifacts/tune/{process.short}"
     title = process.name.replace("_", " ")
     heading = "" if re.search(r"(?m)^plots:", text) else "\nplots:\n"
@@ -173,7 +173,7 @@ def with_plots(text: str, process: Tuned) -> str:
 
 
 def packages_missing(process: Tuned) -> list[str]:
-    """What the process's Pipfile names and that of the sweeps does not."""
+    """The packages of the process's Pipfile that are not in the sweeps' Pipfile."""
     wanted, there = (
         set(tomllib.loads(read_text(folder / "Pipfile")).get("packages", {}))
         for folder in (ROOT / "lab/processes" / process.name, ROOM)
@@ -182,7 +182,7 @@ def packages_missing(process: Tuned) -> list[str]:
 
 
 def main() -> None:
-    """Add it, and print where to go on."""
+    """Add the sweep and print what to do next."""
     try:
         process = tuned(sys.argv[1])
         add(process)

@@ -1,6 +1,4 @@
-"""What a project must fill in: the marks that are left, and values that are not allowed.
-
-    make todo
+"""Lists the marks that a project must still fill in, and invalid values: `make todo`.
 
 Runs on the interpreter that `tools/environments/bootstrap` prints: it works before there is any
 environment.
@@ -17,21 +15,21 @@ import yaml
 from lib.repository import ROOT, GitError, git_names
 from tools.command import as_command
 
-OPEN, CLOSE = "TODO" + "(", ")"  # in one piece it would be a mark itself
-TEMPLATE_ONLY = "copier.yml"  # where it is, this is the template, or a copy made by hand
+OPEN, CLOSE = "TODO" + "(", ")"  # split, or this line would be a mark itself
+TEMPLATE_ONLY = "copier.yml"  # exists only in the template, and in a copy made by hand
 NOT_OURS = {".git", ".venv", ".sandbox", "cache", "__pycache__"}
-README, ITS_TEXT = "README.md", "PROJECT.md"  # a project's page, and what copier makes it of
+README, ITS_TEXT = "README.md", "PROJECT.md"  # a project's page, and its source in the template
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that a project fills in."""
+    """A value that a project fills in."""
 
     name: str
     what: str
     who: str  # knows it
     file: str
-    line: str  # as it stands in the file, with {} for the value
+    line: str  # the line in the file, with {} for the value
     pattern: str
     expected: str
     default: str = ""  # what copier proposes
@@ -39,16 +37,16 @@ class Mark:
 
     @property
     def place(self) -> str:
-        """The file that it is in now: README.md's are in its text until `make start`."""
+        """The file that it is in now: for README.md, that is PROJECT.md until `make start`."""
         return ITS_TEXT if self.file == README and (ROOT / ITS_TEXT).exists() else self.file
 
     @property
     def text(self) -> str:
-        """The mark as it stands in the template."""
+        """The mark's text in the template."""
         return f"{OPEN}{self.name}{CLOSE}"
 
     def found(self) -> list[tuple[str, int, str]]:
-        """File, number and value of each line that is such a line, those of `file` first."""
+        """File, line number and value of each line of this form, those of `file` first."""
         before, after = self.line.split("{}")
         return [
             (file, number, line.rstrip()[len(before) :].removesuffix(after.rstrip()))
@@ -58,7 +56,7 @@ class Mark:
         ]
 
     def allows(self, value: str) -> bool:
-        """Whether it can be the value."""
+        """Whether a value is allowed."""
         return re.fullmatch(self.pattern, value) is not None
 
 
@@ -80,19 +78,19 @@ class Problem:
 
 
 def marks() -> list[Mark]:
-    """All of them, as marks.yml has them."""
+    """All marks in marks.yml."""
     content = yaml.safe_load((Path(__file__).parent / "marks.yml").read_text(encoding="utf-8"))
     return [Mark(name, **about) for name, about in content["marks"]["default"].items()]
 
 
 def values() -> dict[str, str]:
-    """What is filled in, by the mark's name."""
+    """The values that are filled in, by the mark's name."""
     found = {mark.name: mark.found() for mark in marks()}
     return {name: at[0][2] for name, at in found.items() if at and OPEN not in at[0][2]}
 
 
 def problems() -> list[Problem]:
-    """Every mark that is left, wherever it stands, and every value that is not allowed."""
+    """Every mark that is left, in any file, and every value that is not allowed."""
     known = {mark.text: mark for mark in marks()}
     text = re.compile("|".join(map(re.escape, known)))
     left = [
@@ -100,7 +98,7 @@ def problems() -> list[Problem]:
         for name in files()
         for number, line in enumerate(lines_of(ROOT / name), start=1)
         for match in text.findall(line)
-        if name != ITS_TEXT or known[match].place == name  # `make start` fills the others in there
+        if name != ITS_TEXT or known[match].place == name  # `make start` fills in the others there
     ]
     for mark in known.values():
         for file, number, value in mark.found():
@@ -110,7 +108,7 @@ def problems() -> list[Problem]:
 
 
 def files() -> Iterator[str]:
-    """What git tracks or would track; where there is no repository yet, every file."""
+    """The files that git tracks or would track; without a repository, every file."""
     own = ("tests/", TEMPLATE_ONLY, OPEN)  # the template's own
     try:
         names = git_names("ls-files", "-z", "--cached", "--others", "--exclude-standard")
@@ -120,7 +118,7 @@ def files() -> Iterator[str]:
 
 
 def every_file() -> list[str]:
-    """The files below the root, without those of tools."""
+    """The files below the root, except for generated ones."""
     return [
         str(file.relative_to(ROOT))
         for file in ROOT.rglob("*")
@@ -129,15 +127,15 @@ def every_file() -> list[str]:
 
 
 def lines_of(file: Path) -> list[str]:
-    """A file's lines; none of one that is gone."""
-    try:  # in any encoding: marks are plain letters in each
+    """A file's lines; none if it does not exist."""
+    try:  # marks are ASCII: any encoding will do
         return file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
 
 
 def main() -> None:
-    """List what is left; end with 1 while anything is."""
+    """Print what is left; exit with an error if anything is."""
     found = problems()
     for problem in found:
         print(problem)
