@@ -84,7 +84,7 @@ def test_a_lock_that_a_platform_cannot_install_is_told(project):
 def test_a_password_that_makes_no_address_is_not_shown(project, password):
     index = f"http://bob:{password}@127.0.0.1:9/simple"
     said = project.run("make", "platforms", ok=False, PIP_INDEX_URL=index)
-    assert "pip's index-url is no address (127.0.0.1:9/simple): in a password" in said
+    assert "pip's index-url is not a valid URL (127.0.0.1:9/simple): in a password" in said
     assert "sEcr" not in said
 
 

@@ -1,16 +1,16 @@
-"""How environments are made, locked, listed and removed.
+"""Makes, locks, checks, lists and removes environments.
 
-    make [--dev] FOLDER...         make those that are missing
-    lock [--upgrade] [FOLDER...]   resolve what does not fit its Pipfile
-    verify                         every lock fits its Pipfile, and all agree
-    platforms [--quiet] [LOCK...]  what each lock installs on each platform
-    audit [--service ADDRESS]      known vulnerabilities of what locks name
-    list                           what there is on this machine
+    make [--dev] FOLDER...         make the environments that are missing
+    lock [--upgrade] [FOLDER...]   resolve the locks that do not fit their Pipfiles
+    verify                         check that locks fit their Pipfiles and agree
+    platforms [--quiet] [LOCK...]  show what each lock installs on each platform
+    audit [--service ADDRESS]      list known vulnerabilities of locked packages
+    list                           list the environments on this machine
     clean [DAYS]                   remove those that no lock here names and nobody uses
-    variables FILE                 what .env says, for tools/within, which keeps it in the file
+    variables FILE                 write .env as shell code to FILE, for tools/within
 
-These are the commands of `python -m tools.environments`. It runs on the interpreter that
-`bootstrap` prints, which has pipenv and rich; `tools/within` calls it for what is missing.
+These are the commands of `python -m tools.environments`, which runs on the interpreter that
+`bootstrap` prints: it has pipenv and rich. `tools/within` calls it if an environment is missing.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from tools.environments.variables import script
 
 
 def main() -> None:
-    """The command that the module's docstring shows."""
+    """Run the command in the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("make")
@@ -68,14 +68,14 @@ def main() -> None:
 
 
 def days(text: str) -> float:
-    """A number of days; UserError where it is none."""
+    """A number of days; UserError if it is not one."""
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
         raise UserError(f"DAYS is {text!r}: it must be a number of days, such as 0 or 7.")
     return float(text)
 
 
 def folder_of(path: Path) -> Path:
-    """The folder that is meant: a file in it, such as its Pipfile, stands for it."""
+    """The folder, which may be given by a file in it, such as its Pipfile."""
     return (path.parent if path.is_file() else path).resolve()
 
 

@@ -1,7 +1,7 @@
-"""Which packages of the locks have known vulnerabilities.
+"""Finds known vulnerabilities of locked packages.
 
-uv asks OSV, the database of open-source vulnerabilities, about all locks at once. It reads a lock
-of its own kind, which is written here from all of ours.
+uv queries OSV, the database of open-source vulnerabilities. It reads only its own lock format, so
+all locks are merged into one uv.lock first.
 """
 
 import json
@@ -27,12 +27,13 @@ Package = tuple[str, str]  # name and version
 
 
 def audit(service: str = "") -> None:
-    """Print each known vulnerability with its locks.
-
-    UserError where there is one; ends with 2 where nobody could be asked.
+    """Print each known vulnerability with its locks; exit with 2 if the service does not answer.
 
     Args:
-        service: the address of a database with OSV's interface; empty: OSV itself.
+        service: the address of a service with OSV's API; empty for OSV itself.
+
+    Raises:
+        UserError: there are vulnerabilities.
     """
     packages = locked()
     variables = for_installers(os.environ)
@@ -61,7 +62,7 @@ def audit(service: str = "") -> None:
 
 
 def locked() -> dict[Package, list[str]]:
-    """All packages, with the files that name them; of builds the release (2.13.0+cpu: 2.13.0)."""
+    """All packages, with the files that name them; a build such as 2.13.0+cpu counts as 2.13.0."""
     found: dict[Package, list[str]] = {}
     for folder in folders():
         for name, version in versions(read_lock(folder)).items():
@@ -74,7 +75,7 @@ def locked() -> dict[Package, list[str]]:
 
 
 def as_uv_lock(packages: Mapping[Package, Sequence[str]]) -> str:
-    """A lock that uv reads, of a project that needs all of these."""
+    """A uv.lock of a project that depends on all of these packages."""
     entries = [f'name = "{name}"\nversion = "{version}"\n{NOWHERE}' for name, version in packages]
     needs = "".join(f"  {{ {entry.replace(chr(10), ', ')} }},\n" for entry in entries)
     project = (
@@ -86,7 +87,7 @@ def as_uv_lock(packages: Mapping[Package, Sequence[str]]) -> str:
 
 
 def line(entry: Mapping[str, Any], packages: Mapping[Package, Sequence[str]]) -> str:
-    """A vulnerability as a person reads it."""
+    """A vulnerability in one line."""
     of, fixes = entry["dependency"], entry["fix_versions"]
     where = ", ".join(packages.get((of["name"], of["version"]), []))
     fixed = f"fixed in {', '.join(fixes)}" if fixes else "no fix"

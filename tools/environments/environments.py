@@ -1,7 +1,7 @@
 """The virtual environments: made once, addressed by content, listed and removed.
 
-A half-made environment is never used: what says that one is complete, for one Pipfile, is a file
-`ready-<first 12 hex digits of its sha256>` in it.
+An environment is used only if it has the file `ready-<first 12 hex digits of the Pipfile's
+sha256>`, which says that it is complete.
 """
 
 import fcntl
@@ -31,7 +31,7 @@ from tools.environments.installer import about_cache, cache_folder, install, thi
 from tools.environments.lock_file import read_lock, relative
 from tools.environments.locks import check_lock, folders, for_machine
 
-# A job that holds secrets sets it: then what an environment holds is compared with its seal.
+# Set in jobs that have secrets: environments are then verified against their seal.
 KEY = os.environ.get("ENVIRONMENTS_KEY", "")
 
 
@@ -70,8 +70,8 @@ class Environment:
 
     @property
     def whole(self) -> bool:
-        """Whether all that its lock names is in it; UserError where it is another user's."""
-        # As tools/within asks: a Python that was removed, or that this user may not start, is none.
+        """Whether all packages of its lock are in it; UserError if it belongs to another user."""
+        # As in tools/within: not if its Python was removed, or this user may not execute it.
         python = self.path / "bin" / "python"
         if not ((self.path / "complete").exists() and os.access(python, os.X_OK)):
             return False
@@ -107,7 +107,7 @@ def make(environments: Sequence[Environment]) -> None:
     for environment in environments:
         check_lock(environment.folder)
     missing = [environment for environment in environments if not environment.complete]
-    # The largest first: then the cores are busy to the end.
+    # The largest first, which keeps all cores busy to the end.
     missing.sort(key=lambda environment: -(environment.folder / "Pipfile.lock").stat().st_size)
     if missing:
         make_folder(environments_folder())
@@ -115,14 +115,14 @@ def make(environments: Sequence[Environment]) -> None:
         print(message, file=sys.stderr, flush=True)
     errors = make_at_once(missing)
     for error in errors:
-        if not isinstance(error, UserError | OSError):  # a mistake of ours
+        if not isinstance(error, UserError | OSError):  # a bug here
             raise error
     if errors:
         raise UserError("\n".join(map(str, errors)))
 
 
 def make_at_once(missing: Sequence[Environment]) -> list[BaseException]:
-    """Make these, each with a bar on a terminal and two lines in a log; what went wrong."""
+    """Make environments in parallel, with progress bars or log lines; the errors."""
     terminal = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bars = Progress(*columns, console=terminal, disable=not terminal.is_terminal)
@@ -147,13 +147,13 @@ def make_at_once(missing: Sequence[Environment]) -> list[BaseException]:
             done, waiting = wait(waiting, timeout=0.5)
             finished |= done
             for task, environment in list(tasks.items()):
-                with suppress(KeyError):  # of one that is made, whose bar went meanwhile
+                with suppress(KeyError):  # its bar was removed meanwhile
                     bars.update(task, completed=installed(environment))
     return [error for future in finished if (error := future.exception())]
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of all environments; UserError where nothing can be written there."""
+    """Make the folder of all environments; UserError if it cannot be written to."""
     then = "set HOME, or WORKON_HOME, to a folder that you may write to."
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -166,21 +166,21 @@ def make_folder(folder: Path) -> None:
 
 
 def wanted(environment: Environment) -> dict[str, Any]:
-    """The packages that the lock names for it."""
+    """The packages of its lock, in the versions for this machine."""
     named = read_lock(environment.folder)
     packages = named["develop"] | named["default"] if environment.dev else named["default"]
     return for_machine(packages, named, this_machine())
 
 
 def installed(environment: Environment) -> int:
-    """How many packages are in place so far."""
+    """How many packages are installed so far."""
     return sum(1 for _ in environment.path.glob("lib/python*/site-packages/*.dist-info"))
 
 
 def make_one(environment: Environment) -> None:
-    """Make one environment, alone: whoever comes meanwhile waits and finds it complete."""
+    """Make one environment under a lock: concurrent callers wait, and find it complete."""
     path = environment.path
-    with alone(path) as handle:
+    with locked(path) as handle:
         if not environment.whole:
             if KEY and path.exists() and (who := users(path)):
                 raise UserError(
@@ -193,7 +193,7 @@ def make_one(environment: Environment) -> None:
             install(path, environment.folder, wanted(environment), KEY, handle)
             shutil.rmtree(path / "tmp", ignore_errors=True)
             if KEY:
-                # Bytecode that comes later is not sealed, and would be written in each job.
+                # Bytecode written after sealing would be removed, and written again, in each job.
                 python = f"{path}/bin/python", "-I", "-m", "compileall", "-q", "-j0"
                 subprocess.run([*python, f"{path}/lib"], capture_output=True, check=False)
                 seal.write(path, KEY)
@@ -202,10 +202,11 @@ def make_one(environment: Environment) -> None:
 
 
 @contextmanager
-def alone(path: Path, *, waiting: bool = True) -> Iterator[int]:
-    """Nobody else makes or removes this environment meanwhile; the file that is locked.
+def locked(path: Path, *, waiting: bool = True) -> Iterator[int]:
+    """Lock an environment against other makers and removers; the lock file's descriptor.
 
-    BlockingIOError where somebody does, and this is not to wait.
+    Raises:
+        BlockingIOError: it is locked, and `waiting` is False.
     """
     while True:
         with Path(f"{path}.lock").open("a") as file:
@@ -214,31 +215,31 @@ def alone(path: Path, *, waiting: bool = True) -> Iterator[int]:
                 same = os.path.samestat(os.fstat(file.fileno()), Path(file.name).stat())
             except FileNotFoundError:
                 same = False
-            if same:  # and not one that `make clean` has removed meanwhile
+            if same:  # else `make clean` has removed the lock file meanwhile
                 yield file.fileno()
                 return
 
 
 def users(path: Path) -> str:
-    """The processes that run in an environment, in words; an empty string where there is none.
+    """The processes that use an environment, as text; empty if there are none.
 
-    They have it in their variables or their command, or a library of it in their memory.
+    They have its path in their variables or command line, or a library of it in memory.
     """
     name = re.compile(re.escape(os.fsencode(path)) + rb"(?![\w.-])")
     if Path("/proc/self/environ").exists():
-        told = {place.name: of_process(place) for place in Path("/proc").glob("[0-9]*")}
+        running = {place.name: about_process(place) for place in Path("/proc").glob("[0-9]*")}
     else:  # macOS
         listed = subprocess.run(
             ["ps", "-axEww", "-o", "pid=,command="], capture_output=True, check=False
         )
-        told = {line.split()[0].decode(): line for line in listed.stdout.splitlines() if line}
-    found = [number for number, text in told.items() if name.search(text)]
+        running = {line.split()[0].decode(): line for line in listed.stdout.splitlines() if line}
+    found = [number for number, text in running.items() if name.search(text)]
     others = sorted(map(int, set(found) - {str(os.getpid())}))
     return f"process {', '.join(map(str, others))}" if others else ""
 
 
-def of_process(place: Path) -> bytes:
-    """What tells where a process runs; nothing of one that has ended, or is another user's."""
+def about_process(place: Path) -> bytes:
+    """A process's variables, command line and memory map, as far as they can be read."""
     text = b""
     for name in ("environ", "cmdline", "maps"):
         with suppress(OSError):
@@ -250,10 +251,7 @@ def of_process(place: Path) -> bytes:
 
 
 def made() -> dict[Path, float]:
-    """The environments that this module made on this machine, with the time of their last use.
-
-    Those that are half made as well: their lock is there.
-    """
+    """The environments on this machine, with the time of their last use; incomplete ones too."""
     places = environments_folder().glob("*.lock")
     found = {Path(str(place).removesuffix(".lock")): place for place in sorted(places)}
     return {
@@ -274,7 +272,7 @@ def named_here() -> set[Path]:
 
 
 def size(path: Path) -> tuple[int, int]:
-    """Bytes that removing the folder frees, and those of files that others share with it."""
+    """The bytes that removing the folder would free, and those of files shared with others."""
     own, shared = 0, 0
     for file in map(Path.lstat, path.rglob("*")):
         if S_ISDIR(file.st_mode) or file.st_nlink == 1:
@@ -285,7 +283,7 @@ def size(path: Path) -> tuple[int, int]:
 
 
 def list_made() -> None:
-    """Print the environments with what they take on disk and their last use."""
+    """Print the environments with their size on disk and last use."""
     here, disk = named_here(), 0
     for path, used in made().items():
         age = (time.time() - used) / 86400
@@ -306,7 +304,7 @@ def list_made() -> None:
 
 
 def clean(days: float) -> None:
-    """Remove what no lock of this clone names, nobody used for so many days, and nobody uses."""
+    """Remove environments that no lock here names, and that were not used for this many days."""
     here, freed = named_here(), 0
     for path, used in made().items():
         if path in here:
@@ -319,9 +317,9 @@ def clean(days: float) -> None:
             )
             continue
         try:
-            with alone(path, waiting=False):
+            with locked(path, waiting=False):
                 marks = list(path.glob("ready-*"))
-                for mark in marks:  # first: who starts now waits, and makes it anew
+                for mark in marks:  # first: a process that starts now waits, and makes it again
                     mark.unlink()
                 if who := users(path):
                     for mark in marks:

@@ -1,8 +1,7 @@
-"""What a lock names, installed by uv: every file checked by its hash, linked from uv's cache.
+"""Installs the packages of a lock with uv, which checks hashes and links files from its cache.
 
-uv reads none of pip's settings, so they are handed on as the machine has them: where packages come
-from, certificates, proxies. It has a copy of each file once, and environments share it, as far as
-the file system can.
+uv does not read pip's settings, so they are translated: indexes, certificates, proxies. Its cache
+has each file once, and environments share it by hard links if the file system allows that.
 """
 
 import os
@@ -11,7 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,44 +23,33 @@ from tools.environments.variables import values
 UV = Path(sys.prefix) / "bin" / "uv"
 BUILD_TOOLS = Path(__file__).with_name("requirements.txt")
 
-Settings = Mapping[str, str]  # pip's, by their names there
+Settings = Mapping[str, str]  # pip's settings, by name
 
 
 def install(path: Path, folder: Path, packages: Mapping[str, Any], key: str, handle: int) -> None:
-    """Make an environment with these packages of a lock; UserError with the reason in a line.
+    """Make an environment with these packages.
 
     Args:
-        path: of the environment, an empty folder.
-        folder: that of the Pipfile: relative addresses are seen from there, as pip sees them.
-        packages: by name, what the lock has of each.
-        key: where one is given, the environment shares no file with others, and takes none from
-            a cache that others may write to.
-        handle: of the lock file. It is handed down: should this process be killed, uv goes on
-            holding it, and nobody touches the folder that it still writes to.
-    """
-    from virtualenv.seed.wheels.embed import get_embed_wheel  # half as long as pipenv
+        path: the environment's folder, which is empty.
+        folder: the folder of the Pipfile; relative addresses are resolved there, as by pip.
+        packages: by name, their entries in the lock.
+        key: if given, the environment shares no files with others, and takes none from a cache
+            that others may write to.
+        handle: the descriptor of the lock file, which uv inherits: if this process is killed, the
+            lock is held until uv, which still writes to the folder, has ended.
 
+    Raises:
+        UserError: uv failed; with its reason in one line.
+    """
     wanted = path / "requirements.txt"
     wanted.write_text("\n".join(map(requirement, packages, packages.values())), encoding="utf-8")
     variables = variables_for(this_machine())
     settings = pip_settings(variables)
-    carried = get_embed_wheel("pip", PYTHON)  # what a person may call in the environment
-    pip = [carried.path] if carried else []
-    install = ("pip", "install", "--python", path / "bin" / "python", "--no-deps", "--quiet")
     kept = ("--no-cache", "--link-mode=copy") if key else cache(settings, variables)
-    commands: tuple[tuple[str | Path, ...], ...] = (
-        ("venv", "--quiet", "--allow-existing", "--python", os.path.realpath(sys.executable), path),
-        *((*install, "--offline", wheel) for wheel in pip),
-        (
-            *(*install, "--require-hashes", "--requirement", wanted),
-            *("--build-constraints", BUILD_TOOLS, "--require-build-hashes"),
-            *(("--no-sources", "--no-index") if on(settings, "no-index") else ("--no-sources",)),
-        ),
-    )
-    log, scratch = Path(f"{path}.log"), path / "tmp"  # what is left there goes with the folder
+    log, scratch = Path(f"{path}.log"), path / "tmp"  # left-overs are removed with the folder
     log.write_text("", encoding="utf-8")
     scratch.mkdir(exist_ok=True)
-    for command in commands:
+    for command in commands(path, wanted, no_index=on(settings, "no-index")):
         with log.open("a", encoding="utf-8") as output:
             output.write(f"uv {shlex.join(map(str, command))}\n")
             output.flush()
@@ -84,16 +72,31 @@ def install(path: Path, folder: Path, packages: Mapping[str, Any], key: str, han
             )
 
 
+def commands(path: Path, wanted: Path, *, no_index: bool) -> Iterator[tuple[str | Path, ...]]:
+    """The commands of uv that make an environment: the folder, pip, then the requirements."""
+    from virtualenv.seed.wheels.embed import get_embed_wheel  # takes half as long as pipenv
+
+    install = ("pip", "install", "--python", path / "bin" / "python", "--no-deps", "--quiet")
+    yield "venv", "--quiet", "--allow-existing", "--python", os.path.realpath(sys.executable), path
+    if wheel := get_embed_wheel("pip", PYTHON):  # for users of the environment
+        yield *install, "--offline", wheel.path
+    yield (
+        *(*install, "--require-hashes", "--requirement", wanted),
+        *("--build-constraints", BUILD_TOOLS, "--require-build-hashes"),
+        *(("--no-sources", "--no-index") if no_index else ("--no-sources",)),
+    )
+
+
 def this_machine() -> tuple[str, str]:
-    """Its system and processor."""
+    """The system and processor of this machine."""
     return platform.system(), platform.machine()
 
 
 def variables_for(machine: tuple[str, str]) -> dict[str, str]:
-    """The variables of an installer for a system and a processor, with those in `.env`.
+    """The variables of an installer for a system and processor, with those in `.env`.
 
-    Of torch the index has a CPU build for other platforms, with the hash that locks have. uv would
-    prefer another on the page that `.env` names: that is left out, unless the user names it too.
+    Without the page with torch's builds in `.env`, unless it is for this machine or the user has
+    set it: for other platforms, locks have the hashes of the index's builds.
     """
     own = values()
     if machine != BUILDS_ARE_FOR and "PIP_FIND_LINKS" not in os.environ:
@@ -102,7 +105,7 @@ def variables_for(machine: tuple[str, str]) -> dict[str, str]:
 
 
 def requirement(name: str, entry: Mapping[str, Any]) -> str:
-    """A package of a lock as a line of requirements."""
+    """A package of a lock as a line of a requirements file."""
     extras = f"[{','.join(entry['extras'])}]" if entry.get("extras") else ""
     markers = f" ; {entry['markers']}" if entry.get("markers") else ""
     hashes = "".join(f" --hash={value}" for value in entry["hashes"])
@@ -110,9 +113,9 @@ def requirement(name: str, entry: Mapping[str, Any]) -> str:
 
 
 def reason(text: str) -> str:
-    """What uv said went wrong, in a line."""
+    """The error in uv's output, in one line."""
     error, *hints = re.split(r"\n+hint: ", re.split(r"(?m)^error: ", text)[-1])
-    # Of an index that refuses a login, uv says that it has no such package, and why only then.
+    # If an index refuses a login, uv reports a missing package, and the reason only as a hint.
     refusals = [hint for hint in hints if hint.startswith("An index")]
     text = " ".join([error.replace("cause: ", ""), *refusals])
     return " ".join(text.split()) or "uv ended without a message"
@@ -122,8 +125,8 @@ def reason(text: str) -> str:
 
 
 def pip_settings(variables: Settings) -> dict[str, str]:
-    """What pip's files and these variables say, the later ones over the earlier."""
-    # Here: it brings all of pipenv along, which takes longer than to see that nothing is missing.
+    """The settings in pip's files and these variables; later ones override earlier ones."""
+    # Imported here: it imports all of pipenv, which is slow, and mostly nothing is missing.
     from pipenv.patched.pip._internal.configuration import Configuration
     from pipenv.patched.pip._internal.exceptions import ConfigurationError
 
@@ -146,36 +149,36 @@ def pip_settings(variables: Settings) -> dict[str, str]:
 
 
 def on(settings: Settings, name: str) -> bool:
-    """Whether a setting that is yes or no is yes."""
+    """Whether a boolean setting is on."""
     return settings.get(name, "").lower() in ("1", "y", "yes", "t", "true", "on")
 
 
 def check_address(name: str, address: str) -> None:
-    """UserError, which shows no password, where uv would find none in it and print it all."""
+    """UserError, without the password, if uv could not parse the address and would print it."""
     if "://" not in address:
         return
     try:
         parts = urlsplit(address)
-        # A password that has a / is cut there: its @ is then behind what passes for the server.
+        # A / in a password ends the server part, so that the @ is after it.
         cut = "@" in address and "@" not in parts.netloc
         valid = parts.scheme == "file" or (parts.hostname and (parts.port or True) and not cut)
     except ValueError:
         valid = False
     if not valid:
         raise UserError(
-            f"pip's {name} is no address ({address.rpartition('@')[2]}): in a password, / is "
+            f"pip's {name} is not a valid URL ({address.rpartition('@')[2]}): in a password, / is "
             "written %2F, # is %23, ? is %3F and @ is %40."
         )
 
 
 def for_uv(settings: Settings, variables: Settings) -> dict[str, str]:
-    """The same in uv's variables: an address may hold a password, which no command line shows."""
+    """The settings of pip as variables of uv, not as options: addresses may have passwords."""
     for name in ("index-url", "extra-index-url", "find-links", "proxy"):
         for address in settings.get(name, "").split():
             check_address(name, address)
     found = {"UV_SYSTEM_CERTS": "1", "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
-    if settings.get("extra-index-url"):  # of one index alone uv says whether it refuses a login
-        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip has it; hashes keep it safe
+    if settings.get("extra-index-url"):  # with one index, uv can report a refused login
+        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as in pip; hashes make it safe
     if not on(settings, "no-index"):
         found["UV_DEFAULT_INDEX"] = settings.get("index-url", "")
         found["UV_INDEX"] = " ".join(settings.get("extra-index-url", "").split())
@@ -207,30 +210,30 @@ def for_uv(settings: Settings, variables: Settings) -> dict[str, str]:
 
 
 def cache_folder(variables: Settings) -> Path:
-    """Where uv keeps what it has fetched."""
+    """The folder of uv's cache."""
     caches = variables.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(variables.get("UV_CACHE_DIR") or Path(caches) / "uv")
 
 
 def usable(folder: Path) -> bool:
-    """Whether this folder, which may not be there yet, can be written to."""
+    """Whether a folder can be written to, or created."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def cache(settings: Settings, variables: Settings) -> tuple[str, ...]:
-    """The option for uv's cache: none where pip is to have none, or where it cannot be written."""
+    """The option for uv's cache: off if pip's is off, or if it cannot be written to."""
     if on(settings, "no-cache-dir") or not usable(cache_folder(variables)):
         return ("--no-cache",)
     return ("--link-mode=hardlink",)
 
 
 def about_cache(environments: Path) -> str:
-    """Why environments will share no files, in a line; an empty string where they will."""
+    """Why environments cannot share files, in one line; empty if they can."""
     folder = cache_folder(os.environ)
     if not usable(folder):
-        return f"uv's cache, {folder}, cannot be written to: packages are fetched and kept anew."
+        return f"uv's cache, {folder}, cannot be written to: packages are downloaded again."
     place = next(p for p in (folder, *folder.parents) if p.exists())
     if place.stat().st_dev != environments.stat().st_dev:
         return (

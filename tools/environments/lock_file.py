@@ -1,4 +1,4 @@
-"""What a Pipfile.lock says: read in any environment, for the standard library is all it takes."""
+"""Reads a Pipfile.lock; uses only the standard library, so that it works in any environment."""
 
 import json
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ Lock = Mapping[str, Any]
 
 
 def relative(path: Path) -> Path:
-    """The path as a person in the repository's root would type it."""
+    """The path relative to the repository's root, if it is in it."""
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def read_lock(folder: Path) -> dict[str, Any]:
-    """What the folder's Pipfile.lock says, or UserError."""
+    """The content of a folder's Pipfile.lock; UserError if it is missing or invalid."""
     file = folder / "Pipfile.lock"
     try:
         lock: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -33,7 +33,7 @@ def read_lock(folder: Path) -> dict[str, Any]:
 
 
 def entries(lock: Lock) -> dict[str, dict[str, Any]]:
-    """The packages of a lock, of all its groups."""
+    """The packages of all groups of a lock."""
     tables = [table for name, table in lock.items() if name != "_meta"]
     return {package: entry for table in tables for package, entry in table.items()}
 

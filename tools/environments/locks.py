@@ -1,8 +1,8 @@
-"""The Pipfiles of this project and their locks: what they say, and whether they fit and agree.
+"""The Pipfiles of this project and their locks: reads them, and checks that they fit and agree.
 
-Two locks may have a package in different versions where a Pipfile asks for one, or where the
-resolver refused the version of the others (`make lock` notes that in the lock). All else agrees.
-Runs without an environment, as all that makes them does.
+Locks may have different versions of a package only if a Pipfile asks for one, or if the resolver
+refused the version of the others (`make lock` records that in the lock). Runs on the bootstrap's
+interpreter, without an environment.
 """
 
 import difflib
@@ -25,17 +25,17 @@ from tools.environments.lock_file import Lock, entries, read_lock, relative, ver
 NAME = re.compile("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 EXACT = re.compile(r"==[A-Za-z0-9_.+!-]+")
 HASH = re.compile("sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
-GROUPS = ("packages", "dev-packages")  # pipenv knows others, and nothing here installs those
+GROUPS = ("packages", "dev-packages")  # pipenv supports others, which would not be installed
 KNOWN = (*GROUPS, "pipenv", "requires", "scripts", "source")
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # of every environment
 
-# Where a Pipfile may say that a package is. Such code has no hash, and clones whose locks are equal
-# share an environment: one would import what the other's folder holds.
+# Sources that a Pipfile may give for a package. Such code has no hash, and clones with the same
+# lock share an environment: one clone would import the code of the other.
 PLACES = ("path", "file", "git", "hg", "svn", "bzr", "editable", "index")
 ELSEWHERE = "only a release on your pip's index has hashes; put code of your own into lib/"
 
-# Where `.env` looks for torch there are builds (2.13.0+cpu) for this system and processor.
+# The page that `.env` names for torch has builds (2.13.0+cpu) for this system and processor.
 BUILDS_ARE_FOR = ("Linux", "x86_64")
 
 Locks = Mapping[Path, Lock]  # by the folder
@@ -43,14 +43,14 @@ Locks = Mapping[Path, Lock]  # by the folder
 
 def folders() -> list[Path]:
     """Every folder of this project that has a Pipfile, the root first."""
-    # The last are those of processes that are still to be added.
+    # The skeletons are for processes that are added later.
     rooms = ("lab/processes/*", "lab/*", "*", "runtimes/*", "tools/*", "tools/project/skeleton/*")
     places = [ROOT, *(place for room in rooms for place in sorted(ROOT.glob(room)))]
     return [folder for folder in places if (folder / "Pipfile").is_file()]
 
 
 def shares(folder: Path) -> bool:
-    """Whether its versions are the others' too: what runtimes need, the engine's images settle."""
+    """Whether its versions must agree with others; runtimes depend on the engine's images."""
     of_runtimes = folder.parent == ROOT / "runtimes" or folder == ROOT / "tools/krt"
     return folder in folders() and not of_runtimes
 
@@ -59,7 +59,7 @@ def shares(folder: Path) -> bool:
 
 
 def read_pipfile(folder: Path) -> dict[str, Any]:
-    """What the folder's Pipfile says; UserError where it cannot be read or locked."""
+    """The content of a folder's Pipfile; UserError if it cannot be read or locked."""
     file = folder / "Pipfile"
     try:
         pipfile = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -100,27 +100,27 @@ def read_pipfile(folder: Path) -> dict[str, Any]:
 
 
 def pipfile_hash(folder: Path) -> str:
-    """The hash of a Pipfile that its lock must bear, wherever it is computed.
+    """The hash of a Pipfile that its lock must have, the same on every machine.
 
-    `pipenv verify` is not asked: where a Pipfile names no index it hashes the one in the site's
-    pip configuration with it, so that a lock would be stale as soon as it left its author's site.
+    Not by `pipenv verify`: without a [[source]], it includes the index of the local pip
+    configuration, so that a lock would be stale on any other site.
     """
     read_pipfile(folder)
     try:
         with (folder / "Pipfile").open(encoding="utf-8") as file:
             return str(plette.Pipfile.load(file).get_hash().value)
-    except Exception as error:  # the vendored TOML parser's and plette's own, of many classes
+    except Exception as error:  # of the vendored TOML parser and plette: many classes
         message = " ".join(str(error).split())
         raise UserError(f"{relative(folder / 'Pipfile')}: {message}.") from None
 
 
 def groups(pipfile: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The tables of packages, by their name; [packages] first, as the others must fit it."""
+    """The tables of packages by name; [packages] first, as the others must fit it."""
     return {name: pipfile.get(name, {}) for name in GROUPS}
 
 
 def asked(pipfile: Mapping[str, Any]) -> dict[str, str]:
-    """The packages for which a Pipfile wants a version of its own, with what it wants."""
+    """The packages for which a Pipfile names a version, with the version."""
     wanted: dict[str, str] = {}
     for table in groups(pipfile).values():
         for name, entry in table.items():
@@ -134,9 +134,9 @@ def asked(pipfile: Mapping[str, Any]) -> dict[str, str]:
 
 
 def builds(lock: Lock) -> dict[str, str]:
-    """The version of a build for BUILDS_ARE_FOR, as `==2.13.0+cpu`, of packages locked for all.
+    """For packages locked for all platforms, the build for BUILDS_ARE_FOR, as `==2.13.0+cpu`.
 
-    uv takes the hashes of a version for that very version alone.
+    uv accepts the hashes of a version only for exactly that version.
     """
     return dict(lock["_meta"].get("builds", {}))
 
@@ -144,7 +144,7 @@ def builds(lock: Lock) -> dict[str, str]:
 def for_machine(
     packages: Mapping[str, dict[str, Any]], lock: Lock, machine: tuple[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """These packages of a lock, in the versions that a system and processor gets."""
+    """Packages of a lock, with the versions for a system and processor."""
     chosen = builds(lock) if machine == BUILDS_ARE_FOR else {}
     return {
         name: entry | ({"version": chosen[name]} if name in chosen else {})
@@ -153,7 +153,7 @@ def for_machine(
 
 
 def check_lock(folder: Path) -> None:
-    """Raise UserError where the lock does not fit its Pipfile."""
+    """UserError if the lock does not fit its Pipfile."""
     fitting = pipfile_hash(folder)  # first: `make lock` cannot fix a broken Pipfile
     lock, file = read_lock(folder), relative(folder / "Pipfile.lock")
     if lock["_meta"]["hash"]["sha256"] != fitting:
@@ -166,9 +166,9 @@ def check_lock(folder: Path) -> None:
 
 
 def unsafe(name: str, entry: Any) -> Iterator[str]:
-    """Why an installer must not get an entry.
+    """Why an entry must not be passed to an installer.
 
-    It would take one without hashes, or from anywhere, and reads each as a line of requirements.
+    An installer would accept one without hashes or from anywhere, and parses it as a requirement.
     """
     if not NAME.fullmatch(name) or not isinstance(entry, dict):
         yield "is no package"
@@ -194,23 +194,23 @@ def unsafe(name: str, entry: Any) -> Iterator[str]:
 
 
 def open_versions(folder: Path, lock: Lock) -> dict[str, str]:
-    """The versions that nothing in this folder settles: these must be as in the other locks.
+    """The versions that must be the same as in the other locks.
 
-    Not among them are what the Pipfile asks for, and what follows from that: packages which
-    `make lock` tried to lock as the others have them, in vain. A lock does not say which package
-    needs which, so that cannot be seen afterwards; `make lock` notes their names in the lock.
+    Those are all but the packages that the Pipfile names versions for, and the packages that these
+    force to another version. A lock does not say which package needs which, so `make lock` records
+    the latter in the lock, under `forced`.
     """
     settled = {*asked(read_pipfile(folder)), *lock["_meta"].get("forced", [])}
     return {p: version for p, version in versions(lock).items() if p not in settled}
 
 
 def common_versions(locks: Locks) -> dict[str, str]:
-    """The version that most of these locks have of each package which must agree."""
+    """For each package that must agree, the version that most of these locks have."""
     return most_frequent(open_versions(folder, lock) for folder, lock in locks.items())
 
 
 def most_frequent(found: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """For each package the version that occurs most often; the first of them on a tie."""
+    """For each package the most frequent version; the first one on a tie."""
     counts: dict[str, Counter[str]] = {}
     for by_package in found:
         for package, version in by_package.items():
@@ -219,7 +219,7 @@ def most_frequent(found: Iterable[Mapping[str, str]]) -> dict[str, str]:
 
 
 def deviating(locks: Locks) -> list[Path]:
-    """The folders, of those that share versions, which have another than the common one."""
+    """The folders that share versions, and have another one than the common one."""
     sharing = {folder: lock for folder, lock in locks.items() if shares(folder)}
     common = common_versions(sharing)
     return [
@@ -245,7 +245,7 @@ def disagreements(places: Iterable[Path]) -> list[str]:
 
 
 def verify() -> None:
-    """Raise UserError with a line for each lock that does not fit, or disagrees."""
+    """UserError with a line for each lock that does not fit or agree."""
     problems = []
     for folder in folders():
         try:

@@ -1,7 +1,7 @@
-"""Whether every lock can be installed on every platform, and what it installs there.
+"""Checks whether every lock can be installed on every platform, and shows what it installs.
 
-uv plays each installation through, with wheels and hashes alone, and installs nothing. A package
-that has a wheel on none of the platforms is built from its source on all of them.
+uv simulates each installation, from wheels only, with the hashes. A package without a wheel on any
+platform is built from source on all of them.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import product
@@ -36,7 +36,7 @@ from tools.environments.lock_file import entries, read_lock, relative
 from tools.environments.locks import BUILDS_ARE_FOR, for_machine
 from tools.environments.variables import values
 
-# The platforms by their names: their system and processor, and what uv calls them.
+# By name: system and processor, and uv's name for the platform.
 PLATFORMS = {
     "Linux x86-64": (("Linux", "x86_64"), "x86_64-manylinux_2_28"),
     "Linux arm64": (("Linux", "aarch64"), "aarch64-manylinux_2_28"),
@@ -48,7 +48,7 @@ NO_ANSWER = re.compile(r"Failed to fetch|error sending request|[Cc]onnect|timed?
 
 
 class Plan(NamedTuple):
-    """What would be installed: versions by package, those without a wheel, and what is wrong."""
+    """What would be installed: versions by package, packages without a wheel, and the error."""
 
     versions: dict[str, str]
     built: set[str]
@@ -56,7 +56,7 @@ class Plan(NamedTuple):
 
 
 def here() -> str:
-    """The name of this machine's platform; UserError where it is none of them."""
+    """The name of this machine's platform; UserError if it is not supported."""
     machine = this_machine()
     for name, (known, _) in PLATFORMS.items():
         if machine == known:
@@ -69,7 +69,7 @@ def here() -> str:
 
 
 def wanted() -> list[str]:
-    """The platforms that locks are to be for: all, or those that PLATFORMS in .env names."""
+    """The platforms to support: all, or those that PLATFORMS in .env names."""
     chosen = values().get("PLATFORMS", "")
     names = [name.strip() for name in chosen.split(",") if name.strip()] or list(PLATFORMS)
     if unknown := [name for name in names if name not in PLATFORMS]:
@@ -80,10 +80,14 @@ def wanted() -> list[str]:
 
 
 def platforms(folders: Sequence[Path], quiet: bool) -> None:
-    """Print what each lock installs on each platform; UserError where one cannot be installed.
+    """Print what each lock installs on each platform.
 
-    Quiet: only what is wrong, and why nothing was asked, if so; a lock that was found to be right
-    before is not asked about again.
+    Args:
+        folders: the folders of the locks.
+        quiet: print only problems, and skip locks that passed before.
+
+    Raises:
+        UserError: a lock cannot be installed on a platform.
     """
     names = wanted()
     if quiet:
@@ -103,27 +107,33 @@ def platforms(folders: Sequence[Path], quiet: bool) -> None:
         show(folders, names, plans)
     problems: list[str] = []
     for folder in folders:
-        before = len(problems)
-        everywhere = set.intersection(*(plans[folder, name].built for name in names))
-        for name in names:
-            found = plans[folder, name]
-            lacking = sorted(found.built - everywhere)
-            reasons = [f"no wheel of {package}" for package in lacking] + [found.problem]
-            problems += [
-                f"{relative(folder / 'Pipfile.lock')}, {name}: {reason}: another version may have "
-                "one (its Pipfile), or PLATFORMS in .env leaves the platform out."
-                for reason in filter(None, reasons)
-            ]
-        if len(problems) == before:
-            with suppress(OSError):
-                proven(folder, names).parent.mkdir(exist_ok=True)
-                proven(folder, names).touch()
+        if found := problems_of(folder, {name: plans[folder, name] for name in names}):
+            problems += found
+            continue
+        with suppress(OSError):
+            proven(folder, names).parent.mkdir(exist_ok=True)
+            proven(folder, names).touch()
     if problems:
         raise UserError("\n".join(problems))
 
 
+def problems_of(folder: Path, plans: Mapping[str, Plan]) -> list[str]:
+    """A line for each reason why a lock cannot be installed on one of the platforms."""
+    everywhere = set.intersection(*(plan.built for plan in plans.values()))
+    found = []
+    for name, plan in plans.items():
+        lacking = sorted(plan.built - everywhere)
+        reasons = [*(f"no wheel of {package}" for package in lacking), plan.problem]
+        found += [
+            f"{relative(folder / 'Pipfile.lock')}, {name}: {reason}: another version may have one "
+            "(its Pipfile), or PLATFORMS in .env leaves the platform out."
+            for reason in filter(None, reasons)
+        ]
+    return found
+
+
 def proven(folder: Path, names: Sequence[str]) -> Path:
-    """The file whose being there says that this very lock can be installed on these platforms."""
+    """The marker file that exists if this lock was found installable on these platforms."""
     text = (folder / "Pipfile.lock").read_bytes() + ",".join(names).encode()
     return Path(sys.prefix, "proven", hashlib.sha256(text).hexdigest())
 
@@ -149,7 +159,7 @@ def plan(folder: Path, name: str) -> Plan:
 def uv(
     name: str, lines: Iterable[str], *command: str, **settings: str
 ) -> subprocess.CompletedProcess[str]:
-    """What uv's pip says about these requirements on a platform, without what they depend on."""
+    """Run uv pip on requirements for a platform, without their dependencies."""
     machine, platform_of_uv = PLATFORMS[name]
     variables = variables_for(machine)
     pips = pip_settings(variables) | settings
@@ -166,7 +176,7 @@ def uv(
 def show(
     folders: Sequence[Path], names: Sequence[str], plans: dict[tuple[Path, str], Plan]
 ) -> None:
-    """A table with the number of packages, and one with those that are not the same everywhere."""
+    """Print the number of packages of each lock, and packages that differ between platforms."""
     counts = Table("lock", *names, "built from source")
     differing = Table("lock", "package", *names)
     for folder in folders:
@@ -188,9 +198,9 @@ def show(
 
 
 def files_elsewhere(package: str, version: str) -> list[str]:
-    """The hashes of a release's wheels for the platforms that are not Linux on x86-64.
+    """The hashes of a release's wheels for all platforms but Linux x86-64.
 
-    Empty where the index does not have it for all of them.
+    Empty if the index lacks a wheel for one of them.
     """
     found = []
     for name in wanted():

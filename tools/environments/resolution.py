@@ -1,11 +1,11 @@
-"""Pipfiles resolved into locks: `make lock`.
+"""Resolves Pipfiles into locks: `make lock`.
 
-What was locked stays: each package keeps the version that the other locks or its own have, unless
-its Pipfile asks for another or the resolver refuses. Newer versions come by UPGRADE=yes alone.
+Locked versions are kept: each package keeps the version of the other locks or its own, unless its
+Pipfile asks for another or the resolver refuses. Only UPGRADE=yes asks for newer versions.
 
-pipenv resolves, in a scratch folder. It heeds none of pip's constraint files, but what stands in a
-Pipfile's [packages] constrains its other groups without being installed. So the scratch Pipfile has
-the versions to keep in [packages], and the packages that are wanted in a group of their own.
+pipenv resolves, in a scratch folder. It ignores pip's constraint files, but the [packages] of a
+Pipfile constrain its other groups. So the scratch Pipfile has the versions to keep in [packages],
+and the wanted packages in a group of their own.
 """
 
 import json
@@ -47,7 +47,7 @@ from tools.environments.platforms import NO_ANSWER, files_elsewhere, here, uv
 from tools.environments.surroundings import for_installers
 from tools.environments.variables import values
 
-SECTIONS = {"packages": "default", "dev-packages": "develop"}  # a lock's names for these groups
+SECTIONS = {"packages": "default", "dev-packages": "develop"}  # the names of these groups in a lock
 
 MISSING = re.compile(r"No matching distribution found for ([\w.-]+(?:==[\w.+!]+)?)")
 
@@ -57,7 +57,7 @@ class RefusedError(Exception):
 
     @property
     def packages(self) -> list[str]:
-        """Those that the reason names: what is wanted in vain, then what wants it."""
+        """The packages named in the reason: those that cannot be had, then those that need them."""
         wanted = re.findall(r"(?:depends on|requested|found for) ([\w.-]+)", str(self))
         wanting = re.findall(r"([\w.-]+) \S+ depends on", str(self))
         return [canonicalize_name(name) for name in wanted + wanting]
@@ -67,10 +67,12 @@ class RefusedError(Exception):
 
 
 def lock(places: Sequence[Path], upgrade: bool = False) -> None:
-    """Resolve what does not fit, or with upgrade all of these folders, and write their locks.
+    """Resolve the locks that do not fit, or with `upgrade` all of them, and write them.
 
-    Nothing is written before all are resolved. UserError where one cannot be, or where the lock
-    of another folder does not fit.
+    Nothing is written before all are resolved.
+
+    Raises:
+        UserError: one cannot be resolved, or the lock of another folder does not fit.
     """
     old = readable_locks({*folders(), *places})
     chosen = list(places) if upgrade else unfit(places, old)
@@ -92,7 +94,7 @@ def lock(places: Sequence[Path], upgrade: bool = False) -> None:
 
 
 def readable_locks(places: Iterable[Path]) -> dict[Path, Lock]:
-    """The locks of these folders but for those that are missing or broken."""
+    """The locks of these folders, except missing or broken ones."""
     found: dict[Path, Lock] = {}
     for folder in sorted(places):  # the root first
         try:
@@ -106,7 +108,7 @@ def unfit(places: Sequence[Path], locks: Locks) -> list[Path]:
     """Of these folders, those whose lock does not fit its Pipfile or the other locks."""
     stale = []
     for folder in places:
-        read_pipfile(folder)  # what is wrong with a Pipfile is told, and not resolved
+        read_pipfile(folder)  # UserError if it is invalid
         try:
             check_lock(folder)
         except UserError:
@@ -116,12 +118,12 @@ def unfit(places: Sequence[Path], locks: Locks) -> list[Path]:
 
 
 def report(folder: Path, old: Lock | None, new: Lock, others: Locks) -> str:
-    """What has become of a folder's lock, in a line."""
+    """What changed in a folder's lock, in one line."""
     before, after = versions(old or {}), versions(new)
     elsewhere = {item for lock in others.values() for item in versions(lock).items()}
     added = {p: v for p, v in after.items() if p not in before}
     changed = {p: v for p, v in after.items() if before.get(p, v) != v}
-    told = {
+    parts = {
         "{} as in the others": [f"{p} {bare(v)}" for p, v in added.items() if (p, v) in elsewhere],
         "new: {}": [f"{p} {bare(v)}" for p, v in added.items() if (p, v) not in elsewhere],
         "changed: {}": [f"{p} {bare(before[p])} to {bare(v)}" for p, v in changed.items()],
@@ -129,12 +131,12 @@ def report(folder: Path, old: Lock | None, new: Lock, others: Locks) -> str:
         "cannot be as in the others: {}": new["_meta"].get("forced", []),
         "kept: {}": [str(len(after) - len(added) - len(changed))],
     }
-    parts = [form.format(", ".join(packages)) for form, packages in told.items() if packages]
-    return f"{relative(folder / 'Pipfile.lock')}: {'; '.join(parts)}"
+    texts = [form.format(", ".join(packages)) for form, packages in parts.items() if packages]
+    return f"{relative(folder / 'Pipfile.lock')}: {'; '.join(texts)}"
 
 
 def say(line: str) -> None:
-    """Print to the log, at once."""
+    """Print to stderr, unbuffered."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -142,10 +144,13 @@ def say(line: str) -> None:
 
 
 def resolve(folder: Path, settled: Locks, waiting: Locks, known: Sequence[Lock]) -> dict[str, Any]:
-    """The lock of a folder's Pipfile, with as many of the locked versions as can be kept.
+    """Resolve a folder's Pipfile, keeping as many locked versions as possible; the new lock.
 
-    settled: the locks that stay, or are resolved already; waiting: those still to be resolved,
-    whose versions count as well; known: those that packages' files are taken from.
+    Args:
+        folder: the folder.
+        settled: the locks that stay, or are already resolved.
+        waiting: the locks still to be resolved, whose versions count as well.
+        known: the locks from which the hashes of packages are taken.
     """
     pipfile = read_pipfile(folder)
     others = {f: lock for f, lock in settled.items() if shares(f) and shares(folder)}
@@ -181,9 +186,9 @@ def resolve(folder: Path, settled: Locks, waiting: Locks, known: Sequence[Lock])
 def preferences(
     pipfile: Mapping[str, Any], others: Locks, own: Lock, waiting: Locks
 ) -> dict[str, list[str]]:
-    """For each package the versions to try, in this order, of those that the Pipfile allows.
+    """For each package, the versions to try in order, of those that the Pipfile allows.
 
-    What must agree comes first, then what the lock had, then what any other lock has or had.
+    First those that must agree, then those of the old lock, then those of any other lock.
     """
     wanted = asked(pipfile)
     found: dict[str, list[str]] = {}
@@ -198,8 +203,11 @@ def preferences(
 
 
 def allows(specifier: str, version: str) -> bool:
-    """Whether a version of a lock, as `==1.2`, is one that this allows."""
-    for text in ("" if specifier == "*" else specifier, f"=={specifier}"):  # it may be bare
+    """Whether a specifier allows a version of a lock, such as `==1.2`."""
+    for text in (
+        "" if specifier == "*" else specifier,
+        f"=={specifier}",
+    ):  # may lack one
         try:
             return SpecifierSet(text).contains(bare(version), prereleases=True)
         except InvalidSpecifier:
@@ -217,9 +225,11 @@ def resolve_with(
 ) -> dict[str, Any]:
     """The resolved groups, with as many of the preferred versions as the resolver allows.
 
-    Which is in the way is the resolver's to say: of the packages that a refusal names, one is
-    tried in its next version, at last in any; one that must be as in the other locks comes last.
-    RefusedError where there is no solution even with nothing preferred.
+    After each refusal, one of the packages that it names gets its next version, and finally any;
+    packages that must agree with the other locks are changed last.
+
+    Raises:
+        RefusedError: there is no solution even without preferred versions.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         while True:
@@ -238,10 +248,7 @@ def resolve_with(
 
 
 def check_that_index_answers(refusal: str, scratch: str) -> None:
-    """UserError where a version that is said to be missing is there, or nobody answers.
-
-    pipenv takes an index that is away for one that has no such version.
-    """
+    """UserError if the index is at fault: pipenv reports an unreachable one as a missing version."""
     if not (missing := MISSING.search(refusal)):
         return
     where = ("install", "--dry-run", "--target", scratch, "--requirement", "-")
@@ -256,9 +263,10 @@ def check_that_index_answers(refusal: str, scratch: str) -> None:
 def resolve_groups(
     scratch: Path, pipfile: Mapping[str, Any], kept: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Each group of a Pipfile resolved with these versions; the later ones fit [packages].
+    """Resolve each group of a Pipfile with these versions; the later groups fit [packages].
 
-    What one group asks for holds in all: the first would else take a version that a later one bars.
+    The versions that any group asks for constrain all: the first might otherwise take a version
+    that a later group excludes.
     """
     sections: dict[str, Any] = {}
     wanted = asked(pipfile)
@@ -273,11 +281,11 @@ def resolve_groups(
 def resolve_group(
     scratch: Path, pipfile: Mapping[str, Any], table: Mapping[str, Any], kept: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What pipenv makes of one group of packages; RefusedError where there is no solution."""
+    """Resolve one group of packages with pipenv; RefusedError if there is no solution."""
     parts = {"packages": kept, "wanted": table}
     settings = {name: pipfile[name] for name in ("pipenv", "requires") if name in pipfile}
     if on(pip_settings(variables_for(this_machine())), "no-index"):
-        # pipenv does not heed it, and asks its own index: an empty one, then.
+        # pipenv ignores this setting: give it an empty index.
         (scratch / "no-index").mkdir(exist_ok=True)
         none = (scratch / "no-index").as_uri()
         settings["source"] = [{"name": "none", "url": none, "verify_ssl": True}]
@@ -295,7 +303,7 @@ def resolve_group(
 
 
 def reason(output: str) -> str:
-    """Why pipenv found no solution, in a line."""
+    """Why pipenv found no solution, in one line."""
     text = re.split(r"\b\w*(?:ERROR|Error): ", output, maxsplit=1)[-1]
     text = re.split("Traceback|The above exception|During handling", text, maxsplit=1)[0]
     lines = [line.strip() for line in text[-500:].splitlines()]
@@ -305,9 +313,9 @@ def reason(output: str) -> str:
 
 
 def keep_files(new: Lock, locks: Sequence[Lock]) -> None:
-    """Let packages whose version is locked already, in one of these, have the same files too.
+    """Reuse version and hashes for packages whose version is already in one of these locks.
 
-    A lock may say 2.13.0 for all builds of it, where the resolver finds 2.13.0+cpu.
+    A lock may have 2.13.0 for all builds where the resolver finds 2.13.0+cpu.
     """
     for package, entry in entries(new).items():
         for lock in locks:
@@ -318,9 +326,9 @@ def keep_files(new: Lock, locks: Sequence[Lock]) -> None:
 
 
 def add_platforms(new: Lock, wanted: Mapping[str, str]) -> None:
-    """Lock what was found as a build for this platform (2.13.0+cpu) for the others as well.
+    """Add the hashes of other platforms to packages resolved to a build, such as 2.13.0+cpu.
 
-    The version becomes the release's, 2.13.0, which every build of it meets.
+    Their version becomes that of the release, 2.13.0, which all builds satisfy.
     """
     for package, entry in entries(new).items():
         version, _, build = entry["version"].partition("+")
@@ -330,7 +338,7 @@ def add_platforms(new: Lock, wanted: Mapping[str, str]) -> None:
 
 
 def builds_of(new: Lock, found: Mapping[str, str], locks: Sequence[Lock]) -> dict[str, str]:
-    """The builds, as resolved here or as locked before, of packages that are locked for all."""
+    """The builds, resolved now or locked before, of packages locked for all platforms."""
     known = {p: v for lock in reversed(locks) if lock for p, v in builds(lock).items()}
     known |= {p: v for p, v in found.items() if "+" in v}
     return {p: v for p, v in known.items() if v.partition("+")[0] == versions(new).get(p)}
@@ -340,10 +348,10 @@ def builds_of(new: Lock, found: Mapping[str, str], locks: Sequence[Lock]) -> dic
 
 
 def run_pipenv(scratch: Path, *arguments: str) -> str:
-    """What pipenv prints about the Pipfile in a scratch folder, where all that it leaves is kept.
+    """Run pipenv on the Pipfile in a scratch folder, which also gets all its files; its output.
 
-    It is in a session of its own, so that an interrupt ends it and all that it started before
-    the folder is removed.
+    In a session of its own, so that it can be killed with its children before the folder is
+    removed.
     """
     (scratch / "tmp").mkdir(exist_ok=True)
     own = {
@@ -370,9 +378,9 @@ def run_pipenv(scratch: Path, *arguments: str) -> str:
 
 
 def pipenv_settings(folder: Path) -> dict[str, str]:
-    """The variables with which pipenv sees a folder's Pipfile, wherever it is called from.
+    """The variables for pipenv on a folder's Pipfile.
 
-    What `.env` says is among them: pipenv would resolve it with the few that are left here.
+    Includes those in `.env`, which pipenv could not interpolate with the few that are left here.
     """
     return for_installers(os.environ | values()) | {
         "PIPENV_DEFAULT_PYTHON_VERSION": os.path.realpath(sys.executable),
@@ -383,5 +391,5 @@ def pipenv_settings(folder: Path) -> dict[str, str]:
         "PIPENV_VENV_IN_PROJECT": "0",
         "PIPENV_YES": "1",
         "NO_COLOR": "1",
-        "COLUMNS": "1000",  # whole lines in what it prints
+        "COLUMNS": "1000",  # no wrapped lines in its output
     }

@@ -1,14 +1,13 @@
-"""Whether a folder still holds what was installed there, as a job that holds secrets must know.
+"""Checks that an environment still holds what was installed, for jobs that have secrets.
 
     ENVIRONMENTS_KEY=... python -I tools/environments/seal.py check FOLDER
     ENVIRONMENTS_KEY=... python -I tools/environments/seal.py write FOLDER
 
-A seal lists every file with its mode and its sha256, and is signed with a key that only such jobs
-have. Whoever lacks the key can change the folder, but not the seal. What came since (bytecode of
-what was imported, a planted file) is removed; what was changed or is missing breaks the seal. Files
-are read again only where inodes, sizes or times are no longer those of the last time: the change
-time is the system's to set. `bootstrap` calls this before there is any environment: the standard
-library is all it has.
+A seal lists every file with its mode and sha256, and is signed with a key that only such jobs have:
+without the key, one can change the folder but not the seal. Files that were added (bytecode, a
+planted file) are removed; a changed or missing file breaks the seal. Files are read again only if
+inodes, sizes or times have changed; the change time cannot be forged without root. `bootstrap`
+calls this before there is any environment: it uses only the standard library.
 """
 
 import hashlib
@@ -22,14 +21,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NAME = "seal"
-VARIABLES = "variables-"  # what tools/within keeps of .env, and runs: it is made anew each time
-MARKS = (NAME, "complete", "ready-", VARIABLES)  # what comes beside the packages
+VARIABLES = "variables-"  # shell code that tools/within runs: always made again
+MARKS = (NAME, "complete", "ready-", VARIABLES)  # files beside the packages
 
-Entries = dict[str, list[object]]  # by the path: type and mode, then digest or target
+Entries = dict[str, list[object]]  # by path: type and mode, then digest or link target
 
 
 def sealed(folder: Path, key: str) -> bool:
-    """Whether a folder holds what it held when it was sealed with this key; extras are removed."""
+    """Whether a folder is as it was when sealed with this key; added files are removed."""
     for kept in folder.glob(f"{VARIABLES}*"):
         remove(kept)
     try:
@@ -51,12 +50,12 @@ def sealed(folder: Path, key: str) -> bool:
         del found[path]
     if found != known:
         return False
-    write(folder, key, found)  # with the times of now
+    write(folder, key, found)  # with the current times
     return True
 
 
 def write(folder: Path, key: str, found: Entries | None = None) -> None:
-    """Seal what the folder holds."""
+    """Seal a folder's content."""
     text = json.dumps(entries(folder) if found is None else found)
     glance, digest = at_a_glance(folder), hashlib.sha256(text.encode()).hexdigest()
     new = folder / f"{NAME}.new"
@@ -67,13 +66,13 @@ def write(folder: Path, key: str, found: Entries | None = None) -> None:
 
 
 def signed(folder: Path, key: str, glance: str, digest: str) -> str:
-    """The signature of a list; that of another folder is none here."""
+    """The signature of a listing, valid only for this folder."""
     message = f"{glance} {digest} ".encode() + os.fsencode(folder.resolve())
     return hmac.new(key.encode(), message, "sha256").hexdigest()
 
 
 def walk(folder: str, skipped: tuple[str, ...] = ()) -> Iterator[os.DirEntry[str]]:
-    """All that is in a folder, in an order that hangs on names alone."""
+    """All entries of a folder, in an order that depends only on names."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith(skipped or "/"):
             continue
@@ -83,7 +82,7 @@ def walk(folder: str, skipped: tuple[str, ...] = ()) -> Iterator[os.DirEntry[str
 
 
 def at_a_glance(folder: Path) -> str:
-    """A digest of what the system says of the files, without their content."""
+    """A digest of the files' metadata, without their content."""
     digest = hashlib.sha256()
     for entry in walk(str(folder), MARKS):
         about = entry.stat(follow_symlinks=False)
@@ -94,7 +93,7 @@ def at_a_glance(folder: Path) -> str:
 
 
 def entries(folder: Path) -> Entries:
-    """All that is in the folder, with its content."""
+    """All entries of the folder, with mode and digest."""
     found: Entries = {}
     for entry in walk(str(folder), MARKS):
         mode, content = entry.stat(follow_symlinks=False).st_mode, ""
@@ -108,7 +107,7 @@ def entries(folder: Path) -> Entries:
 
 
 def remove(path: Path) -> None:
-    """A file or a folder, which may be gone with its own folder."""
+    """Remove a file or folder, if it still exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,11 +1,11 @@
-"""Runs a command with those of the caller's variables that an installer needs, and no others.
+"""Runs a command with only those environment variables that an installer needs.
 
     python -I tools/environments/surroundings.py COMMAND [ARGUMENT...]
 
-Installers run code of others (a package that is built, a plugin of pip's), so they get no secret of
-the caller's (AWS_*, MLFLOW_*, tokens); and nothing that changes which Python is meant or
-where packages go (PYTHON*, PIP_TARGET, PIP_USER). What remains says where things are. `bootstrap`
-calls this before there is any environment: the standard library is all it has, as of Python 3.8.
+Installers run third-party code (a package's build, a plugin of pip), so they get no secrets (AWS_*,
+MLFLOW_*, tokens), and nothing that changes which Python is used or where packages go (PYTHON*,
+PIP_TARGET, PIP_USER). `bootstrap` calls this before there is any environment: it uses only the
+standard library of Python 3.8.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KEPT |= {f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL", "NO")}
 KEPT |= {f"{kind}_proxy" for kind in ("http", "https", "all", "no")}
 KEPT |= {"UV_CACHE_DIR", "SSL_CLIENT_CERT", "WORKON_HOME"}
 KEPT |= {"PIPENV_CACHE_DIR", "PIPENV_PYPI_MIRROR", "PIPENV_TIMEOUT"}
-# Of pip's settings those that say where packages come from.
+# The settings of pip on where packages come from.
 KEPT |= {
     f"PIP_{name}"
     for name in (
@@ -35,7 +35,7 @@ OWN = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_USER": "0", "PIP_REQUIRE_VIRTU
 
 
 def for_installers(variables: Mapping[str, str]) -> dict[str, str]:
-    """Those of these variables that an installer gets."""
+    """The variables that an installer gets."""
     kept = {n: v for n, v in variables.items() if n in KEPT or n.startswith(KEPT_PREFIXES)}
     return {**kept, **OWN}
 

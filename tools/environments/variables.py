@@ -1,8 +1,8 @@
-"""The variables in `.env`, read as data: by python-dotenv, as pipenv reads them.
+"""Reads the variables in `.env` as data, with python-dotenv, as pipenv does.
 
-Nothing in the file is executed, and it means the same to `pipenv run`, to `tools/within` and to
-what makes environments. `tools/within` has no Python yet, and is to start in milliseconds: it gets
-the file's meaning as a few words of shell, kept under the file's hash in the environment.
+Nothing in the file is executed, and it means the same to `pipenv run`, `tools/within` and the
+installer. `tools/within` must start in milliseconds, without Python: it gets the variables as shell
+code, cached in the environment under the file's hash.
 """
 
 import os
@@ -26,28 +26,28 @@ BY_WITHIN = ("PYTHONPATH", "VIRTUAL_ENV")  # tools/within sets them itself
 
 
 def values() -> dict[str, str]:
-    """The value of each variable that `.env` sets, here and now."""
+    """The current value of each variable that `.env` sets."""
     resolved = resolve_variables(bindings(), override=True)
     return {name: value for name, value in resolved.items() if value is not None}
 
 
 def script(file: Path) -> str:
-    """The same for `tools/within`, kept in the file: it puts NAME=VALUE before the command.
+    """Shell code for `tools/within` that puts NAME=VALUE before its command; kept in `file`.
 
-    Everything stands in quotes but references to the environment's variables.
+    Everything is quoted except for references to environment variables.
     """
     text = "\n".join(words()) + "\n"
     try:
         new = file.with_name(f"{file.name}.{os.getpid()}")
         new.write_text(text, encoding="utf-8")
         new.replace(file)
-    except OSError:  # a read-only environment, a full disk: then it is computed each time
+    except OSError:  # a read-only environment or a full disk: it is computed each time
         pass
     return text
 
 
 def bindings() -> Iterator[tuple[str, str | None]]:
-    """Names with their values, uninterpolated, in the file's order."""
+    """Names and uninterpolated values, in the file's order."""
     for line, name, value in statements():
         if name is None:
             print(unreadable(line), file=sys.stderr)
@@ -56,7 +56,7 @@ def bindings() -> Iterator[tuple[str, str | None]]:
 
 
 def statements() -> Iterator[tuple[int, str | None, str | None]]:
-    """Line, name and value of each statement; the name of one that cannot be read is None."""
+    """Line, name and value of each statement; the name is None if it cannot be parsed."""
     content = FILE.read_bytes() if FILE.is_file() else b""
     try:
         text = content.decode()
@@ -76,14 +76,14 @@ def statements() -> Iterator[tuple[int, str | None, str | None]]:
 
 
 def unreadable(line: int) -> str:
-    """What is said of a statement that python-dotenv cannot read; pipenv leaves it out as well."""
+    """The warning about a statement that python-dotenv cannot parse; pipenv skips it, too."""
     return f".env, line {line} cannot be read and is left out: is a quote open there?"
 
 
 def words() -> Iterator[str]:
-    """The lines of the script."""
-    known: dict[str, str] = {}  # each name with its value in the shell's words
-    mentioned: set[str] = set()  # without a value: not set, and empty where it is referred to
+    """The lines of the shell code."""
+    known: dict[str, str] = {}  # each name with its value as shell code
+    mentioned: set[str] = set()  # names without a value: not set, and empty in references
     defaults = 0
     for line, name, value in statements():
         if name is None:
