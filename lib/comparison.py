@@ -1,8 +1,8 @@
-"""Results as tables: what a revision reached, and what differs between two.
+"""Results as tables: those of one revision, and the differences between two.
 
-`make compare`, `make results`, the page of a run, milestone reports and the results commit show
-the same tables, the same values and the same judgement of a metric, which are made here. A table is
-a header and rows of text; `markdown` writes one.
+Used by `make compare`, `make results`, the page of a run, milestone reports and the results commit,
+so that all show the same tables and values, and the same metrics as better or worse. A table is a
+header and rows of text; `markdown` formats one.
 """
 
 from collections import Counter
@@ -18,9 +18,9 @@ from lib.text import cell, one_line
 
 Table = tuple[Sequence[str], Sequence[tuple[str, ...]]]
 
-LONGEST = 50  # rows of a list that a person reads
-WIDEST = 12  # measures, or models, side by side
-COUNTED = 2_000_000_000  # bytes of a table whose rows are compared
+LONGEST = 50  # rows of a table
+WIDEST = 12  # columns of measures or models
+COUNTED = 2_000_000_000  # bytes; rows of larger tables are not compared
 MODEL_KEYS = ("model", "classifier", "regressor", "estimator")
 
 
@@ -28,7 +28,7 @@ MODEL_KEYS = ("model", "classifier", "regressor", "estimator")
 
 
 def shown(value: Any) -> str:
-    """A value as a person reads it: numbers as lib/numbers.py writes them, and no long text."""
+    """A value for display: numbers as in lib/numbers.py, long text cut off."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -42,7 +42,7 @@ def shown(value: Any) -> str:
 
 
 def shown_list(values: Sequence[Any]) -> str:
-    """The first few of them, and how many there are."""
+    """The first values, and how many there are."""
     few = values if len(values) <= 6 else values[:3]
     texts = [f"[{len(v):,} in all]" if isinstance(v, list | tuple) else shown(v) for v in few]
     return f"[{', '.join(texts)}{f', … {len(values):,} in all' if len(few) < len(values) else ''}]"
@@ -52,20 +52,20 @@ def shown_list(values: Sequence[Any]) -> str:
 
 
 def judged(key: str, by: float) -> str:
-    """Whether a metric that grew by so much is better now, as far as its name tells.
+    """ " better" or " worse" for a metric that grew by this much; empty if its name does not tell.
 
-    The first part of the key is the file's name, where there is more than one.
+    The first part of the key is the file's name, if there are several files.
     """
     gain = better_when(key.partition(".")[2] or key) * by
     return " better" if gain > 0 else " worse" if gain < 0 else ""
 
 
-# ---- what a revision reached
+# ---- the results of a revision
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a model on a split; no split where the file names none."""
+    """The measures of a model on a split; the split is empty if the file names none."""
 
     split: str
     model: str
@@ -73,7 +73,7 @@ class Measured:
 
 
 def measured(revision: Revision) -> list[Measured]:
-    """What the metrics files of a revision say of models, split after split."""
+    """The measures of each model in a revision's metrics files, sorted by split."""
     files = revision.metrics_files
     models = model_names(files, names_of(files))
     found = [
@@ -87,9 +87,10 @@ def measured(revision: Revision) -> list[Measured]:
 
 
 def measures_of(content: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each split's measures in a metrics file, and last those that are of no split.
+    """Each split in a metrics file with its measures, and last the measures without a split.
 
-    A mapping without text is a split's measures where one of its numbers can be judged.
+    A mapping without strings counts as a split if at least one of its numbers is known to be better
+    when larger or smaller.
     """
     for split, values in content.items():
         if isinstance(values, Mapping) and not any(isinstance(v, str) for v in values.values()):
@@ -102,7 +103,7 @@ def measures_of(content: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[str, 
 
 
 def model_names(files: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
-    """What each file's model is called: as the file says, if no other says the same, or as it."""
+    """The model's name for each file: the one in the file if it is unique, else the file's name."""
     own = {
         path: next((v for key in MODEL_KEYS if isinstance(v := content.get(key), str)), "")
         for path, content in files.items()
@@ -113,9 +114,9 @@ def model_names(files: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
 
 
 def results_table(revision: Revision) -> Table:
-    """A row for each split and model, a column for each measure; else a row for each metric.
+    """A row for each split and model, and a column for each measure.
 
-    Where there are more measures than a person reads side by side, they are the rows.
+    With more than WIDEST measures, these are the rows. Without splits, a row for each metric.
     """
     found = measured(revision)
     measures = list(dict.fromkeys(name for row in found for name in row.values))
@@ -131,26 +132,26 @@ def results_table(revision: Revision) -> Table:
 
 
 def texts_of(values: Sequence[Any]) -> list[str]:
-    """The values of one measure as shown, the numbers with as many decimals each."""
+    """The values of one measure for display, numbers with the same number of decimals."""
     numbers = iter(shown_alike([value for value in values if numeric(value)]))
     return [next(numbers) if numeric(value) else shown(value) for value in values]
 
 
 @dataclass(frozen=True)
 class Best:
-    """What says that a model is best, or that several are level."""
+    """The best model, or several equal ones, and how they were compared."""
 
     models: Sequence[str]
-    measures: Sequence[str]  # that decided; several models are level in all of them
+    measures: Sequence[str]  # that decided; several best models are equal in all of them
     split: str
     left_out: Sequence[str]  # models that were not compared
 
 
 def best_model(found: Sequence[Measured]) -> Best | None:
-    """The best of the models that have a measure in common; None where there is no such measure.
+    """The best of the models that have a measure in common; None if there is no such measure.
 
-    The split is validation where there is one; the measure is, of those that can be judged, the
-    one that most models have. Models that are level in it are told apart by the others.
+    Compared on the validation split if there is one, by the measure that most models have, of those
+    that are known to be better when larger or smaller. Ties are broken by the other measures.
     """
     split = chosen_split([row.split for row in found])
     rows = [row for row in found if row.split == split]
@@ -173,7 +174,7 @@ def best_model(found: Sequence[Measured]) -> Best | None:
 
 
 def with_number(rows: Sequence[Measured], name: str) -> list[Measured]:
-    """Those that have a number for a measure."""
+    """The rows that have a number for a measure."""
     return [row for row in rows if is_number(row.values.get(name))]
 
 
@@ -186,11 +187,11 @@ def chosen_split(splits: Sequence[str]) -> str:
     return splits[0] if splits else ""
 
 
-# ---- what differs
+# ---- differences
 
 
 def metrics_table(old: Revision, new: Revision, *, scalars_only: bool = False) -> Table:
-    """Every metric that differs, by how much, and whether that is better; lists too, or not."""
+    """Every metric that differs, by how much, and whether that is better; lists if not excluded."""
     names = names_of({*old.metrics_files, *new.metrics_files})
     both = (flat_metrics(revision.metrics_files, names) for revision in (old, new))
     rows = [
@@ -202,7 +203,7 @@ def metrics_table(old: Revision, new: Revision, *, scalars_only: bool = False) -
 
 
 def change(key: str, before: Any, after: Any) -> str:
-    """By how much a number differs, and whether that is better; empty for all else."""
+    """By how much a number differs, and whether that is better; empty for other values."""
     if not (is_number(before) and is_number(after)):
         return ""
     text = shown_change(before, after)
@@ -210,18 +211,18 @@ def change(key: str, before: Any, after: Any) -> str:
 
 
 def params_table(old: Revision, new: Revision) -> Table:
-    """Every parameter that differs, as its file has it: a number may be a seed or a year."""
+    """Every parameter that differs, unrounded, as a number may be a seed or a year."""
     rows = [(key, written(a), written(b)) for key, a, b in changes(old.params, new.params)]
     return ("parameter", "before", "after"), rows
 
 
 def written(value: Any) -> str:
-    """A parameter as it is written."""
+    """A parameter as it is written in YAML."""
     return repr(value) if numeric(value) else shown(value)
 
 
 def data_table(old: Revision, new: Revision) -> Table:
-    """Every path that DVC keeps and that differs: size, files, and rows of tables."""
+    """Every out in DVC that differs: checksum, size, files, and rows of tables."""
     rows = [
         (path, described(before), described(after), rows_changed(path, old, new))
         for path, before, after in changes(old.outs, new.outs)
@@ -230,7 +231,7 @@ def data_table(old: Revision, new: Revision) -> Table:
 
 
 def rows_changed(path: str, old: Revision, new: Revision) -> str:
-    """How many rows below the line of names came and went; empty where it is no table, or large."""
+    """How many rows of a CSV file were added and removed; empty for other or large files."""
     outs = [revision.outs.get(path) for revision in (old, new)]
     if not path.endswith(".csv") or not all(out and out.size <= COUNTED for out in outs):
         return ""
@@ -241,7 +242,7 @@ def rows_changed(path: str, old: Revision, new: Revision) -> str:
             with new.opened(path) as after:
                 names = [file.readline().rstrip(b"\r\n") for file in (before, after)]
                 came, went = changed_rows(before, after)
-    except Exception as error:  # DVC's, the bucket's and the disk's own, of many classes
+    except Exception as error:  # of DVC, the bucket or the disk: many classes
         read.missing.append(read.not_here(path, error))
         return ""
     other = ", other columns" if names[0] != names[1] else ""
@@ -249,7 +250,7 @@ def rows_changed(path: str, old: Revision, new: Revision) -> str:
 
 
 def described(out: Out | None, digits: int = 8) -> str:
-    """Checksum, cut off after so many digits, and size of an out."""
+    """The first digits of an out's checksum, its size, and the number of files."""
     if out is None:
         return "–"
     files = f", {out.files:,} files" if out.files > 1 else ""
@@ -257,7 +258,7 @@ def described(out: Out | None, digits: int = 8) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as a person reads them."""
+    """A number of bytes with a unit."""
     units = ("B", "kB", "MB", "GB", "TB", "PB")
     power = 0
     while power < len(units) - 1 and float(f"{count:.3g}") >= 1000:
@@ -269,7 +270,7 @@ def size(count: float) -> str:
 
 
 def cut(rows: Sequence[tuple[str, ...]], most: int = LONGEST) -> tuple[list[tuple[str, ...]], str]:
-    """At most so many rows, and a line that counts the others: of keys, the less nested stay."""
+    """At most `most` rows, the less nested keys first, and a line that counts the others."""
     if len(rows) <= most:
         return list(rows), ""
     first = sorted(rows, key=lambda row: row[0].count("."))[:most]
@@ -283,7 +284,7 @@ def code(text: str) -> str:
 
 
 def as_markdown(table: Table, *, key: Callable[[str], str] = cell, aligned: bool = True) -> str:
-    """A table in Markdown, cut where it is too long for a reader; `key` writes the first column."""
+    """A table in Markdown, cut to LONGEST rows; `key` formats the first column."""
     header, rows = table
     kept, more = cut(rows)
     lines = [(key(row[0]), *map(cell, row[1:])) for row in kept]
@@ -291,7 +292,7 @@ def as_markdown(table: Table, *, key: Callable[[str], str] = cell, aligned: bool
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], *, aligned: bool = True) -> str:
-    """A Markdown table of cells that `cell` or `code` made, its columns below each other or not."""
+    """A Markdown table of cells made by `cell` or `code`, with columns padded or not."""
     lines = [tuple(header), *(tuple(row) for row in rows)]
     widths = [max(map(len, texts)) if aligned else 3 for texts in zip(*lines, strict=True)]
     lines.insert(1, tuple("-" * width for width in widths))

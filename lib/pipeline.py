@@ -1,7 +1,7 @@
 """The stages of the pipeline, as DVC resolves them.
 
-Whatever way a stage is written in dvc.yaml (plain, `foreach`, `matrix`, with `vars` or `wdir`, in
-a folder below), DVC says what it reads and writes; nothing here parses dvc.yaml.
+DVC determines what each stage reads and writes, however it is defined in dvc.yaml (plain,
+`foreach`, `matrix`, with `vars` or `wdir`, in a subfolder); nothing here parses dvc.yaml.
 """
 
 import os
@@ -25,18 +25,18 @@ from lib.repository import ROOT, files_at
 
 MAIN = "dvc.yaml"
 SWEEPS = "lab/tuning/dvc.yaml"  # which values of parameters do best; no part of `make run`
-# What DVC ends in where it cannot read a pipeline: ImportError of a storage that it has no package
-# for (gs://…), the last three where a section of dvc.yaml has another form.
+# What DVC raises if it cannot read a pipeline: ImportError for a storage without its package (gs://…),
+# the last three for a malformed section of dvc.yaml.
 UNREADABLE = (DvcException, OSError, ValueError, ImportError, TypeError, KeyError, AttributeError)
 
 
 class NoDvcError(UserError):
-    """There is no DVC in a repository, or was none in a commit."""
+    """The repository, or a commit of it, does not use DVC."""
 
 
 @dataclass(frozen=True)
 class Out:
-    """What dvc.lock or a .dvc file notes of an out; of a folder, of all its files together."""
+    """An out in dvc.lock or a .dvc file; for a folder, of all its files together."""
 
     md5: str
     size: int
@@ -48,30 +48,30 @@ class Stage:
     """One stage, every `${…}` in it filled in. Paths are relative to the repository's root."""
 
     name: str  # as in dvc.yaml; `sweep@forest` for an item of a matrix or a foreach
-    file: str  # the dvc.yaml, or the .dvc file of data that were added
+    file: str  # the dvc.yaml, or a .dvc file (of `dvc add`)
     commands: Sequence[str]
     deps: Sequence[str]
     outs: Sequence[str]  # without metrics and plots
     metrics: Sequence[str]
     plots: Mapping[str, Mapping[str, Any]]  # path to its definition
-    params: Mapping[str, Any]  # value by dotted key, as the file has it now
-    uncached: frozenset[str] = frozenset()  # what git keeps, not DVC
-    noted: Mapping[str, Out] = field(default_factory=dict)  # by path, of the outs that were written
-    elsewhere: Mapping[str, Any] = field(default_factory=dict)  # file:key, of other params files
+    params: Mapping[str, Any]  # current value by dotted key
+    uncached: frozenset[str] = frozenset()  # outs that are in git, not in DVC's cache
+    noted: Mapping[str, Out] = field(default_factory=dict)  # the outs in dvc.lock, by path
+    elsewhere: Mapping[str, Any] = field(default_factory=dict)  # other files' values, by file:key
 
     @property
     def address(self) -> str:
-        """How `dvc repro` is told this stage."""
+        """The name of the stage for `dvc repro`."""
         return self.name if self.file == MAIN else f"{self.file}:{self.name}"
 
     @property
     def written(self) -> list[str]:
-        """The paths that it writes."""
+        """The paths of all outs, metrics and plots."""
         return [*self.outs, *self.metrics, *self.plots]
 
     @property
     def command(self) -> str:
-        """What a person types to have it run."""
+        """The command that runs the stage."""
         if self.file == SWEEPS:
             return f"make tune STAGES={self.name.partition('@')[0]}"
         return "make run" if self.file == MAIN else f"make run PIPELINE={self.file}"
@@ -79,11 +79,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Outdated:
-    """A stage whose results are not of what stands beside them."""
+    """A stage whose results do not match its inputs, or dvc.lock."""
 
     stage: Stage
-    changed: Sequence[str]  # parameters and deps, since it ran
-    rewritten: Sequence[str]  # files that git keeps for it, and that it has not written so
+    changed: Sequence[str]  # parameters and deps that changed since it ran
+    rewritten: Sequence[str]  # outs in git that changed since it ran
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """All stages of a revision, with what its dvc.yaml files name beside them."""
+    """All stages, models, plots and metrics of a revision."""
 
     stages: Sequence[Stage]
     artifacts: Sequence[Model]
@@ -106,19 +106,19 @@ class Pipeline:
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics files of all stages, and those that no stage writes, each once."""
+        """The metrics files of stages and at the top level, without repetitions."""
         listed = [path for stage in self.stages for path in stage.metrics]
         return list(dict.fromkeys((*listed, *self.top_metrics)))
 
     @property
     def locks(self) -> list[str]:
-        """The dvc.lock beside each dvc.yaml that has stages."""
+        """The dvc.lock of each dvc.yaml with stages."""
         files = {stage.file for stage in self.stages if PurePath(stage.file).name == MAIN}
         return sorted(str(PurePath(file).with_suffix(".lock")) for file in files)
 
     @property
     def result_files(self) -> list[str]:
-        """The files that carry results in git: each dvc.lock, and whatever DVC does not cache."""
+        """The result files in git: each dvc.lock, and outs that DVC does not cache."""
         uncached = {path for stage in self.stages for path in stage.uncached if in_root(path)}
         return sorted({*uncached, *self.locks})
 
@@ -127,7 +127,7 @@ class Pipeline:
         return next((s for s in self.stages if name in (s.name, s.address)), None)
 
     def writer(self, path: str) -> tuple[Stage | None, str]:
-        """The stage that writes a file, and the out that it is, or is in; None where none does."""
+        """The stage that writes a file (or None), and the out that is or contains the file."""
         for stage in self.stages:
             for out in stage.written:
                 if PurePath(path).is_relative_to(out):
@@ -135,13 +135,13 @@ class Pipeline:
         return None, path
 
     def behind(self, paths: Iterable[str]) -> set[str]:
-        """The addresses of the stages that files come from, by whatever many steps."""
+        """The addresses of all stages that files depend on, directly or indirectly."""
         found: set[str] = set()
         waiting = [*paths]
         while waiting:
             path = PurePath(waiting.pop())
             for stage in self.stages:
-                # A dep may be in an out, or a folder with the outs of several stages.
+                # A dep may be inside an out, or be a folder with the outs of several stages.
                 needed = any(
                     path.is_relative_to(out) or PurePath(out).is_relative_to(path)
                     for out in stage.written
@@ -169,7 +169,7 @@ def read_pipeline(revision: str = "", root: Path = ROOT) -> Pipeline:
 
 @contextmanager
 def open_repo(revision: str = "", root: Path = ROOT) -> Iterator[Repo]:
-    """DVC's own view of the repository, its errors told as UserError."""
+    """DVC's repository object; DVC's errors become UserError."""
     refuse_aliases(revision, root)
     try:
         with Repo(str(root), rev=revision or None) as repo:
@@ -181,14 +181,14 @@ def open_repo(revision: str = "", root: Path = ROOT) -> Iterator[Repo]:
 
 
 def unread(error: Exception) -> str:
-    """That DVC cannot read the pipeline, in a line: its own words, the place, a merge's marks."""
+    """The message for DVC's error: its text, the line, and a hint on conflict marks."""
     why = " ".join(str(error).split())
-    marks = ": a merge left marks in it" if getattr(error, "hint", "") else ""  # DVC looks for them
+    marks = ": a merge left marks in it" if getattr(error, "hint", "") else ""  # DVC's hint on them
     return f"DVC cannot read the pipeline: {why}{line_of(error)}{marks}"
 
 
 def refuse_aliases(revision: str, root: Path) -> None:
-    """UserError for aliases in params.yaml: DVC writes them out, which can take all memory."""
+    """UserError for aliases in params.yaml: DVC expands them, which can take all memory."""
     file = root / FILE
     if revision:
         text = files_at(revision, [FILE], root).get(FILE, b"")
@@ -203,7 +203,7 @@ def refuse_aliases(revision: str, root: Path) -> None:
 
 
 def pipeline_of(repo: Repo) -> Pipeline:
-    """What DVC has read."""
+    """The pipeline of DVC's repository object."""
     top = repo.root_dir
     return Pipeline(
         [resolved(stage, top) for stage in repo.index.stages],
@@ -226,14 +226,14 @@ def pipeline_of(repo: Repo) -> Pipeline:
 
 
 def resolved(stage: DvcStage, top: str) -> Stage:
-    """What DVC knows of a stage."""
+    """DVC's stage as a `Stage`."""
     data = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
     params: dict[str, Any] = {}
     elsewhere: dict[str, Any] = {}
     for dep in stage.deps:
         if isinstance(dep, ParamsDependency) and dep.exists:
             file = top_relative(dep.fs_path, top)
-            # Of two files that have the same key, the later says its name.
+            # If two files have the same key, the second is prefixed with its file.
             for key, value in dep.read_params().items():
                 params[f"{file}:{key}" if key in params else key] = value
                 if file != FILE:
@@ -263,7 +263,7 @@ def resolved(stage: DvcStage, top: str) -> Stage:
 
 
 def outdated_stages(revision: str = "", root: Path = ROOT) -> list[Outdated]:
-    """The stages whose results dvc.lock notes of something else than is there.
+    """The stages whose inputs or results are not those in dvc.lock.
 
     Raises:
         UserError: as `read_pipeline`.
@@ -279,20 +279,20 @@ def outdated_stages(revision: str = "", root: Path = ROOT) -> list[Outdated]:
 
 
 def rewritten(stage: DvcStage, top: str) -> list[str]:
-    """The files that git keeps for a stage, and that are others than dvc.lock notes."""
+    """The outs of a stage in git that differ from dvc.lock."""
     kept = [out for out in stage.outs if not out.use_cache and out.hash_info and out.is_in_repo]
-    files = [out for out in kept if not out.hash_info.isdir]  # of a folder git may ignore some
+    files = [out for out in kept if not out.hash_info.isdir]  # git may ignore files in folders
     return [place(out, top) for out in files if "modified" in out.status().values()]
 
 
 def changed_since(stages: Iterable[DvcStage]) -> list[list[str]]:
-    """For each stage, the parameters and deps that are not as dvc.lock noted them when it ran.
+    """For each stage, the parameters and deps that differ from dvc.lock.
 
-    Data that are not on disk, and are never in a commit, are as dvc.lock notes them for the stage
-    that writes them.
+    For data that are not on disk (or in the commit), the checksum in dvc.lock of the stage that
+    writes them counts.
 
     Args:
-        stages: DVC's, with those that write what they read.
+        stages: DVC's stages, including those that write the others' deps.
     """
     stages = list(stages)
     written = {out.fs_path: out.hash_info for stage in stages for out in stage.outs}
@@ -300,7 +300,7 @@ def changed_since(stages: Iterable[DvcStage]) -> list[list[str]]:
 
 
 def changes_of(stage: DvcStage, written: Mapping[str, Any]) -> dict[str, None]:
-    """The names of what has changed, each once; `written` are the checksums of all outs."""
+    """The names of what has changed, as keys; `written` are the checksums of all outs by path."""
     found: dict[str, None] = {}
     if stage.frozen:
         return found
@@ -317,34 +317,34 @@ def changes_of(stage: DvcStage, written: Mapping[str, Any]) -> dict[str, None]:
 
 
 def is_partly_in_git(dep: Any) -> bool:
-    """Whether a commit may lack some of it: a folder in which git ignores something, or a link."""
+    """Whether a commit may lack part of a dep: a folder with ignored files, or a link."""
     if not isinstance(dep.fs, GitFileSystem):
         return False
     return bool(dep.hash_info.isdir) or stat.S_ISLNK(dep.fs.info(dep.fs_path)["mode"])
 
 
 def place(item: Any, top: str) -> str:
-    """Where a dep or out is: from the root, or its address where it is elsewhere."""
+    """The path of a dep or out from the root; its URL or path if it is elsewhere."""
     return top_relative(item.fs_path, top) if item.is_in_repo else str(item.def_path)
 
 
 def in_root(path: str) -> bool:
-    """Whether a place is below the root: no address, no path elsewhere."""
+    """Whether such a path is below the root: not a URL, and not a path elsewhere."""
     return "://" not in path and path[:1] != "/" and path[:2] != ".."
 
 
 def top_relative(path: str, top: str) -> str:
-    """A path of the work tree, or of git's, from the root."""
+    """A path of the work tree or of git's file system, relative to the root."""
     return PurePath(os.path.relpath(path, top)).as_posix()
 
 
 def beside(file: str, path: str) -> str:
-    """A path that a file names, from the root."""
+    """A path relative to a file, made relative to the root."""
     return posixpath.normpath((PurePath(file).parent / path).as_posix())
 
 
 def each_plot(entries: Any) -> list[tuple[str, Any]]:
-    """Title and definition of each top-level plot, which DVC takes as a list or a mapping."""
+    """Title and definition of each top-level plot, which may be in a list or a mapping."""
     several = [entries] if isinstance(entries, Mapping) else entries
     return [
         pair
@@ -354,9 +354,9 @@ def each_plot(entries: Any) -> list[tuple[str, Any]]:
 
 
 def plot_beside(file: str, title: str, definition: Mapping[str, Any]) -> tuple[str, Any]:
-    """A top-level plot whose files are named from the root.
+    """A top-level plot with paths relative to the root.
 
-    Where `y` names no file, the title is the file.
+    If `y` names no files, the title is the file.
     """
     y = definition.get("y")
     if isinstance(y, Mapping):

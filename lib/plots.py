@@ -1,4 +1,4 @@
-"""The plots of the pipeline, with several revisions in each: for `make compare` and notebooks."""
+"""Draws the pipeline's plots, with several revisions in each, for `make compare` and notebooks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from lib.revisions import Plot
 from lib.viz import COLOURS, without_formulas, write_out_large_numbers
 
 OLD, NEW = "#9a6b1f", "#1b6ca8"
-READABLE = 20  # classes, bars or lines that a picture has names for
+READABLE = 20  # at most so many classes, bars or lines are labelled
 Rows = list[dict[str, str]]
 
 
@@ -20,8 +20,8 @@ def draw(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
     """One plot with every revision in it.
 
     Args:
-        plot: what dvc.yaml says of it.
-        tables: the rows of each revision, by its label, the older first.
+        plot: its definition in dvc.yaml.
+        tables: the rows of each revision by its label, the older first.
     """
     if plot.template == "confusion":
         return draw_confusion(plot, tables)
@@ -43,7 +43,7 @@ def draw(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
 
 
 def draw_lines(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
-    """A line for each column, and for each model where a column names them; older ones dashed."""
+    """A line for each column, or each model if a column `model` names them; old ones dashed."""
     lines: dict[str, str] = {}
     for rows, style in zip(tables.values(), revision_styles(tables), strict=True):
         groups = sorted({row.get("model", "") for row in rows})
@@ -64,7 +64,7 @@ def draw_lines(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
 
 
 def draw_points(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
-    """A point for each row, the newer revision's above the older one's."""
+    """A point for each row, the newer revision on top."""
     (name,) = plot.y
     for (label, rows), colour in zip(tables.items(), revision_colours(tables), strict=True):
         x, y = numbers(rows, plot.x), numbers(rows, name)
@@ -73,18 +73,18 @@ def draw_points(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
 
 
 def revision_colours(tables: Mapping[str, Rows]) -> list[str]:
-    """What points and bars of each revision are filled with: the newest as ever."""
+    """The fill colour of points and bars for each revision; NEW for the newest."""
     return [OLD] * (len(tables) - 1) + [NEW]
 
 
 def revision_styles(tables: Mapping[str, Rows]) -> list[dict[str, Any]]:
-    """How the lines of each revision look: the newest solid."""
+    """The line style for each revision; solid for the newest."""
     old: dict[str, Any] = {"linestyle": (0, (4, 2)), "alpha": 0.6, "linewidth": 1.2}
     return [old] * (len(tables) - 1) + [{"linestyle": "-", "alpha": 0.95, "linewidth": 1.5}]
 
 
 def draw_bars(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
-    """A bar for each row and revision, lengths from where they differ."""
+    """A bar for each row and revision; the axis starts where values between 0.5 and 1 differ."""
     (name,) = plot.y
     last = list(tables.values())[-1]
     names = list(dict.fromkeys(row[name] for rows in (last, *tables.values()) for row in rows))
@@ -105,7 +105,7 @@ def draw_bars(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
 
 
 def draw_confusion(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
-    """The confusion matrices of the revisions beside each other."""
+    """The confusion matrices of the revisions, side by side."""
     (truth,) = plot.y
     classes = sorted(
         {row[key] for rows in tables.values() for row in rows for key in (truth, plot.x)}
@@ -132,7 +132,7 @@ def draw_confusion(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
 
 
 def numbers(rows: Rows, column: str) -> list[float]:
-    """A column as numbers; an empty cell is a gap in a line. ValueError names what is none."""
+    """A column as numbers, NaN for empty cells; ValueError names a cell that is not a number."""
     try:
         return [float(text := row[column] or "nan") for row in rows]
     except ValueError:

@@ -1,4 +1,4 @@
-"""The repository: where it is, and what git answers."""
+"""The repository's root, and git commands in it."""
 
 import io
 import os
@@ -11,42 +11,42 @@ from lib.text import last_line
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Set in hooks: which repository git is at work on there. Another may be meant here.
+# Set inside git hooks for the hook's own repository, which may not be the one meant here.
 OF_A_HOOK = """GIT_DIR GIT_WORK_TREE GIT_COMMON_DIR GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_PREFIX
     GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_QUARANTINE_PATH GIT_NAMESPACE GIT_CONFIG_PARAMETERS"""
-# Set by a user, and changes what git prints or how it reads paths.
+# User settings that change git's output or how it reads paths.
 OF_A_USER = "GIT_EXTERNAL_DIFF GIT_DIFF_OPTS GIT_GLOB_PATHSPECS GIT_ICASE_PATHSPECS"
-# Messages are looked into, so they are in English; a path is a path, whatever characters it has; a
-# question writes nothing, so that it can be asked on a full disk, and beside a user's own command.
+# English messages, as they are parsed; paths taken literally; and no optional writes, so that
+# queries work on a full disk and beside the user's own commands.
 OURS = {"LC_ALL": "C.UTF-8", "LANGUAGE": ""}
 OURS |= {"GIT_LITERAL_PATHSPECS": "1", "GIT_OPTIONAL_LOCKS": "0"}
-# A user's settings change what git prints, and these are as they are where nobody has set them. No
-# program is run that a clone, a commit or a branch has brought along.
+# Default values for the settings with which users change git's output. Programs that a clone,
+# commit or branch may have brought along, such as hooks, are not run.
 SETTINGS = f"""core.hooksPath={os.devnull} core.fsmonitor=false
     color.ui=false column.ui=never core.quotePath=false i18n.commitEncoding=UTF-8
     i18n.logOutputEncoding=UTF-8 log.follow=false log.showSignature=false push.followTags=false
     push.gpgSign=false status.relativePaths=false status.renames=false
     status.showUntrackedFiles=normal submodule.recurse=false trailer.separators=:"""
 
-AT_ONCE = 500  # paths in one command line
-BYTES = ("utf-8", "surrogateescape")  # how Python holds names of any bytes
+AT_ONCE = 500  # paths per command line
+BYTES = ("utf-8", "surrogateescape")  # how Python decodes file names of any bytes
 
 
 class GitError(UserError):
-    """git refused; the message is its own last line."""
+    """git failed; the message is its last line."""
 
 
 def git(*arguments: str, folder: Path = ROOT, stdin: str = "", **variables: str) -> str:
-    """What git prints, without the newline at its end; bytes that are no text are replaced.
+    """The output of git, without the newline at the end; invalid UTF-8 is replaced.
 
     Args:
-        arguments: of git, as typed.
-        folder: where it is called.
-        stdin: its standard input, for what may be longer than a command line.
-        variables: of its environment, beside those that are set.
+        arguments: of git.
+        folder: the working directory.
+        stdin: its standard input, for lists that may be too long for a command line.
+        variables: further environment variables.
 
     Raises:
-        GitError: git is missing or ends with an error.
+        GitError: git is missing or fails.
     """
     done = ask_git(*arguments, folder=folder, stdin=stdin, **variables)
     refuse_error(done.returncode, done.stderr, arguments)
@@ -54,14 +54,14 @@ def git(*arguments: str, folder: Path = ROOT, stdin: str = "", **variables: str)
 
 
 def refuse_error(code: int, stderr: str, arguments: Sequence[str]) -> None:
-    """Raise GitError where git has ended with an error."""
+    """GitError if git has failed."""
     if code:
         command = next(word for word in arguments if word[:1] != "-" and "=" not in word)
         raise GitError(f"git {command}: {last_line(stderr)}")
 
 
 def git_or_nothing(*arguments: str, folder: Path = ROOT) -> str:
-    """What git prints; an empty string where it cannot answer (no repository, no such commit)."""
+    """The output of git; empty if it fails (no repository, no such commit)."""
     try:
         return git(*arguments, folder=folder)
     except GitError:
@@ -71,7 +71,7 @@ def git_or_nothing(*arguments: str, folder: Path = ROOT) -> str:
 def ask_git(
     *arguments: str, folder: Path = ROOT, stdin: str = "", **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """The finished command, for those who look at its exit code."""
+    """Run git; the finished process with text output, whose exit code the caller checks."""
     done = run_git(*arguments, folder=folder, stdin=stdin, **variables)
     texts = (output.decode("utf-8", "replace") for output in (done.stdout, done.stderr))
     return subprocess.CompletedProcess(done.args, done.returncode, *texts)
@@ -80,7 +80,7 @@ def ask_git(
 def run_git(
     *arguments: str, folder: Path = ROOT, stdin: str = "", **variables: str
 ) -> subprocess.CompletedProcess[bytes]:
-    """The finished command, the same whatever its user has set, with the bytes that it printed."""
+    """Run git, whatever the user's settings are; the finished process with output as bytes."""
     settings = [word for setting in SETTINGS.split() for word in ("-c", setting)]
     unset = {*OF_A_HOOK.split(), *OF_A_USER.split()}
     inherited = {name: value for name, value in os.environ.items() if name not in unset}
@@ -98,7 +98,7 @@ def run_git(
 
 
 def git_names(*arguments: str, folder: Path = ROOT) -> list[str]:
-    """The paths that git prints with -z, as Python opens them, whatever bytes they have.
+    """The paths that git prints with -z; names of any bytes can be opened.
 
     Raises:
         GitError: as `git` does.
@@ -109,7 +109,7 @@ def git_names(*arguments: str, folder: Path = ROOT) -> list[str]:
 
 
 def uncommitted(paths: Iterable[str], *options: str, folder: Path = ROOT) -> list[str]:
-    """Those of these paths, or what is below them, that differ from the last commit.
+    """The paths among or below these that differ from the last commit.
 
     Raises:
         GitError: as `git` does.
@@ -123,7 +123,7 @@ def uncommitted(paths: Iterable[str], *options: str, folder: Path = ROOT) -> lis
 
 
 def files_at(commit: str, paths: Sequence[str], folder: Path = ROOT) -> dict[str, bytes]:
-    """The content of each of these files in a commit; those that it does not have are left out."""
+    """The content of each of these files in a commit; missing files are left out."""
     asked = [path for path in paths if "\n" not in path]
     stdin = "".join(f"{commit}:{path}\n" for path in asked)
     done = run_git("cat-file", "--batch", folder=folder, stdin=stdin)

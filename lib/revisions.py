@@ -1,10 +1,10 @@
 """What a revision of this repository holds: its parameters, metrics, data and plots.
 
-The one reader of results, for `make compare`, the page of a run, reports at milestones and
-notebooks. A revision is a commit, a branch, a tag or one of DVC's experiments; the empty string is
-the work tree. Which files there are, DVC says (lib/pipeline.py). Their content comes from the work
-tree or git, from DVC's cache, or else from the bucket, and is read once. What cannot be read is
-noted in `missing`, a line each; all the rest is there.
+The single reader of results, for `make compare`, the page of a run, milestone reports and
+notebooks. A revision is a commit, branch, tag or DVC experiment; the empty string is the work tree.
+lib/pipeline.py determines its files with DVC. Their content comes from the work tree or git, from
+DVC's cache, or from the bucket, and is read once. What cannot be read is listed in `missing`; the
+rest is still available.
 """
 
 import csv
@@ -31,12 +31,12 @@ from lib.repository import ROOT, GitError, files_at, git_or_nothing, uncommitted
 from lib.text import some_of
 
 WORK_TREE = ""
-DRAWN = 50_000_000  # bytes of a table that becomes a picture
+DRAWN = 50_000_000  # bytes; larger tables are not plotted
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot that dvc.yaml defines: columns of a CSV file."""
+    """A plot in dvc.yaml: columns of a CSV file."""
 
     title: str
     path: str
@@ -54,7 +54,7 @@ class Revision:
     missing: list[str] = field(default_factory=list, compare=False)
     contents: dict[str, bytes | None] = field(default_factory=dict, compare=False, repr=False)
 
-    # ---- which one it is
+    # ---- identity
 
     @cached_property
     def commit(self) -> str:
@@ -79,17 +79,17 @@ class Revision:
         return found
 
     def experiment(self) -> str:
-        """The commit of DVC's experiment of this name, the latest; empty where there is none."""
+        """The commit of the latest DVC experiment of this name; empty if there is none."""
         listed = self.ask_git(
             "for-each-ref", "--sort=-creatordate", "--format=%(objectname) %(refname)", "refs/exps/"
         )
-        # refs/exps/ab/cdef…/NAME, after the commit that it began with
+        # refs/exps/ab/cdef…/NAME, where abcdef… is the baseline commit
         refs = (line.split("/", 4) for line in listed.splitlines())
         return next((ref[0].split()[0] for ref in refs if ref[4:] == [self.name]), "")
 
     @property
     def label(self) -> str:
-        """How a person calls it."""
+        """Its name for display."""
         if not self.name:
             return "work tree"
         short = self.commit[:10]
@@ -104,10 +104,10 @@ class Revision:
 
     @cached_property
     def source(self) -> str:
-        """The commit that the results were computed at; empty where git does not tell.
+        """The commit that the results were computed from; empty if git cannot tell.
 
-        Results are committed on top of it: a run by tag names it in the commit, and a person
-        commits what was computed at the commit before.
+        Results are committed on top of it: a results commit of a run names it in a trailer; for a
+        commit by hand, it is the parent.
         """
         files, locks = self.pipeline.result_files, self.pipeline.locks or ["dvc.lock"]
         if not self.name and self.uncommitted(files or locks):
@@ -120,21 +120,21 @@ class Revision:
         return named or self.ask_git("rev-parse", "--verify", "--quiet", f"{results}^")
 
     def uncommitted(self, paths: Sequence[str]) -> list[str]:
-        """Those of these paths that are not as the last commit has them; none without git."""
+        """The paths that differ from the last commit; none without git."""
         try:
             return uncommitted(paths, folder=self.root)
         except GitError:
             return []
 
     def ask_git(self, *arguments: str) -> str:
-        """What git prints here; an empty string where it cannot answer."""
+        """The output of git in this repository; empty if it fails."""
         return git_or_nothing(*arguments, folder=self.root)
 
-    # ---- what it holds
+    # ---- parameters, metrics, data and plots
 
     @cached_property
     def pipeline(self) -> Pipeline:
-        """Its stages, as DVC resolves them; empty where DVC cannot."""
+        """Its pipeline, as DVC resolves it; empty if DVC cannot read it."""
         commit = self.commit  # a revision that does not exist is an error, not an empty pipeline
         try:
             return read_pipeline(commit, self.root)
@@ -145,7 +145,7 @@ class Revision:
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """params.yaml with dotted keys, and what stages read of other files, as file:key."""
+        """params.yaml with dotted keys, and values from other params files as file:key."""
         try:
             content = parse_yaml(self.text("params.yaml"))
         except YamlTextError as error:
@@ -159,7 +159,7 @@ class Revision:
 
     @cached_property
     def metrics_files(self) -> dict[str, Any]:
-        """What each metrics file says, by its path."""
+        """The content of each metrics file, by path."""
         self.get(self.pipeline.metrics)
         found = {}
         for path in self.pipeline.metrics:
@@ -179,12 +179,12 @@ class Revision:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Every value in the metrics files, as file.key."""
+        """Every value in the metrics files, by file.key."""
         return flat_metrics(self.metrics_files, names_of(self.metrics_files))
 
     @cached_property
     def outs(self) -> dict[str, Out]:
-        """What DVC keeps, by path: as dvc.lock and .dvc files note it; not what git keeps."""
+        """The outs in dvc.lock and .dvc files, by path, without those that are in git."""
         return {
             path: out
             for stage in self.pipeline.stages
@@ -194,16 +194,16 @@ class Revision:
 
     @cached_property
     def outdated(self) -> list[str]:
-        """A line for each stage whose results are not of the parameters, code and data here.
+        """A line for each stage whose results do not match its parameters, code and data.
 
-        Sweeps are left out: whoever adopts what one found is told.
+        Without sweeps: `make adopt` warns about those.
         """
         if not self.pipeline.stages:
             return []
         try:
             found = outdated_stages(self.commit, self.root)
         except UserError as error:
-            return [f"Whether all stages of {self.label} have run cannot be told: {error}"]
+            return [f"Whether all stages of {self.label} have run cannot be determined: {error}"]
         lines = []
         for each in found:
             stage, of = each.stage, f"of {self.label}"
@@ -225,7 +225,7 @@ class Revision:
 
     @cached_property
     def plots(self) -> list[Plot]:
-        """The plots that can be drawn without DVC, those of stages first."""
+        """The plots that lib/plots.py can draw, those of stages first."""
         found = []
         for stage in self.pipeline.stages:
             for path, definition in stage.plots.items():
@@ -248,14 +248,14 @@ class Revision:
                 found.append(Plot(name, path, x, several, template or ""))
         return found
 
-    # ---- content of files
+    # ---- file contents
 
     def text(self, path: str) -> str:
-        """A file that git tracks, as text; empty where it is not there."""
+        """A tracked file as text; empty if it does not exist."""
         return (self.tracked([path]).get(path) or b"").decode("utf-8", "replace")
 
     def table(self, path: str) -> list[dict[str, str]] | None:
-        """The rows of a CSV file; None as for `content`."""
+        """The rows of a CSV file; None if it cannot be read, with the reason in `missing`."""
         content = self.content(path)
         if content is None:
             return None
@@ -272,15 +272,15 @@ class Revision:
             return None
 
     def content(self, path: str) -> bytes | None:
-        """A file's bytes, from the work tree or git, the cache or the bucket.
+        """A file's bytes, from the work tree, git, the cache or the bucket.
 
-        None where it is not to be had; why stands in `missing`.
+        None if it cannot be read, with the reason in `missing`.
         """
         self.get([path])
         return self.contents[path]
 
     def get(self, paths: Sequence[str]) -> None:
-        """Read these files, those in git all at once."""
+        """Read files into `contents`, with one git command for all tracked ones."""
         new = [path for path in paths if path not in self.contents]
         self.contents.update(self.tracked(new))
         for path in new:
@@ -288,7 +288,7 @@ class Revision:
                 self.contents[path] = self.cached(path)
 
     def tracked(self, paths: Sequence[str]) -> dict[str, bytes]:
-        """The content of those of these files that are in the work tree, or in the commit."""
+        """The content of the files that are in the work tree, or in the commit."""
         if self.name:
             return files_at(self.commit, paths, self.root) if paths else {}
         found = {}
@@ -298,7 +298,7 @@ class Revision:
         return found
 
     def cached(self, path: str) -> bytes | None:
-        """A file that DVC keeps, from its cache or the bucket; None where it is in neither."""
+        """A file of DVC, from its cache or the bucket; None if it is in neither."""
         stage, out = self.pipeline.writer(path)
         if stage and path in stage.noted and stage.noted[path].md5.endswith(".dir"):
             self.missing.append(
@@ -307,22 +307,22 @@ class Revision:
             return None
         if stage and out in stage.uncached:
             hint = "that commit does not have it" if self.name else f"`{stage.command}` writes it"
-            if stage.file != SWEEPS or out in stage.noted:  # else it is a sweep that has not run
+            if stage.file != SWEEPS or out in stage.noted:  # a sweep need not have run
                 self.missing.append(f"{path} of {self.label} is not here: {hint}.")
             return None
         try:
             with self.opened(path) as file:
                 return bytes(file.read())
-        except Exception as error:  # DVC's, the bucket's and the disk's own, of many classes
+        except Exception as error:  # of DVC, the bucket or the disk: many classes
             self.missing.append(self.not_here(path, error))
             return None
 
     def opened(self, path: str) -> Any:
-        """A file of the work tree, or one that DVC keeps, for what need not be in memory whole."""
+        """A file of the work tree or of DVC, opened for reading piece by piece."""
         return self.dvc_files.open(path, "rb") if self.name else (self.root / path).open("rb")
 
     def not_here(self, path: str, error: Exception) -> str:
-        """That a file cannot be read, and what gets it."""
+        """The message that a file cannot be read, and which command gets it."""
         stage, _ = self.pipeline.writer(path)
         command = stage.command if stage and stage.commands else "make run"
         if not self.name and isinstance(error, FileNotFoundError):
@@ -336,15 +336,15 @@ class Revision:
 
     @cached_property
     def dvc_files(self) -> Any:
-        """The files that DVC keeps for the commit, as a file system."""
-        logging.getLogger("dvc").setLevel(logging.CRITICAL)  # told in `missing`
+        """The commit's files in DVC, as a file system."""
+        logging.getLogger("dvc").setLevel(logging.CRITICAL)  # reported in `missing`
         return DVCFileSystem(str(self.root), rev=self.commit)
 
 
 def default_pair(root: Path = ROOT) -> tuple[str, str]:
-    """Which two revisions a person means who names none.
+    """The revisions to compare by default: the last commit and the work tree.
 
-    The work tree, against the last commit, or the one before where nothing is uncommitted.
+    If nothing is uncommitted, the commit before the last one and the work tree.
     """
     files = Revision(WORK_TREE, root).pipeline.result_files or ["dvc.lock"]
     changed = uncommitted(["params.yaml", *files], folder=root)
@@ -356,10 +356,10 @@ def default_pair(root: Path = ROOT) -> tuple[str, str]:
 
 
 def parse(path: str, content: bytes) -> Any:
-    """What a metrics file says; YAML where its name tells neither JSON nor TOML, as for DVC.
+    """Parse a metrics file; like DVC, as YAML unless its name ends in .json or .toml.
 
     Raises:
-        UserError: it is not what its name says; the message goes on after the file's name.
+        UserError: it is invalid; the message is to follow the file's name.
     """
     kind = {".json": "JSON", ".toml": "TOML"}.get(PurePath(path).suffix, "YAML")
     try:
@@ -377,9 +377,9 @@ def parse(path: str, content: bytes) -> Any:
 
 
 def names_of(paths: Iterable[str]) -> dict[str, str]:
-    """What metrics files are called in a key: the file's stem, or its path where two share one.
+    """The name of each metrics file in keys: its stem, or its path if two files share a stem.
 
-    The path is without its ending, unless two files differ in that alone.
+    The path is without its suffix, unless two files differ only in that.
     """
     names = {path: path for path in paths}
     pure = {path: PurePath(path) for path in names}
@@ -392,28 +392,28 @@ def names_of(paths: Iterable[str]) -> dict[str, str]:
 
 
 def flat_metrics(files: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Every value in metrics files, as name.key."""
+    """Every value in metrics files, by name.key."""
     found: dict[str, Any] = {}
     for path, content in files.items():
         found |= flat({} if content is None else content, above=names[path])
     return found
 
 
-# ---- what differs
+# ---- differences
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Key, value before and value after, for each that differs; NaN is like NaN."""
+    """Key, old value and new value for each that differs; NaN equals NaN."""
     pairs = ((key, before.get(key), after.get(key)) for key in dict.fromkeys((*before, *after)))
     return [(key, old, new) for key, old, new in pairs if old != new and repr(old) != repr(new)]
 
 
 def changed_rows(before: Iterable[bytes], after: Iterable[bytes]) -> tuple[int, int]:
-    """How many lines of a text came and how many went, wherever they stand.
+    """How many lines were added and how many removed, regardless of their order.
 
-    Both are read side by side, and only lines that have not met their like are remembered.
+    Both texts are read in parallel; only lines without a counterpart so far are kept in memory.
     """
-    more: dict[bytes, int] = {}  # of this line in the new text, so far
+    more: dict[bytes, int] = {}  # surplus of each line in the new text so far
     for old, new in zip_longest(before, after, fillvalue=b""):
         if old == new:
             continue

@@ -1,6 +1,6 @@
-"""New values in a YAML file that a person writes: nothing else of it changes.
+"""Sets values in a hand-written YAML text without changing anything else in it.
 
-A round trip through a parser keeps comments, and gives lines, lists and quotes its own form.
+A round trip through a parser would keep comments, but reformat lines, lists and quotes.
 """
 
 import io
@@ -15,9 +15,15 @@ from lib.params import parse_yaml
 
 
 def put(text: str, section: str, values: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """A YAML text with values in it, by their dotted names in a section; and what it took of them.
+    """Set values in a section of a YAML text.
 
-    Everything else stays as it is written, and so does a value that is the same already.
+    Args:
+        text: the YAML.
+        section: a top-level key.
+        values: the new values, by dotted key below the section.
+
+    Returns:
+        The new text, and `key value` for each value whose key it has.
     """
     root, parsed = YAML(pure=True).compose(text), parse_yaml(text)
     taken, edits = [], list[tuple[int, int, str]]()
@@ -41,17 +47,17 @@ def put(text: str, section: str, values: Mapping[str, Any]) -> tuple[str, list[s
 def _changes(
     text: str, node: Node, after: int, old: Any, new: Any
 ) -> Iterator[tuple[int, int, str]]:
-    """Where a text is to be replaced, from and to, and by what, for a node to have a new value.
+    """The edits (start, end, replacement) that give a node a new value.
 
     Args:
         text: the YAML.
-        node: what it has now.
-        after: where the colon before it ends, behind which lists of several lines and empty values
-            are put; 0 in a list.
-        old: what the node says.
-        new: what it shall say.
+        node: the node.
+        after: the position after the colon before it, where multi-line lists and empty values are
+            inserted; 0 in a list.
+        old: the node's value.
+        new: its new value.
     """
-    if _flow(old) == _flow(new):  # not `old == new`, which holds of True and 1
+    if _flow(old) == _flow(new):  # not `old == new`, as True == 1
         return
     start, end = node.start_mark.index, _last(node).end_mark.index
     end = start + len(text[start:end].rstrip())
@@ -67,14 +73,14 @@ def _changes(
 
 
 def _last(node: Node) -> Node:
-    """The node with which a block of lines ends: its own end is where the next key begins."""
+    """The last node of a block, whose own end is only where the next key begins."""
     if isinstance(node, CollectionNode) and not node.flow_style and node.value:
         return _last(node.value[-1][1] if isinstance(node, MappingNode) else node.value[-1])
     return node
 
 
 def _flow(value: Any) -> str:
-    """A value as YAML has it within a line, also in a list or a mapping that is written so."""
+    """A value in YAML's flow style, on one line."""
     text, yaml = io.StringIO(), YAML(typ="safe", pure=True)
     yaml.default_flow_style, yaml.width = True, sys.maxsize
     yaml.dump({0: value}, text)

@@ -591,7 +591,7 @@ def test_what_is_no_archive_is_refused(tmp_path):
         (b"PK\x03\x04", "no gzip file"),
         (whole[: len(whole) // 2], "cannot be unpacked to its end"),
         (whole[:-8] + bytes(8), "cannot be unpacked to its end"),
-        (gzip.compress(b"x" * 2000), "no tar"),
+        (gzip.compress(b"x" * 2000), "not a valid tar"),
     ):
         file.write_bytes(content)
         assert any(said in problem for problem in check(file)), (said, check(file))

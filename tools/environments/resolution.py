@@ -248,7 +248,7 @@ def resolve_with(
 
 
 def check_that_index_answers(refusal: str, scratch: str) -> None:
-    """UserError if the index is at fault: pipenv reports an unreachable one as a missing version."""
+    """UserError if the index does not answer, which pipenv reports as a missing version."""
     if not (missing := MISSING.search(refusal)):
         return
     where = ("install", "--dry-run", "--target", scratch, "--requirement", "-")

@@ -1,1 +1,1 @@
-"""The .krt format: what a deployable runtime must be, told before the engine tells it."""
+"""The .krt format: builds, checks, serves and rehearses deployable runtimes."""

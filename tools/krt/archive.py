@@ -1,8 +1,8 @@
-"""The bytes of a .krt: written the same each time, read as a stream, unpacked as the engine does.
+"""Writes a .krt reproducibly, reads it as a stream, and unpacks it as the engine does.
 
-`entries` is the one reader, of what is checked and of what is unpacked. It takes the plain headers
-of a tar, one by one, and of the extended ones only a long name and a size: Python's own reader
-keeps every header that it meets, and a few hundred bytes can make that hundreds of megabytes.
+`entries` is the only reader, for checking and for unpacking. It reads a tar's headers one by one,
+and of extended headers only a long name and a size: Python's own reader keeps every header in
+memory, and a few hundred bytes can make that hundreds of megabytes.
 """
 
 import gzip
@@ -17,29 +17,28 @@ from typing import BinaryIO
 ENTRIES = 10_000
 BYTES = 4 * 2**30  # unpacked
 HEADER_BYTES = 2**14  # of an extended header
-BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 200  # above so many bytes, not so many times the packed ones
+BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 200  # the ratio is a limit for larger archives
 BLOCK = tarfile.BLOCKSIZE
 AT_ONCE = 2**20
 
 FILE, FOLDER = "file", "folder"
 KINDS = {tarfile.REGTYPE: FILE, tarfile.AREGTYPE: FILE, tarfile.DIRTYPE: FOLDER}
 LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
-# What has a size in its header and no bytes behind it, in Go's reader too.
+# Types whose entries have no content whatever size the header gives, as in Go's reader.
 WITHOUT_BYTES = (*LINKS, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE)
 
 
 class RefusedError(Exception):
-    """What makes reading on pointless or harmful."""
+    """The archive must not be read further; the message says why."""
 
 
 # ---- writing
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
-    """A .krt with these files by their names: the same bytes for the same files.
+    """A .krt with these files, by name: the same bytes for the same files.
 
-    Each folder has an entry of its own before what is in it; there are no times, owners or modes
-    of this machine.
+    Each folder has an entry before its content; times, owners and modes are fixed.
     """
     folders = {str(p) for name in files for p in PurePosixPath(name).parents if str(p) != "."}
     plain = io.BytesIO()
@@ -59,14 +58,14 @@ def pack(files: Mapping[str, bytes]) -> bytes:
 
 
 class Unpacked:
-    """What gzip gives, counted, so that a bomb stops where it begins."""
+    """A gzip stream that counts its bytes, to stop at a decompression bomb."""
 
     def __init__(self, packed: BinaryIO) -> None:
         self.packed, self.read_bytes = packed, 0
         self.stream = gzip.GzipFile(fileobj=packed, mode="rb")
 
     def read(self, size: int) -> bytes:
-        """At most so many bytes; RefusedError where there are too many, or they cannot be read."""
+        """Read at most `size` bytes; RefusedError if a limit is exceeded, or gzip fails."""
         try:
             block = self.stream.read(size)
         except (EOFError, OSError, zlib.error) as error:
@@ -80,7 +79,7 @@ class Unpacked:
         return block
 
     def whole(self, size: int) -> Iterator[bytes]:
-        """So many bytes, in pieces; RefusedError where there are fewer."""
+        """Exactly `size` bytes, in blocks; RefusedError if there are fewer."""
         while size:
             if not (block := self.read(min(size, AT_ONCE))):
                 raise RefusedError("the archive cannot be unpacked to its end: it is cut off.")
@@ -90,19 +89,19 @@ class Unpacked:
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: `kind` is FILE, FOLDER or what else it is, in words."""
+    """One entry; `kind` is FILE, FOLDER or a description of anything else."""
 
     name: str
     kind: str
     size: int
-    content: Iterator[bytes]  # to be read before the next entry, or not at all
+    content: Iterator[bytes]  # may be read only before the next entry
 
 
 def entries(packed: BinaryIO) -> Iterator[Entry]:
-    """The entries of a gzip-compressed tar, to its very end.
+    """The entries of a gzip-compressed tar.
 
     Raises:
-        RefusedError: it is no such tar, or larger than the limits above.
+        RefusedError: it is not a valid tar, or exceeds the limits above.
     """
     stream = Unpacked(packed)
     extended: dict[str, str] = {}
@@ -111,7 +110,7 @@ def entries(packed: BinaryIO) -> Iterator[Entry]:
         if not block.strip(b"\0"):  # the end, which is two empty blocks, or nothing at all
             if stream.read(BLOCK).strip(b"\0"):
                 raise RefusedError(
-                    "what is packed in it is no tar: it goes on after an empty block."
+                    "its content is not a valid tar: it goes on after an empty block."
                 )
             for _ in iter(lambda: stream.read(AT_ONCE), b""):  # gzip's checksum is the last
                 pass
@@ -121,41 +120,44 @@ def entries(packed: BinaryIO) -> Iterator[Entry]:
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except (tarfile.TarError, ValueError) as error:
-            raise RefusedError(f"what is packed in it is no tar: {error}.") from None
+            raise RefusedError(f"its content is not a valid tar: {error}.") from None
         if header.size < 0:
-            raise RefusedError("what is packed in it is no tar: a size is negative.")
+            raise RefusedError("its content is not a valid tar: a size is negative.")
         if header.type in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
-            if header.size > HEADER_BYTES:
-                raise RefusedError(
-                    f"it has an extended header of more than {HEADER_BYTES:,} bytes."
-                )
-            text = b"".join(stream.whole(padded(header.size)))[: header.size]
-            pairs = records(text) if header.type == tarfile.XHDTYPE else {"path": string(text)}
+            pairs = extended_header(header, stream)
             if pairs.keys() & extended.keys():
-                raise RefusedError("what is packed in it is no tar: two headers for one entry.")
+                raise RefusedError("its content is not a valid tar: two headers for one entry.")
             extended |= pairs
             continue
         name, kind, size = described(header, extended)
         extended = {}
         content = stream.whole(size)
         yield Entry(name, kind, size, content)
-        for _ in content:  # what was not read of it
+        for _ in content:  # skip what was not read
             pass
         for _ in stream.whole(padded(size) - size):
             pass
 
 
+def extended_header(header: tarfile.TarInfo, stream: Unpacked) -> dict[str, str]:
+    """The values in an extended header, which apply to the next entry."""
+    if header.size > HEADER_BYTES:
+        raise RefusedError(f"it has an extended header of more than {HEADER_BYTES:,} bytes.")
+    text = b"".join(stream.whole(padded(header.size)))[: header.size]
+    return records(text) if header.type == tarfile.XHDTYPE else {"path": string(text)}
+
+
 def padded(size: int) -> int:
-    """Rounded up to whole blocks."""
+    """A size rounded up to whole blocks."""
     return -(-size // BLOCK) * BLOCK
 
 
 def described(header: tarfile.TarInfo, extended: Mapping[str, str]) -> tuple[str, str, int]:
-    """Name and kind of an entry, and how many bytes are behind it."""
+    """Name and kind of an entry, and the size of its content."""
     name, size = extended.get("path", header.name), header.size
     if "size" in extended:
         if not extended["size"].isascii() or not extended["size"].isdigit():
-            raise RefusedError("what is packed in it is no tar: a size is no number.")
+            raise RefusedError("its content is not a valid tar: a size is no number.")
         size = int(extended["size"])
     if size > BYTES:
         raise RefusedError(f"its files have more than {BYTES:,} bytes: make it smaller.")
@@ -169,7 +171,7 @@ def described(header: tarfile.TarInfo, extended: Mapping[str, str]) -> tuple[str
 
 
 def records(text: bytes) -> dict[str, str]:
-    """The `key=value` pairs of an extended header, each with its length before it."""
+    """The `key=value` pairs of an extended header, each preceded by its length."""
     found: dict[str, str] = {}
     at = 0
     while at < len(text):
@@ -177,19 +179,19 @@ def records(text: bytes) -> dict[str, str]:
         end = at + int(length) if space and length.isdigit() else 0
         key, equals, value = text[at + len(length) + 1 : end].partition(b"=")
         if end > len(text) or not key or not equals or value[-1:] != b"\n":
-            raise RefusedError("what is packed in it is no tar: an extended header is broken.")
+            raise RefusedError("its content is not a valid tar: an extended header is broken.")
         found[string(key)] = string(value[:-1])
         at = end
     return found
 
 
 def string(text: bytes) -> str:
-    """Up to the first NUL, where the engine's reader ends it too."""
+    """Text up to the first NUL, as the engine's reader has it."""
     return text.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
 def unpack(packed: BinaryIO, folder: Path) -> None:
-    """Unpack a .krt that has been checked into a folder: a plain mkdir for each of its folders."""
+    """Unpack a checked .krt into a folder, with one mkdir for each folder entry."""
     packed.seek(0)
     for entry in entries(packed):
         place = folder / entry.name

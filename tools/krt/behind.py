@@ -1,9 +1,9 @@
-"""Says which stages behind files have not run since something that they read changed.
+"""Lists the stages that files depend on and that are outdated.
 
     tools/within . python -m tools.krt.behind PATH…
 
-A line for each stage, of the commit and not of the work tree. It needs DVC, which is not in the
-environment that builds runtimes.
+Prints a line for each such stage of HEAD, not of the work tree. A command of its own, as DVC is not
+in the environment that builds runtimes.
 """
 
 import sys
@@ -14,7 +14,7 @@ from tools.command import as_command
 
 
 def main() -> None:
-    """Print them."""
+    """Print a line for each outdated stage."""
     needed = read_pipeline("HEAD").behind(sys.argv[1:])
     for each in outdated_stages("HEAD"):
         if each.changed and each.stage.address in needed:

@@ -2,9 +2,9 @@
 
     tools/within tools/krt python -m tools.krt.build [NAME] [--version VERSION] [--anyway]
 
-What is built can be built again: from a commit, with models that its dvc.lock names, and only
-where the goals are met (`ANYWAY=yes` builds all the same, and says so in the archive). The same
-commit and version give the same bytes.
+A build is reproducible: it needs a commit, with the models that its dvc.lock names, and the goals
+must be met (`ANYWAY=yes` builds regardless, and says so in the archive). The same commit and
+version give the same bytes.
 """
 
 import argparse
@@ -30,9 +30,9 @@ from tools.krt.proto import generated
 
 BUILD = Path("build")
 ASSETS = "assets.yml"
-README = "docs/README.md"  # says where the archive comes from
+README = "docs/README.md"  # gets a section on the provenance
 LINK = "120000"  # git's mode of a symbolic link
-# `name==1.2` or `name[extra]==1.2` of pip; 1.* and ${VERSION} are no version.
+# `name==1.2` or `name[extra]==1.2` for pip, but not 1.* or ${VERSION}.
 PINNED = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?==(\d[\w.+!]*)(?![\w.+!*])")
 NOT_PACKED = re.compile(
     r"(^|/)(Pipfile(\.lock)?|assets\.yml|rehearsal\.py|[^/]*_test\.py)$|^image/"
@@ -40,7 +40,7 @@ NOT_PACKED = re.compile(
 
 
 def chosen(name: str) -> str:
-    """The runtime that is meant; UserError where that is not clear."""
+    """The runtime's name, which may be empty if there is only one; UserError if it is unknown."""
     known = names()
     if not name and len(known) == 1:
         return known[0]
@@ -51,7 +51,7 @@ def chosen(name: str) -> str:
 
 
 def default_version(name: str) -> str:
-    """Of the runtime-* tag at this commit, else of the commit."""
+    """The version in the runtime-* tag of this commit; else one from the commit's hash."""
     found = []
     for tag in git("tag", "--points-at", "HEAD").split():
         rest = tag.removeprefix(TAG)
@@ -63,12 +63,12 @@ def default_version(name: str) -> str:
 
 
 def build(name: str, version: str, *, anyway: bool) -> Path:
-    """The archive's path.
+    """Build the archive of a runtime; its path.
 
     Raises:
-        UserError: there is something uncommitted, a model is not the one that dvc.lock names, the
-            nodes' image has other packages than the rehearsal, a goal is missed, or the archive
-            would not be as the engine takes it.
+        UserError: something is uncommitted, a model is not the one that dvc.lock names, the nodes'
+            image has other packages than the rehearsal, a goal is missed, or the engine would not
+            accept the archive.
     """
     version = f"{name}-{version}"
     if not re.fullmatch(NAME, version) or len(version) > 19:
@@ -94,16 +94,7 @@ def build(name: str, version: str, *, anyway: bool) -> Path:
     outdated = asked("python", "-m", "tools.krt.behind", *assets.values()).splitlines()
     files[README] = (readme + provenance(version, assets, files, verdict, outdated)).encode()
     file = BUILD / f"{version}.krt"
-    try:
-        packed = pack(files)
-    except ValueError as error:
-        raise UserError(f"a path is too long for an archive: {error}.") from None
-    with replaced_file(file) as new:
-        new.write_bytes(packed)
-        if problems := check(new):
-            raise UserError(
-                "\n".join([f"{file.name} would not be as the engine takes it:", *problems])
-            )
+    write_archive(file, files)
     print(f"{file}: {file.stat().st_size / 1000:,.0f} kB, {len(files)} files, {reached}")
     print(f"sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}")
     for line in outdated:
@@ -113,18 +104,31 @@ def build(name: str, version: str, *, anyway: bool) -> Path:
     return file
 
 
-# ---- what goes in
+def write_archive(file: Path, files: Mapping[str, bytes]) -> None:
+    """Write a .krt with these files; UserError if the engine would not accept it."""
+    try:
+        packed = pack(files)
+    except ValueError as error:
+        raise UserError(f"a path is too long for an archive: {error}.") from None
+    with replaced_file(file) as new:
+        new.write_bytes(packed)
+        if problems := check(new):
+            lines = [f"{file.name} would not be as the engine takes it:", *problems]
+            raise UserError("\n".join(lines))
+
+
+# ---- the content
 
 
 def tracked(folder: str) -> dict[str, str]:
-    """The mode of each file that git has in a folder, by its path."""
+    """The git mode of each tracked file in a folder, by path."""
     entries = git("ls-files", "--stage", "-z", "--", folder).split("\0")
     pairs = (entry.split("\t", 1) for entry in entries if entry)
     return {path: about.split()[0] for about, path in pairs}
 
 
 def refuse_links(name: str) -> None:
-    """UserError where one of a runtime's own files is a link: what it leads to is no commit's."""
+    """UserError if one of a runtime's files is a link, as its target may not be committed."""
     folder = f"runtimes/{name}"
     for path, mode in tracked(folder).items():
         inside = path.removeprefix(f"{folder}/")
@@ -136,7 +140,7 @@ def refuse_links(name: str) -> None:
 
 
 def refuse_other_versions(name: str) -> None:
-    """UserError where the nodes' image installs another version than the rehearsal runs with."""
+    """UserError if the nodes' image installs another version than the rehearsal uses."""
     folder = f"runtimes/{name}"
     image, lock = f"{folder}/image/Dockerfile", f"{folder}/Pipfile.lock"
     if not ((ROOT / image).is_file() and (ROOT / lock).is_file()):
@@ -145,7 +149,7 @@ def refuse_other_versions(name: str) -> None:
     without_comments = re.sub(r"(?m)^\s*#.*$", "", read_text(ROOT / image))
     for package, version in PINNED.findall(without_comments):
         rehearsed = locked.get(re.sub(r"[-_.]+", "-", package).lower())
-        # Of a build such as 2.13.0+cpu, the lock has the version that all platforms have.
+        # For a build such as 2.13.0+cpu, the lock has the version of the release.
         if rehearsed and rehearsed != f"=={version.partition('+')[0]}":
             raise UserError(
                 f"{image} installs {package}=={version}, and {lock}, which the rehearsal uses, has "
@@ -155,7 +159,7 @@ def refuse_other_versions(name: str) -> None:
 
 
 def assets_of(name: str) -> dict[str, str]:
-    """Paths in the archive, and where the files are here, as assets.yml says."""
+    """The assets in assets.yml: path in the archive to path in the repository."""
     shown = f"runtimes/{name}/{ASSETS}"
     file = ROOT / shown
     content, problems = load(read_text(file)) if file.exists() else ({}, [])
@@ -180,11 +184,11 @@ def assets_of(name: str) -> dict[str, str]:
 
 
 def refuse_untracked(name: str, assets: Mapping[str, str]) -> None:
-    """UserError where an asset is not there, or neither in git nor what dvc.lock here names."""
+    """UserError if an asset is missing, or is neither in git nor the version in dvc.lock."""
     status = json.loads(asked("dvc", "data", "status", "--granular", "--unchanged", "--json"))
     unchanged = set(status.get("unchanged", []))
     deleted = status.get("uncommitted", {}).get("deleted", [])
-    # DVC cannot say what is in a folder whose listing it has not fetched.
+    # DVC does not know the files of a folder whose listing it has not fetched.
     folders = tuple(path for path in status.get("not_in_cache", []) if path.endswith("/"))
     in_git = tracked(".")
     for source in assets.values():
@@ -208,7 +212,7 @@ def refuse_untracked(name: str, assets: Mapping[str, str]) -> None:
 
 
 def asked(*command: str) -> str:
-    """What a command says in the root's environment, which has DVC; this one has not."""
+    """The output of a command in the root's environment, which has DVC."""
     done = run("tools/within", ".", *command, ok=False)
     if done.returncode:
         raise UserError(f"DVC cannot say what it tracks: {done.stderr.strip()[-300:]}")
@@ -216,7 +220,7 @@ def asked(*command: str) -> str:
 
 
 def refuse_collisions(name: str, assets: Collection[str], own: Collection[str]) -> None:
-    """UserError where a path of an asset is one of the runtime's own, or a file and a folder."""
+    """UserError if an asset's path is taken by a file of the runtime, or is a file and a folder."""
     shown = f"runtimes/{name}/{ASSETS}"
     if taken := sorted({*assets} & {*own}):
         raise UserError(
@@ -233,10 +237,13 @@ def refuse_collisions(name: str, assets: Collection[str], own: Collection[str]) 
 
 
 def judged_goals(*, anyway: bool) -> tuple[str, str]:
-    """How many goals are met, and what the archive says of them.
+    """A summary of the verdicts, and the text on them for the archive.
 
-    UserError where some are not, unless it is to be built anyway. The archive says no number: how
-    many apply depends on what main has by now, and the same commit gives the same bytes.
+    The archive gives no numbers: how many goals apply depends on the current main, and the same
+    commit must give the same bytes.
+
+    Raises:
+        UserError: some goals are missed, and `anyway` is False.
     """
     if not goal_files():
         return "no goals to meet", "none were set"
@@ -254,7 +261,7 @@ def judged_goals(*, anyway: bool) -> tuple[str, str]:
 
 
 def sources(name: str, version: str) -> dict[str, bytes]:
-    """The runtime's own files, the manifest with its version, and the code of its protos."""
+    """The runtime's tracked files, the manifest with its version, and the protos' code."""
     folder = ROOT / "runtimes" / name
     paths = [path.split("/", 2)[2] for path in tracked(f"runtimes/{name}")]
     paths = [path for path in paths if not NOT_PACKED.search(path)]
@@ -283,7 +290,7 @@ def provenance(
     verdict: str,
     outdated: Sequence[str],
 ) -> str:
-    """Where all of it comes from, in Markdown."""
+    """The provenance of the archive, in Markdown."""
     lines = [
         "\n## Where this comes from\n",
         "| what | which |",
@@ -298,12 +305,12 @@ def provenance(
 
 
 def md5(content: bytes) -> str:
-    """As DVC has it."""
+    """The md5 of bytes, as in dvc.lock."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def main() -> None:
-    """Build one, say where it is."""
+    """Build a runtime and print its path."""
     parser = argparse.ArgumentParser(prog="make runtime")
     parser.add_argument("name", nargs="?", default="")
     parser.add_argument("--version", default="")

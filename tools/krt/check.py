@@ -1,7 +1,7 @@
-"""Whether a .krt is what the engine takes, and safe to unpack: `make runtime-check FILE=…`.
+"""Checks that a .krt is valid for the engine and safe to unpack: `make runtime-check FILE=…`.
 
-The archive is read as a stream and nothing of it is unpacked: a hostile one costs at most what the
-limits below allow. Every problem is told in one go, a line each.
+The archive is read as a stream and not unpacked: a malicious one is stopped by the limits below.
+All problems are reported at once, one per line.
 """
 
 import os
@@ -19,7 +19,7 @@ from tools.krt.archive import FILE, FOLDER, Entry, RefusedError, entries
 from tools.krt.format import Manifest, ManifestV1, ManifestV2, read
 from tools.krt.names import MANIFEST
 
-MANIFEST_BYTES, PROTO_BYTES = 2**18, 2**22  # of the manifest, of all protos together
+MANIFEST_BYTES, PROTO_BYTES = 2**18, 2**22  # limits for the manifest, and for all protos together
 PATH_BYTES = 1024
 
 TEXT = re.compile(
@@ -33,7 +33,7 @@ TEXT = re.compile(
 
 @dataclass
 class Contents:
-    """What is known of an archive."""
+    """What was found in an archive."""
 
     files: dict[str, int] = field(default_factory=dict)  # sizes by name
     folders: set[str] = field(default_factory=set)
@@ -43,7 +43,7 @@ class Contents:
 
 
 def contents(file: BinaryIO) -> Contents:
-    """What the archive holds, and what is wrong with its entries."""
+    """Read an archive: its entries, and the problems with them."""
     found = Contents()
     file.seek(0)
     if file.read(2) != b"\x1f\x8b":
@@ -59,7 +59,7 @@ def contents(file: BinaryIO) -> Contents:
 
 
 def add(found: Contents, entry: Entry) -> None:
-    """Take note of an entry, or of what is wrong with it."""
+    """Record an entry, or the problem with it."""
     name, shown = entry.name, repr(entry.name[:200])
     if why := bad_name(name):
         found.problems.append(f"entry {shown} {why}")
@@ -89,7 +89,7 @@ def add(found: Contents, entry: Entry) -> None:
 
 
 def bad_name(name: str) -> str:
-    """Why an entry cannot be called so; empty if it can."""
+    """What is wrong with an entry's name; empty if it is valid."""
     parts = name.split("/")
     if name.startswith("/") or re.match(r"[A-Za-z]:", name):
         return "is absolute: names are relative to the archive's root."
@@ -107,7 +107,7 @@ def bad_name(name: str) -> str:
 
 
 def text_of(found: Contents, entry: Entry) -> str:
-    """The text of a manifest or a proto; empty, with its problem noted, where it is none."""
+    """The text of a manifest or proto; empty, and a problem, if it cannot be read."""
     most = MANIFEST_BYTES if entry.name == MANIFEST else PROTO_BYTES - found.proto_bytes
     if entry.size > most:
         what = "" if entry.name == MANIFEST else ", all protos together"
@@ -126,7 +126,7 @@ def text_of(found: Contents, entry: Entry) -> str:
 
 
 def load(text: str) -> tuple[Any, list[str]]:
-    """What a YAML text says, and why it cannot be read."""
+    """The content of a YAML text, and why it cannot be parsed."""
     try:
         return parse_yaml(text), []
     except YamlTextError as error:
@@ -134,18 +134,18 @@ def load(text: str) -> tuple[Any, list[str]]:
 
 
 def manifest_in(text: str, *, archive: bool) -> tuple[Manifest | None, list[str]]:
-    """The manifest that a YAML text holds, and every problem of it, a line each."""
+    """The manifest in a YAML text, and its problems, one per line."""
     content, problems = load(text)
     return (None, problems) if problems else read(content, archive=archive)
 
 
 def methods(proto: str) -> set[str]:
-    """The rpcs of a proto's services: nowhere else does `rpc NAME (` stand in one."""
+    """The rpcs of a proto's services, the only places where `rpc NAME (` can occur."""
     return set(re.findall(r"\brpc\s++(\w++)\s*+\(", TEXT.sub(" ", proto)))
 
 
 def check_archive(file: Path) -> list[str]:
-    """Every problem of a .krt."""
+    """All problems of a .krt."""
     with file.open("rb") as archive:
         found = contents(archive)
     if MANIFEST not in found.texts:
@@ -174,12 +174,12 @@ def check_archive(file: Path) -> list[str]:
 
 
 def check(file: Path) -> list[str]:
-    """Every problem of a .krt, or of a KAI version's YAML file, a line each."""
+    """All problems of a .krt, or of a KAI version's YAML file, one per line."""
     return [one_line(problem) for problem in problems_of(file)]
 
 
 def problems_of(file: Path) -> list[str]:
-    """The same, as the file's own words have it."""
+    """All problems, with text from the file that is not escaped yet."""
     if file.suffix not in (".yml", ".yaml"):
         return check_archive(file)
     with file.open("rb") as opened:
@@ -194,7 +194,7 @@ def problems_of(file: Path) -> list[str]:
 
 
 def main() -> None:
-    """A line for each problem; end with 1 where there is any."""
+    """Print a line for each problem; exit with an error if there are any."""
     if len(sys.argv) != 2 or not sys.argv[1]:
         sys.exit("Which file? make runtime-check FILE=build/name-version.krt")
     file = Path(sys.argv[1])

@@ -1,8 +1,8 @@
-"""What a manifest may say: krt.yml of KRT v1 and v2, and the YAML file of a KAI version.
+"""The rules for manifests: krt.yml of KRT v1 and v2, and the YAML file of a KAI version.
 
-`problems(content)` checks one that is read already; `check.py` opens archives. The rules are the
-engine's own, and those that it forgets and fails on later: a name that nothing bears, a
-subscription to nobody, two nodes of one name.
+`read(content)` checks a parsed manifest; `check.py` opens archives. The rules are those of the
+engine, and some that it does not check but fails on later: references to unknown names,
+subscriptions to nobody, duplicate node names.
 """
 
 import re
@@ -32,20 +32,20 @@ IMAGE = (
     rf"^({HOST}/)?{PART}(/{PART})*(:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?$"
 )
 MEMORY = r"^\d+(Ei?|Pi?|Ti?|Gi?|Mi?|k|Ki)$"
-ENTRYPOINT = "entrypoint"  # what a v2 node subscribes to for requests; no node is called so
+ENTRYPOINT = "entrypoint"  # a v2 node subscribes to it for requests; no node may have this name
 
-MOST_NAMES = 20  # that a message lists
+MOST_NAMES = 20  # in a message
 
 
 def as_text(value: Any) -> Any:
-    """A scalar as the text that it is in the file: the engine takes `limit: 0.5` for "0.5"."""
+    """A scalar as text, as the engine reads it: `limit: 0.5` is "0.5"."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int | float | date) else value
 
 
 SCALAR = BeforeValidator(as_text)
-# In a mapping of texts, nothing is the empty text.
+# In a mapping of strings, null is the empty string.
 Value = Annotated[str, BeforeValidator(lambda value: as_text("" if value is None else value))]
 Name = Annotated[str, StringConstraints(pattern=NAME, max_length=19), SCALAR]
 KaiName = Annotated[str, StringConstraints(pattern=NAME, max_length=20), SCALAR]
@@ -55,14 +55,14 @@ Text = Annotated[str, StringConstraints(min_length=1), SCALAR]
 
 
 class Part(BaseModel):
-    """A mapping in a manifest. Keys that it does not know are the engine's to ignore."""
+    """A mapping in a manifest; unknown keys are ignored, as by the engine."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
     @model_validator(mode="before")
     @classmethod
     def without_nothing(cls, content: Any) -> Any:
-        """What has nothing behind its key is not there, as in the engine."""
+        """Drop keys with the value null, as the engine does."""
         if not isinstance(content, dict):
             return content
         return {key: value for key, value in content.items() if value is not None}
@@ -118,7 +118,7 @@ class ManifestV1(Part):
     workflows: Annotated[list[WorkflowV1], Field(min_length=1)]
 
     def contradictions(self) -> Iterator[str]:
-        """What no part alone can know."""
+        """Problems between parts: duplicates and unknown references."""
         yield from twice("nodes", (node.name for node in self.nodes))
         yield from twice("workflows", (workflow.name for workflow in self.workflows))
         names = {node.name for node in self.nodes}
@@ -176,7 +176,7 @@ class ManifestV2(Part):
     workflows: Annotated[list[WorkflowV2], Field(min_length=1)]
 
     def contradictions(self) -> Iterator[str]:
-        """What no part alone can know."""
+        """Problems between parts: duplicates and unknown references."""
         yield from twice("workflows", (workflow.name for workflow in self.workflows))
         for w, workflow in enumerate(self.workflows):
             at, names = f"workflows[{w}]", {node.name for node in workflow.nodes}
@@ -213,7 +213,7 @@ class ObjectStoreKai(Part):
 
 
 class Networking(Part):
-    """A port that is opened."""
+    """A port to open."""
 
     targetPort: Annotated[int, Field(ge=1, le=65535)]  # noqa: N815 # the format's own name
     destinationPort: Annotated[int, Field(ge=1, le=65535)]  # noqa: N815 # the same
@@ -222,19 +222,19 @@ class Networking(Part):
     @model_validator(mode="before")
     @classmethod
     def with_protocol(cls, content: Any) -> Any:
-        """An empty one is filled in, too."""
+        """Replace an empty protocol by the default."""
         if isinstance(content, dict) and content.get("protocol") == "":
             return {**content, "protocol": "HTTP"}
         return content
 
 
 class Resource(Part):
-    """What is asked for, and the limit, which is the same where there is none."""
+    """A request and a limit, which defaults to the request."""
 
     @model_validator(mode="before")
     @classmethod
     def with_limit(cls, content: Any) -> Any:
-        """With what the engine fills in."""
+        """Fill in the default limit, as the engine does."""
         if isinstance(content, dict) and content.get("limit") in (None, ""):
             return {**content, "limit": content.get("request")}
         return content
@@ -255,7 +255,7 @@ class Memory(Resource):
 
 
 class ResourceLimits(Part):
-    """What a process asks for, and what it may take."""
+    """The resources that a process requests, and their limits."""
 
     CPU: Cpu
     memory: Memory
@@ -295,7 +295,7 @@ class ManifestKai(Part):
     workflows: Annotated[list[WorkflowKai], Field(min_length=1)]
 
     def contradictions(self) -> Iterator[str]:
-        """What no part alone can know."""
+        """Problems between parts: duplicates and unknown references."""
         yield from twice("workflows", (workflow.name for workflow in self.workflows))
         for w, workflow in enumerate(self.workflows):
             at, types = f"workflows[{w}]", {p.name: p.type for p in workflow.processes}
@@ -309,7 +309,7 @@ class ManifestKai(Part):
 
 
 def subscribed(at: str, process: Process, types: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong with whom a process listens to."""
+    """The problems with a process's subscriptions."""
     yield from twice(f"{at}.subscriptions", process.subscriptions)
     if not process.subscriptions and process.type != "trigger":
         yield f"{at}.subscriptions is empty: a {process.type} subscribes to a process."
@@ -325,7 +325,7 @@ def subscribed(at: str, process: Process, types: Mapping[str, str]) -> Iterator[
 
 
 def limited(at: str, limits: ResourceLimits) -> Iterator[str]:
-    """Where a limit is below what is asked for."""
+    """The limits that are below the request."""
     for name, pair in (("CPU", limits.CPU), ("memory", limits.memory)):
         if amount(pair.limit) < amount(pair.request):
             yield f"{at}.{name}.limit is {pair.limit!r}: it must not be below {pair.request!r}."
@@ -348,26 +348,26 @@ Manifest = ManifestV1 | ManifestV2 | ManifestKai
 
 
 def twice(key: str, names: Iterable[str]) -> Iterator[str]:
-    """A line for each name that comes more than once."""
+    """A line for each duplicate name."""
     for name, count in Counter(names).items():
         if count > 1:
             yield f"{key}: {name!r} comes {count} times: each needs a name of its own."
 
 
 def unknown(key: str, name: str, known: Iterable[str], what: str) -> str:
-    """That nothing bears this name."""
+    """The message about a reference to an unknown name."""
     return f"{key} is {name!r}: it must be {what}: {some_of(sorted(known), MOST_NAMES)}."
 
 
 def kind(content: Mapping[str, Any], *, archive: bool) -> type[Manifest]:
-    """Which of the three it means to be."""
+    """Which of the three formats the content is meant to be."""
     if not archive:
         return ManifestKai
     return ManifestV1 if "nodes" in content and "krtVersion" not in content else ManifestV2
 
 
 def read(content: Any, *, archive: bool) -> tuple[Manifest | None, list[str]]:
-    """The manifest, where each part is as it must be, and every problem, a line each."""
+    """The manifest (None if it is invalid), and its problems, one per line."""
     if not isinstance(content, dict):
         return None, [f"it holds {type(content).__name__}: it must be a mapping."]
     try:
@@ -378,7 +378,7 @@ def read(content: Any, *, archive: bool) -> tuple[Manifest | None, list[str]]:
 
 
 def described(problem: Any) -> str:
-    """One of pydantic's problems in a line: key, value, what is expected."""
+    """One of pydantic's errors in one line: key, value, what is expected."""
     parts = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in problem["loc"])
     key = parts.removeprefix(".")
     if problem["type"] == "missing":

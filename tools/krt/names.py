@@ -1,16 +1,16 @@
-"""The runtimes of this repository, and which of them a tag or a version is of."""
+"""The runtimes of this repository, and which one a tag or version names."""
 
 from lib.repository import ROOT
 
 MANIFEST = "krt.yml"
-TAG = "runtime-"  # what the tags of releases begin with
+TAG = "runtime-"  # prefix of release tags
 
 
 def names() -> list[str]:
-    """All of them."""
+    """The names of all runtimes."""
     return sorted(file.parent.name for file in (ROOT / "runtimes").glob(f"*/{MANIFEST}"))
 
 
 def named(text: str) -> str:
-    """The one with whose name and a hyphen a text begins; of several the longest, empty: none."""
+    """The runtime whose name and a hyphen a text starts with, the longest such; empty if none."""
     return max((name for name in names() if text.startswith(f"{name}-")), key=len, default="")

@@ -2,8 +2,8 @@
 
     python -I node.py SETTINGS     started by serve.py, in the environment of the runtime
 
-It imports nothing of this repository and sees no folder of it, as in the engine. Messages come and
-go through a socket, in frames: a header in JSON, then a packed `google.protobuf.Any`.
+As in the engine, it imports nothing of this repository and has no access to its folders. Messages
+are exchanged through a socket, in frames: a JSON header, then a serialized `google.protobuf.Any`.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from urllib.parse import quote
 from google.protobuf.any_pb2 import Any as Packed
 
 FRAME = struct.Struct(">II")  # bytes of the header, bytes of the payload
-MESSAGE_BYTES = 2**20  # more than this the engine packs, and refuses if that does not help
+MESSAGE_BYTES = 2**20  # larger messages are compressed; if that is not enough, refused
 OK, ERROR, EARLY_REPLY, EARLY_EXIT = "ok", "error", "early_reply", "early_exit"
 
 Header = dict[str, Any]
@@ -33,23 +33,23 @@ Handler = Callable[["Context", Packed], Awaitable[None]]
 
 
 def frame(header: Mapping[str, Any], payload: bytes = b"") -> bytes:
-    """A header and a payload as they go through the socket."""
+    """A header and a payload as a frame."""
     head = json.dumps(header).encode()
     return FRAME.pack(len(head), len(payload)) + head + payload
 
 
 async def read_frame(reader: asyncio.StreamReader) -> tuple[Header, bytes]:
-    """The next header and payload; EOFError where the other side has gone."""
+    """The next header and payload; EOFError if the connection is closed."""
     head, payload = FRAME.unpack(await reader.readexactly(FRAME.size))
     return json.loads(await reader.readexactly(head)), await reader.readexactly(payload)
 
 
 class NotStoredError(Exception):
-    """What was asked for was never put there, or cannot be."""
+    """The key does not exist, or its value cannot be stored."""
 
 
 class Store:
-    """Values by their keys, as files: they outlive a node, and nodes of one scope share them."""
+    """A key-value store in files, which outlive a node and are shared by nodes of one scope."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -86,7 +86,7 @@ class Configuration:
         self.stores[scope].put(key, bytes(value, "utf-8"))
 
     async def get(self, key: str, scope: str = "undefined") -> str:
-        """The string: of the scope, or of the narrowest one that has it."""
+        """The string in a scope, or in the narrowest scope that has it."""
         for store in self.stores.values() if scope == "undefined" else [self.stores[scope]]:
             value = store.get(key)
             if value is not None:
@@ -105,13 +105,13 @@ class ObjectStore:
         self.store = Store(folder)
 
     async def save(self, key: str, payload: bytes) -> None:
-        """Keep bytes; NotStoredError where there are none, as in the engine."""
+        """Keep bytes; NotStoredError if they are empty, as in the engine."""
         if not payload:
             raise NotStoredError("object store: the payload cannot be empty")
         self.store.put(key, payload)
 
     async def get(self, key: str) -> bytes:
-        """The bytes; NotStoredError where nothing is called so."""
+        """The bytes; NotStoredError if there is no such key."""
         payload = self.store.get(key)
         if payload is None:
             raise NotStoredError(f"object store: nothing is called {key!r}")
@@ -151,27 +151,27 @@ class Context:
         return str(self._message["request"])
 
     async def send_output(self, message: Any, channel: str = "") -> None:
-        """Hand on a message, to those who subscribe to this node, or to this channel of it."""
+        """Send a message to the subscribers of this node, or of one of its channels."""
         self._publish(packed(message), OK, channel)
 
     async def send_any(self, message: Packed, channel: str = "") -> None:
-        """Hand on what is packed already."""
+        """Send a message that is already packed."""
         self._publish(message, OK, channel)
 
     async def send_early_reply(self, message: Any, channel: str = "") -> None:
-        """Hand on a message that bears the mark of an early reply."""
+        """Send a message marked as an early reply."""
         self._publish(packed(message), EARLY_REPLY, channel)
 
     async def send_early_exit(self, message: Any, channel: str = "") -> None:
-        """Hand on a message that bears the mark of an early exit."""
+        """Send a message marked as an early exit."""
         self._publish(packed(message), EARLY_EXIT, channel)
 
     def is_message_ok(self) -> bool:
-        """Whether the message bears no other mark."""
+        """Whether the message has no special mark."""
         return self._message["type"] == OK
 
     def is_message_error(self) -> bool:
-        """Whether it tells of an error."""
+        """Whether the message is marked as an error."""
         return self._message["type"] == ERROR
 
     def is_message_early_reply(self) -> bool:
@@ -191,7 +191,7 @@ class Context:
 
 
 def packed(message: Any) -> Packed:
-    """A message of the runtime's own in an `Any`."""
+    """A message of the runtime packed in an `Any`."""
     found = Packed()
     found.Pack(message)
     return found
@@ -207,7 +207,7 @@ class Node:
         self.writer: asyncio.StreamWriter
 
     def send(self, header: Header, payload: bytes = b"") -> None:
-        """Put a frame on its way."""
+        """Send a frame."""
         self.writer.write(frame(header, payload))
 
     async def load(self, context: Context) -> None:
@@ -250,7 +250,7 @@ class Node:
             await self.writer.drain()
 
     async def answer(self, context: Context, header: Header, payload: bytes) -> None:
-        """Give a message to its handler, and say when that is done or failed."""
+        """Pass a message to its handler, and report its end or failure."""
         data = Packed()
         data.ParseFromString(payload)
         about = {"request": header["request"]}

@@ -1,4 +1,4 @@
-"""The messages and rpcs of a .proto file, as protoc of the engine's line understands it."""
+"""The messages and rpcs of a .proto file, parsed by the protoc version of the engine."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "ORT_DISABLE_TELEMETRY"
 
 @dataclass(frozen=True)
 class Rpc:
-    """An rpc, and the classes of what it takes and gives."""
+    """An rpc, with its request and response classes."""
 
     name: str
     request: Any
@@ -56,7 +56,7 @@ class Service:
 
 
 def described(folder: Path, proto: str) -> descriptor_pb2.FileDescriptorSet:
-    """What a proto and those that it imports say."""
+    """The descriptors of a proto and its imports."""
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "described"
         protoc(folder, [proto], f"--descriptor_set_out={file}", "--include_imports")
@@ -64,7 +64,7 @@ def described(folder: Path, proto: str) -> descriptor_pb2.FileDescriptorSet:
 
 
 def generated(folder: Path, protos: Iterable[str]) -> dict[str, bytes]:
-    """Python code for these protos, by its file's name."""
+    """The Python code generated for these protos, by file name."""
     with tempfile.TemporaryDirectory() as temporary:
         protoc(folder, protos, f"--python_out={temporary}")
         found = sorted(Path(temporary).rglob("*.py"))
@@ -72,10 +72,10 @@ def generated(folder: Path, protos: Iterable[str]) -> dict[str, bytes]:
 
 
 def protoc(folder: Path, protos: Iterable[str], *options: str) -> None:
-    """Run protoc in a folder, whose files may be anybody's; UserError with what it says.
+    """Run protoc in a folder whose files are not trusted; UserError with its errors.
 
-    Python is isolated, or it would take modules from that folder; and no name begins with `@`,
-    which to protoc is a file of more arguments, or with `-`.
+    Python runs isolated, or it would import modules from that folder, and names are prefixed, as
+    protoc treats those starting with `@` or `-` as options.
     """
     tool = [sys.executable, "-I", "-W", "ignore", "-m", "grpc_tools.protoc"]  # it warns of its age
     command = [*tool, "--proto_path=.", *options, *(f"./{proto}" for proto in protos)]
@@ -89,5 +89,5 @@ def protoc(folder: Path, protos: Iterable[str], *options: str) -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """What a process of an archive's gets of the environment: nothing that is a secret."""
+    """The environment variables for processes of an archive, without any secrets."""
     return {name: os.environ[name] for name in INHERITED if name in os.environ}

@@ -1,9 +1,9 @@
-"""Rehearses a .krt: serves it, and runs the runtime's own `rehearsal.py`: `make rehearse FILE=…`.
+"""Serves a .krt and runs the tests in the runtime's `rehearsal.py`: `make rehearse FILE=…`.
 
     tools/within tools/krt python -m tools.krt.rehearse FILE [--name NAME]
 
-A pytest plugin too: a rehearsal's tests ask for `runtime`, which is served in a process of its own
-and called over gRPC, as clients do.
+It is also a pytest plugin: tests use the fixture `runtime`, which is served in a process of its own
+and called over gRPC, as by a client.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from tools.krt.proto import Service
 from tools.krt.serve import end_as_interrupted, environment_of, unpacked
 
 SERVED = re.compile(r"is served at ([\d.]+:\d+)")
-# The runtime is on this machine: no proxy that the environment names stands between.
+# The runtime is on this machine: ignore proxies in the environment.
 DIRECT = (("grpc.enable_http_proxy", 0),)
 
 
@@ -42,22 +42,19 @@ class Called:
         self.channel = grpc.insecure_channel(address, options=DIRECT)
 
     def call(self, rpc: str, timeout: float = 30, **fields: Any) -> Any:
-        """What an rpc answers to a request with these fields; grpc.RpcError where it refuses."""
+        """Call an rpc with a request with these fields: the response, or grpc.RpcError."""
         known = self.service.rpcs[rpc]
         return known.response.FromString(
             self.call_bytes(rpc, known.request(**fields).SerializeToString(), timeout)
         )
 
     def call_bytes(self, rpc: str, asked: bytes, timeout: float = 30) -> bytes:
-        """The same, for what may be no message."""
+        """Call an rpc with raw bytes, which may not be a valid message: the response's bytes."""
         plain = self.channel.unary_unary(f"/{self.service.name}/{rpc}")
         return bytes(plain(asked, timeout=timeout))
 
     def call_many(self, rpc: str, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """The answers to requests that are all under way at once, in their order.
-
-        An answer that did not come is its grpc.RpcError.
-        """
+        """Send requests concurrently: the responses in order, a grpc.RpcError for each failure."""
         known = self.service.rpcs[rpc]
 
         async def all_of_them() -> list[Any]:
@@ -70,7 +67,7 @@ class Called:
                 calls = (call(known.request(**fields), timeout=60) for fields in requests)
                 return await asyncio.gather(*calls, return_exceptions=True)
 
-        # Not in the main thread: an interrupt lands there, and gRPC's loop would never end.
+        # Not in the main thread, where an interrupt would leave gRPC's loop running forever.
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(asyncio.run, all_of_them()).result()
 
@@ -81,7 +78,7 @@ class Called:
 
 @contextlib.contextmanager
 def served(file: Path, name: str = "", *options: str) -> Iterator[Called]:
-    """A .krt served by a process of its own; UserError, with what it said, where it cannot be."""
+    """Serve a .krt in a process of its own; UserError with its output if that fails."""
     command = [sys.executable, "-m", "tools.krt.serve", str(file.resolve())]
     with (
         unpacked(file) as (folder, manifest, service),
@@ -113,7 +110,7 @@ def served(file: Path, name: str = "", *options: str) -> Iterator[Called]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Which .krt, and whose environment its nodes run in."""
+    """Add options for the .krt, and for the runtime whose environment its nodes use."""
     parser.addoption("--krt", type=Path, required=True)
     parser.addoption("--krt-name", default="")
 
@@ -143,7 +140,7 @@ def main() -> int:
         raise UserError(f"{rehearsal.relative_to(ROOT)} is not there: write what to ask it.")
     options = ["-p", "tools.krt.rehearse", "-p", "no:cacheprovider", "--tb=short", "-v"]
     krt = [f"--krt={given.file.resolve()}", f"--krt-name={folder.name}"]
-    # As seen from here: pytest splits a whole path at a bracket.
+    # A relative path: pytest splits an absolute one at a bracket.
     return pytest.main([*options, *krt, os.path.relpath(rehearsal)])
 
 

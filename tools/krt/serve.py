@@ -1,13 +1,13 @@
-"""A .krt served over gRPC on this machine, as the engine would run it: `make serve FILE=…`.
+"""Serves a .krt over gRPC on this machine, as the engine would: `make serve FILE=…`.
 
     tools/within tools/krt python -m tools.krt.serve FILE [--name NAME] [--port PORT]
 
-The archive is checked and unpacked; each node is a process of its own (node.py), in the environment
-that `runtimes/NAME/Pipfile.lock` names; messages go where the subscriptions say; and the service of
-the archive's own proto answers. KRT v2 with unary rpcs only.
+The archive is checked and unpacked. Each node is a process of its own (node.py), in the environment
+of `runtimes/NAME/Pipfile.lock`; messages are routed by the subscriptions, and the service in the
+archive's proto answers. Supports KRT v2 with unary rpcs.
 
-To serve an archive is to run its code, as the user who serves it: with what that user may read and
-write. What is checked is the archive's form, not what its code does.
+Serving an archive runs its code with the permissions of the current user. Only the archive's format
+is checked, not what its code does.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from tools.krt.proto import Rpc, Service, clean_environment
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C; kill; the terminal was closed
 START_SECONDS, ANSWER_SECONDS = 60.0, 10.0
-# A variable that is called so is handed to an archive only if it is allowed by name.
+# Variables with such names are passed to an archive only if they are explicitly allowed.
 SECRET = re.compile(
     r"KEY|SECRET|TOKEN|PASS|PWD|CREDENTIAL|AUTH|COOKIE|SESSION|^(AWS|AZURE|GCP|GOOGLE|GITHUB"
     r"|GITLAB|GIT|GH|MLFLOW|MINIO|S3|PIP|SSH|ACTIONS|RUNNER)_|_(URL|URI|DSN)$"
@@ -53,7 +53,7 @@ ALLOWED = "RUNTIME_ALLOW"
 
 
 class RpcError(Exception):
-    """What a client is told in place of an answer."""
+    """The error that a client gets instead of an answer."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
@@ -61,7 +61,7 @@ class RpcError(Exception):
 
 
 class Running:
-    """A node's process, as the others see it."""
+    """A node's process and its connection."""
 
     def __init__(self, workflow: WorkflowV2, node: NodeV2, log: Path) -> None:
         self.workflow, self.node, self.log = workflow, node, log
@@ -71,7 +71,7 @@ class Running:
         self.alive = False
 
     def last_lines(self) -> str:
-        """What it said last, in a line."""
+        """The last lines of its log, joined."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
         printed = [line.strip() for line in lines if line.strip()]
         return " / ".join(printed[-3:])[-400:] or "it printed nothing"
@@ -82,17 +82,17 @@ class Request:
 
     def __init__(self) -> None:
         self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.open: Counter[str] = Counter()  # messages not yet dealt with, by node
-        self.unheard = ""  # who sent a message that nobody subscribes to
+        self.open: Counter[str] = Counter()  # number of messages still being handled, by node
+        self.unheard = ""  # the source of a message without subscribers
 
     def fail(self, code: grpc.StatusCode, message: str) -> None:
-        """Answer with an error, where there is no answer yet."""
+        """Answer with an error, if there is no answer yet."""
         if not self.answer.done():
             self.answer.set_exception(RpcError(code, message))
 
 
 class Runtime:
-    """The nodes of a .krt that is unpacked in a folder, wired by their subscriptions."""
+    """The nodes of an unpacked .krt, connected by their subscriptions."""
 
     def __init__(self, folder: Path, manifest: ManifestV2, environment: Path) -> None:
         self.folder, self.manifest, self.environment = folder, manifest, environment
@@ -103,7 +103,7 @@ class Runtime:
     # ---- start and end
 
     async def start(self) -> None:
-        """Start every node; UserError where one cannot, with its reason."""
+        """Start every node; UserError with the reason if one fails."""
         python = await self.interpreter()
         for workflow in self.manifest.workflows:
             for node in workflow.nodes:
@@ -117,7 +117,7 @@ class Runtime:
             self.tasks.append(asyncio.create_task(self.listen(running)))
 
     async def interpreter(self) -> str:
-        """The Python of the nodes' environment, made where it is not there yet: in minutes."""
+        """The Python of the nodes' environment, which is made if needed, in minutes."""
         asking = await asyncio.create_subprocess_exec(
             *(str(ROOT / "tools/within"), str(self.environment)),
             *("sh", "-c", 'printf %s "$VIRTUAL_ENV/bin/python"'),
@@ -131,9 +131,9 @@ class Runtime:
         return os.fsdecode(answered)
 
     async def spawn(self, running: Running, python: str) -> None:
-        """Start the process of a node, with one end of a socket."""
+        """Start a node's process with one end of a socket pair."""
         ours, theirs = socket.socketpair()
-        # Not through tools/within: nodes get nothing of .env, and no way into this repository.
+        # Not through tools/within: nodes get neither .env nor access to this repository.
         node = str(Path(__file__).with_name("node.py"))
         command = [python, "-I", node, json.dumps(self.settings(running, theirs))]
         with theirs, running.log.open("wb") as log:
@@ -150,7 +150,7 @@ class Runtime:
         running.reader, running.writer = await asyncio.open_connection(sock=ours)
 
     def settings(self, running: Running, theirs: socket.socket) -> dict[str, Any]:
-        """What node.py is told."""
+        """The settings for node.py."""
         kept, workflow, node = self.folder / "kept", running.workflow.name, running.node
         scopes = {
             "node": f"node.{workflow}.{node.name}",
@@ -169,7 +169,7 @@ class Runtime:
         }
 
     def variables(self) -> dict[str, str]:
-        """The environment of a node: what a process needs, and what the manifest asks for."""
+        """The environment variables of a node: a few basic ones, and those in the manifest."""
         asked = self.manifest.config.variables if self.manifest.config else []
         if unset := [name for name in asked if name not in os.environ]:
             raise UserError(
@@ -186,7 +186,7 @@ class Runtime:
         return clean_environment() | {name: os.environ[name] for name in asked}
 
     async def ready(self, running: Running) -> None:
-        """Wait for a node's first word."""
+        """Wait for a node to report that it is ready."""
         name = running.node.name
         try:
             header, _ = await asyncio.wait_for(read_frame(running.reader), START_SECONDS)
@@ -215,7 +215,7 @@ class Runtime:
     # ---- messages
 
     async def call(self, workflow: WorkflowV2, payload: bytes, seconds: float) -> bytes:
-        """What the exit point answers to a request, both packed; RpcError where nothing comes."""
+        """Send a packed request to a workflow: the packed answer, or RpcError."""
         identity = str(uuid.uuid4())
         request = self.requests[identity] = Request()
         try:
@@ -235,7 +235,7 @@ class Runtime:
     def deliver(
         self, workflow: WorkflowV2, source: str, channel: str, header: Any, payload: bytes
     ) -> None:
-        """Give a message to those who subscribe to its source, or to this channel of it."""
+        """Pass a message to the subscribers of its source, or of one of its channels."""
         request = self.requests[header["request"]]
         topic = f"{source}.{channel}" if channel else source
         heard = False
@@ -255,7 +255,7 @@ class Runtime:
             request.unheard = topic
 
     def close(self, request: Request) -> None:
-        """Where no message is under way any more and no answer came, none will."""
+        """Fail a request without an answer if no message of it is being handled any more."""
         if not +request.open:
             unheard = request.unheard
             at = f"nobody subscribes to '{unheard}'" if unheard else "no node sent one"
@@ -265,7 +265,7 @@ class Runtime:
             )
 
     async def listen(self, running: Running) -> None:
-        """Take what a node sends, until it ends."""
+        """Handle a node's messages until it ends."""
         name = running.node.name
         while True:
             try:
@@ -292,7 +292,7 @@ class Runtime:
 
 
 def gone(running: Running) -> str:
-    """What became of a node."""
+    """The message about a node that has ended."""
     ended = running.process.returncode
     how = f"signal {-ended}" if ended is not None and ended < 0 else f"code {ended}"
     return f"node '{running.node.name}' has ended ({how}): {running.last_lines()}"
@@ -302,7 +302,7 @@ def gone(running: Running) -> str:
 
 
 def answering(runtime: Runtime, workflow: WorkflowV2, rpc: Rpc, seconds: float) -> Any:
-    """What gRPC calls for an rpc."""
+    """The gRPC handler for an rpc."""
 
     async def answer(asked: bytes, context: Any) -> bytes:
         try:
@@ -341,10 +341,10 @@ def answering(runtime: Runtime, workflow: WorkflowV2, rpc: Rpc, seconds: float) 
 async def serve(
     runtime: Runtime, service: Service, port: int, seconds: float, ready: Callable[[int], None]
 ) -> None:
-    """Serve until one of the signals that end it; `ready` is told the port."""
+    """Serve until a signal ends it; `ready` is called with the port."""
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     at_the_first_signal(lambda: loop.call_soon_threadsafe(ended.set))
-    # Without SO_REUSEPORT a port that another server has is refused.
+    # Without SO_REUSEPORT, a port in use is refused.
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     try:
         await until(ended, runtime.start())
@@ -372,15 +372,15 @@ async def serve(
 
 
 def heeded() -> list[signal.Signals]:
-    """The signals that end a process here: not those that it was started to ignore, by `nohup`."""
+    """The signals that end the server, except those already ignored, as by `nohup`."""
     return [signum for signum in ENDING if signal.getsignal(signum) is not signal.SIG_IGN]
 
 
 def at_the_first_signal(do: Callable[[], object]) -> None:
-    """Do this once, at the first signal that ends a process here.
+    """Call a function at the first signal, and ignore further ones.
 
-    More of them change nothing, so that the end is not disturbed: each `make` above passes a
-    SIGTERM on, though all of a group were sent it, and people press Ctrl-C twice.
+    Further signals are common and must not interrupt the shutdown: each parent `make` passes on a
+    SIGTERM that the whole group was sent, and people press Ctrl-C twice.
     """
 
     def first(_signum: int, _frame: FrameType | None) -> None:
@@ -393,7 +393,7 @@ def at_the_first_signal(do: Callable[[], object]) -> None:
 
 
 def end_as_interrupted() -> None:
-    """From here on the first of them is a KeyboardInterrupt, so that nothing temporary is left."""
+    """Raise KeyboardInterrupt at the first signal, so that temporary files are cleaned up."""
 
     def interrupt() -> NoReturn:
         raise KeyboardInterrupt
@@ -402,7 +402,7 @@ def end_as_interrupted() -> None:
 
 
 async def until(ended: asyncio.Event, starting: Awaitable[None]) -> None:
-    """Wait for the start, unless the end comes first."""
+    """Wait for the start; UserError if a signal comes first."""
     start, end = asyncio.ensure_future(starting), asyncio.ensure_future(ended.wait())
     await asyncio.wait((start, end), return_when=asyncio.FIRST_COMPLETED)
     end.cancel()
@@ -414,7 +414,7 @@ async def until(ended: asyncio.Event, starting: Awaitable[None]) -> None:
 
 @contextlib.contextmanager
 def unpacked(file: Path) -> Iterator[tuple[Path, ManifestV2, Service]]:
-    """A folder with the archive, its manifest and its service; UserError where it cannot run."""
+    """Unpack an archive: its folder, manifest and service; UserError if it cannot be served."""
     if file == Path():
         raise UserError("which file? FILE=build/name-version.krt; `make runtime` builds one.")
     if not file.is_file():
@@ -423,7 +423,7 @@ def unpacked(file: Path) -> Iterator[tuple[Path, ManifestV2, Service]]:
         raise UserError(f"{file.name} is no archive: a KAI version's YAML file is only checked.")
     with tempfile.TemporaryDirectory(prefix="krt-") as temporary:
         folder = Path(temporary)
-        # What is checked is what is unpacked, and nobody else can write it meanwhile.
+        # A private copy: the file that is unpacked is the one that was checked.
         own = folder / "own" / file.name
         own.parent.mkdir()
         shutil.copyfile(file, own)
@@ -443,7 +443,7 @@ def unpacked(file: Path) -> Iterator[tuple[Path, ManifestV2, Service]]:
 
 
 def environment_of(version: str, name: str) -> Path:
-    """The folder of `runtimes/` whose environment the nodes run in; UserError where none fits."""
+    """The folder of `runtimes/` whose environment the nodes use; UserError if there is none."""
     found, known = name or named(f"{version}-"), names()
     if found not in known:
         raise UserError(
@@ -454,7 +454,7 @@ def environment_of(version: str, name: str) -> Path:
 
 
 def main() -> None:
-    """Serve a .krt until told to end."""
+    """Serve a .krt until a signal ends it."""
     parser = argparse.ArgumentParser(prog="make serve")
     parser.add_argument("file", type=Path)
     parser.add_argument("--name", default="")

@@ -1,8 +1,8 @@
 """The whole platform on one machine: S3, MLflow, a git origin and a runner.
 
     up             start or repair it (ARTIFACTS=direct: clients write to S3)
-    status         what runs, where, and the latest jobs (--json: for programs)
-    dispatch REF   the workflow's button "Run workflow", with this ref
+    status         show servers, addresses and the latest jobs (--json: for programs)
+    dispatch REF   like the button "Run workflow", with this ref
     down           stop it and remove everything
 
 These are the commands of `python -m tools.sandbox`, in the environment of its Pipfile.lock.
@@ -54,7 +54,7 @@ While the sandbox is up, plain `dvc pull` and `dvc push` mean its bucket (S3 {s3
 
 
 def up(artifacts: str) -> None:
-    """Have everything running, whatever is there already."""
+    """Start everything that is not running yet."""
     check_clone()
     with alone():
         state = State.read() or State()
@@ -81,7 +81,7 @@ def up(artifacts: str) -> None:
 
 
 def down() -> None:
-    """Stop everything and remove it, however little of it is left."""
+    """Stop everything that is running and remove it."""
     with alone():
         state = State.read()
         end_all()
@@ -95,7 +95,7 @@ def down() -> None:
 
 
 def status(as_json: bool) -> bool:
-    """Print what runs; whether all of it does."""
+    """Print the state of the servers and jobs; whether all servers run."""
     state = State.read()
     if state is None:
         print("{}" if as_json else "There is no sandbox: `make sandbox` makes one.")
@@ -128,7 +128,7 @@ def status(as_json: bool) -> bool:
 
 
 def main() -> None:
-    """The command that the module's docstring shows."""
+    """Run the command in the module's docstring."""
     parser = argparse.ArgumentParser(prog="sandbox", description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up")
@@ -140,12 +140,12 @@ def main() -> None:
         run(given)
     except BrokenPipeError:
         raise
-    except OSError as error:  # what the machine refuses it
+    except OSError as error:  # such as a full disk or missing permissions
         raise UserError(str(error)) from None
 
 
 def run(given: argparse.Namespace) -> None:
-    """One of the commands."""
+    """Run one of the commands."""
     if given.command == "up":
         artifacts = os.environ.get("ARTIFACTS", "")
         if artifacts not in ("", *ARTIFACT_MODES):

@@ -1,8 +1,7 @@
-"""What the sandbox adds to the user's clone while it is up, and takes back at its end.
+"""Adds a git remote and a DVC remote `sandbox` to the user's clone, and removes them again.
 
-A git remote and a DVC remote, both called `sandbox`. The DVC remote and its being the default go
-to `.dvc/config.local`, which git ignores; a remote that is there with its credentials is not
-touched, and `dvc pull -r NAME` reaches it all the time.
+The DVC remote is made the default, in `.dvc/config.local`, which git ignores. An existing remote
+and its credentials are not touched: `dvc pull -r NAME` reaches it all the time.
 """
 
 from pathlib import Path
@@ -23,7 +22,7 @@ CONFIG_LOCAL = ROOT / ".dvc" / "config.local"
 
 
 def check_clone() -> None:
-    """UserError where this is no clone, or has a remote `sandbox` of another kind."""
+    """UserError if this is not a git repository, or has another remote `sandbox`."""
     if ask_git("rev-parse", "--git-dir").returncode:
         raise UserError(f"{ROOT} is not a git repository: type `git init` and commit first.")
     address = remote_address()
@@ -42,19 +41,19 @@ def check_clone() -> None:
 
 
 def remote_address() -> str:
-    """Where the remote leads, or nothing."""
+    """The URL of the remote; empty if there is none."""
     return ask_git("config", "--get", f"remote.{REMOTE}.url").stdout.removesuffix("\n")
 
 
 def is_ours(address: str) -> bool:
-    """Whether it is this sandbox's origin, or was before the project was moved."""
+    """Whether a URL is this sandbox's origin, also from before the project was moved."""
     return Path(address) == ORIGIN or (
         Path(address).parts[-2:] == ORIGIN.parts[-2:] and not Path(address).exists()
     )
 
 
 def add_git_remote() -> None:
-    """Have the remote `sandbox` lead to the bare repository."""
+    """Add the remote `sandbox`, or update its URL."""
     if remote_address():
         git("remote", "set-url", REMOTE, str(ORIGIN))
     else:
@@ -62,7 +61,7 @@ def add_git_remote() -> None:
 
 
 def push_branch() -> str | None:
-    """Push the current branch, no tags, no hooks; its name, or None for a detached HEAD."""
+    """Push the current branch, without tags and hooks; its name, or None if HEAD is detached."""
     branch = ask_git("symbolic-ref", "--short", "--quiet", "HEAD").stdout.strip()
     if not branch:
         print("No branch is checked out, so none was pushed: `git push sandbox BRANCH` does it.")
@@ -75,7 +74,7 @@ def push_branch() -> str | None:
     )
     if done.returncode and "rejected" in done.stderr:
         print(
-            f"The sandbox has commits on {branch} that you have not: `git pull {REMOTE} {branch}`."
+            f"The sandbox has commits on {branch} that are not here: `git pull {REMOTE} {branch}`."
         )
     elif done.returncode:
         raise UserError(f"{branch} could not be pushed: {last_line(done.stderr)}")
@@ -83,7 +82,7 @@ def push_branch() -> str | None:
 
 
 def remove_git_remote() -> None:
-    """Forget the remote, its branches, and that branches follow it."""
+    """Remove the remote with its branches."""
     if is_ours(remote_address() or "/"):
         git("remote", "remove", REMOTE)
 
@@ -92,7 +91,7 @@ def remove_git_remote() -> None:
 
 
 def add_dvc_remote(state: State) -> None:
-    """Have plain `dvc pull` and `dvc push` mean the sandbox's bucket."""
+    """Make the sandbox's bucket DVC's default remote."""
     if not CONFIG_LOCAL.parent.is_dir():
         raise UserError(f"{CONFIG_LOCAL.parent} is not there: type `dvc init` first.")
     config = read_config(CONFIG_LOCAL)
@@ -111,7 +110,7 @@ def add_dvc_remote(state: State) -> None:
 
 
 def remove_dvc_remote(default: str | None) -> None:
-    """Take the remote back; `default` is the default again, if the clone had one of its own."""
+    """Remove the remote, and restore the clone's own default, if it had one."""
     config = read_config(CONFIG_LOCAL)
     if config.get(DVC_SECTION, {}).get("url") != DVC_URL:  # there is none, or it is not ours
         return

@@ -1,4 +1,4 @@
-"""The bare repository that a rehearsal pushes to, and what GitHub would know beside it."""
+"""The bare repository of the sandbox, and its variables and secrets, as on GitHub."""
 
 import json
 import re
@@ -12,11 +12,11 @@ from tools.sandbox.processes import FOLDER_MARK, PART_MARK
 from tools.sandbox.state import FOLDER, JOBS, ORIGIN, State, write_private
 
 FIND_LINKS = "SANDBOX_PIP_FIND_LINKS"
-LABEL = "sandbox"  # of its one runner
-OF_A_JOB = "SANDBOX_ORIGIN"  # set in jobs: what they push starts nothing, as with GitHub's token
+LABEL = "sandbox"  # the label of its only runner
+OF_A_JOB = "SANDBOX_ORIGIN"  # set in jobs: their pushes start no jobs, as with GitHub's token
 VARIABLES, SECRETS = FOLDER / "variables.yml", FOLDER / "secrets.yml"
 
-# It finds the project by its own place. Whatever pushes, jobs are the sandbox's processes.
+# It finds the project relative to itself. Jobs are marked as the sandbox's, whoever pushes.
 HOOK = f"""\
 #!/bin/sh
 [ -z "${{{OF_A_JOB}-}}" ] || exit 0
@@ -31,7 +31,7 @@ exec "$root/tools/within" "$root/tools/sandbox" python -m tools.sandbox.runner
 """
 
 SETTINGS = {
-    "core.hooksPath": "hooks",  # the user's own may say otherwise for all repositories
+    "core.hooksPath": "hooks",  # the user may have set it globally
     "gc.auto": "0",
     "maintenance.auto": "false",
     "receive.autogc": "false",
@@ -40,9 +40,9 @@ SETTINGS = {
 
 
 def make_origin(branch: str) -> None:
-    """Make the bare repository, or repair one that a killed `up` left half made."""
+    """Make the bare repository, or complete one that a killed `up` left."""
     JOBS.mkdir(exist_ok=True)
-    # Once a branch was pushed, HEAD stays: `git init` leaves what is there.
+    # HEAD is set only once; `git init` keeps an existing repository.
     ready = (ORIGIN / "hooks" / "post-receive").exists()
     git("init", "--quiet", "--bare", "--template=", str(ORIGIN), folder=FOLDER)
     if not ready:
@@ -55,10 +55,10 @@ def make_origin(branch: str) -> None:
 
 
 def write_settings(state: State, *, keep: bool = False) -> None:
-    """What a repository's settings page holds: the variables and secrets that jobs get.
+    """Write the variables and secrets that jobs get, as on a repository's settings page.
 
-    Further ones, added by hand, stay; with `keep`, as for a job, so do the sandbox's own as they
-    were changed: a wrong secret, or another server, can be tried until the next `make sandbox`.
+    Ones that were added by hand are kept. With `keep`, as for a job, so are changes to the
+    sandbox's own: a wrong secret, or another server, can be tried until the next `make sandbox`.
     """
     merge(
         VARIABLES,
@@ -82,14 +82,14 @@ def write_settings(state: State, *, keep: bool = False) -> None:
 
 
 def merge(file: Path, settings: dict[str, str], keep: bool) -> None:
-    """Set these in a file of settings, or only those that it lacks."""
+    """Write settings to a file; with `keep`, only those that it lacks."""
     there = read_settings(file)
     merged = settings | there if keep else there | settings
     write_private(file, json.dumps(merged, indent=2) + "\n")
 
 
 def read_settings(file: Path) -> dict[str, str]:
-    """A file of settings; empty if it is missing or broken."""
+    """The settings in a file; empty if it is missing or invalid."""
     try:
         settings = json.loads(file.read_text())
         return {str(name): str(value) for name, value in settings.items()}
@@ -98,10 +98,10 @@ def read_settings(file: Path) -> dict[str, str]:
 
 
 def repository() -> str:
-    """OWNER/NAME, as jobs are told."""
+    """OWNER/NAME, for GITHUB_REPOSITORY."""
     return f"sandbox/{re.sub(r'[^A-Za-z0-9._-]+', '-', ROOT.name) or 'project'}"
 
 
 def shown(path: Path) -> str:
-    """A path as it is typed in the project's root."""
+    """A path relative to the project's root, quoted for a shell."""
     return quote(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path))

@@ -1,7 +1,7 @@
-"""The sandbox's processes: marked when they are started, found by their mark.
+"""Starts, finds and ends the sandbox's processes, by marks in their environment.
 
-The mark is an environment variable, which children inherit and a reboot clears. So there are no
-pid files to go stale, and what a killed parent leaves behind is found as well.
+Child processes inherit environment variables, and none survive a reboot: unlike with pid files,
+nothing goes stale, and the children of a killed process are found as well.
 """
 
 import os
@@ -20,18 +20,18 @@ SETTINGS_MARK = "LAB_SANDBOX_SETTINGS"
 
 @dataclass(frozen=True)
 class Mark:
-    """What a process of the sandbox is: s3, mlflow or job, and a hash of how it was started."""
+    """The mark of a process: its part (s3, mlflow or job), and a hash of how it was started."""
 
     part: str
     settings: str = ""
 
     def variables(self) -> dict[str, str]:
-        """The environment variables that say so."""
+        """The mark as environment variables."""
         return {FOLDER_MARK: str(FOLDER), PART_MARK: self.part, SETTINGS_MARK: self.settings}
 
 
 def ours(part: str = "") -> dict[int, Mark]:
-    """The sandbox's living processes, or those of one part, by pid."""
+    """The sandbox's running processes, or those of one part, by pid."""
     found, spared = {}, {os.getpid(), *ancestors()}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -42,7 +42,7 @@ def ours(part: str = "") -> dict[int, Mark]:
         variables = dict(entry.split("=", 1) for entry in content.split("\0") if "=" in entry)
         if FOLDER_MARK not in variables or int(folder.name) in spared:
             continue
-        # Of a project that was moved while its sandbox ran, /proc knows the new place.
+        # If the project was moved while its sandbox ran, /proc has the new path.
         here = variables[FOLDER_MARK] == str(FOLDER) or directory.is_relative_to(FOLDER)
         mark = Mark(variables.get(PART_MARK, ""), variables.get(SETTINGS_MARK, ""))
         if here and part in ("", mark.part):
@@ -51,7 +51,7 @@ def ours(part: str = "") -> dict[int, Mark]:
 
 
 def ancestors() -> list[int]:
-    """The pids above this process: `down` in a job's shell must not end itself."""
+    """The pids of this process's ancestors: `down` in a job's shell must not kill itself."""
     above, pid = [], os.getppid()
     while pid > 1:
         above.append(pid)
@@ -77,7 +77,7 @@ def start(
 
 
 def end(wanted: Iterable[int], *, grace: float = 5.0) -> None:
-    """End those processes that are ours; by force after `grace` seconds, at once for 0."""
+    """End processes of the sandbox, with SIGKILL after `grace` seconds."""
     wanted = set(wanted)
     deadline = time.monotonic() + grace
     signal_all(wanted & ours().keys(), signal.SIGTERM if grace else signal.SIGKILL)
@@ -88,13 +88,13 @@ def end(wanted: Iterable[int], *, grace: float = 5.0) -> None:
 
 
 def end_all() -> None:
-    """End every process of the sandbox, and what it starts while it is being ended."""
+    """Kill every process of the sandbox, and those that they start meanwhile."""
     while living := ours():
         end(living, grace=0)
 
 
 def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
-    """Send a signal; who is gone already does not mind."""
+    """Send a signal to the processes that still exist."""
     for pid in pids:
         try:
             os.kill(pid, number)

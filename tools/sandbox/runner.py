@@ -1,10 +1,10 @@
-"""The runner: a push becomes a job, and whoever pushed sees it live.
+"""The runner: runs a job for each push, and shows it live to whoever pushed.
 
-    python -m tools.sandbox.runner     the origin's post-receive hook, refs on standard input
+    python -m tools.sandbox.runner     the origin's post-receive hook, with refs on stdin
 
-The workflow file of the tag's commit is what runs, by act: without Docker, unless the variable
-RUN_CONTAINER asks for a container. What stays of a job is `.sandbox/jobs/<tag>-<number>/`: its log
-and summary, and its workspace if it failed outside a container.
+act runs the workflow file of the tag's commit, without Docker unless the variable RUN_CONTAINER
+asks for a container. `.sandbox/jobs/<tag>-<number>/` keeps the log and summary of a job, and its
+workspace if it failed outside a container.
 """
 
 import fcntl
@@ -44,7 +44,7 @@ from tools.sandbox.servers import environment, executable, servers
 from tools.sandbox.state import FOLDER, JOBS, ORIGIN, State, write_private
 
 WORKFLOWS = ".github/workflows"
-UNFILLED = "TODO" + "(run_tag)"  # in one piece it would be a mark itself
+UNFILLED = "TODO" + "(run_tag)"  # split, or this line would be a mark itself
 NO_COMMIT = "0" * 40
 CONTAINER = "RUN_CONTAINER"
 CHECKOUT, SHELL = Path(__file__).parent / "checkout", Path(__file__).parent / "shell"
@@ -53,7 +53,7 @@ SIMPLE = re.compile(r"[A-Za-z0-9/._-]+")
 LINKS = Path("/tmp")
 LINK_PREFIX = f"sandbox-{hashlib.sha256(os.fsencode(FOLDER)).hexdigest()[:12]}-"
 
-# What act says of itself: nothing that a log on GitHub would hold.
+# act's own messages, which a log on GitHub would not have.
 NOISE = re.compile(
     r"LocalRepositoryCache|valid docker connection|Using docker host|🐳  docker"
     r"|Cleaning up container|^Error: Job '.*' failed$"
@@ -72,7 +72,7 @@ class Event:
 
     @property
     def label(self) -> str:
-        """The ref as people say it."""
+        """The short name of the ref."""
         asked = self.payload.get("inputs", {}).get("ref")
         return one_line(str(asked or re.sub("^refs/[a-z]+/", "", self.ref)))
 
@@ -85,7 +85,7 @@ class Workflow:
     content: dict[str, Any]
 
     def wants_tag(self, tag: str) -> bool:
-        """Whether `on.push.tags` has this tag."""
+        """Whether `on.push.tags` matches this tag."""
         wanted = False
         for pattern in tag_patterns(self.content):
             if re.fullmatch(filter_pattern(pattern.removeprefix("!")), tag, re.DOTALL):
@@ -93,9 +93,9 @@ class Workflow:
         return wanted
 
     def wants_branch(self, branch: str, changed: Sequence[str]) -> bool:
-        """Whether `on.push` has this branch by its name, and a path that was changed.
+        """Whether `on.push` names this branch, and matches a changed path.
 
-        What wants every branch is left out: nobody waits for all tests at each push to a sandbox.
+        Workflows for every branch are ignored: nobody wants all tests at each push to a sandbox.
         """
         push = on_push(self.content)
         paths = listed(push.get("paths")) or ["**"]
@@ -109,14 +109,14 @@ class Workflow:
         return dict(self.content.get("jobs", {}))
 
     def container(self) -> str:
-        """What the variable RUN_CONTAINER says, if a job goes by it."""
+        """The variable RUN_CONTAINER, if a job uses it; else empty."""
         asked = any(CONTAINER in str(job.get("container")) for job in self.jobs.values())
         return read_settings(VARIABLES).get(CONTAINER, "") if asked else ""
 
     def in_container(self) -> dict[str, Any]:
-        """The file with that container written out: act takes no expression for a mapping.
+        """The workflow with that container inserted, as act accepts no expression for a mapping.
 
-        The sandbox's folder is there by the same path, for the origin and DVC's cache.
+        The sandbox's folder is mounted at the same path, for the origin and DVC's cache.
         """
         try:
             container = dict(json.loads(self.container()))
@@ -130,7 +130,7 @@ class Workflow:
         return self.content | {"jobs": jobs}
 
     def labels(self) -> set[str]:
-        """The runner labels that its jobs ask for, or get by the sandbox's variable."""
+        """The runner labels that its jobs ask for, and the sandbox's own."""
         asked = [label for job in self.jobs.values() for label in listed(job.get("runs-on"))]
         return {label for label in [LABEL, *asked] if "${{" not in label}
 
@@ -149,7 +149,7 @@ def on_push(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def listed(value: Any) -> list[str]:
-    """What a key of a workflow says, be it one thing or several."""
+    """A value of a workflow as a list, whether it is one string or several."""
     return [value] if isinstance(value, str) else [str(one) for one in value or []]
 
 
@@ -160,13 +160,13 @@ def tag_patterns(content: dict[str, Any]) -> list[str]:
 
 
 def default_run_tag() -> str:
-    """What the tags that start a run begin with, where a project has not said it yet."""
+    """The default prefix of the tags that start a run."""
     marks = read_yaml(ROOT / "tools/project/marks.yml")
     return str(marks["marks"]["default"]["run_tag"]["default"])
 
 
 def run_tag_prefix() -> str:
-    """The same for this clone, as its workflow has it."""
+    """The prefix of the tags that start a run, from this clone's workflow."""
     try:
         workflow = read_yaml(ROOT / WORKFLOWS / "experiments.yml", aliases=True)
         patterns = tag_patterns(workflow or {})
@@ -203,15 +203,15 @@ def workflows(commit: str) -> list[Workflow]:
 # ---- one job
 
 
-def told(fields: Mapping[str, Any]) -> list[str]:
-    """What a log on GitHub would show of an entry in act's log; secrets are masked in `msg`."""
+def log_lines(fields: Mapping[str, Any]) -> list[str]:
+    """The lines that a log on GitHub would show for an entry in act's log, with secrets masked."""
     text = fields.get("msg", "")
-    step = fields.get("step", "").strip().partition("\n")[0]  # without a name: its whole script
+    step = fields.get("step", "").strip().partition("\n")[0]  # its script, if unnamed
     if NOISE.search(text) or fields.get("stage") in ("Pre", "Post") or "stepid" in fields:
         return []
     if fields.get("raw_output"):
         return [f"  | {line}" for line in text.removesuffix("\n").split("\n")]
-    outer = len(fields.get("stepID", [])) < 2  # no part of a composite action
+    outer = len(fields.get("stepID", [])) < 2  # not a step of a composite action
     if result := fields.get("stepResult"):
         mark = {"success": "✅", "skipped": "➖"}.get(result, "❌")
         seconds = fields.get("executionTime", 0) / 1e9
@@ -222,7 +222,7 @@ def told(fields: Mapping[str, Any]) -> list[str]:
 
 
 def parsed(entry: str) -> dict[str, Any]:
-    """An entry in act's log; what is none comes as its message."""
+    """An entry in act's log as fields; any other line as a message."""
     try:
         fields = json.loads(entry)
     except ValueError:
@@ -231,7 +231,7 @@ def parsed(entry: str) -> dict[str, Any]:
 
 
 class Output:
-    """Prints to a log and to whoever listens; the job goes on when nobody does any more."""
+    """Prints to a log and to stdout; the job goes on if stdout is closed."""
 
     def __init__(self, log: Path) -> None:
         self.file = log.open("w")
@@ -246,7 +246,7 @@ class Output:
 
 
 def say(line: str) -> bool:
-    """Print one line at once; whether somebody was there."""
+    """Print one line, unbuffered; whether stdout is still open."""
     try:
         os.write(1, (line + "\n").encode(errors="replace"))
     except OSError:  # the push was interrupted
@@ -255,7 +255,7 @@ def say(line: str) -> bool:
 
 
 def new_folder(name: str) -> tuple[int, Path]:
-    """A number that no other job has, and a folder."""
+    """The number and the folder of a new job."""
     lock = os.open(JOBS, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -274,16 +274,12 @@ def job_number(folder: Path) -> int:
 
 
 def run_job(event: Event, workflow: Workflow) -> bool:
-    """Run a workflow for an event, to its end; whether it succeeded."""
+    """Run a workflow for an event; whether it succeeded."""
     content = workflow.in_container() if workflow.container() else None
     number, folder = new_folder(event.label)
     output, started = Output(folder / "log"), time.monotonic()
     output.say(f"sandbox: run {number}, {event.label}, {workflow.path}")
-    # act takes the commit from the repository that it stands in, and the workflow from its files.
-    source = folder / "source"
-    quiet = ("--quiet", "--no-checkout", "--shared", "--template=")
-    git("clone", *quiet, str(ORIGIN), str(source), folder=folder)
-    git("checkout", "--quiet", "--detach", event.commit, folder=source)
+    source = check_out(event.commit, folder)
     if content:
         (source / workflow.path).write_text(json.dumps(content))  # JSON is YAML
     with (
@@ -301,11 +297,11 @@ def run_job(event: Event, workflow: Workflow) -> bool:
     ):
         for entry in process.stdout or ():
             fields = parsed(entry)
-            if fields.get("command") == "summary":  # without secrets, too
+            if fields.get("command") == "summary":  # secrets are masked here, too
                 with (folder / "summary.md").open("a") as file:
                     file.write(fields["msg"].removeprefix(SUMMARY))
                 continue
-            for line in told(fields):
+            for line in log_lines(fields):
                 output.say(line)
     succeeded = process.returncode == 0
     outcome = "succeeded" if succeeded else "FAILED"
@@ -318,10 +314,19 @@ def run_job(event: Event, workflow: Workflow) -> bool:
     return succeeded
 
 
+def check_out(commit: str, folder: Path) -> Path:
+    """Clone the origin for act, which takes commit and workflow from a repository; its path."""
+    source = folder / "source"
+    quiet = ("--quiet", "--no-checkout", "--shared", "--template=")
+    git("clone", *quiet, str(ORIGIN), str(source), folder=folder)
+    git("checkout", "--quiet", "--detach", commit, folder=source)
+    return source
+
+
 def job_environment() -> dict[str, str]:
-    """What act hands on to the steps, beside what it sets itself."""
+    """The environment that act passes on to the steps, besides its own variables."""
     kept = environment()
-    # tools/within, which started this, sets it from the clone's .env; the commit has its own.
+    # Not the value that tools/within has set from the clone's .env: the commit has its own.
     if FIND_LINKS in os.environ:
         kept["PIP_FIND_LINKS"] = os.environ[FIND_LINKS]
     if not kept.get("PIP_FIND_LINKS"):
@@ -333,19 +338,19 @@ def job_environment() -> dict[str, str]:
 
 
 def act_environment(folder: Path) -> dict[str, str]:
-    """The same, with a home of its own for act: its settings and caches are not the user's."""
+    """The environment of act, with a home of its own, apart from the user's settings and caches."""
     kept = {name: value for name, value in job_environment().items() if not is_home(name)}
     return kept | {"HOME": str(folder / "home")}
 
 
 def is_home(name: str) -> bool:
-    """Whether the variable says where a user's files are; jobs get theirs from act's env file."""
+    """Whether a variable names a home folder; jobs get these from act's env file."""
     return name == "HOME" or name.startswith("XDG_")
 
 
 @contextmanager
 def simple_path(folder: Path) -> Iterator[Path]:
-    """The folder by a path that act can handle: it takes a space in a script's path for its end."""
+    """The folder by a path without spaces and the like, which act cannot handle."""
     if SIMPLE.fullmatch(str(folder)):
         yield folder
         return
@@ -356,7 +361,7 @@ def simple_path(folder: Path) -> Iterator[Path]:
 
 
 def remove_links() -> None:
-    """Remove what killed jobs left of `simple_path`."""
+    """Remove the links of `simple_path` that killed jobs left."""
     for private in LINKS.glob(f"{LINK_PREFIX}*"):
         if (private / "job").is_symlink() and private.stat().st_uid == os.getuid():
             (private / "job").unlink()
@@ -364,11 +369,11 @@ def remove_links() -> None:
 
 
 def act(event: Event, workflow: Workflow, number: int, folder: Path, simple: Path) -> list[str]:
-    """The command that runs a job; everything that it is told is in files beside it.
+    """Write act's input files into the job's folder; the command that runs the job.
 
-    They are JSON in files called .yml: in those, act takes every character as it is.
+    They are JSON in files called .yml, in which act needs no escaping.
     """
-    container = workflow.container()  # has a home of its own
+    container = workflow.container()  # a container has its own home
     homes = {name: value for name, value in job_environment().items() if is_home(name)}
     files = {
         "event": event.payload,
@@ -387,7 +392,7 @@ def act(event: Event, workflow: Workflow, number: int, folder: Path, simple: Pat
     }
     for name, content in files.items():
         write_private(folder / f"{name}.yml", json.dumps(content))
-    # A runner's git knows no user, and nothing of this one's settings.
+    # As on a runner: a git without a user, and without this user's settings.
     write_private(FOLDER / "gitconfig", "[safe]\n\tdirectory = *\n[gc]\n\tauto = 0\n")
     return [
         *(executable("act"), event.name, "--directory", str(folder / "source")),
@@ -398,12 +403,12 @@ def act(event: Event, workflow: Workflow, number: int, folder: Path, simple: Pat
         *("--eventpath", str(folder / "event.yml"), "--env-file", str(folder / "env.yml")),
         *("--var-file", str(folder / "vars.yml"), "--secret-file", str(folder / "secrets.yml")),
         *("--input-file", str(folder / "none.yml"), "--action-cache-path", str(simple / "act")),
-        *(("--pull=false", "--rm") if container else ()),  # an image that is here may be used
+        *(("--pull=false", "--rm") if container else ()),  # use a local image
     ]
 
 
 def tidy(folder: Path, *, keep: bool) -> None:
-    """Leave the log, the summary, and the workspace where it is to be looked at."""
+    """Remove everything but the log, the summary, and with `keep` the workspace."""
     for workspace in folder.glob("act/*/hostexecutor") if keep else ():
         workspace.rename(folder / "workspace")
         break
@@ -417,13 +422,13 @@ def tidy(folder: Path, *, keep: bool) -> None:
 
 
 def received(lines: Sequence[str]) -> None:
-    """Run what was pushed, one after the other."""
+    """Run the workflows for each pushed ref, one after the other."""
     tags, branches = [], []
     for line in lines:
         old, new, ref = line.rstrip("\n").split(" ", 2)
         if ref.startswith("refs/tags/") and new != NO_COMMIT:
             tags.append((old, new, ref))
-        # On GitHub a new branch is compared with others; here it starts nothing.
+        # On GitHub, a new branch is compared with others; here it starts nothing.
         elif ref.startswith("refs/heads/") and NO_COMMIT not in (old, new):
             branches.append((old, new, ref))
     if len(tags) > 3:
@@ -454,7 +459,7 @@ def run_tag(old: str, new: str, ref: str) -> None:
 
 
 def run_branch(old: str, new: str, ref: str) -> None:
-    """Run the workflows that want this branch for what was changed on it."""
+    """Run the workflows that want this branch, given the paths that changed."""
     changed = git_names("diff-tree", "-r", "--name-only", "-z", old, new, folder=ORIGIN)
     branch = ref.removeprefix("refs/heads/")
     if wanting := [w for w in workflows(new) if w.wants_branch(branch, changed)]:
@@ -469,7 +474,7 @@ def pushed(old: str, commit: str, ref: str, kind: str, *, forced: bool) -> Event
         "ref_name": re.sub("^refs/[a-z]+/", "", ref),
         "ref_type": kind,
         "before": old,
-        "after": commit,  # what GITHUB_SHA will be
+        "after": commit,  # becomes GITHUB_SHA
         "created": old == NO_COMMIT,
         "deleted": False,
         "forced": forced,
@@ -501,12 +506,12 @@ def run_all(wanting: Sequence[Workflow], event: Event) -> bool:
     away = [server.title for server in servers(state) if not ours(server.part)]
     if away:
         say(f"sandbox: {' and '.join(away)} not running; `make sandbox` starts what is missing.")
-    outcomes = [run_job(event, workflow) for workflow in wanting]  # each, whatever came before
+    outcomes = [run_job(event, workflow) for workflow in wanting]  # also after a failure
     return all(outcomes)
 
 
 def about_repository() -> dict[str, Any]:
-    """The event's part about the repository."""
+    """The part of an event's payload on the repository."""
     head = git("symbolic-ref", "HEAD", folder=ORIGIN)
     branch, (owner, name) = head.removeprefix("refs/heads/"), repository().split("/")
     about = {"full_name": repository(), "name": name, "owner": {"login": owner}, "private": True}
@@ -514,8 +519,8 @@ def about_repository() -> dict[str, Any]:
 
 
 def main() -> None:
-    """The command that the module's docstring shows."""
-    # A job outlives a push that is interrupted, as it would on GitHub.
+    """Run the jobs for the refs on stdin."""
+    # A job survives an interrupted push, as on GitHub.
     os.setsid()
     sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
     received(sys.stdin.readlines())

@@ -1,7 +1,7 @@
-"""S3 (SeaweedFS) and MLflow, on loopback and free ports: started, waited for, taken over.
+"""The servers of the sandbox, S3 (SeaweedFS) and MLflow, on loopback and free ports.
 
-A server that runs already is left alone if it was started with the very same settings (a hash of
-them is part of its mark) and answers; otherwise it is replaced. Data stay.
+A running server is kept if it was started with the same settings (a hash of them is in its mark)
+and answers; otherwise it is replaced. Data are kept.
 """
 
 import hashlib
@@ -27,49 +27,54 @@ from tools.environments import surroundings
 from tools.sandbox.processes import Mark, end, ours, start
 from tools.sandbox.state import BUCKET, FOLDER, State, write_private
 
-SERVICES = ("s3", "master", "volume", "filer")  # of SeaweedFS, each with a port for gRPC
+SERVICES = (
+    "s3",
+    "master",
+    "volume",
+    "filer",
+)  # of SeaweedFS, each with a gRPC port too
 PORTS = {
     "s3": (*SERVICES, *(f"{service}.grpc" for service in SERVICES), "admin"),
     "mlflow": ("mlflow",),
 }
-ADMIN_GRPC = 10000  # above admin's port: SeaweedFS's own worker looks for it nowhere else
-PATIENCE = 90.0  # seconds until a server must answer
+ADMIN_GRPC = 10000  # offset from admin's port, which SeaweedFS's worker expects
+PATIENCE = 90.0  # seconds within which a server must answer
 
 
 @dataclass(frozen=True)
 class Server:
-    """One server: how it is started and how it shows that it is ready."""
+    """How one server is started, and checked for readiness."""
 
     part: str
     title: str
     address: str
     command: list[str]
-    settings: dict[str, str]  # environment variables beside the user's
+    settings: dict[str, str]  # environment variables besides the user's
     answers: Callable[[], bool]
 
     @property
     def folder(self) -> Path:
-        """Where its data are."""
+        """The folder of its data."""
         return FOLDER / self.part
 
     @property
     def log(self) -> Path:
-        """What it prints."""
+        """The file with its output."""
         return FOLDER / f"{self.part}.log"
 
     @property
     def mark(self) -> Mark:
-        """Tells a server with these settings from one with others."""
+        """The mark of its process, with a hash of its settings."""
         content = json.dumps([self.command, sorted(self.settings.items())])
         return Mark(self.part, hashlib.sha256(content.encode()).hexdigest()[:16])
 
     def runs(self) -> bool:
-        """Whether it is up, with these settings."""
+        """Whether it runs with these settings and answers."""
         return set(ours(self.part).values()) == {self.mark} and self.answers()
 
 
 def s3_server(state: State) -> Server:
-    """SeaweedFS with one bucket; whatever of it is no S3 is off, or wants the keys of `close`."""
+    """SeaweedFS with one bucket; its other services are off, or need the keys of `secure`."""
     ports = [f"-{name}.port={state.ports[name]}" for name in (*SERVICES, "admin")]
     ports += [f"-{name}.port.grpc={state.ports[f'{name}.grpc']}" for name in SERVICES]
     command = [
@@ -82,15 +87,15 @@ def s3_server(state: State) -> Server:
     return Server("s3", "S3", state.s3, command, s3_keys(state), lambda: bucket_works(state))
 
 
-def close(folder: Path) -> None:
-    """Give SeaweedFS's parts keys for each other, as it reads them where it is started.
+def secure(folder: Path) -> None:
+    """Write keys with which SeaweedFS's services authenticate to each other, to its folder.
 
-    Without, whoever reaches one of its other ports (another user of the machine, and of some a web
-    page) reads, replaces and deletes objects. `weed shell`, started in this folder, has them too.
+    Without them, anyone who reaches its other ports (another user, for some even a web page) could
+    read, replace and delete objects. `weed shell` uses them if it is started in this folder.
     """
     if (folder / "security.toml").exists():
         return
-    from cryptography import x509  # what mlflow brings along
+    from cryptography import x509  # a dependency of mlflow
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -102,7 +107,7 @@ def close(folder: Path) -> None:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(datetime(2000, 1, 1, tzinfo=UTC))  # clocks are set back, too
+        .not_valid_before(datetime(2000, 1, 1, tzinfo=UTC))  # valid even if the clock is wrong
         .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
@@ -117,17 +122,17 @@ def close(folder: Path) -> None:
         *(f'[grpc.{part}]\ncert = "tls.pem"\nkey = "tls.key"' for part in parts),
         *(f'[jwt.{w}]\nkey = "{secrets.token_hex(32)}"' for w in ("signing", "signing.read")),
     ]
-    write_private(folder / "security.toml", "\n".join(lines) + "\n")  # last: the others are there
+    write_private(folder / "security.toml", "\n".join(lines) + "\n")  # last: the others exist
 
 
 def mlflow_server(state: State) -> Server:
-    """MLflow over SQLite; artifacts in the bucket, through the server or written by clients."""
+    """MLflow with SQLite; artifacts in the bucket, proxied or written by clients."""
     root = f"s3://{BUCKET}/mlflow-artifacts"
     artifacts = {
         "proxied": ["--artifacts-destination", root],
         "direct": ["--no-serve-artifacts", "--default-artifact-root", root],
     }
-    # A relative path: what is in the project's path need not fit into an address.
+    # A relative path: the project's path may have characters that are invalid in a URI.
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
         *("--host", "127.0.0.1", "--port", str(state.ports["mlflow"])),
@@ -147,7 +152,7 @@ def mlflow_server(state: State) -> Server:
 
 
 def s3_keys(state: State) -> dict[str, str]:
-    """The bucket's credentials, as SeaweedFS and boto3 read them."""
+    """The bucket's credentials, as variables of SeaweedFS and boto3."""
     return {
         "AWS_ACCESS_KEY_ID": state.access_key,
         "AWS_SECRET_ACCESS_KEY": state.secret_key,
@@ -161,15 +166,14 @@ def executable(name: str) -> str:
 
 
 def servers(state: State) -> list[Server]:
-    """Both."""
+    """Both servers."""
     return [s3_server(state), mlflow_server(state)]
 
 
 def start_servers(state: State) -> None:
-    """Have both up, or UserError; those that run well are not touched.
+    """Start the servers that do not run yet; UserError if one fails.
 
-    A port that was free when it was chosen is bound a while later: where another program was first,
-    others are chosen.
+    If another program takes a chosen port before the server does, other ports are chosen.
     """
     FOLDER.mkdir(mode=0o700, exist_ok=True)
     choose_ports(state)
@@ -185,7 +189,7 @@ def start_servers(state: State) -> None:
 
 
 def bring_up(state: State) -> None:
-    """Start what does not run with these settings, and wait for it."""
+    """Start the servers that do not run with these settings, and wait for them."""
     began = time.monotonic()
     started = {server.part: start_one(server) for server in servers(state) if not server.runs()}
     for server in servers(state):
@@ -195,21 +199,21 @@ def bring_up(state: State) -> None:
 
 
 def start_one(server: Server) -> subprocess.Popen[bytes]:
-    """Start a server in place of what is left of it."""
+    """End what is left of a server, and start it."""
     end(ours(server.part))
     server.folder.mkdir(exist_ok=True)
     if server.part == "s3":
-        close(server.folder)
-    (server.folder / "mini.options").unlink(missing_ok=True)  # SeaweedFS's ports of last time
+        secure(server.folder)
+    (server.folder / "mini.options").unlink(missing_ok=True)  # the ports of the last start
     print(f"{server.title}: starting …", flush=True)
-    # Servers take nothing from the user's shell but where things are.
+    # Servers inherit no settings from the user's shell.
     return start(
         server.mark, server.command, environment() | server.settings, server.folder, server.log
     )
 
 
 def wait_for(server: Server, process: subprocess.Popen[bytes]) -> None:
-    """Return when it answers; UserError where it ended, or does not in time."""
+    """Wait until a server answers; UserError if it ended, or does not answer in time."""
     deadline = time.monotonic() + PATIENCE
     while not server.answers():
         if process.poll() is not None:
@@ -224,10 +228,10 @@ def wait_for(server: Server, process: subprocess.Popen[bytes]) -> None:
         raise UserError(f"{server.title} {problem} (log: {server.log}). Type `make sandbox` again.")
 
 
-# ---- what the user's environment hands on
+# ---- variables that servers and jobs inherit
 
 
-# What installers get, and further such variables.
+# The variables that installers get, and a few more.
 KEPT = surroundings.KEPT | {"PYTHON", "CUDA_VISIBLE_DEVICES"}
 KEPT |= {"AWS_CA_BUNDLE", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"}
 KEPT |= {"DOCKER_HOST", "CONTAINER_ENGINE", "CONTAINER_OPTIONS", "CONTAINERS_CONF"}
@@ -235,10 +239,10 @@ KEPT_PREFIXES = ("LC_", "XDG_", "PIP_", "UV_")
 
 
 def environment() -> dict[str, str]:
-    """The variables that say where things are on this machine, and no others.
+    """The variables that describe this machine.
 
-    Left out are those that change what a job does (PYTHONPATH, MLFLOW_*, AWS_*, GIT_*, …): a
-    runner would not have them either.
+    Not those that change what a job does (PYTHONPATH, MLFLOW_*, AWS_*, GIT_*, …), which a runner
+    would not have either.
     """
     kept = {n: v for n, v in os.environ.items() if n in KEPT or n.startswith(KEPT_PREFIXES)}
     virtual = {str(Path(sys.executable).parent), f"{os.environ.get('VIRTUAL_ENV')}/bin"}
@@ -252,13 +256,13 @@ def environment() -> dict[str, str]:
 
 
 def choose_ports(state: State) -> bool:
-    """Keep a server's ports where they are free or its own, choose all of them anew otherwise.
+    """Keep a server's ports if they are free or its own; else choose new ones.
 
     Returns:
         Whether any are new.
     """
     before = dict(state.ports)
-    # Below the range that outgoing connections take theirs from: free after a crash, too.
+    # Below the ephemeral range, so that they are free after a crash, too.
     ports = iter(random.sample(range(20000, 32000), 12000))
     for part, names in PORTS.items():
         known = all(name in state.ports for name in names)
@@ -273,14 +277,14 @@ def choose_ports(state: State) -> bool:
 
 
 def usable(name: str, port: int) -> bool:
-    """Whether nobody listens on it (nor on the one that belongs to it)."""
+    """Whether a port is free, and for admin also its gRPC port."""
     return free(port) and (name != "admin" or free(port + ADMIN_GRPC))
 
 
 def free(port: int) -> bool:
-    """Whether a server could listen on it."""
+    """Whether a server could listen on a port."""
     with socket.socket() as probe:
-        # As servers do: connections that a crashed one left behind do not count.
+        # Like a server: ignore connections that a crashed one left in TIME_WAIT.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -290,7 +294,7 @@ def free(port: int) -> bool:
 
 
 def remove_sockets(state: State) -> None:
-    """Remove the socket files that SeaweedFS, when killed, leaves in /tmp."""
+    """Remove the socket files that a killed SeaweedFS leaves in /tmp."""
     ports = {name: state.ports.get(f"{name}.grpc", 0) for name in SERVICES}
     for name, port in (*ports.items(), ("admin", state.ports.get("admin", 0) + ADMIN_GRPC)):
         Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)
@@ -300,7 +304,7 @@ def remove_sockets(state: State) -> None:
 
 
 def status(address: str) -> int | None:
-    """The HTTP status at an address, or None where nothing answers."""
+    """The HTTP status of an address; None if nothing answers."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(address, timeout=5) as answer:

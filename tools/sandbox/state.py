@@ -1,4 +1,4 @@
-"""What the sandbox knows of itself: where its folder is, its ports, its keys.
+"""The persistent state of the sandbox: ports and keys.
 
 Everything is under `.sandbox/`, which git and DVC ignore. `up` makes it, `down` removes it.
 """
@@ -23,7 +23,7 @@ ARTIFACT_MODES = ("proxied", "direct")
 
 @dataclass
 class State:
-    """What must outlive a crash, so that addresses, keys and data go on fitting together."""
+    """What must survive a crash, so that addresses, keys and data stay consistent."""
 
     artifacts: str = "proxied"
     access_key: str = field(default_factory=lambda: f"sandbox{secrets.token_hex(6)}")
@@ -34,14 +34,14 @@ class State:
 
     @classmethod
     def read(cls) -> "State | None":
-        """The state in `.sandbox/`, if there is one that can be read."""
+        """The state in `.sandbox/`; None if it is missing or invalid."""
         try:
             return cls(**json.loads((FOLDER / "state.json").read_text()))
         except (OSError, ValueError, TypeError):
             return None
 
     def write(self) -> None:
-        """Keep it, readable by nobody else."""
+        """Write the state, readable only by its owner."""
         write_private(FOLDER / "state.json", json.dumps(asdict(self), indent=2) + "\n")
 
     @property
@@ -56,8 +56,8 @@ class State:
 
 
 def write_private(file: Path, text: str) -> None:
-    """Write a whole file or none of it, for its owner only."""
-    new = file.with_name(f".{file.name}.{os.getpid()}.new")  # two jobs may write the same
+    """Write a file atomically, readable only by its owner."""
+    new = file.with_name(f".{file.name}.{os.getpid()}.new")  # two jobs may write the same file
     new.unlink(missing_ok=True)
     new.touch(0o600)
     new.write_text(text, encoding="utf-8")
@@ -66,8 +66,8 @@ def write_private(file: Path, text: str) -> None:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """One `up` or `down` at a time; a killed one holds up nobody."""
-    # A folder that is always there is what is locked: `.sandbox/` comes and goes.
+    """Allow one `up` or `down` at a time; the lock of a killed one is released."""
+    # This folder is locked, as `.sandbox/` may not exist.
     lock = os.open(Path(__file__).parent, os.O_RDONLY)
     try:
         try:
