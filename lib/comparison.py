@@ -52,7 +52,7 @@ def shown_list(values: Sequence[Any]) -> str:
 
 
 def judged(key: str, by: float) -> str:
-    """ " better" or " worse" for a metric that grew by this much; empty if its name does not tell.
+    """A suffix, " better" or " worse", for a metric that grew by this much; empty if unknown.
 
     The first part of the key is the file's name, if there are several files.
     """
