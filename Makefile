@@ -1,4 +1,4 @@
-# Every habit in one word; `make` alone lists them in groups.
+# All commands; `make` alone lists them in groups.
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
 unexport PYTHONHOME PYTHONEXECUTABLE PYTHONOPTIMIZE PYTHONPLATLIBDIR PYTHONWARNINGS
@@ -6,7 +6,7 @@ export PYTHONUTF8 := 1
 export PYTHONIOENCODING := utf-8:replace
 
 ifneq ($(shell grep -l "$$(printf '\r')" tools/environments/bootstrap 2>/dev/null),)
-$(error git has given the files line ends of Windows (CRLF), with which no script runs: \
+$(error the files have Windows line endings (CRLF), with which no script runs: \
 	`git config core.autocrlf false`, take `eol=crlf` out of .gitattributes, commit or stash \
 	what you changed, then `git rm -rq --cached . && git reset -q --hard`)
 endif
@@ -27,8 +27,8 @@ Upkeep := check audit platforms relog environments list clean
 GROUPS += Upkeep
 .PHONY: help $(foreach group,$(GROUPS),$($(group)))
 
-# The arguments of targets. Assigned here, only make's command line can give them, and not an
-# environment that happens to have one of these names (WSL exports NAME).
+# The arguments of targets. As they are assigned here, only make's command line can set them, not an
+# environment variable that happens to have the same name (WSL exports NAME).
 $(foreach argument,A ADDRESS AFTER ALLOW ANYWAY B EXAMPLE FILE FOLDERS FROM KIND NAME RUNTIMES SANDBOX SET STAGES TARGET TASK TEMPLATE TO UPGRADE VERSION,$(eval $(argument) :=))
 DAYS := 1
 JOBS := 1
@@ -37,10 +37,10 @@ PORT := 5000
 RAY_PORT := 6379
 WORKERS := $(or $(shell getconf _NPROCESSORS_ONLN 2>/dev/null),2)
 
-# An argument as it was typed, for the shell: with its spaces, quotes and whatever else it has.
+# An argument quoted for the shell, with its spaces, quotes and other special characters.
 quoted = '$(subst ','\'',$(value $(1)))'
 
-# Whether an argument such as UPGRADE=yes asks for it; no, 0 and false do not.
+# Empty unless an argument such as UPGRADE=yes is set; no, 0 and false count as not set.
 yes = $(filter-out no 0 false,$(1))
 
 PROCESSES = $(dir $(wildcard lab/processes/*/Pipfile))
@@ -52,7 +52,7 @@ help: ## List what there is to make
 	@$(foreach group,$(GROUPS),printf '\n%s\n' '$(subst _, ,$(group))';$(foreach target,$($(group)), \
 		printf '  make %-14s  %s\n' $(target) "$$(sed -n 's/^$(target):.*## //p' $(MAKEFILE_LIST))";))
 
-todo: ## List what a project must say about itself and has not yet
+todo: ## List the values that a project must still fill in
 	@$(PROJECT).todo
 
 start: ## After copying: git, a first commit (copied by hand: TEMPLATE=its address)
@@ -61,25 +61,25 @@ start: ## After copying: git, a first commit (copied by hand: TEMPLATE=its addre
 doctor: ## Say what is missing on this machine and in this project, and how to get it
 	@$(PROJECT).doctor
 
-credentials: ## Put your S3 credentials where git never sees them
+credentials: ## Store your S3 credentials in a file that git ignores
 	@tools/within . python -m tools.project.credentials
 
 settings: ## List, or set with gh (SET=yes), the secrets and variables of the hosting site
 	@export SET="$(call yes,$(SET))"; $(PROJECT).settings
 
-blank: ## Take the example out of a project (git must have it)
+blank: ## Remove the example (it must be committed)
 	@tools/within --dev . python -m tools.project.blank
 
 process: ## Add a process (NAME=train_prices AFTER=prepare_houses KIND=empty|table|sklearn|torch TASK=regression|classes|binary TARGET=price)
 	@tools/within --dev . python -m tools.project.process $(call quoted,NAME) $(call quoted,AFTER) $(call quoted,KIND) $(call quoted,TASK) $(call quoted,TARGET)
 
-rename-process: ## Give a process another name; no stage runs again (FROM=train_model TO=train_prices)
+rename-process: ## Rename a process; no stage runs again (FROM=train_model TO=train_prices)
 	@tools/within --dev . python -m tools.project.rename $(call quoted,FROM) $(call quoted,TO)
 
-remove-process: ## Take a process out, with its stage, section, outs and metrics (NAME=train_model)
+remove-process: ## Remove a process with its stage, section, outs and metrics (NAME=train_model)
 	@tools/within --dev . python -m tools.project.remove $(call quoted,NAME)
 
-environments: ## Make the environments that a run needs (FOLDERS=…: those of these, too)
+environments: ## Make the environments that a run needs (FOLDERS=…: those of these folders, too)
 	@$(ENVIRONMENTS) make . tools/tracking $(PROCESSES) $(GOALS) $(FOLDERS)
 
 setup: environments ## Make every environment, and .venv for the editor
@@ -87,7 +87,7 @@ setup: environments ## Make every environment, and .venv for the editor
 	@[ -L .venv ] || [ ! -e .venv ] || { echo '.venv is there and is no link of `make setup`: move it away.' >&2; exit 1; }
 	@tools/within --dev . sh -c 'ln -sfn "$$VIRTUAL_ENV" .venv && echo "Interpreter: $$VIRTUAL_ENV/bin/python (.venv)"'
 
-run: environments ## Run the pipeline and show its results (JOBS=2: stages side by side; PIPELINE=folder/dvc.yaml: another)
+run: environments ## Run the pipeline and show its results (JOBS=2: stages in parallel; PIPELINE=folder/dvc.yaml: another)
 	@tools/within . python -m lib.params
 	@p=$(call quoted,PIPELINE); file="$${p%%:*}"; \
 		[ -f "$$file" ] || { echo "There is no file '$$file' to run: PIPELINE= names a pipeline's, such as lab/pipelines/mine/dvc.yaml." >&2; exit 1; }; \
@@ -96,15 +96,15 @@ run: environments ## Run the pipeline and show its results (JOBS=2: stages side 
 	@tools/within . python -m tools.report.results
 	@tools/within . python -m tools.tracking.check
 
-train: environments ## Train on several workers, which params.yaml then says (WORKERS=2 NAME=stage)
+train: environments ## Train on several workers, and write their number to params.yaml (WORKERS=2 NAME=stage)
 	@tools/within . python -m lib.params
 	@tools/within . python -m tools.job.train $(if $(filter command,$(firstword $(origin WORKERS))),$(call quoted,WORKERS),'') $(call quoted,NAME)
 	@tools/within . python -m tools.report.results
 
-sweep: ## Add a sweep over a process, which tries values for its parameters (NAME=train_prices)
+sweep: ## Add a sweep over the parameters of a process (NAME=train_prices)
 	@tools/within --dev . python -m tools.project.sweep $(call quoted,NAME)
 
-tune: ## Run the sweeps in lab/tuning (STAGES=tune_x: these alone; where RAY_ADDRESS is set: on Ray)
+tune: ## Run the sweeps in lab/tuning (STAGES=tune_x: only these; with RAY_ADDRESS: on Ray)
 	@[ -f lab/tuning/dvc.yaml ] || { echo 'There is no sweep yet: make sweep NAME=a process.'; exit 1; }
 	@$(ENVIRONMENTS) make . tools/tracking lab/tuning
 	@tools/within . python -m lib.params
@@ -116,11 +116,11 @@ tune: ## Run the sweeps in lab/tuning (STAGES=tune_x: these alone; where RAY_ADD
 adopt: ## Write the best values of sweeps into params.yaml, and show the difference (STAGES=tune_x)
 	@tools/within . python -m tools.project.adopt $(STAGES)
 
-ray-head: ## Start a cluster of Ray on this machine, until Ctrl-C (RAY_PORT=6379)
+ray-head: ## Start a Ray cluster on this machine, until Ctrl-C (RAY_PORT=6379)
 	@$(ENVIRONMENTS) make lab/tuning
 	@exec tools/within lab/tuning python -m tools.ray_node head $(call quoted,RAY_PORT)
 
-ray-worker: ## Let this machine work for a cluster of Ray, until Ctrl-C (ADDRESS=head:6379)
+ray-worker: ## Join a Ray cluster as a worker, until Ctrl-C (ADDRESS=head:6379)
 	@$(ENVIRONMENTS) make lab/tuning
 	@exec tools/within lab/tuning python -m tools.ray_node worker $(call quoted,ADDRESS)
 
@@ -147,7 +147,7 @@ test: setup check ## Run every check and every test (WORKERS=2 test files at a t
 check: ## Lint, types, secrets, locks: every pre-commit hook on every file
 	@SKIP=no-commit-to-branch tools/within --dev . pre-commit run --all-files
 
-audit: ## Name known vulnerabilities of what locks hold (asks OSV)
+audit: ## List known vulnerabilities of locked packages (asks OSV)
 	@$(ENVIRONMENTS) audit
 
 platforms: ## Show what each lock installs on each platform (asks the index)
@@ -156,13 +156,13 @@ platforms: ## Show what each lock installs on each platform (asks the index)
 hooks: setup ## Install the git hooks: .pre-commit-config.yaml's, and dvc checkout
 	@tools/within --dev . python -m tools.project.hooks
 
-lock: ## Lock what no longer fits its Pipfile (FOLDERS=lab/processes/NAME; UPGRADE=yes: newest versions)
+lock: ## Update the locks that no longer fit their Pipfiles (FOLDERS=lab/processes/NAME; UPGRADE=yes: newest versions)
 	@$(ENVIRONMENTS) lock $(if $(call yes,$(UPGRADE)),--upgrade) $(FOLDERS)
 
 ui: ## Serve the MLflow store in mlflow.db (PORT=5000)
 	@tools/within --dev . python -m tools.tracking.ui $(call quoted,PORT)
 
-relog: ## Log results that MLflow is missing, because it was away (STAGES=…: these alone)
+relog: ## Log results that MLflow is missing, because it was down (STAGES=…: only these)
 	@tools/within tools/tracking python -m tools.tracking relog $(STAGES)
 
 -include tests/*.mk

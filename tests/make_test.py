@@ -48,7 +48,7 @@ def test_line_ends_with_which_no_script_runs_are_told_in_a_line(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((ROOT / name).read_bytes().replace(b"\n", b"\r\n"))
     said = Project.at(tmp_path).run("make", "doctor", ok=False)
-    assert "git has given the files line ends of Windows (CRLF)" in said
+    assert "the files have Windows line endings (CRLF)" in said
     assert len(said.splitlines()) == 1
 
 

@@ -3,14 +3,14 @@ Production := runtime rehearse serve runtime-check
 
 RUNTIME_FOLDERS = $(dir $(wildcard runtimes/*/krt.yml))
 
-runtime-check: ## Say what is wrong with a .krt, or a KAI version's YAML (FILE=…)
+runtime-check: ## List the problems of a .krt, or of a KAI version's YAML (FILE=…)
 	@tools/within . python -m tools.krt.check $(call quoted,FILE)
 
 runtime: ## Build a .krt from the tracked model (NAME=folder VERSION=v1; ANYWAY=yes: goals missed)
 	@$(ENVIRONMENTS) make . $(GOALS) tools/krt
 	@tools/within tools/krt python -m tools.krt.build $(call quoted,NAME) --version $(call quoted,VERSION) $(if $(call yes,$(ANYWAY)),--anyway)
 
-rehearse: ## Serve a .krt, which runs its code, and ask it (FILE=… NAME=…: whose environment; ALLOW=variables)
+rehearse: ## Serve a .krt, which runs its code, and test it (FILE=… NAME=…: whose environment; ALLOW=variables)
 	@$(ENVIRONMENTS) make tools/krt $(RUNTIME_FOLDERS)
 	@$(if $(ALLOW),RUNTIME_ALLOW=$(call quoted,ALLOW)) tools/within tools/krt python -m tools.krt.rehearse $(call quoted,FILE) --name $(call quoted,NAME)
 
