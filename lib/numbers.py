@@ -5,7 +5,7 @@ from decimal import Decimal
 from math import floor, log10
 from typing import Any, TypeGuard
 
-MOST_DECIMALS = 6  # of numbers in one column
+MAX_DECIMALS = 6  # of numbers in one column
 
 
 def shown_number(value: float) -> str:
@@ -25,7 +25,7 @@ def shown_number(value: float) -> str:
 def shown_alike(values: Sequence[float]) -> list[str]:
     """Numbers of one row or column, each with the same number of decimals, up to six."""
     texts = [shown_number(value) for value in values]
-    wanted = min(max(map(decimals, texts), default=0), MOST_DECIMALS)
+    wanted = min(max(map(decimals, texts), default=0), MAX_DECIMALS)
     return [
         f"{value:,.{wanted}f}"
         if is_number(value) and "e" not in text and decimals(text) < wanted
@@ -55,7 +55,7 @@ def shown_change(before: float, after: float) -> str:
     wanted = max(map(decimals, shown_alike([before, after])))
     if by and abs(by) < 0.5 * 10.0**-wanted:  # would be shown as 0: use two digits
         wanted = 1 - floor(log10(abs(by)))
-    return f"{by:+,.{wanted}f}" if wanted <= MOST_DECIMALS else f"{by:+.4g}"
+    return f"{by:+,.{wanted}f}" if wanted <= MAX_DECIMALS else f"{by:+.4g}"
 
 
 def decimals(text: str) -> int:

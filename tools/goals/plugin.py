@@ -23,7 +23,7 @@ from lib.text import one_line, some_of
 from tools.goals.judge import NOTE
 
 GOALS = ROOT / "goals"
-MOST_SHOWN = 10  # values of one goal
+MAX_SHOWN = 10  # values of one goal
 COMPARED = pytest.StashKey[list["Compared"]]()
 ERROR = pytest.StashKey[BaseException]()  # the first error in the goal's own code
 VERDICTS = pytest.StashKey[dict[str, dict[str, str]]]()
@@ -68,13 +68,13 @@ def reached(request: pytest.FixtureRequest) -> Callable[..., None]:
             return value >= threshold if sign == "≥" else value <= threshold
 
         each = [(one_line(str(name)), number(name, value)) for name, value in found.items()]
-        if len(each) > MOST_SHOWN:  # such as one for each class: show those that miss first
+        if len(each) > MAX_SHOWN:  # such as one for each class: show those that miss first
             each.sort(key=lambda one: meets(one[1]))
         values = [value for _, value in each]
         unit = unit.strip()
         unit = unit if unit.startswith(("%", "°")) else f" {unit}".rstrip()
         texts = zip(each, shown_beside(values, threshold), strict=True)
-        shown = some_of([f"{name} {text}{unit}".strip() for (name, _), text in texts], MOST_SHOWN)
+        shown = some_of([f"{name} {text}{unit}".strip() for (name, _), text in texts], MAX_SHOWN)
         # The threshold gets as many digits as distinguish it from every value.
         goal = f"{sign} {max((shown_beside([threshold], v)[0] for v in values), key=len)}{unit}"
         met = all(map(meets, values))

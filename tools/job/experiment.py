@@ -32,7 +32,7 @@ STYLE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # terminal colours and other escap
 KEPT_LINES = 200  # lines of output that are searched for the cause
 UNFINISHED = "did not end"  # stays if the job is cancelled
 LINES_WITHOUT_ERROR = 6  # DVC's report on an invalid file has no "ERROR:", and at most so many
-MOST_OF_A_REASON = 500  # characters
+MAX_REASON_LENGTH = 500  # characters
 
 
 @dataclass
@@ -152,7 +152,7 @@ def why_command_failed(reason: str, before: Sequence[str]) -> str:
     """A failed command's last line of output, or the signal that killed it; else DVC's reason."""
     match = EXITED.search(reason)
     if not match:
-        return reason[:MOST_OF_A_REASON] or "it ended without a message"
+        return reason[:MAX_REASON_LENGTH] or "it ended without a message"
     code = int(match[2])
     number = -code if code < 0 else code - 128
     if number == signal.SIGKILL:
@@ -162,7 +162,7 @@ def why_command_failed(reason: str, before: Sequence[str]) -> str:
     began = max((n for n, line in enumerate(before) if STARTED.search(line)), default=-1)
     printed = [line for line in before[began + 1 :] if not line.startswith("> ")]
     last = printed[-1] if printed else f"`{match[1]}` printed nothing"
-    return f"{last[:MOST_OF_A_REASON]} (exit code {code})"
+    return f"{last[:MAX_REASON_LENGTH]} (exit code {code})"
 
 
 if __name__ == "__main__":

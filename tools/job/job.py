@@ -25,7 +25,7 @@ from tools.network import network_problem
 from tools.tracking.address import check_address
 
 MARK = "TODO" + "("  # of a value to fill in; split, or this line would be a mark itself
-MOST_OF_A_PAGE = 900_000  # bytes: the hosting site refuses a page of more than 1 MiB
+MAX_PAGE_BYTES = 900_000  # the hosting site refuses a page of more than 1 MiB
 CERTIFICATES = ("SERVER_CERT_PATH", "CLIENT_CERT_PATH", "INSECURE_TLS")  # MLFLOW_TRACKING_…
 FORGETTING = (301, 302, 303)  # redirects that turn a POST into a GET without its body
 NOTE = ROOT / ".dvc" / "tmp" / "run.json"  # what one step passes to the next; git ignores it
@@ -76,8 +76,8 @@ def summarise(text: str) -> None:
     """Append Markdown to the run's summary page, cut to what a page may hold."""
     if page := os.environ.get("GITHUB_STEP_SUMMARY"):
         content = f"{without_password(text)}\n".encode("utf-8", "replace")
-        if len(content) > MOST_OF_A_PAGE:
-            cut = content[:MOST_OF_A_PAGE].decode("utf-8", "ignore")
+        if len(content) > MAX_PAGE_BYTES:
+            cut = content[:MAX_PAGE_BYTES].decode("utf-8", "ignore")
             content = f"{cut}\n\n… {len(content):,} bytes in all; the log has them.\n".encode()
         with Path(page).open("ab") as file:
             file.write(content)

@@ -25,7 +25,7 @@ from lib.revisions import WORK_TREE, Revision
 from lib.text import one_line, prose, some_of, without_password
 from tools.command import first_error, run
 from tools.job.job import (
-    MOST_OF_A_PAGE,
+    MAX_PAGE_BYTES,
     NOTE,
     add_to_note,
     main,
@@ -44,8 +44,8 @@ SILENCE = 60  # seconds without data after which git gives up
 ANSWER = re.compile(r"couldn't find remote ref|! \[(?:remote )?rejected\]")
 REFUSAL = re.compile(r"! \[(?:remote )?rejected\].*\((.+)\)")
 TOKEN = os.environ.pop("GIT_TOKEN", "")  # only fetch and push get it, no other child process
-MOST_METRICS = 20  # in the commit message; the less nested come first
-MOST = 50  # goals, runs and outs in the commit message
+MAX_METRICS = 20  # in the commit message; the less nested come first
+MAX_LISTED = 50  # goals, runs and outs in the commit message
 
 
 def share() -> None:
@@ -242,7 +242,7 @@ def commit_message(note: dict[str, Any], source: str, not_in_s3: list[str]) -> s
     """The source commit's subject with -results, changed metrics, and trailers for provenance."""
     subject = git("show", "-s", "--format=%s", source)
     _, rows = metrics_table(Revision(source), Revision(WORK_TREE), scalars_only=True)
-    kept, more = cut([row for row in rows if row[1] != row[2]], MOST_METRICS)
+    kept, more = cut([row for row in rows if row[1] != row[2]], MAX_METRICS)
     metrics = [f"{one_line(key)[:200]}: {before} -> {after}" for key, before, after, _ in kept]
     body = "\n".join(filter(None, [*metrics, more]))
     trailers = [
@@ -250,7 +250,7 @@ def commit_message(note: dict[str, Any], source: str, not_in_s3: list[str]) -> s
         ("Tag", note.get("name")),
         ("Source-Commit", source),
         ("Run-URL", note.get("run_url")),
-        ("Not-In-S3", some_of(not_in_s3, MOST)),
+        ("Not-In-S3", some_of(not_in_s3, MAX_LISTED)),
         *mlflow_trailers(),
     ]
     lines = "\n".join(f"{key}: {value}" for key, value in trailers if value)
@@ -262,19 +262,19 @@ def goal_trailers(note: dict[str, Any]) -> dict[str, str]:
     goals = note.get("goals") or {}
     missed = [g["title"] for g in goals.get("goals", []) if g["state"] in ("missed", "not judged")]
     summary = str(goals.get("summary", "")).replace(" goals met", " met")
-    more = [f"and {len(missed) - MOST:,} more"] if missed[MOST:] else []
-    titles = "; ".join([*missed[:MOST], *more])
+    more = [f"and {len(missed) - MAX_LISTED:,} more"] if missed[MAX_LISTED:] else []
+    titles = "; ".join([*missed[:MAX_LISTED], *more])
     return {"Goals": one_line(summary), "Goals-Missed": one_line(titles)}
 
 
 def mlflow_trailers() -> list[tuple[str, str]]:
-    """A trailer with the MLflow run id of each stage that was logged, at most MOST.
+    """A trailer with the MLflow run id of each stage that was logged, at most MAX_LISTED.
 
     git allows only letters, digits and hyphens in a key, so that several stages may share one.
     """
     runs = [(stage, note.get("run_id")) for stage, note in notes.everything().items()]
     keys = [(re.sub("[^A-Za-z0-9]+", "-", stage), run_id) for stage, run_id in runs if run_id]
-    return [(f"MLflow-Run-{key}", run_id) for key, run_id in keys[:MOST]]
+    return [(f"MLflow-Run-{key}", run_id) for key, run_id in keys[:MAX_LISTED]]
 
 
 # ---- git, with a token that is never written to disk
@@ -357,7 +357,7 @@ def print_patch(commit: str, why: str) -> NoReturn:
     patch = content.decode("utf-8", "replace").rstrip("\n")
     print(patch, flush=True)
     title = "<details><summary>The results commit</summary>"
-    if len(content) < MOST_OF_A_PAGE // 2:
+    if len(content) < MAX_PAGE_BYTES // 2:
         summarise(f"{title}\n\n```diff\n{patch}\n```\n</details>\n")
     raise UserError(
         f"The results could not be pushed: {why}. Data are in S3, the commit is above as a patch: "

@@ -34,7 +34,7 @@ IMAGE = (
 MEMORY = r"^\d+(Ei?|Pi?|Ti?|Gi?|Mi?|k|Ki)$"
 ENTRYPOINT = "entrypoint"  # a v2 node subscribes to it for requests; no node may have this name
 
-MOST_NAMES = 20  # in a message
+MAX_NAMES = 20  # in a message
 
 
 def as_text(value: Any) -> Any:
@@ -356,7 +356,7 @@ def twice(key: str, names: Iterable[str]) -> Iterator[str]:
 
 def unknown(key: str, name: str, known: Iterable[str], what: str) -> str:
     """The message about a reference to an unknown name."""
-    return f"{key} is {name!r}: it must be {what}: {some_of(sorted(known), MOST_NAMES)}."
+    return f"{key} is {name!r}: it must be {what}: {some_of(sorted(known), MAX_NAMES)}."
 
 
 def kind(content: Mapping[str, Any], *, archive: bool) -> type[Manifest]:

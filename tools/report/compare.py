@@ -34,7 +34,7 @@ from lib.text import one_line
 from tools.command import as_command
 
 FILE = Path("build/compare.html")
-MOST_ROWS, MOST_PICTURES = 500, 50  # on the page
+MAX_ROWS, MAX_PICTURES = 500, 50  # on the page
 
 PAGE = """\
 <!DOCTYPE html>
@@ -124,7 +124,7 @@ def pictures(old: Revision, new: Revision) -> list[tuple[str, Figure]]:
     """Title and figure of each plot of the newer revision; notes in `missing` those that fail."""
     found: list[tuple[str, Figure]] = []
     known = {plot.path for plot in old.plots}
-    for plot in new.plots[:MOST_PICTURES]:
+    for plot in new.plots[:MAX_PICTURES]:
         both = (old, new) if plot.path in known else (new,)
         tables = {each.label: rows for each in both if (rows := each.table(plot.path))}
         try:
@@ -132,7 +132,7 @@ def pictures(old: Revision, new: Revision) -> list[tuple[str, Figure]]:
         except (KeyError, ValueError, TypeError) as error:
             why = f"it has no column {error}" if isinstance(error, KeyError) else error
             new.missing.append(f"{plot.path} cannot be drawn as dvc.yaml says: {why}.")
-    if (left := len(new.plots) - MOST_PICTURES) > 0:
+    if (left := len(new.plots) - MAX_PICTURES) > 0:
         new.missing.append(f"{left:,} more plots: `dvc plots show` draws them.")
     return found
 
@@ -147,7 +147,7 @@ def page(old: Revision, new: Revision) -> str:
     nothing = "Some could not be read: see above." if new.missing else "No metrics yet."
     found.append((f"Results of {new.label}", results, nothing))
     tables = [
-        (title, header, *cut(rows, MOST_ROWS), nothing) for title, (header, rows), nothing in found
+        (title, header, *cut(rows, MAX_ROWS), nothing) for title, (header, rows), nothing in found
     ]
     plots = [(title, data_uri(figure)) for title, figure in pictures(old, new)]
     notes = (*old.outdated, *new.outdated, *missing(old, new))

@@ -39,7 +39,7 @@ from tools.report.results import pictures
 from tools.report.run_page import goals_section
 
 DOCS = Path("lab/docs")
-MOST = 200  # outs listed with their checksums
+MAX_OUTS = 200  # outs listed with their checksums
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 AUTHOR = re.compile(r"(<!-- author: ([\w-]+) -->\n)(.*?)(<!-- /author -->)", re.DOTALL)
 COMMIT = re.compile(r"\| commit \| `([0-9a-f]{40})` \|")
@@ -93,9 +93,12 @@ def report(name: str, date: str, now: Revision, file: Path) -> str:
     provenance = [
         ("commit", f"`{now.commit}`"),
         ("tag", tag or "–"),
-        *((code(path), described(out, digits=32)) for path, out in list(now.outs.items())[:MOST]),
+        *(
+            (code(path), described(out, digits=32))
+            for path, out in list(now.outs.items())[:MAX_OUTS]
+        ),
     ]
-    if (left := len(now.outs) - MOST) > 0:
+    if (left := len(now.outs) - MAX_OUTS) > 0:
         provenance.append(("…", f"and {left:,} more, in dvc.lock of the commit"))
     # safe_: other dollar signs of the template stay as they are.
     return Template(read_text(DOCS / "template.md")).safe_substitute(

@@ -25,7 +25,7 @@ from lib.revisions import WORK_TREE, Revision
 from lib.text import one_line, some_of
 from tools.command import as_command
 
-MOST_PICTURES = 50  # of one out
+MAX_PICTURES = 50  # of one out
 
 
 def in_width(table: Table, width: int) -> list[Table]:
@@ -82,7 +82,7 @@ def values_beside(revision: Revision, table: Table) -> int:
 def pictures(revision: Revision) -> tuple[list[Path], list[str]]:
     """The PNG files on disk that stages write, relative to the root, without those of sweeps.
 
-    For an out with more than MOST_PICTURES, such as a data set of pictures, a line with their
+    For an out with more than MAX_PICTURES, such as a data set of pictures, a line with their
     number.
     """
     stages = [s for s in revision.pipeline.stages if s.commands and s.file != SWEEPS]
@@ -93,7 +93,7 @@ def pictures(revision: Revision) -> tuple[list[Path], list[str]]:
         place = revision.root / path
         files = sorted(place.rglob("*.png")) if place.is_dir() else [place]
         found = [f.relative_to(revision.root) for f in files if f.suffix == ".png" and f.exists()]
-        if len(found) > MOST_PICTURES:
+        if len(found) > MAX_PICTURES:
             many.append(f"{len(found):,} pictures are in {path}.")
         else:
             few += found

@@ -22,8 +22,8 @@ from tools.tracking.stages import process_of
 
 STEPS = ("epoch", "step")  # the first column of a CSV file that is a curve
 ARTIFACTS, DATA = "artifacts/", "data/"  # outs below the first go to MLflow; data stay in DVC
-MOST_TOLD = 10  # notices
-MOST_OF_A_VALUE = 5000  # characters; 2.x servers accept no more
+MAX_NOTICES = 10
+MAX_VALUE_LENGTH = 5000  # characters; 2.x servers accept no more
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Results:
     @property
     def notices(self) -> list[str]:
         """The first lines of `left_out`, and how many more there are."""
-        lines, more = self.left_out[:MOST_TOLD], len(self.left_out) - MOST_TOLD
+        lines, more = self.left_out[:MAX_NOTICES], len(self.left_out) - MAX_NOTICES
         return [*map(one_line, lines), *([f"… and {more:,} more like these"] if more > 0 else [])]
 
 
@@ -114,7 +114,7 @@ def unique_name(name: str, key: str) -> str:
 def shortened(value: Any) -> str:
     """A parameter's value as text, cut to the length that servers accept."""
     text = str(value)
-    return text if len(text) <= MOST_OF_A_VALUE else text[: MOST_OF_A_VALUE - 1] + "…"
+    return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 1] + "…"
 
 
 # ---- curves

@@ -22,7 +22,7 @@ from lib.text import one_line
 from tools.tracking import job_url
 
 RUN = "lab/processes/run"
-MOST_DEPS = 100  # whose checksums become tags
+MAX_DEPS = 100  # whose checksums become tags
 CONDITIONAL = re.compile(r"\s*(if|for|while|until|case|[{(])|.*\|\|")  # may skip commands
 
 
@@ -232,7 +232,7 @@ class Checksums:
     def tags(self) -> dict[str, str]:
         """A tag for each dep."""
         known = [(path, md5) for path, md5 in self.deps.items() if md5]
-        return {f"dvc.dep.{path}": md5 for path, md5 in known[:MOST_DEPS]}
+        return {f"dvc.dep.{path}": md5 for path, md5 in known[:MAX_DEPS]}
 
 
 def checksums(tracked: Tracked) -> Checksums:
