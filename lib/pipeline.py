@@ -134,7 +134,7 @@ class Pipeline:
                     return stage, out
         return None, path
 
-    def behind(self, paths: Iterable[str]) -> set[str]:
+    def upstream(self, paths: Iterable[str]) -> set[str]:
         """The addresses of all stages that files depend on, directly or indirectly."""
         found: set[str] = set()
         waiting = [*paths]

@@ -213,7 +213,7 @@ class Revision:
             if each.changed:
                 lines.append(
                     f"{stage.address} {of} has not run since {some_of(each.changed)} changed: its "
-                    f"results are from before. {renewed} makes them anew."
+                    f"results are from before. {renewed} computes them again."
                 )
             if each.rewritten:
                 lines.append(

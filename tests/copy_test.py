@@ -491,7 +491,7 @@ def test_secrets_are_for_the_tags_and_branches_that_rules_name_and_the_doctor_sa
     old = "MINIO_ACCESS_KEY_ID is a secret of the repository, for every branch: gh secret delete"
     missing = found()
     assert f"{old} MINIO_ACCESS_KEY_ID" in missing
-    assert "environment experiments: it is not there" in missing
+    assert "environment experiments: it does not exist" in missing
     assert "tags runtime-*: everybody who may push may push them" in missing
     assert "pull requests of forks: they run without being asked" in missing
     hosted.make("settings", "SET=yes", **KEYS, **with_gh(hosted))
@@ -585,7 +585,7 @@ def test_the_doctor_says_what_is_missing_and_how_to_get_it(template, tmp_path):
     said = project.make("doctor", ok=False, **KNOWN)
     assert re.search(r"^MISSING +git +.*: git sparse-checkout disable$", said, re.MULTILINE)
     assert re.search(
-        r"^MISSING +environments +Pipfile.lock is not there: run `make lock`", said, re.MULTILINE
+        r"^MISSING +environments +Pipfile.lock does not exist: run `make lock`", said, re.MULTILINE
     )
     assert not re.search(r"^MISSING +disk +Pipfile", said, re.MULTILINE)
     assert "Traceback" not in said

@@ -339,10 +339,10 @@ def test_a_value_is_told_apart_from_the_threshold_and_from_what_is_no_number(bar
         "test_narrow": ("missed", "test 0.94996"),
         "test_narrower": ("missed", "test 0.95001"),
         "test_null": ("not judged", "test has no value: it is null in its metrics file"),
-        "test_text": ("not judged", "test is '0.9', and no number"),
-        "test_array": ("not judged", "test is array([1., 1., 1.]), and no number"),
+        "test_text": ("not judged", "test is '0.9', not a number"),
+        "test_array": ("not judged", "test is array([1., 1., 1.]), not a number"),
         "test_no_mapping": ("not judged", "reached takes {name: value}, and got 0.4194"),
-        "test_threshold": ("not judged", "the threshold is 'high', and no number"),
+        "test_threshold": ("not judged", "the threshold is 'high', not a number"),
         "test_number_of_numpy": ("met", "test 0.75"),
         "test_classes": (
             "missed",

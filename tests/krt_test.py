@@ -727,7 +727,7 @@ def test_the_command_ends_as_it_should(tmp_path):
     for file, code, said in (
         (good, 0, "good.krt is as the engine takes it"),
         (bad, 2, "bad.krt: 1 to fix"),
-        (tmp_path / "none.krt", 2, "is not there"),
+        (tmp_path / "none.krt", 2, "does not exist"),
         ("", 2, "Which file?"),
     ):
         command = ["make", "runtime-check", f"FILE={file}"]

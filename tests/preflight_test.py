@@ -406,7 +406,7 @@ def test_each_refusal_of_s3_is_told_by_its_cause(project):
 def test_certificates_that_are_not_there_are_named_with_their_variable(project):
     ask = ("tools/within", ".", "python", "-c", ASK_EACH, "https://127.0.0.1:1", "bucket")
     said = project.run(*ask, AWS_CA_BUNDLE="/nowhere/ca.pem", **KEYS)
-    assert "was not asked, AWS_CA_BUNDLE names /nowhere/ca.pem, which is not there" in said
+    assert "was not contacted, AWS_CA_BUNDLE names /nowhere/ca.pem, which does not exist" in said
     said = project.run(*ask, AWS_CA_BUNDLE=str(project.folder / "params.yaml"), **KEYS)
     assert "or AWS_CA_BUNDLE names has no certificate in it: fix it" in said
 
@@ -414,7 +414,7 @@ def test_certificates_that_are_not_there_are_named_with_their_variable(project):
 def test_a_profile_that_is_nowhere_is_told_with_where_it_is_named(project):
     ask = ("tools/within", ".", "python", "-c", ASK_EACH, "http://127.0.0.1:1", "bucket")
     said = project.run(*ask, AWS_PROFILE="nobody")
-    assert "was not asked, the profile is in no file of credentials: fix AWS_PROFILE" in said
+    assert "was not contacted, the profile is in no file of credentials: fix AWS_PROFILE" in said
     assert "(nobody)" in said
 
 
@@ -427,7 +427,7 @@ def test_what_is_on_the_way_to_s3_is_told_as_that(project, certificate):
         for host in ("http", "https"):
             given = {f"{host}_proxy": proxy.replace("//", "//user:the-password@")} | KEYS
             said = project.run(*ask, f"{host}://s3.invalid", "bucket", **given)
-            assert f"at {host}://s3.invalid) was not reached, for the proxy on the way" in said
+            assert f"at {host}://s3.invalid) was not reached: the proxy is down" in said
             assert "the-password" not in said
     with server_that(answer_s3(502, "<html>Bad Gateway</html>")) as address:
         said = project.run(*ask, address, "bucket", **KEYS)

@@ -101,10 +101,10 @@ def test_a_tag_for_one_runtime_is_not_the_version_of_another_with_a_like_name(pr
         ("a: dvc.yaml\na: dvc.lock\n", "runtimes/cancer/assets.yml: it is not YAML"),
         ("assets/models: artifacts/onnx\n", "artifacts/onnx is a folder: name each of its files"),
         ("- artifacts/onnx/densenet.onnx\n", "must hold lines of two paths"),
-        ("assets/x: no/such.file\n", "no/such.file is not there"),
+        ("assets/x: no/such.file\n", "no/such.file does not exist"),
         (
             "assets/model.onnx: artifacts/onnx/old_name.onnx\n",
-            "artifacts/onnx/old_name.onnx is not there, and DVC knows no such file: fix its line",
+            "artifacts/onnx/old_name.onnx does not exist, and DVC knows no such file: fix its line",
         ),
         ("assets/x: artifacts/../../other/x\n", "../other/x leads out of the repository"),
         ("assets/x: /etc/hostname\n", "/etc/hostname leads out of the repository"),
@@ -200,7 +200,7 @@ def test_a_model_that_dvc_lock_does_not_know_is_not_built(project):
     model = project.folder / "artifacts/onnx/densenet.onnx"
     content = model.read_bytes()
     model.unlink()
-    assert "densenet.onnx is not there: `dvc pull`" in project.run(
+    assert "densenet.onnx does not exist: `dvc pull`" in project.run(
         "make", "runtime", "VERSION=v3", ok=False
     )
     model.write_bytes(content + b"\0")
@@ -320,7 +320,7 @@ def test_a_runtime_that_cannot_start_says_why(project, file, old, new, said):
 
 def test_what_is_no_runtime_of_this_repository_is_told(trained, built, tmp_path):
     for file, said in (
-        ("build/nothing.krt", "build/nothing.krt is not there, or no file"),
+        ("build/nothing.krt", "build/nothing.krt does not exist, or is not a file"),
         ("params.yaml", "params.yaml is no archive: a KAI version's YAML file is only checked"),
         ("README.md", "README.md is not as the engine takes it"),
     ):

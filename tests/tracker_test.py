@@ -193,7 +193,7 @@ def test_a_stage_beside_one_that_reads_from_s3_is_logged(project):
     noted = f"  reads: {{cmd: 'true', deps: [{{path: '{far}', etag: {'a' * 32}, size: 4}}]}}\n"
     project.edit("dvc.lock", "stages:\n", f"stages:\n{noted}")
     said = project.run("make", "relog", "STAGES=reads", ok=False)
-    assert f"WARNING: reads: {far} cannot be asked: Invalid endpoint" in said
+    assert f"WARNING: reads: {far} cannot be checked: Invalid endpoint" in said
     assert "Traceback" not in said
 
 

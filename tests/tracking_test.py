@@ -244,7 +244,7 @@ def test_a_proxy_that_refuses_or_is_away_is_told_as_that_and_its_password_is_not
 def test_a_proxy_of_another_kind_is_told_as_that(untouched):
     given = {"MLFLOW_URL": "http://mlflow.invalid", "http_proxy": "socks5h://127.0.0.1:9"}
     for said in (untouched.run(*each, ok=False, **given) for each in (ASKS, LOGS)):
-        assert "the proxy on the way is away, refuses or is none of HTTP: check HTTP_PROXY" in said
+        assert "the proxy is down, refuses, or is not an HTTP proxy: check HTTP_PROXY" in said
 
 
 TRUSTED = {  # the last two are of MLflow's own client

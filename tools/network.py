@@ -21,12 +21,12 @@ def network_problem(text: str) -> str:
         )
     if NONE_IN_IT.search(text):
         return (
-            "was not asked, the file that SSL_CERT_FILE, REQUESTS_CA_BUNDLE or AWS_CA_BUNDLE names "
-            "has no certificate in it: fix it"
+            "was not contacted, the file that SSL_CERT_FILE, REQUESTS_CA_BUNDLE or AWS_CA_BUNDLE "
+            "names has no certificate in it: fix it"
         )
     if PROXY.search(text):
         return (
-            "was not reached, for the proxy on the way is away, refuses or is none of HTTP: check "
+            "was not reached: the proxy is down, refuses, or is not an HTTP proxy: check "
             "HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in either spelling, ALL_PROXY, and the login in "
             "them"
         )

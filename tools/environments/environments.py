@@ -96,7 +96,7 @@ def short_sha256(file: Path) -> str:
         return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     except FileNotFoundError:
         what = "write it" if file.name == "Pipfile" else "run `make lock`"
-        raise UserError(f"{relative(file)} is not there: {what}.") from None
+        raise UserError(f"{relative(file)} does not exist: {what}.") from None
 
 
 # ---- make
@@ -184,7 +184,7 @@ def make_one(environment: Environment) -> None:
         if not environment.whole:
             if KEY and path.exists() and (who := users(path)):
                 raise UserError(
-                    f"{path.name} is to be replaced and in use by {who}: end that first."
+                    f"{path.name} must be replaced, but is in use by {who}: end that first."
                 )
             if path.is_symlink() or path.is_file():
                 path.unlink()

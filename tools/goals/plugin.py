@@ -96,7 +96,7 @@ def number(name: str, value: Any) -> float:
             return float(value)
     except (TypeError, ValueError, OverflowError):
         pass
-    raise UserError(f"{name} is {one_line(repr(value))[:60]}, and no number")
+    raise UserError(f"{name} is {one_line(repr(value))[:60]}, not a number")
 
 
 def pytest_configure(config: pytest.Config) -> None:

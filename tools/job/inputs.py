@@ -40,9 +40,9 @@ def recording_inputs(run: Callable[..., None]) -> Callable[..., None]:
         if edited := before.differing(read):
             raise DvcException(
                 f"{edited[0]} was edited while {stage.addressing} ran, by somebody or by the stage "
-                "itself, so nobody can tell what its results are of. They are on disk, and not "
-                "noted. Run it again; or, with that file as it was for them, `dvc commit --force "
-                f"{stage.addressing}` notes them."
+                "itself, so nobody can tell what its results are of. They are on disk, but not "
+                "recorded. Run it again; or, with that file as it was then, `dvc commit --force "
+                f"{stage.addressing}` records them."
             )
         keep_recorded(stage, before.differing(end), data)
 

@@ -258,14 +258,16 @@ def why_storage_failed(error: Exception, asked: str = "write") -> str:
     elif problem := network_problem(text):
         what = problem
     elif "HTTPClientError" in kinds and trusted and not Path(trusted).exists():
-        what = f"was not asked, AWS_CA_BUNDLE names {trusted}, which is not there: fix it"
+        what = f"was not contacted, AWS_CA_BUNDLE names {trusted}, which does not exist: fix it"
     elif "ProfileNotFound" in kinds:
         what = (
-            "was not asked, the profile is in no file of credentials: fix AWS_PROFILE and "
+            "was not contacted, the profile is in no file of credentials: fix AWS_PROFILE and "
             "AWS_SHARED_CREDENTIALS_FILE, or profile and credentialpath in .dvc/config"
         )
     elif "NoCredentials" in text:
-        what = "was not asked, there are no credentials: `make credentials`, or a runner's secrets"
+        what = (
+            "was not contacted, there are no credentials: `make credentials`, or a runner's secrets"
+        )
     elif re.search(
         # "control character": the client's error for a key with a line end in it.
         r"InvalidAccessKeyId|control character|InvalidToken|SignatureDoesNotMatch|[cC]redential",
@@ -324,7 +326,9 @@ def missing_in_bucket(targets: list[str]) -> list[str]:
         return []
     done = run("dvc", "status", "--cloud", "--json", *targets, ok=False)
     if done.returncode:
-        raise UserError(f"The bucket cannot be asked for tracked data: {first_error(done.stderr)}.")
+        raise UserError(
+            f"The bucket cannot be checked for tracked data: {first_error(done.stderr)}."
+        )
     # "deleted": only in the bucket; "new": only in the runner's cache, and the run pushes it.
     states = json.loads(done.stdout or "{}")
     missing = [name for name, state in states.items() if state == "missing"]
@@ -400,7 +404,7 @@ def not_tracked(stage: Any, outs: Any) -> str:
         try:
             there = dep.exists
         except Exception as error:  # of whatever file system a dep is on
-            return f"{stage.addressing} needs {dep}, which cannot be asked: {error}"
+            return f"{stage.addressing} needs {dep}, which cannot be checked: {error}"
         path = Path(dep.fs_path)
         near = (m == path or m in path.parents or path in m.parents for m in made)
         if not there and not (dep.fs.protocol == "local" and any(near)):

@@ -139,7 +139,7 @@ def stages_run(commit: str) -> dict[str, Stage]:
     pipeline, file = read_pipeline(commit), pipeline_file()
     stages = {stage.address: stage for stage in pipeline.stages if stage.commands}
     own = [name for name, stage in stages.items() if stage.file == file]
-    needed = pipeline.behind(dep for name in own for dep in stages[name].deps)
+    needed = pipeline.upstream(dep for name in own for dep in stages[name].deps)
     return {
         name: replace(stage, noted={}) for name, stage in stages.items() if name in {*own, *needed}
     }

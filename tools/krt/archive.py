@@ -157,7 +157,7 @@ def described(header: tarfile.TarInfo, extended: Mapping[str, str]) -> tuple[str
     name, size = extended.get("path", header.name), header.size
     if "size" in extended:
         if not extended["size"].isascii() or not extended["size"].isdigit():
-            raise RefusedError("its content is not a valid tar: a size is no number.")
+            raise RefusedError("its content is not a valid tar: a size is not a number.")
         size = int(extended["size"])
     if size > BYTES:
         raise RefusedError(f"its files have more than {BYTES:,} bytes: make it smaller.")

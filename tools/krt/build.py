@@ -91,7 +91,7 @@ def build(name: str, version: str, *, anyway: bool) -> Path:
     reached, verdict = judged_goals(anyway=anyway)
     page = ROOT / assets.get(README, f"runtimes/{name}/{README}")
     readme = read_text(page) if README in files else f"# {name}\n"
-    outdated = asked("python", "-m", "tools.krt.behind", *assets.values()).splitlines()
+    outdated = asked("python", "-m", "tools.krt.outdated", *assets.values()).splitlines()
     files[README] = (readme + provenance(version, assets, files, verdict, outdated)).encode()
     file = BUILD / f"{version}.krt"
     write_archive(file, files)
@@ -199,9 +199,9 @@ def refuse_untracked(name: str, assets: Mapping[str, str]) -> None:
             )
         if not (ROOT / source).is_file():
             if source in deleted or source.startswith(folders):
-                raise UserError(f"{source} is not there: `dvc pull` or `make run` brings it.")
+                raise UserError(f"{source} does not exist: `dvc pull` or `make run` brings it.")
             raise UserError(
-                f"{source} is not there, and DVC knows no such file: fix its line in "
+                f"{source} does not exist, and DVC knows no such file: fix its line in "
                 f"runtimes/{name}/{ASSETS}, or have a stage write it (`make run`)."
             )
         if source not in unchanged | in_git.keys():

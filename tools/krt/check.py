@@ -199,7 +199,7 @@ def main() -> None:
         sys.exit("Which file? make runtime-check FILE=build/name-version.krt")
     file = Path(sys.argv[1])
     if not file.is_file():
-        sys.exit(f"{file} is not there, or no file.")
+        sys.exit(f"{file} does not exist, or is not a file.")
     if problems := check(file):
         print(*problems, sep="\n")
         sys.exit(f"{file.name}: {len(problems)} to fix.")

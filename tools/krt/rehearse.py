@@ -137,7 +137,7 @@ def main() -> int:
         folder = environment_of(manifest.version, given.name)
     rehearsal = folder / "rehearsal.py"
     if not rehearsal.is_file():
-        raise UserError(f"{rehearsal.relative_to(ROOT)} is not there: write what to ask it.")
+        raise UserError(f"{rehearsal.relative_to(ROOT)} does not exist: write its tests.")
     options = ["-p", "tools.krt.rehearse", "-p", "no:cacheprovider", "--tb=short", "-v"]
     krt = [f"--krt={given.file.resolve()}", f"--krt-name={folder.name}"]
     # A relative path: pytest splits an absolute one at a bracket.

@@ -418,7 +418,7 @@ def unpacked(file: Path) -> Iterator[tuple[Path, ManifestV2, Service]]:
     if file == Path():
         raise UserError("which file? FILE=build/name-version.krt; `make runtime` builds one.")
     if not file.is_file():
-        raise UserError(f"{file} is not there, or no file: `make runtime` builds one.")
+        raise UserError(f"{file} does not exist, or is not a file: `make runtime` builds one.")
     if file.suffix in (".yml", ".yaml"):
         raise UserError(f"{file.name} is no archive: a KAI version's YAML file is only checked.")
     with tempfile.TemporaryDirectory(prefix="krt-") as temporary:

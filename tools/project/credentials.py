@@ -56,7 +56,7 @@ def main() -> None:
             "AWS_SECRET_ACCESS_KEY. Nothing was written."
         )
     print(f"The remote {write(access, secret)} has them, in .dvc/config.local.")
-    print("`make doctor` tells whether they work.")
+    print("`make doctor` checks whether they work.")
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ NO_FORKS = {
 def rules() -> dict[str, set[tuple[str, str]]]:
     """Which tags and branches may use each environment; UserError if run_tag is not filled in."""
     if not (tag := values().get("run_tag")):
-        raise UserError("What a run's tags begin with is not filled in yet: make todo.")
+        raise UserError("The prefix of a run's tags is not filled in yet: make todo.")
     of_environment = {
         "experiments": {("tag", f"{tag}*"), ("tag", "tune-*"), MAIN},
         "releases": {("tag", "runtime-*")},
@@ -192,7 +192,7 @@ def missing() -> Iterator[str]:
         title = f"environment {environment}"
         found = ask(f"environments/{environment}")
         if found is None:
-            yield f"{title}: it is not there"
+            yield f"{title}: it does not exist"
             continue
         if not has_rules(found):
             yield f"{title}: every branch may use its secrets"

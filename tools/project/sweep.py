@@ -84,7 +84,7 @@ def tuned(name: str) -> Tuned:
     if not (kinds and tasks and tables and sections):
         raise UserError(
             f"{name} is not written as `make process` writes a training (KIND=sklearn or torch): "
-            "its sweep is to be written by hand, as lab/tuning/README.md tells."
+            "write its sweep by hand, as lab/tuning/README.md describes."
         )
     return Tuned(name, kinds[0], tasks[0], tables[0], sections[0])
 

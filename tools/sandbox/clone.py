@@ -93,7 +93,7 @@ def remove_git_remote() -> None:
 def add_dvc_remote(state: State) -> None:
     """Make the sandbox's bucket DVC's default remote."""
     if not CONFIG_LOCAL.parent.is_dir():
-        raise UserError(f"{CONFIG_LOCAL.parent} is not there: type `dvc init` first.")
+        raise UserError(f"{CONFIG_LOCAL.parent} does not exist: type `dvc init` first.")
     config = read_config(CONFIG_LOCAL)
     default = config.get("core", {}).get("remote")
     if default != REMOTE:

@@ -20,27 +20,27 @@ def check_address(address: str, token: str = "") -> None:
         broken = True
     if address != "databricks" and not re.match(r"(?i)https?://[^/]", address):
         raise UserError(
-            f"MLflow at {shown_address(address)} cannot be asked: MLFLOW_URL must begin with "
+            f"MLflow at {shown_address(address)} cannot be used: MLFLOW_URL must begin with "
             "https:// or http://, and name a server."
         )
     if broken or re.search(r"[\s\\\x00-\x1f\x7f]", address):
         raise UserError(
-            f"MLflow at {shown_address(address)} cannot be asked: MLFLOW_URL is not a valid URL. "
+            f"MLflow at {shown_address(address)} cannot be used: MLFLOW_URL is not a valid URL. "
             "In a user or password, write / ? # % and spaces as %2F %3F %23 %25 %20."
         )
     if parts.query or parts.fragment:
         raise UserError(
-            f"MLflow at {shown_address(address)} cannot be asked: MLFLOW_URL is the address of the "
+            f"MLflow at {shown_address(address)} cannot be used: MLFLOW_URL is the address of the "
             "server, not of a page on it: leave out everything from # or ? on."
         )
     if re.search(r"[^!-~]", token):
         raise UserError(
-            f"MLflow at {shown_address(address)} cannot be asked: MLFLOW_TRACKING_TOKEN has a "
+            f"MLflow at {shown_address(address)} cannot be used: MLFLOW_TRACKING_TOKEN has a "
             "space, a line break or a character that is not ASCII in it: set it again, without."
         )
     if not unquote(parts.auth or "").isascii():
         raise UserError(
-            f"MLflow at {shown_address(address)} cannot be asked: the login in MLFLOW_URL is not "
+            f"MLflow at {shown_address(address)} cannot be used: the login in MLFLOW_URL is not "
             "ASCII, which servers and clients read differently. Leave it out, and set "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
         )

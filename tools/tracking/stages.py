@@ -258,7 +258,7 @@ def changed_since(tracked: Tracked) -> list[str]:
         try:
             changed += map(str, dep.status() if dep.hash_info else ())
         except Exception as error:  # from any file system that a dep may be on
-            raise UserError(f"{dep} cannot be asked: {one_line(str(error))}") from None
+            raise UserError(f"{dep} cannot be checked: {one_line(str(error))}") from None
     return sorted(changed)
 
 

@@ -1,6 +1,6 @@
 """Lists the stages that files depend on and that are outdated.
 
-    tools/within . python -m tools.krt.behind PATH…
+    tools/within . python -m tools.krt.outdated PATH…
 
 Prints a line for each such stage of HEAD, not of the work tree. A command of its own, as DVC is not
 in the environment that builds runtimes.
@@ -15,7 +15,7 @@ from tools.command import as_command
 
 def main() -> None:
     """Print a line for each outdated stage."""
-    needed = read_pipeline("HEAD").behind(sys.argv[1:])
+    needed = read_pipeline("HEAD").upstream(sys.argv[1:])
     for each in outdated_stages("HEAD"):
         if each.changed and each.stage.address in needed:
             print(f"{each.stage.address} has not run since {some_of(each.changed)} changed")
