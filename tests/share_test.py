@@ -151,6 +151,7 @@ stages:
         ("given.csv", "1", "2", True),
         ("raw.dvc", '"size": 1', '"size": 2', True),
         (".env", "PYTHONPATH=.", "PYTHONPATH=./src", True),
+        (".dvc/config", "(bucket)", "(another)", True),
         ("README.md", "# ", "# A new title: ", False),
         ("lab/other/dvc.yaml", "true", "echo", False),
     ],
@@ -163,6 +164,7 @@ stages:
         "file",
         "data",
         ".env",
+        "bucket",
         "page",
         "far",
     ],
@@ -181,6 +183,8 @@ def test_results_stand_beside_what_they_were_made_from(project, file, old, new, 
     why = "work got other parameters, or another command or file that a stage reads, meanwhile"
     if new == "stages: 3 #":
         why = "work has another pipeline meanwhile: DVC cannot read the pipeline: "
+    if file == ".dvc/config":
+        why = "work got another .dvc/config meanwhile, which may name another bucket"
     assert (why in said) == goes_aside
     assert f" on {f'results/{TAG}' if goes_aside else 'work'}" in said
 

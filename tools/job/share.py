@@ -2,9 +2,9 @@
 
 1. Data are pushed to S3; git refers to them only once all of them are there.
 2. A commit with dvc.lock and metrics is pushed on top of the branch's current tip, never forced.
-3. If the branch has meanwhile got other results, or other parameters or code that a stage reads, or
-   refuses the push, the commit goes to `results/<tag>`; if that is refused too, it is printed as a
-   patch.
+3. If the branch has meanwhile got other results, other parameters or code that a stage reads, or
+   another .dvc/config, or refuses the push, the commit goes to `results/<tag>`; if that is refused
+   too, it is printed as a patch.
 """
 
 import base64
@@ -111,6 +111,8 @@ def unfit(source: str, tip: str, files: list[str]) -> str:
         return "no longer has the commit that was run"
     if differ(source, tip, files):
         return "got other results meanwhile"
+    if differ(source, tip, [".dvc/config"]):
+        return "got another .dvc/config meanwhile, which may name another bucket"
     return "" if source == tip else differs_in_inputs(source, tip)
 
 
