@@ -8,11 +8,16 @@ import socket
 import time
 from contextlib import contextmanager
 from itertools import product
+from types import SimpleNamespace
 
+import mlflow
 import psutil
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from lib.errors import UserError
+from lib.pipeline import Model
 from tests.conftest import (
     Project,
     answer,
@@ -22,6 +27,7 @@ from tests.conftest import (
     mlflow_server,
     server_that,
 )
+from tools.tracking import registry
 from tools.tracking.address import check_address
 
 pytestmark = pytest.mark.integration
@@ -219,6 +225,41 @@ def test_what_refuses_or_is_no_mlflow_is_not_told_as_away(untouched, case):
     assert expected in logged
     assert "`make relog` afterwards" in logged
     assert "Traceback" not in asked + logged
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_first_model_is_registered_where_a_server_tells_a_login_only_of_its_own(
+    monkeypatch, there
+):
+    """As `--app-name basic-auth` does, where nobody may see anything unless it is granted."""
+    made = {"registered_model": {"name": "a-network"}}
+    version = {"model_version": {"name": "a-network", "version": "1"}}
+    refused, granted = (403, "Permission denied"), (200, json.dumps(made | version))
+    taken = (400, '{"error_code": "RESOURCE_ALREADY_EXISTS"}')
+    answers_to = {
+        "registered-models/get": refused,
+        "registered-models/create": taken if there else granted,
+        "model-versions/search": (200, "{}"),
+        "model-versions/create": refused if there else granted,
+        "registered-models/alias": granted,
+    }
+
+    def handle(request):
+        asked = request.path.partition("?")[0].removeprefix("/api/2.0/mlflow/")
+        answer(*answers_to[asked])(request)
+        if asked == "registered-models/create" and not there:  # who made it may see it
+            answers_to["registered-models/get"] = granted
+
+    run = SimpleNamespace(run_id="1", artifact_uri="mlflow-artifacts:/1")
+    model = Model("network", "params.yaml", "model")
+    with server_that(handle) as address:
+        monkeypatch.setattr(mlflow, "MlflowClient", lambda: MlflowClient(address))
+        monkeypatch.setattr(registry, "experiment_name", lambda: "a")
+        if not there:
+            assert registry.register(run, model, "model.pt", {}) == "1"
+            return
+        with pytest.raises(MlflowException, match=r"model-versions/create .* 403"):
+            registry.register(run, model, "model.pt", {})
 
 
 def test_a_path_that_mlflow_does_not_have_is_told_as_that(untouched):

@@ -64,9 +64,14 @@ def register(run: RunInfo, model: Model, place: str, tags: Mapping[str, str]) ->
     try:  # on 2.x servers, a search with a filter on the name finds nothing
         client.get_registered_model(name)
     except Exception as error:
-        if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
+        # A server with logins may tell of those alone that are the user's.
+        if code_of(error) not in ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED"):
             raise
-        client.create_registered_model(name)
+        try:
+            client.create_registered_model(name)
+        except Exception as error:
+            if code_of(error) != "RESOURCE_ALREADY_EXISTS":  # then it tells what it refuses below
+                raise
     versions = [
         found
         for found in client.search_model_versions(f"name = '{name}'")
@@ -80,6 +85,11 @@ def register(run: RunInfo, model: Model, place: str, tags: Mapping[str, str]) ->
     version = max(versions, key=lambda found: int(found.version)).version
     client.set_registered_model_alias(name, ALIAS, version)
     return str(version)
+
+
+def code_of(error: Exception) -> str:
+    """MLflow's own name for an error; empty where it has none."""
+    return str(getattr(error, "error_code", ""))
 
 
 def is_kept(client: mlflow.MlflowClient, run_id: str | None) -> bool:
