@@ -104,6 +104,7 @@ FAULTS = {
 UNKNOWN = '{"error_code": "UNAUTHENTICATED", "message": "You are not authenticated."}'
 NOT_AWAY = {
     "MLflow's own 401": (401, UNKNOWN, "MLFLOW_TRACKING_USERNAME"),
+    "MLflow's own 403": (403, "Permission denied", "MLFLOW_TRACKING_USERNAME"),
     "a proxy's 403": (403, "<html>Forbidden</html>", "MLFLOW_TRACKING_USERNAME"),
     "a login page": (200, "<html>hello</html>", ANOTHER),
     "JSON of another server": (200, "[]", ANOTHER),
@@ -223,6 +224,7 @@ def test_what_refuses_or_is_no_mlflow_is_not_told_as_away(untouched, case):
     assert "MLflow answers" not in asked
     assert expected in asked
     assert expected in logged
+    assert ("give it EDIT on the experiment there" in logged) == (status == 403)
     assert "`make relog` afterwards" in logged
     assert "Traceback" not in asked + logged
 

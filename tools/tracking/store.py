@@ -30,6 +30,8 @@ REFUSED = re.compile(
     r"\b(401|403)\b|UNAUTHENTICATED|PERMISSION_DENIED|Access ?Denied|InvalidAccessKeyId|"
     "SignatureDoesNotMatch"
 )
+# Of these, the errors of a valid login without permission.
+FORBIDDEN = re.compile(r"\b403\b|PERMISSION_DENIED|Access ?Denied")
 # The client's messages for an HTML page and for a missing page; MLflow's own 404s name an error
 # code.
 NOT_MLFLOW = re.compile("not in a valid JSON format|failed with error code 40[45]")
@@ -227,9 +229,11 @@ def reason(error: BaseException) -> str:
             "the limit there"
         )
     elif REFUSED.search(text):
+        may_not = "it does not let this login do that: give it EDIT on the experiment there, or"
         what = (
-            "it refused the credentials: check MLFLOW_TRACKING_USERNAME, "
-            "MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN and the AWS_ keys"
+            f"{may_not if FORBIDDEN.search(text) else 'it refused the credentials:'} check "
+            "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN and the "
+            "AWS_ keys"
         )
     elif DELETED.search(text):
         what = "the run, or its experiment, was deleted there while the process ran"
