@@ -263,6 +263,13 @@ def test_a_file_that_cannot_be_read_is_not_told_as_an_mlflow_that_is_away(projec
     assert re.search("MLflow at .*artifacts/plain/link.* with `make relog` afterwards", said)
 
 
+def test_a_run_whose_files_are_refused_does_not_seem_to_go_on(project):
+    (project.folder / "mlruns").touch()  # where its folder would be
+    assert "make relog" in project.run("lab/processes/run", "plain")
+    client = mlflow_client(store(project))
+    assert [run.info.status for run in client.search_runs(["1"])] == ["FAILED"]
+
+
 @pytest.mark.parametrize(
     "cmd",
     [

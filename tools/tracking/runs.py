@@ -20,6 +20,7 @@ from tools.tracking.registry import register_models
 from tools.tracking.results import Point, Results, artifacts_of, results_of, shortened
 from tools.tracking.stages import Tracked, checksums, processes_of
 from tools.tracking.store import (
+    answers,
     exclusive,
     experiment_name,
     is_gone,
@@ -134,8 +135,6 @@ def call_log(stage: Stage, run_id: str) -> bool:
         except (Exception, SystemExit) as error:
             if is_outage(error):
                 raise
-            mlflow.MlflowClient().set_terminated(run_id, "FAILED")
-            notes.write(stage.address, open="")
             raise mistake_in(file, error) from error
     return bool(files)
 
@@ -234,13 +233,18 @@ def log_stage(
             return f"already logged: {run_url(known)}"
     found_by = {"fingerprint": fingerprint, **sums.tags()}
     run = run or open_run(experiment, stage, tags | found_by)
-    results = results_of(stage)
-    for line in results.notices:
-        print(f"MLflow: {line}", file=sys.stderr)
-    with exclusive():
-        add_points(run, live)
-        fill(run, stage, results, tags, found_by)
-        register_models(run.info, tracked, tags)
+    try:
+        results = results_of(stage)
+        for line in results.notices:
+            print(f"MLflow: {line}", file=sys.stderr)
+        with exclusive():
+            add_points(run, live)
+            fill(run, stage, results, tags, found_by)
+            register_models(run.info, tracked, tags)
+    except Exception as error:
+        if answers(error) or not is_outage(error):  # a server that is down would be waited for
+            end_open_run(stage, "FAILED")
+        raise
     remember(stage, fingerprint, run.info)
     return f"logged: {run_url(run.info)}"
 
