@@ -76,6 +76,15 @@ def test_each_disk_that_a_run_fills_is_asked(project):
     assert f"GB are free where DVC's cache is ({other}" in said
 
 
+@pytest.mark.parametrize("place", ["", "files/md5", "files/md5/0f", "runs/0f"])
+def test_a_cache_that_cannot_be_written_to_is_told_before_anything_is_trained(project, place):
+    cache = project.folder.parent / "cache"
+    (cache / place).parent.mkdir(parents=True, exist_ok=True)
+    (cache / place).touch(mode=0o600)  # for root, too: a folder of another user would let it in
+    said = preflight(project, ok=False)
+    assert f"PROBLEM  DVC's cache on the runner cannot be written to ({cache / place}): " in said
+
+
 def test_data_that_are_in_the_bucket_are_ok(project):
     (project.folder / "data/raw/given.csv").unlink()
     said = preflight(project, ok=True)

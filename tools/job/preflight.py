@@ -172,6 +172,21 @@ def disks_have_room() -> str:
     return f"{min(free.values()):.0f} GB of disk are free"
 
 
+def cache_takes_results() -> str:
+    """Each folder of it: jobs of another user, in a container, say, leave some that are its own."""
+    parts = ("files", "files/md5", "files/md5/*", "runs", "runs/*")
+    cache = cache_folder()
+    there = next(place for place in (cache, *cache.parents) if place.exists())
+    for folder in (there, *(found for part in parts for found in cache.glob(part))):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UserError(
+                f"DVC's cache on the runner cannot be written to ({folder}): is it another user's, "
+                "or its disk read-only? Give it to the user that jobs run as, or name another "
+                "folder in DVC_CACHE_DIR there."
+            )
+    return "DVC's cache takes what stages compute"
+
+
 def cache_folder() -> Path:
     """DVC's cache, outside the workspace."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -442,6 +457,7 @@ MUST: tuple[Callable[[], str], ...] = (
     parameters_are_valid,
     locks_fit,
     disks_have_room,
+    cache_takes_results,
     storage_answers,
     data_are_there,
     listings_are_whole,
