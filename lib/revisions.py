@@ -12,7 +12,7 @@ import io
 import json
 import logging
 import tomllib
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,11 +32,13 @@ from lib.text import some_of
 
 WORK_TREE = ""
 DRAWN = 50_000_000  # bytes; larger tables are not plotted
+LISTS = (".json", ".yaml", ".yml")  # of rows
+TABLES = (".csv", ".tsv", *LISTS)
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot in dvc.yaml: columns of a CSV file."""
+    """A plot in dvc.yaml: columns of a table."""
 
     title: str
     path: str
@@ -233,9 +235,14 @@ class Revision:
                 if isinstance(x, str) and isinstance(y, str):
                     title, template = definition.get("title", path), definition.get("template", "")
                     found.append(Plot(title, path, x, [y], template))
+                elif path.endswith(TABLES):
+                    self.missing.append(
+                        f"The plot '{path}' of {self.label} is drawn by `dvc plots show` alone: it "
+                        "names no x, or no y."
+                    )
         for title, definition in self.pipeline.plots:
             x, y, template = (definition.get(key) for key in ("x", "y", "template"))
-            files = {title: y} if isinstance(y, str | list) and title.endswith(".csv") else y
+            files = {title: y} if isinstance(y, str | list) and title.endswith(TABLES) else y
             if not isinstance(files, Mapping) or not isinstance(x, str):
                 self.missing.append(
                     f"The plot '{title}' of {self.label} is drawn by `dvc plots show` alone: it "
@@ -255,7 +262,7 @@ class Revision:
         return (self.tracked([path]).get(path) or b"").decode("utf-8", "replace")
 
     def table(self, path: str) -> list[dict[str, str]] | None:
-        """The rows of a CSV file; None if it cannot be read, with the reason in `missing`."""
+        """The rows of a table; None if it cannot be read, with the reason in `missing`."""
         content = self.content(path)
         if content is None:
             return None
@@ -266,10 +273,12 @@ class Revision:
             )
             return None
         try:
-            return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig", "replace"))))
+            return rows_of(path, content)
         except csv.Error as error:
             self.missing.append(f"{path} of {self.label} is not CSV ({error}).")
-            return None
+        except UserError as error:
+            self.missing.append(f"{path} of {self.label} {error}")
+        return None
 
     def content(self, path: str) -> bytes | None:
         """A file's bytes, from the work tree, git, the cache or the bucket.
@@ -352,7 +361,26 @@ def default_pair(root: Path = ROOT) -> tuple[str, str]:
     return ("HEAD" if changed or not parent else "HEAD~1"), WORK_TREE
 
 
-# ---- metrics files
+# ---- plots and metrics files
+
+
+def rows_of(path: str, content: bytes) -> list[dict[str, str]]:
+    """The rows of a table: CSV, TSV, or all lists of rows in JSON or YAML beside each other.
+
+    Raises:
+        UserError: as `parse`; csv.Error: it is no CSV.
+    """
+    if path.endswith(LISTS):
+        lists = [rows for rows in flat(parse(path, content)).values() if isinstance(rows, list)]
+        several = [rows for rows in lists if all(isinstance(row, Mapping) for row in rows)]
+        found = [dict(ChainMap(*parts)) for parts in zip_longest(*several, fillvalue={})]
+        names = dict.fromkeys(name for row in found for name in row)
+        return [
+            {name: "" if row.get(name) is None else str(row[name]) for name in names}
+            for row in found
+        ]
+    text = io.StringIO(content.decode("utf-8-sig", "replace"))
+    return list(csv.DictReader(text, delimiter="\t" if path.endswith(".tsv") else ","))
 
 
 def parse(path: str, content: bytes) -> Any:

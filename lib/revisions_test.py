@@ -164,6 +164,15 @@ plots:
     assert len(revision.missing) == 4
 
 
+def test_a_plot_of_a_stage_that_only_dvc_can_draw_is_named_and_a_picture_is_none(work_tree):
+    plots = ["a.csv", {"b.json": {"y": "loss"}}, {"c.tsv": {"x": "a", "y": "b"}}, "d.png", "e"]
+    stage = {"cmd": "x", "plots": plots}
+    (work_tree / "dvc.yaml").write_text(json.dumps({"stages": {"a": stage}}))
+    revision = Revision("", work_tree)
+    assert [plot.path for plot in revision.plots] == ["c.tsv"]
+    assert [line.split("'")[1] for line in revision.missing] == ["a.csv", "b.json"]
+
+
 def test_what_a_merge_left_is_told_in_a_line(work_tree):
     (work_tree / "params.yaml").write_text("<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> b\n")
     with pytest.raises(UserError, match=r"params.yaml of work tree is not YAML \(line \d"):
@@ -395,6 +404,29 @@ def test_rows_that_are_no_csv_are_told(work_tree):
     revision = Revision("", work_tree)
     assert revision.table("wide.csv") is None
     assert revision.missing[0].startswith("wide.csv of work tree is not CSV (")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "epoch,loss\n1,0.5\n2,\n"),
+        ("a.tsv", "epoch\tloss\n1\t0.5\n2\t\n"),
+        ("a.json", '[{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": null}]'),
+        ("a.json", '{"of": "x", "a": {"b": [{"epoch": 1}, {"epoch": 2}]}, "c": [{"loss": 0.5}]}'),
+        ("a.yaml", "- {epoch: 1, loss: 0.5}\n- {epoch: 2, loss: null}\n"),
+    ],
+)
+def test_a_plot_is_read_of_every_kind_of_table_that_dvc_draws(work_tree, name, content):
+    (work_tree / name).write_text(content)
+    wanted = [{"epoch": "1", "loss": "0.5"}, {"epoch": "2", "loss": ""}]
+    assert Revision("", work_tree).table(name) == wanted
+
+
+def test_a_plot_that_is_no_json_is_told(work_tree):
+    (work_tree / "a.json").write_text("[{]")
+    revision = Revision("", work_tree)
+    assert revision.table("a.json") is None
+    assert revision.missing[0].startswith("a.json of work tree is not JSON (")
 
 
 def test_nested_keys_are_joined_however_deep():
