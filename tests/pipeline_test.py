@@ -189,6 +189,19 @@ def test_an_image_that_a_stage_does_not_list_is_named(project):
     assert " passed" in project.run(*check, "-k", "image or deps")
 
 
+def test_an_out_that_git_does_not_ignore_is_named(project):
+    """DVC ignores it when its stage ends, and takes that back when a later one fails."""
+    check = ("tools/within", "--dev", ".", "python", "-m", "pytest", "lab/processes/stages_test.py")
+    one = "  one:\n    cmd: mkdir -p data/one && touch data/one/a\n    outs: [data/one]\n"
+    two = "  two:\n    cmd: exit 1\n    deps: [data/one]\n    outs: [data/two]\n"
+    project.edit("dvc.yaml", "stages:\n", f"stages:\n{one}{two}")
+    assert "failed to reproduce 'two'" in project.dvc("repro", "two", ok=False)
+    said = project.run(*check, "-k", "ignores", ok=False)
+    assert "{'data/one', 'data/two'}" in said or "{'data/two', 'data/one'}" in said
+    project.edit(".gitignore", "/data/processed\n", "/data/processed\n/data/one/\n/data/two\n")
+    assert " passed" in project.run(*check, "-k", "ignores")
+
+
 @pytest.mark.parametrize("command", [("make", "run"), ("lab/processes/run", "prepare_data")])
 def test_a_typo_in_params_stops_before_any_data_are_touched(project, command):
     project.edit("params.yaml", "test_size: 0.15", "test_sise: 0.15")

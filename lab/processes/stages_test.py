@@ -12,7 +12,8 @@ import grimp
 import pytest
 
 from lib.params import model_in
-from lib.pipeline import read_pipeline
+from lib.pipeline import in_root, read_pipeline
+from lib.repository import ask_git
 
 pytestmark = pytest.mark.unittest
 
@@ -67,6 +68,22 @@ def test_a_stage_lists_the_sections_of_parameters_that_its_process_reads(stage):
     params = model_in(Path("lab/processes") / process / "params.py")
     listed = {key.partition(".")[0] for key in stage.params}
     assert listed == set(params.model_fields)
+
+
+def test_git_ignores_what_dvc_keeps():
+    """DVC takes its own lines of .gitignore back when a later stage fails."""
+    stages = [stage for stage in read_pipeline().stages if stage.commands]
+    kept = {path for s in stages for path in {*s.written} - s.uncached if in_root(path)}
+    asked = "".join(f"{path}\0{path}/\0" for path in kept)  # a line may name folders alone
+    as_asked = {"GIT_LITERAL_PATHSPECS": "0"}  # which check-ignore does not know
+    answer = ask_git("check-ignore", "--stdin", "-z", folder=ROOT, stdin=asked, **as_asked)
+    if answer.returncode > 1:
+        pytest.skip(answer.stderr)
+    ignored = {path.rstrip("/") for path in answer.stdout.split("\0")}
+    why = (
+        "`git add` would take these, and DVC then refuses to write them: a line each in .gitignore"
+    )
+    assert kept - ignored == set(), why
 
 
 @pytest.mark.parametrize("process", PROCESSES)
