@@ -1,11 +1,12 @@
 """Draws the pipeline's plots, with several revisions in each, for `make compare` and notebooks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from lib.revisions import Plot
 from lib.viz import COLOURS, without_formulas, write_out_large_numbers
@@ -53,7 +54,7 @@ def draw_lines(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
                 name = group or column
                 colour = lines.setdefault(name, COLOURS[len(lines) % len(COLOURS)])
                 x, y = (numbers(chosen, key) for key in (plot.x, column))
-                axes.plot(x, y, color=colour, **style)
+                axes.plot(x, y, color=colour, marker=".", markevery=is_alone(y), **style)
     several = len(lines) > 1 or next(iter(lines), "") not in plot.y
     for name, colour in lines.items():
         if several and len(lines) <= READABLE:
@@ -61,6 +62,12 @@ def draw_lines(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
     for label, style in zip(tables, revision_styles(tables), strict=True):
         axes.plot([], [], color="#444444", label=label, **style)
     axes.set_ylabel(", ".join(plot.y).replace("_", " "))
+
+
+def is_alone(y: Sequence[float]) -> NDArray[np.bool_]:
+    """Which points have a gap on both sides, and no line to be seen in."""
+    known = np.pad(np.isfinite(y), 1)
+    return known[1:-1] & ~known[:-2] & ~known[2:]
 
 
 def draw_points(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:

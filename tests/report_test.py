@@ -4,13 +4,17 @@ Of any task: house prices, whose RMSE is better when it is lower; many classes; 
 users write them.
 """
 
+import io
 import json
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
 
 from lib.comparison import Best
 from lib.errors import UserError
@@ -279,6 +283,16 @@ def test_of_a_goal_on_times_a_milestone_tells_no_number():
     assert without_times(goal)["reached"] == ""
     other = goal | {"goal": "≥ 0.5", "reached": "test 0.9"}
     assert without_times(other) == other
+
+
+@pytest.mark.parametrize("losses", [["0.5"], ["", "0.5", ""]])
+def test_a_point_without_neighbours_is_to_be_seen(losses):
+    rows = [{"epoch": str(n), "loss": loss} for n, loss in enumerate(losses)]
+    figure = draw(Plot("Loss", "history.csv", "epoch", ["loss"], ""), {"work tree": rows})
+    figure.savefig(picture := io.BytesIO())
+    pixels = imread(io.BytesIO(picture.getvalue()))[..., :3]
+    colour = to_rgb(figure.axes[0].lines[0].get_color())
+    assert (np.abs(pixels - colour).max(axis=2) < 0.1).any()
 
 
 @pytest.mark.parametrize("template", ["confusion", "simple"])
