@@ -184,6 +184,17 @@ def test_parameters_cannot_be_changed_later():
 # ---- the whole file
 
 
+def test_a_date_in_quotes_is_a_date_where_its_type_says_so():
+    """DVC takes none without quotes."""
+
+    class Cutoff(Section):
+        cutoff: Annotated[date, Field(strict=False)]
+
+    assert check_params({"cutoff": "2024-05-01"}, Cutoff).cutoff == date(2024, 5, 1)
+    with pytest.raises(ParamsError, match="cutoff is '2024-13-01': it must be a valid date"):
+        check_params({"cutoff": "2024-13-01"}, Cutoff)
+
+
 def test_the_committed_file_is_valid():
     check_all(ROOT)
 
