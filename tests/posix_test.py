@@ -1,6 +1,6 @@
 """Scripts, make and hooks with busybox's tools in place of GNU's: nothing asks for more than POSIX.
 
-`make test-containers` installs busybox.
+What does is the sandbox, which says so. `make test-containers` installs busybox.
 """
 
 import shutil
@@ -62,3 +62,12 @@ def test_the_hooks_check_a_commit(project, tools):
     project.git("add", "--all")
     project.run("git", "commit", "--message", "Notes", **tools)
     assert project.run("git", "status", "--short", **tools) == ""
+
+
+@asked_for("unshare")
+@pytest.mark.parametrize("target", ["sandbox", "sandbox-down"])
+def test_where_there_is_no_proc_as_on_a_mac_the_sandbox_says_what_it_needs(project, target):
+    hidden = f"mount -t tmpfs none /proc && exec make {target}"
+    said = project.run("unshare", "--mount", "sh", "-c", hidden, ok=False)
+    assert "sandbox: it needs Linux" in said
+    assert not (project.folder / ".sandbox").exists()

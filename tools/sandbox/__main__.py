@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import sys
+from pathlib import Path
 
 from lib.errors import UserError
 from lib.repository import ask_git
@@ -136,6 +137,11 @@ def main() -> None:
     commands.add_parser("dispatch").add_argument("ref")
     commands.add_parser("status").add_argument("--json", action="store_true")
     given = parser.parse_args()
+    if not Path("/proc/self/environ").exists():
+        raise UserError(
+            "it needs Linux, where /proc tells which processes are its own: type this in the "
+            "devcontainer, or on a machine with Linux."
+        )
     try:
         run(given)
     except BrokenPipeError:
