@@ -49,7 +49,7 @@ from tools.environments.variables import values
 
 SECTIONS = {"packages": "default", "dev-packages": "develop"}  # the names of these groups in a lock
 
-MISSING = re.compile(r"No matching distribution found for ([\w.-]+(?:==[\w.+!]+)?)")
+MISSING = re.compile(r"No matching distribution found for ([^\s;]+)")
 
 
 class RefusedError(Exception):
@@ -309,6 +309,8 @@ def reason(output: str) -> str:
     lines = [line.strip() for line in text[-500:].splitlines()]
     noise = ("ResolutionImpossible", "The conflict is caused by")
     found = "; ".join(line for line in lines if line and not line.startswith(noise))
+    # Nothing else is in its way: there is none.
+    found = re.sub(r"^The user requested (\S+)$", r"No matching distribution found for \1", found)
     return found or last_line(output)
 
 
