@@ -177,6 +177,21 @@ def test_a_version_that_nobody_asked_for_is_refused_until_make_lock_brings_it_ba
     assert {**locks.texts(), "later": None} == {**before, "later": None}
 
 
+def test_in_a_project_the_templates_locks_need_not_agree_and_an_upgrade_leaves_them(locks):
+    tool = shutil.copytree(locks.file("one").parent, locks.folder / "tools/tracking")
+    file = tool / "Pipfile.lock"
+    file.write_text(file.read_text().replace('"==1.16.0"', '"==1.15.0"'))
+    (locks.folder / "copier.yml").touch()
+    assert "==1.15.0 in tools/tracking" in locks.verify().stderr, "they do in the template itself"
+    (locks.folder / "copier.yml").unlink()
+    before = locks.texts()
+    assert locks.verify().returncode == 0
+    assert "Every lock fits" in locks.lock()
+    locks.lock("UPGRADE=yes")
+    assert locks.texts()["tracking"] == before["tracking"]
+    assert locks.versions("one")["six"] not in ("==1.15.0", "==1.16.0")
+
+
 def test_what_an_explicit_version_forces_may_differ_and_nothing_else(locks):
     locks.write("later", requests="==2.25.1", six="*")  # wants idna < 3
     said = locks.lock()

@@ -22,7 +22,7 @@ from lib.errors import UserError
 from tools.command import as_command
 from tools.environments.audit import audit
 from tools.environments.environments import Environment, clean, list_made, make
-from tools.environments.locks import folders, verify
+from tools.environments.locks import folders, of_template, verify
 from tools.environments.platforms import platforms
 from tools.environments.resolution import lock
 from tools.environments.variables import script
@@ -51,7 +51,8 @@ def main() -> None:
     if given.command == "make":
         make([Environment(folder_of(path), given.dev) for path in given.folders])
     elif given.command == "lock":
-        lock([folder_of(path) for path in given.folders] or folders(), given.upgrade)
+        all_of_them = [f for f in folders() if not (given.upgrade and of_template(f))]
+        lock([folder_of(path) for path in given.folders] or all_of_them, given.upgrade)
     elif given.command == "verify":
         verify()
     elif given.command == "platforms":

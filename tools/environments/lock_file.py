@@ -9,6 +9,7 @@ from lib.errors import UserError
 from lib.repository import ROOT
 
 Lock = Mapping[str, Any]
+TEMPLATE_ONLY = "copier.yml"  # exists only in the template, and in a copy made by hand
 
 
 def relative(path: Path) -> Path:

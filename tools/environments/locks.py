@@ -1,8 +1,9 @@
 """The Pipfiles of this project and their locks: reads them, and checks that they fit and agree.
 
 Locks may have different versions of a package only if a Pipfile asks for one, or if the resolver
-refused the version of the others (`make lock` records that in the lock). Runs on the bootstrap's
-interpreter, without an environment.
+refused the version of the others (`make lock` records that in the lock). In a project, the template's
+own locks need not agree with the others: an update replaces them. Runs on the bootstrap's interpreter,
+without an environment.
 """
 
 import difflib
@@ -20,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 from lib.errors import UserError
 from lib.repository import ROOT
-from tools.environments.lock_file import Lock, entries, read_lock, relative, versions
+from tools.environments.lock_file import TEMPLATE_ONLY, Lock, entries, read_lock, relative, versions
 
 NAME = re.compile("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 EXACT = re.compile(r"==[A-Za-z0-9_.+!-]+")
@@ -53,6 +54,16 @@ def shares(folder: Path) -> bool:
     """Whether its versions must agree with others; runtimes depend on the engine's images."""
     of_runtimes = folder.parent == ROOT / "runtimes" or folder == ROOT / "tools/krt"
     return folder in folders() and not of_runtimes
+
+
+def of_template(folder: Path) -> bool:
+    """Whether this is a project, and the folder's lock is the template's, not the team's."""
+    return folder.is_relative_to(ROOT / "tools") and not (ROOT / TEMPLATE_ONLY).exists()
+
+
+def must_agree(folder: Path) -> bool:
+    """Whether its lock must have the versions of the project's other locks."""
+    return shares(folder) and not of_template(folder)
 
 
 # ---- a Pipfile
@@ -219,12 +230,12 @@ def most_frequent(found: Iterable[Mapping[str, str]]) -> dict[str, str]:
 
 
 def deviating(locks: Locks) -> list[Path]:
-    """The folders that share versions, and have another one than the common one."""
-    sharing = {folder: lock for folder, lock in locks.items() if shares(folder)}
-    common = common_versions(sharing)
+    """The folders that must agree, and have another version than the common one."""
+    agreeing = {folder: lock for folder, lock in locks.items() if must_agree(folder)}
+    common = common_versions(agreeing)
     return [
         folder
-        for folder, lock in sharing.items()
+        for folder, lock in agreeing.items()
         if any(v != common[package] for package, v in open_versions(folder, lock).items())
     ]
 
@@ -232,7 +243,7 @@ def deviating(locks: Locks) -> list[Path]:
 def disagreements(places: Iterable[Path]) -> list[str]:
     """One line for each package that must have one version and has several."""
     found: dict[str, dict[str, list[str]]] = {}
-    for folder in filter(shares, places):
+    for folder in filter(must_agree, places):
         for package, version in open_versions(folder, read_lock(folder)).items():
             found.setdefault(package, {}).setdefault(version, []).append(str(relative(folder)))
     return [

@@ -38,6 +38,8 @@ from tools.environments.locks import (
     folders,
     groups,
     most_frequent,
+    must_agree,
+    of_template,
     pipfile_hash,
     read_pipfile,
     shares,
@@ -78,7 +80,8 @@ def lock(places: Sequence[Path], upgrade: bool = False) -> None:
     chosen = list(places) if upgrade else unfit(places, old)
     if not chosen:
         say("Every lock fits: nothing to do. `make lock UPGRADE=yes` asks for newer versions.")
-    settled = {folder: lock for folder, lock in old.items() if folder not in chosen}
+    stay = [f for f in old if f not in chosen and not (upgrade and of_template(f))]
+    settled = {folder: old[folder] for folder in stay}
     waiting = {} if upgrade else {f: lock for f, lock in old.items() if f in chosen}
     reports = []
     for folder in chosen:
@@ -154,8 +157,8 @@ def resolve(folder: Path, settled: Locks, waiting: Locks, known: Sequence[Lock])
     """
     pipfile = read_pipfile(folder)
     others = {f: lock for f, lock in settled.items() if shares(f) and shares(folder)}
-    common = common_versions(others)
-    preferred = preferences(pipfile, others, waiting.get(folder, {}), waiting)
+    common = common_versions({f: lock for f, lock in others.items() if must_agree(f)})
+    preferred = preferences(pipfile, common, others, waiting.get(folder, {}), waiting)
     try:
         new = resolve_with(preferred, common, pipfile)
     except RefusedError as reason:
@@ -184,7 +187,11 @@ def resolve(folder: Path, settled: Locks, waiting: Locks, known: Sequence[Lock])
 
 
 def preferences(
-    pipfile: Mapping[str, Any], others: Locks, own: Lock, waiting: Locks
+    pipfile: Mapping[str, Any],
+    common: Mapping[str, str],
+    others: Locks,
+    own: Lock,
+    waiting: Locks,
 ) -> dict[str, list[str]]:
     """For each package, the versions to try in order, of those that the Pipfile allows.
 
@@ -193,7 +200,7 @@ def preferences(
     wanted = asked(pipfile)
     found: dict[str, list[str]] = {}
     elsewhere = most_frequent(map(versions, [*others.values(), *waiting.values()]))
-    for source in (common_versions(others), versions(own), common_versions(waiting), elsewhere):
+    for source in (common, versions(own), common_versions(waiting), elsewhere):
         for package, version in source.items():
             tried = found.setdefault(package, [])
             limit = wanted.get(package, "*")

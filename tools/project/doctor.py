@@ -17,12 +17,13 @@ from lib.repository import ROOT, ask_git, git_or_nothing
 from lib.text import shown_address
 from tools.command import as_command, run
 from tools.environments.environments import Environment, environments_folder
+from tools.environments.lock_file import TEMPLATE_ONLY
 from tools.environments.locks import folders, verify
 from tools.environments.platforms import here
 from tools.project import settings
 from tools.project.hooks import runs_others
 from tools.project.manifest import differences
-from tools.project.todo import TEMPLATE_ONLY, problems, values
+from tools.project.todo import problems, values
 
 FREE_GIGABYTES = 6  # all environments, and space to work
 WORK_GIGABYTES = 1  # space to work

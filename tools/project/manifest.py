@@ -15,8 +15,9 @@ from collections.abc import Iterator
 
 from lib.repository import ROOT, git_names
 from tools.command import as_command
+from tools.environments.lock_file import TEMPLATE_ONLY
 from tools.project.parts import gone, renderings
-from tools.project.todo import TEMPLATE_ONLY, Mark, marks
+from tools.project.todo import Mark, marks
 
 FILE = ROOT / "tools/project/manifest"
 TEMPLATES = (

@@ -19,8 +19,9 @@ import yaml
 from lib.errors import UserError
 from lib.repository import ROOT, ask_git
 from tools.command import as_command
+from tools.environments.lock_file import TEMPLATE_ONLY
 from tools.project.parts import ANSWERS, answers, parts, rendered
-from tools.project.todo import CLOSE, ITS_TEXT, OPEN, README, TEMPLATE_ONLY, files, problems, values
+from tools.project.todo import CLOSE, ITS_TEXT, OPEN, README, files, problems, values
 
 
 def start(template: str, wanted: dict[str, bool]) -> list[str]:

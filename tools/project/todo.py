@@ -14,9 +14,9 @@ import yaml
 
 from lib.repository import ROOT, GitError, git_names
 from tools.command import as_command
+from tools.environments.lock_file import TEMPLATE_ONLY
 
 OPEN, CLOSE = "TODO" + "(", ")"  # split, or this line would be a mark itself
-TEMPLATE_ONLY = "copier.yml"  # exists only in the template, and in a copy made by hand
 NOT_OURS = {".git", ".venv", ".sandbox", "cache", "__pycache__"}
 README, ITS_TEXT = "README.md", "PROJECT.md"  # a project's page, and its source in the template
 
