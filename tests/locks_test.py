@@ -305,6 +305,7 @@ def test_where_pip_has_no_index_a_folder_takes_its_place(locks, tmp_path):
             ("[packages]", "six = {version = '*', markers = \"sys_platform == 'none'\"}"),
             "not for this",
         ),
+        (("[requires]", "<<<<<<< ours"), "A merge left marks in it."),
     ],
 )
 def test_what_no_lock_could_hold_is_told_and_none_is_written(locks, wanted, said):
@@ -352,7 +353,7 @@ def test_a_package_from_elsewhere_than_the_index_is_refused_in_a_line(locks, ent
     before = locks.texts()
     done = locks.run('"$(tools/environments/bootstrap)" -m tools.environments lock')
     [line] = done.stderr.splitlines()
-    assert line.startswith("lab/processes/two/Pipfile: six comes from a ")
+    assert line.startswith("lab/processes/two/Pipfile: six has ")
     assert "only a release on your pip's index has hashes" in line
     assert locks.texts() == before
 

@@ -81,7 +81,8 @@ def read_pipfile(folder: Path) -> dict[str, Any]:
             "run `make lock`."
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{relative(file)} is not valid TOML: {error}.") from None
+        marks = " A merge left marks in it." if b"<<<<<<< " in file.read_bytes() else ""
+        raise UserError(f"{relative(file)} is not valid TOML: {error}.{marks}") from None
     if "source" in pipfile:
         raise UserError(
             f"{relative(file)} has a [[source]], and locks name no index: remove it, and set the "
@@ -106,7 +107,7 @@ def read_pipfile(folder: Path) -> dict[str, Any]:
             if not isinstance(entry, str | dict):
                 raise UserError(f'{relative(file)}: {name} = {entry!r} must be text, such as "*".')
             if place := next((key for key in PLACES if key in entry and entry != key), ""):
-                raise UserError(f"{relative(file)}: {name} comes from a {place}: {ELSEWHERE}.")
+                raise UserError(f"{relative(file)}: {name} has {place!r}: {ELSEWHERE}.")
     return pipfile
 
 
