@@ -1,9 +1,9 @@
 """The Pipfiles of this project and their locks: reads them, and checks that they fit and agree.
 
 Locks may have different versions of a package only if a Pipfile asks for one, or if the resolver
-refused the version of the others (`make lock` records that in the lock). In a project, the template's
-own locks need not agree with the others: an update replaces them. Runs on the bootstrap's interpreter,
-without an environment.
+refused the version of the others (`make lock` records that in the lock). In a project, the
+template's own locks need not agree with the others: an update replaces them. Runs on the
+bootstrap's interpreter, without an environment.
 """
 
 import difflib

@@ -173,12 +173,10 @@ class Tracker:
             return runs.log_stage(
                 self.experiment, self.tracked, self.tags, run=self.run, live=self.live()
             )
-        told_live = code == 0 and not lacking and self.live()  # which are lost with the folder
-        if told_live or is_later(
-            self.stage, self.started
-        ):  # an earlier process may have opened a run
+        points_left = code == 0 and not lacking and self.live()  # they are lost with the folder
+        if points_left or is_later(self.stage, self.started):  # an earlier process may have a run
             self.connect()
-        if told_live or self.run:
+        if points_left or self.run:
             self.show(self.curves())
             if code != 0 or lacking:
                 runs.end_open_run(self.stage, "KILLED" if code == KILLED else "FAILED")
