@@ -128,6 +128,27 @@ def test_a_pointer_of_git_lfs_is_not_computed_with(project, dep):
     assert said.count("PROBLEM") == 1
 
 
+@pytest.mark.parametrize(
+    ("pattern", "named"),
+    [
+        ("*.json", "metrics/quick.json"),
+        ("*.lock", "dvc.lock"),
+        ("metrics/**", "metrics/quick.json"),
+    ],
+)
+def test_results_that_git_lfs_would_take_are_told_before_they_are_lost(project, pattern, named):
+    # A pointer of it would be pushed, and the file that it stands for would be nowhere.
+    attributes = project.folder / ".gitattributes"
+    attributes.write_text(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n")
+    said = preflight(project, ok=False)
+    line = re.search(f"PROBLEM  git LFS would keep {named}, .* `(.*)` .*", said)
+    assert line, said
+    with attributes.open("a") as file:
+        file.write(f"{line[1]}\n")
+    shutil.rmtree(project.folder.parent / "clone")
+    assert "PROBLEM" not in preflight(project, ok=True)
+
+
 @pytest.mark.parametrize("dep", ["data/other/n.csv", "data/other", "data"])
 def test_what_is_in_a_submodule_is_told_as_such(project, dep):
     project.edit("dvc.yaml", "data/raw/given.csv", dep)

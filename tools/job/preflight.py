@@ -320,6 +320,7 @@ def what_is_missing(repo: Any, data: list[Any]) -> Iterator[str]:
     pipeline = [stage for stage in plan if not stage.is_data_source]
     lacking = lacking_in_git()
     yield from (not_whole(s, lacking) or not_tracked(s, repo.index.outs) for s in pipeline)
+    yield kept_by_lfs([out for stage in pipeline for out in stage.outs if not out.use_cache])
     frozen = [stage.addressing for stage in pipeline if stage.frozen]
     missing = missing_in_bucket([*(stage.addressing for stage in data), *frozen])
     imports = []
@@ -390,6 +391,21 @@ def lacking_in_git() -> dict[Path, str]:
                 "file."
             )
     return lacking
+
+
+def kept_by_lfs(results: list[Any]) -> str:
+    """Which results are git LFS's to keep, whose server gets none of a job; empty where none is."""
+    files = [os.path.relpath(out.fs_path, ROOT) for out in results if out.protocol == "local"]
+    lock = str(Path(pipeline_file()).with_suffix(".lock"))
+    answer = git("check-attr", "-z", "--stdin", "filter", stdin="\0".join([lock, *files]))
+    found = answer.split("\0")
+    taken = [name for name, value in zip(found[::3], found[2::3], strict=False) if value == "lfs"]
+    if not taken:
+        return ""
+    return (
+        f"git LFS would keep {some_of(taken)}, by .gitattributes, and a job pushes to git alone: "
+        f"add a line `{taken[0]} !filter !diff !merge` at its end, and the same for others."
+    )
 
 
 def is_pointer(path: Path) -> bool:
