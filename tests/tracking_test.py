@@ -207,6 +207,12 @@ def test_an_address_that_would_be_read_otherwise_is_told_before_a_server_is_aske
         check_address(plain)
 
 
+def test_an_address_is_told_once_in_a_line(untouched):
+    said = untouched.run(*LOGS, ok=False, MLFLOW_URL="http://host/#/experiments/1")
+    assert "experiments/1: cannot be asked: MLFLOW_URL is the address of" in said
+    assert said.count("MLflow at") == 1
+
+
 @pytest.mark.parametrize("token", ["s3cret\n", "s3 cret", "s3crét"])
 def test_a_token_that_no_header_takes_is_told_and_not_shown(token):
     with pytest.raises(UserError, match="MLFLOW_TRACKING_TOKEN has a space, an end of a") as told:

@@ -213,7 +213,7 @@ def reason(error: BaseException) -> str:
     """Why the store cannot be used, in one line, with what to do if that is known."""
     text = without_password(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, UserError):
-        return text
+        return text.removeprefix(f"MLflow at {shown_uri()} ")  # before it stands that already
     if is_damage(error):
         return f"{LOCAL_FILE.name} is damaged: move it away, a new one is made."
     if problem := network_problem(text):
