@@ -135,7 +135,8 @@ compare: ## Show what differs between two revisions, as text and as a page with 
 
 notebooks: ## Execute every notebook on the results on disk, from top to bottom
 	@find lab/analysis -name '*.ipynb' | grep -q . || { echo 'There is no notebook in lab/analysis.'; exit 0; }; \
-		tools/within --dev . python -m pytest -p nbmake --nbmake --nbmake-kernel=python3 --nbmake-timeout=600 lab/analysis
+		tools/within --dev . python -m pytest -W ignore::FutureWarning:nbformat.validator \
+			-p nbmake --nbmake --nbmake-kernel=python3 --nbmake-timeout=600 lab/analysis
 
 milestone: ## Write a report on this revision to lab/docs (NAME=first-model)
 	@tools/within --dev . python -m tools.report.milestone $(call quoted,NAME)

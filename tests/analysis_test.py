@@ -209,6 +209,18 @@ def test_a_notebook_of_another_kernel_in_a_folder_below_runs_in_the_projects_env
     assert "1 passed" in project.run("make", "notebooks")
 
 
+def test_a_notebook_whose_cells_have_no_ids_or_one_of_two_runs(project):
+    """Other programs write such."""
+    folder = project.folder / "lab/analysis"
+    for file in folder.glob("*.ipynb"):
+        file.unlink()
+    (cell,) = NOTEBOOK["cells"]
+    bare = {key: value for key, value in cell.items() if key != "id"}
+    for name, cells in {"none": [bare], "twice": [cell, cell]}.items():
+        (folder / f"{name}.ipynb").write_text(json.dumps({**NOTEBOOK, "cells": cells}))
+    assert "2 passed" in project.run("make", "notebooks")
+
+
 def test_notebooks_are_kept_without_outputs():
     files = sorted((ROOT / "lab/analysis").glob("*.ipynb"))
     assert len(files) == 3
