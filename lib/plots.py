@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lib.revisions import Plot
-from lib.viz import COLOURS, without_formulas, write_out_large_numbers
+from lib.viz import COLOURS, LETTER, shortened, without_formulas, write_out_large_numbers
 
 OLD, NEW = "#9a6b1f", "#1b6ca8"
 READABLE = 20  # at most so many classes, bars or lines are labelled
@@ -114,11 +114,16 @@ def draw_bars(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
 def draw_confusion(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
     """The confusion matrices of the revisions, side by side."""
     (truth,) = plot.y
-    classes = sorted(
-        {row[key] for rows in tables.values() for row in rows for key in (truth, plot.x)}
-    )
+    found = {row[key] for rows in tables.values() for row in rows for key in (truth, plot.x)}
+    classes = sorted(found, key=lambda name: (int(name) if name.isdecimal() else np.inf, name))
     places = {name: place for place, name in enumerate(classes)}
-    figure = Figure(figsize=(3.3 * len(tables) + 0.4, 3.5), layout="constrained")
+    names = [shortened(name) for name in classes] if len(classes) <= READABLE else []
+    side = max(3.3, 0.4 * len(names))  # inches
+    across = max(map(len, names), default=0) * LETTER  # for a name from the matrix outwards
+    if lengthwise := across * len(names) < side - 0.6:
+        across = 0
+    size = ((side + across) * len(tables) + 0.4, side + 0.2 + across)
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(1, len(tables), squeeze=False)[0]
     for axes, (label, rows) in zip(grid, tables.items(), strict=True):
         counts = np.zeros((len(classes), len(classes)), dtype=int)
@@ -126,12 +131,11 @@ def draw_confusion(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
             counts[places[row[truth]], places[row[plot.x]]] += 1
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        if len(classes) <= READABLE:
-            for (i, j), count in np.ndenumerate(counts):
-                colour = "white" if shares[i, j] > 0.5 else "black"
-                axes.text(j, i, str(count), ha="center", va="center", color=colour)
-            axes.set_xticks(range(len(classes)), classes)
-            axes.set_yticks(range(len(classes)), classes, rotation=90, va="center")
+        for (i, j), count in np.ndenumerate(counts) if names else ():
+            colour = "white" if shares[i, j] > 0.5 else "black"
+            axes.text(j, i, str(count), ha="center", va="center", color=colour)
+        axes.set_xticks(range(len(names)), names, rotation=0 if lengthwise else 90)
+        axes.set_yticks(range(len(names)), names, rotation=90 if lengthwise else 0, va="center")
         axes.set_title(label, fontsize=9)
         axes.set(xlabel=plot.x, ylabel=truth)
     figure.suptitle(plot.title, fontsize=11, wrap=True)

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -293,6 +294,30 @@ def test_a_point_without_neighbours_is_to_be_seen(losses):
     pixels = imread(io.BytesIO(picture.getvalue()))[..., :3]
     colour = to_rgb(figure.axes[0].lines[0].get_color())
     assert (np.abs(pixels - colour).max(axis=2) < 0.1).any()
+
+
+@pytest.mark.parametrize("revisions", [1, 2])
+@pytest.mark.parametrize(
+    "classes", [["no", "yes"], [f"kind number {n}" for n in range(8)], [*map(str, range(20))]]
+)
+def test_names_of_classes_are_in_order_and_stand_beside_each_other(classes, revisions):
+    rows = [{"predicted": name, "actual": name} for name in reversed(classes)]
+    plot = Plot("Which", "cases.csv", "predicted", ["actual"], "confusion")
+    figure = draw(plot, {f"revision {n}": rows for n in range(revisions)})
+    figure.draw_without_rendering()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        labels = axis.get_ticklabels()
+        assert [label.get_text() for label in labels] == classes
+        boxes = [label.get_window_extent() for label in labels]
+        assert not [one for one, other in pairwise(boxes) if one.overlaps(other)]
+        assert all(figure.bbox.containsx(x) for box in boxes for x in (box.x0, box.x1))
+
+
+def test_a_matrix_of_many_classes_has_no_numbers_that_could_be_taken_for_them():
+    rows = [{"predicted": str(n), "actual": str(n)} for n in range(100, 200)]
+    plot = Plot("Which", "cases.csv", "predicted", ["actual"], "confusion")
+    (axes,) = draw(plot, {"work tree": rows}).axes
+    assert not [*axes.get_xticks(), *axes.get_yticks(), *axes.texts]
 
 
 @pytest.mark.parametrize("template", ["confusion", "simple"])
