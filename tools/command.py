@@ -75,7 +75,10 @@ def run(*command: str, ok: bool = True, **extra: str) -> subprocess.CompletedPro
 
 
 def first_error(stderr: str) -> str:
-    """The first error line of git or DVC; the lines after it are counts, guesses and advice."""
+    """The first error line of git or DVC; the lines after it are counts, guesses and advice.
+
+    Not for `dvc repro`, whose stages print errors of their own: see tools/job/experiment.py.
+    """
     marks = ("fatal: ", "error: ", "ERROR: ")
     errors = [line for line in stderr.splitlines() if line.startswith(marks)]
     return last_line(errors[0] if errors else stderr).rstrip(".")
