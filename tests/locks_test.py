@@ -276,8 +276,9 @@ def test_an_index_that_is_away_or_refuses_changes_no_version(locks, status, want
     before = locks.texts()
     locks.write("two", **wanted)
     with server_that(answer(status, "away")) as address:
-        # Without caches, which would answer in its place.
+        # Without caches and indexes of this machine, which would answer in its place.
         own = {"PIP_INDEX_URL": f"{address}/simple", "PIP_NO_CACHE_DIR": "1", "PIP_RETRIES": "0"}
+        own["PIP_CONFIG_FILE"] = os.devnull
         done = locks.run(
             "make lock", PIP_FIND_LINKS="", UV_NO_CACHE="1", UV_HTTP_RETRIES="0", **own
         )
