@@ -371,6 +371,14 @@ def test_a_broken_pipeline_in_an_old_revision_is_told_in_a_line(work_tree, broke
     assert revision.params == {"a": 1}, "the rest is read"
 
 
+def test_what_dvc_does_not_take_in_a_stage_is_named(work_tree):
+    (work_tree / "dvc.yaml").write_text("stages: {a: {cmd: b, dep: [c]}}")
+    revision = Revision("", work_tree)
+    assert revision.metrics == {}
+    (line,) = revision.missing
+    assert "dvc.yaml' validation failed (stages.a.dep: extra keys not allowed)" in line
+
+
 def test_an_unknown_revision_is_an_error_and_not_an_empty_one(work_tree):
     with pytest.raises(UserError, match="'none' is no commit, branch or tag of this clone"):
         _ = Revision("none", work_tree).metrics
