@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import time
 
+import fsspec
 import pytest
 from ruamel.yaml import YAML
 
 from lib.errors import UserError
 from tests.conftest import ROOT, Project, free_port, server_that, write_executable
 from tools.job import share
+from tools.job.release import Bucket
 from tools.tracking import notes
 
 pytestmark = pytest.mark.integration
@@ -394,6 +396,17 @@ def test_storage_that_dies_before_a_release_is_not_told_as_models_that_are_missi
     said = project.run(*pull, ok=False, AWS_MAX_ATTEMPTS="1", **keys)
     assert "does not answer: is it up, and the address right?" in said
     assert missing not in said
+
+
+def test_a_release_that_another_job_was_faster_with_is_not_told_as_ours(tmp_path):
+    bucket = object.__new__(Bucket)
+    bucket.fs, bucket.folder = fsspec.filesystem("memory"), "share_test/krt"
+    file = tmp_path / "a-v1.krt"
+    file.write_bytes(b"ours")
+    bucket.refuse_another(file)
+    bucket.fs.pipe(f"{bucket.folder}/{file.name}", b"theirs")
+    with pytest.raises(UserError, match="is there already with other content"):
+        bucket.upload(file)
 
 
 @pytest.mark.parametrize("out", ["artifacts/quick", "artifacts/quick/model.txt"])

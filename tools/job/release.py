@@ -125,6 +125,7 @@ class Bucket:
 
     def upload(self, file: Path) -> str:
         """Upload a file; its address."""
+        self.refuse_another(file)  # again: the job of another tag may have been faster
         path = f"{self.folder}/{file.name}"
         try:
             if not self.fs.exists(path):
