@@ -24,13 +24,13 @@ def draw(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
         plot: its definition in dvc.yaml.
         tables: the rows of each revision by its label, the older first.
     """
-    if plot.template == "confusion":
+    if plot.template.startswith("confusion"):
         return draw_confusion(plot, tables)
     figure = Figure(figsize=(7.2, 3.9), layout="constrained")
     axes = figure.subplots()
     if plot.template.startswith("bar"):
         draw_bars(axes, plot, tables)
-    elif plot.template == "scatter":
+    elif plot.template.startswith("scatter"):
         draw_points(axes, plot, tables)
     else:
         draw_lines(axes, plot, tables)

@@ -286,6 +286,23 @@ def test_of_a_goal_on_times_a_milestone_tells_no_number():
     assert without_times(other) == other
 
 
+@pytest.mark.parametrize(
+    ("template", "kind"),
+    [
+        *[(name, "lines") for name in ("", "linear", "simple", "smooth")],
+        *[(name, "points") for name in ("scatter", "scatter_jitter")],
+        *[(name, "bars") for name in ("bar_horizontal", "bar_horizontal_sorted")],
+        *[(name, "matrix") for name in ("confusion", "confusion_normalized")],
+    ],
+)
+def test_each_template_of_dvc_has_its_kind_of_picture(template, kind):
+    rows = [{"a": "1", "b": "2"}, {"a": "2", "b": "1"}]
+    (axes,) = draw(Plot("Which", "cases.csv", "a", ["b"], template), {"work tree": rows}).axes
+    lined = [line for line in axes.lines if line.get_linestyle() != "None"]
+    found = {"matrix": axes.images, "bars": axes.patches, "lines": lined, "points": axes.lines}
+    assert next(name for name, drawn in found.items() if drawn) == kind
+
+
 @pytest.mark.parametrize("losses", [["0.5"], ["", "0.5", ""]])
 def test_a_point_without_neighbours_is_to_be_seen(losses):
     rows = [{"epoch": str(n), "loss": loss} for n, loss in enumerate(losses)]
