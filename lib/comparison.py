@@ -5,6 +5,7 @@ so that all show the same tables and values, and the same metrics as better or w
 header and rows of text; `markdown` formats one.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from lib.text import cell, one_line
 Table = tuple[Sequence[str], Sequence[tuple[str, ...]]]
 
 LONGEST = 50  # rows of a table
+LONGEST_VALUE = 400  # characters of a parameter
 WIDEST = 12  # columns of measures or models
 COUNTED = 2_000_000_000  # bytes; rows of larger tables are not compared
 MODEL_KEYS = ("model", "classifier", "regressor", "estimator")
@@ -212,13 +214,20 @@ def change(key: str, before: Any, after: Any) -> str:
 
 def params_table(old: Revision, new: Revision) -> Table:
     """Every parameter that differs, unrounded, as a number may be a seed or a year."""
-    rows = [(key, written(a), written(b)) for key, a, b in changes(old.params, new.params)]
+    rows = [
+        (key, *(written(each.params[key]) if key in each.params else "–" for each in (old, new)))
+        for key, *_ in changes(old.params, new.params)
+    ]
     return ("parameter", "before", "after"), rows
 
 
 def written(value: Any) -> str:
-    """A parameter as it is written in YAML."""
-    return repr(value) if numeric(value) else shown(value)
+    """A parameter as it is written, lists in full, as two may differ anywhere."""
+    if not isinstance(value, str):
+        as_json = json.dumps(value, ensure_ascii=False, default=str)
+        value = repr(value) if numeric(value) else as_json
+    text = one_line(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
 def data_table(old: Revision, new: Revision) -> Table:

@@ -292,7 +292,39 @@ def test_parameters_that_differ_are_shown(tmp_path):
         folder.mkdir()
         (folder / "params.yaml").write_text(f"same: 1\nforest: {{depth: {depth}}}\n")
     _, rows = params_table(*(Revision("", folder) for folder in folders))
-    assert rows == [("forest.depth", "–", "20241231")], "it may be a seed or a date"
+    assert rows == [("forest.depth", "null", "20241231")], "it may be a seed or a date"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        ("[[8], [16, 8]]", "[[8], [32, 8]]", ("[[8], [16, 8]]", "[[8], [32, 8]]")),
+        (
+            "[1, 2, 3, 4, 5, 6, 7]",
+            "[1, 2, 3, 4, 5, 6, 8]",
+            ("[1, 2, 3, 4, 5, 6, 7]", "[1, 2, 3, 4, 5, 6, 8]"),
+        ),
+        ("[0.00030001, null]", "[0.0003, true]", ("[0.00030001, null]", "[0.0003, true]")),
+        ("[{a: größe}]", "adam", ('[{"a": "größe"}]', "adam")),
+        ("[]", "null", ("[]", "null")),
+    ],
+)
+def test_a_parameter_that_differs_is_seen_to_differ(tmp_path, before, after, shown):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder, value in zip(folders, (before, after), strict=True):
+        folder.mkdir()
+        (folder / "params.yaml").write_text(f"key: {value}\n")
+    _, rows = params_table(*(Revision("", folder) for folder in folders))
+    assert rows == [("key", *shown)]
+
+
+def test_a_parameter_that_is_not_there_is_none_that_is_null(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/params.yaml").write_text("key: 1\n")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/params.yaml").write_text("other: 1\n")
+    _, rows = params_table(Revision("", tmp_path / "a"), Revision("", tmp_path / "b"))
+    assert rows == [("key", "1", "–"), ("other", "–", "1")]
 
 
 # ---- as text
