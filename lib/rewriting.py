@@ -38,7 +38,7 @@ def put(text: str, section: str, values: Mapping[str, Any]) -> tuple[str, list[s
         else:
             after = text.index(":", above.end_mark.index) + 1
             edits += _changes(text, node, after, content, value)
-            taken.append(f"{name} {value}")
+            taken.append(f"{name} {_flow(value)}")
     for start, end, new in sorted(edits, reverse=True):
         text = text[:start] + new + text[end:]
     return text, taken

@@ -39,6 +39,7 @@ def test_only_what_changes_is_written_anew_however_it_was_written(end):
     values = {"lr": 0.001, "hidden": [64, 16], "names": ["c"], "a solver": "sgd", "flow.a": 2.5}
     values |= {"flow.b": [], "text": None, "nothing": 1e-5, "unknown": 1, "lr.deeper": 1}
     text, taken = put(PARAMS.replace("\n", end), "network", values)
+    assert {"text null", "hidden [64, 16]"} < set(taken), "as YAML has them"
     expected = PARAMS
     for old, new in CHANGES.items():
         assert expected.count(old) == 1
