@@ -20,7 +20,7 @@ from lib.text import cell, one_line
 Table = tuple[Sequence[str], Sequence[tuple[str, ...]]]
 
 LONGEST = 50  # rows of a table
-LONGEST_VALUE = 400  # characters of a parameter
+LONGEST_VALUE = 400  # characters of a value that differs
 WIDEST = 12  # columns of measures or models
 COUNTED = 2_000_000_000  # bytes; rows of larger tables are not compared
 MODEL_KEYS = ("model", "classifier", "regressor", "estimator")
@@ -197,11 +197,18 @@ def metrics_table(old: Revision, new: Revision, *, scalars_only: bool = False) -
     names = names_of({*old.metrics_files, *new.metrics_files})
     both = (flat_metrics(revision.metrics_files, names) for revision in (old, new))
     rows = [
-        (key, *texts_of([before, after]), change(key, before, after))
+        (key, *told_apart(before, after), change(key, before, after))
         for key, before, after in changes(*both)
         if not (scalars_only and (isinstance(before, list) or isinstance(after, list)))
     ]
     return ("metric", "before", "after", "change"), rows
+
+
+def told_apart(before: Any, after: Any) -> Sequence[str]:
+    """Two values for display; lists in full if they would look the same."""
+    texts = texts_of([before, after])
+    alike = isinstance(before, list) and texts[0] == texts[1]
+    return (written(before), written(after)) if alike else texts
 
 
 def change(key: str, before: Any, after: Any) -> str:
@@ -222,7 +229,7 @@ def params_table(old: Revision, new: Revision) -> Table:
 
 
 def written(value: Any) -> str:
-    """A parameter as it is written, lists in full, as two may differ anywhere."""
+    """A value as it is written, lists in full, as two may differ anywhere."""
     if not isinstance(value, str):
         as_json = json.dumps(value, ensure_ascii=False, default=str)
         value = repr(value) if numeric(value) else as_json

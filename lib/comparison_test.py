@@ -263,6 +263,15 @@ def test_lists_are_left_out_where_scalars_are_asked_for(revision):
     assert [row[0] for row in scalars] == ["a.auc", "a.name"]
 
 
+def test_lists_that_would_look_alike_are_whole(revision):
+    matrices = [[50, 3], [2, 40]], [[51, 2], [2, 40]]
+    old, new = (revision(a={"confusion": each, "curve": each[0]}) for each in matrices)
+    assert metrics_table(old, new)[1] == [
+        ("a.confusion", "[[50, 3], [2, 40]]", "[[51, 2], [2, 40]]", ""),
+        ("a.curve", "[50, 3]", "[51, 2]", ""),
+    ]
+
+
 def test_a_file_is_called_alike_in_both_where_another_has_its_name_now(revision):
     old, new = revision(a={"auc": 1}), revision(a={"auc": 1}, **{"below/a": {"auc": 0}})
     assert metrics_table(old, new)[1] == [("below/a.auc", "–", "0", "")]
