@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-# What the words of a metric's name tell; of other names nobody knows whether more is better.
+# Words in the names of metrics that are better when lower, or higher.
 LOWER = """loss losses logloss crossentropy brier error errors deviation deviance rmse rmsle mae mse
     msle mape smape wape rmspe mase rmsse mdape crps pinball winkler nll perplexity hinge wer cer
     fid eer ece fpr fnr false misclassification bouldin hausdorff aic bic"""
@@ -12,24 +12,24 @@ HIGHER = """accuracy acc auc auroc auprc rocauc ap map precision recall sensitiv
     ssim silhouette likelihood skill tpr tnr gini lift"""
 NOT_QUALITY = """count n num number support size rows samples epoch epochs step steps iteration
     iterations index threshold weight std stddev stderr drop gap difference diff delta"""
-# What may stand below a key of these words alone is a class; below one of the others, no metric.
+# Below a key made of the first words only, keys are classes; below one with any of the second, keys
+# are no metrics.
 BY_CLASS = "precision recall f1 sensitivity specificity iou dice jaccard by per class score scores"
 NOT_METRICS = "share shares rows count counts missing"
 LOWER_WORDS, HIGHER_WORDS, NEUTRAL_WORDS, BY_CLASS_WORDS, NOT_METRICS_WORDS = (
     frozenset(words.split()) for words in (LOWER, HIGHER, NOT_QUALITY, BY_CLASS, NOT_METRICS)
 )
-GENERIC_WORDS = frozenset(
-    {"score", "scores"}
-)  # higher, unless another word says lower: brier_score
+# Higher, unless another word says lower: brier_score.
+GENERIC_WORDS = frozenset({"score", "scores"})
 
 
 def better_when(key: str) -> int:
-    """1 where more of a metric is better, -1 where less is, 0 where its name does not tell.
+    """1 if a larger value of a metric is better, -1 if a smaller one is, 0 if its name is unclear.
 
-    The last part of the key that has letters tells: `precision` of `test.precision@0.5`. Below a
-    measure that is given by class, the measure tells: `recall` of `test.recall.false`. A name whose
-    words say both is not judged, nor is a count, a threshold or a deviation of a metric, nor what
-    lies below a count or a share: `credit_score` of `missing_share.credit_score`.
+    The last part of the key with letters decides: `precision` in `test.precision@0.5`. For a
+    measure by class, the measure decides: `recall` in `test.recall.false`. Unclear are also names
+    with words of both kinds, counts, thresholds and deviations of a metric, and keys below a count
+    or a share: `credit_score` in `missing_share.credit_score`.
     """
     parts = [part for part in key.split(".") if re.search("[a-zA-Z]", part)]
     names = [words_of(part) for part in parts if part.lower() not in ("true", "false")]
@@ -53,7 +53,7 @@ def words_of(name: str) -> list[str]:
 
 
 def is_negated(words: Sequence[str]) -> bool:
-    """Whether it is a loss with its sign turned, as scikit-learn's, or a likelihood's negative."""
+    """Whether it is a negated loss, as in scikit-learn, or a negative likelihood."""
     if "likelihood" in words:
         return bool({"neg", "negative"} & set(words))
     return "neg" in words and bool(LOWER_WORDS & set(words[words.index("neg") :]))

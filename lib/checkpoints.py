@@ -1,4 +1,4 @@
-"""Checkpoints of a training: whole or not there, and used by the very training that wrote them."""
+"""Checkpoints of a training: always complete, and used only by the training that wrote them."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_checkpoint(path: Path, state: dict[str, Any], origin: str) -> None:
-    """Write what `read_checkpoint` reads: the file is a whole one, the former or the new."""
+    """Write a checkpoint for `read_checkpoint`; at any moment the file is complete, old or new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = io.BytesIO()
     torch.save(state, data)
@@ -25,9 +25,10 @@ def write_checkpoint(path: Path, state: dict[str, Any], origin: str) -> None:
 
 
 def read_checkpoint(path: Path, origin: str, epochs: int) -> dict[str, Any] | None:
-    """What `write_checkpoint` wrote for this very training, or None; anything else is told.
+    """The state that `write_checkpoint` wrote for the same origin; None with a warning otherwise.
 
-    The seal covers content and origin, so torch unpickles nothing but what this training wrote.
+    None without one if there is no file. The hash in the file covers its content and the origin, so
+    torch only unpickles what this training wrote.
     """
     _unfinished(path).unlink(missing_ok=True)
     if not path.exists():
@@ -54,7 +55,7 @@ def _seal(origin: str, data: bytes) -> bytes:
 
 
 def description(loss: nn.Module) -> tuple[Any, ...]:
-    """What a loss is made of, beside its tensors: its printed form does not have its settings."""
+    """What defines a loss beside its tensors: its `repr` and, not in it, its settings."""
     plain = {k: v for k, v in vars(loss).items() if isinstance(v, str | int | float | None)}
     return type(loss).__module__, repr(loss), sorted(plain.items())
 
@@ -62,15 +63,15 @@ def description(loss: nn.Module) -> tuple[Any, ...]:
 def fingerprint(
     modules: tuple[nn.Module, ...], loaders: tuple[Loader, ...], values: tuple[Any, ...]
 ) -> str:
-    """Hash of what decides a training's result; data outside a TensorDataset count by length only.
+    """Hash of all that a training's result depends on; of data, only TensorDatasets are read.
 
-    Reading all data once costs a few hundredths of an epoch; a checkpoint of other data costs more.
+    Of other data, only the length counts. Reading all data takes a few hundredths of an epoch.
     """
     batches = [
         (len(loader), getattr(loader.sampler, "sizes", loader.batch_size)) for loader in loaders
     ]
     shuffled = [getattr(loader.sampler, "generator", None) is not None for loader in loaders]
-    # Sums are split over the threads: another number of them gives other last bits.
+    # Sums are split over the threads, so their number changes the last bits.
     arithmetic = (torch.__version__, torch.get_num_threads())
     digest = hashlib.sha256(repr((arithmetic, modules, values, batches, shuffled)).encode())
     tensors = [tensor for module in modules for tensor in module.state_dict().values()]
@@ -85,7 +86,7 @@ def fingerprint(
 
 
 def random_states(network: nn.Module, generator: torch.Generator | None) -> dict[str, Tensor]:
-    """Where the random numbers are: of torch, of the network's device, of the loader's order."""
+    """The states of the random generators: torch's, the device's and the loader's."""
     states = {"cpu": torch.get_rng_state()}
     device = next(network.parameters()).device.type
     if device != "cpu":
@@ -98,7 +99,7 @@ def random_states(network: nn.Module, generator: torch.Generator | None) -> dict
 def set_random_states(
     network: nn.Module, generator: torch.Generator | None, states: dict[str, Tensor]
 ) -> None:
-    """Go on from there."""
+    """Restore the states that `random_states` returned."""
     torch.set_rng_state(states["cpu"])
     device = next(network.parameters()).device.type
     if device != "cpu":

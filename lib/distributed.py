@@ -1,10 +1,10 @@
-"""One training on several workers, each with its share of every batch.
+"""Training on several workers, each with its share of every batch.
 
-A process trains within `joined`, and lets only the first worker write. `lib.pytorch` does the rest,
-with torch's own DistributedDataParallel. `lab/processes/run` starts the workers, as many as the
-process's section of params.yaml says; on a cluster its scheduler does (`srun torchrun …`).
+A process trains within `joined`, and only its first worker writes files. `lib.pytorch` does the
+rest, with torch's DistributedDataParallel. `lab/processes/run` starts as many workers as the
+process's section of params.yaml says; on a cluster, the scheduler does (`srun torchrun …`).
 
-With one worker nothing here does anything.
+With one worker, nothing here has any effect.
 """
 
 import copy
@@ -27,11 +27,11 @@ from lib.errors import UserError
 
 Value = TypeVar("Value")
 
-ALONE = 86  # the exit code of a worker that has lost another one: not the cause of anything
+ALONE = 86  # exit code of a worker that lost another one, and so is not the cause of the failure
 
 
 def world_size() -> int:
-    """How many workers there are."""
+    """The number of workers."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
@@ -41,20 +41,20 @@ def rank() -> int:
 
 
 def is_first() -> bool:
-    """Whether this is the worker that writes."""
+    """Whether this is the first worker, the one that writes files."""
     return rank() == 0
 
 
 @contextmanager
 def joined(workers: int, device: torch.device) -> Iterator[None]:
-    """Within this, the workers that were started know of each other.
+    """Connect the workers for the length of the block.
 
     Args:
-        workers: how many there are to be.
+        workers: their number.
         device: where this one computes.
 
     Raises:
-        UserError: another number was started, whose results would be called those of this one.
+        UserError: another number of workers was started, which would give other results.
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != workers:
@@ -70,11 +70,11 @@ def joined(workers: int, device: torch.device) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # The others wait for this one: they must see that it is gone.
+        # The others wait for this worker and must notice that it is gone.
         if distributed.group.WORLD:
             distributed.group.WORLD.abort()
         if _has_lost_another(error):
-            if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # what torch's launcher reads
+            if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # torch's launcher reads it
                 Path(file).write_text(json.dumps({"message": str(error)}), encoding="utf-8")
             sys.exit(ALONE)
         raise
@@ -82,28 +82,28 @@ def joined(workers: int, device: torch.device) -> Iterator[None]:
 
 
 def _has_lost_another(error: BaseException) -> bool:
-    """Whether torch says so: of gloo, in an error without a class, which names a file of gloo's."""
+    """Whether the error is torch's for a lost worker; gloo's has no class, but a path of gloo."""
     told = isinstance(error, RuntimeError) and "/gloo/" in str(error)
     return told or isinstance(error, distributed.DistError)
 
 
 def _end_with(launcher: int) -> None:
-    """End this worker once what started it is gone: it would train on beside its successor."""
+    """End this worker once its launcher is gone: it would go on beside its successor."""
     while os.getppid() == launcher:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-# ---- what they share
+# ---- what workers share
 
 
 def shared(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network as all workers train it together; alone, the network itself.
+    """The network wrapped for training by all workers; with one worker, the network itself.
 
-    Means and variances of batch norm are those of the whole batch, as with one worker.
+    Batch norm uses means and variances of the whole batch, as with one worker.
 
     Raises:
-        UserError: on the CPU, it has another batch norm than BatchNorm1d.
+        UserError: on the CPU, it has a batch norm other than BatchNorm1d with affine and momentum.
     """
     if world_size() == 1:
         return network
@@ -125,12 +125,12 @@ def shared(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def own(network: nn.Module) -> nn.Module:
-    """What `shared` has made, without what lets workers share it."""
+    """The network inside what `shared` returned."""
     return network.module if isinstance(network, DistributedDataParallel) else network
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all workers, through which gradients flow back to all of them."""
+    """The sum over all workers; gradients are summed over them as well."""
 
     @staticmethod
     def forward(_: Any, tensor: Tensor) -> Tensor:
@@ -142,10 +142,10 @@ class _Sum(torch.autograd.Function):
 
 
 class _SharedBatchNorm(nn.BatchNorm1d):
-    """Batch norm over the rows of all workers, on the CPU; torch's own is for graphics cards."""
+    """Batch norm over the rows of all workers on the CPU; torch's SyncBatchNorm is for GPUs."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, d) or (b, d, l) of this worker's rows to the same, as `nn.BatchNorm1d` of all."""
+        """(b, d) or (b, d, l), this worker's rows, normalised as `nn.BatchNorm1d` does all rows."""
         if not self.training:
             return super().forward(x)
         axes, of_each = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
@@ -165,7 +165,7 @@ class _SharedBatchNorm(nn.BatchNorm1d):
 
 
 def share_of_mean(y: Tensor) -> Tensor | float:
-    """By what a mean over this worker's rows counts, so that DDP's mean is that of all rows."""
+    """The weight of a mean over this worker's rows that makes DDP's mean that of all rows."""
     if world_size() == 1:
         return 1.0
     return len(y) * world_size() / summed(torch.tensor(float(len(y)), device=y.device))
@@ -189,7 +189,7 @@ def gathered(tensor: Tensor) -> Tensor:
 
 
 def of_first(value: Value) -> Value:
-    """The first worker's value, in all of them."""
+    """The first worker's value, on every worker."""
     values = [value]
     if world_size() > 1:
         distributed.broadcast_object_list(values)
@@ -197,7 +197,7 @@ def of_first(value: Value) -> Value:
 
 
 def check_agreed(origin: str) -> None:
-    """UserError in all workers unless all of them train the same, by its fingerprint."""
+    """UserError on every worker unless all have the same fingerprint of their training."""
     if world_size() == 1:
         return
     origins: list[Any] = [None] * world_size()
@@ -212,6 +212,6 @@ def check_agreed(origin: str) -> None:
 
 
 def seed_epoch(seed: int, epoch: int) -> None:
-    """Have each worker draw numbers of its own (dropout), the same ones in a resumed training."""
+    """Seed each worker differently (for dropout), and the same again in a resumed training."""
     if world_size() > 1:
         torch.manual_seed((seed * 1_000_003 + epoch) * world_size() + rank())

@@ -1,7 +1,7 @@
-"""Where the trials of a sweep are computed: processes of this machine, or a cluster of Ray.
+"""Computes the trials of a sweep: in processes of this machine, or on a Ray cluster.
 
-An engine yields each job's result as soon as it is done; `lib.tuning` says what the jobs are.
-Workers import this module as they start: what the driver alone needs (Optuna) has no place here.
+An engine yields the result of each job of `lib.tuning` as soon as it is done. Workers import this
+module when they start, so it imports nothing that only the driver needs, such as Optuna.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ from lib.errors import ShortageError, UserError
 from lib.nested import flat
 
 RETRIES = 10  # of a task whose node was lost
-SECONDS = 10  # for the head of a cluster to take a connection
+SECONDS = 10  # to connect to a cluster's head
 
 Values = dict[str, Any]  # by dotted name
-Job = tuple[Values, int | None]  # what is tried, and the budget of a rung
-Result = dict[str, Any]  # metrics by dotted name and what else there was, or the error
+Job = tuple[Values, int | None]  # the values to try, and a rung's budget
+Result = dict[str, Any]  # metrics by dotted name and types of other values, or the error
 Engine = Callable[[Mapping[Path, Job]], Iterator[tuple[Path, Result]]]
 
 
@@ -37,11 +37,11 @@ def on_this_machine(
     workers: int | None,
     jobs: Mapping[Path, Job],
 ) -> Iterator[tuple[Path, Result]]:
-    """Processes of joblib, which stay from batch to batch; as many as there are cores, or fewer."""
+    """Runs jobs in `workers` processes of joblib, by default one per core, reused for batches."""
     parallel = Parallel(
         n_jobs=workers or -1, return_as="generator_unordered", batch_size=1, pre_dispatch="all"
     )
-    # Whoever leaves the other trials at an error says why.
+    # After an error the other trials are dropped; the error itself is reported.
     warnings.filterwarnings("ignore", ".*(but not used|been cancelled)", UserWarning, "joblib")
     try:
         yield from parallel(delayed(_named)(file, run, data, *job) for file, job in jobs.items())
@@ -53,7 +53,7 @@ def on_this_machine(
 
 
 def on_ray(run: Callable[..., Mapping[str, Any]], data: Any) -> Engine:
-    """Tasks of Ray, spread over the nodes of the cluster that RAY_ADDRESS names."""
+    """An engine of Ray tasks, spread over the nodes of the cluster at RAY_ADDRESS."""
     refuse_absent_cluster(*named_cluster())
     import ray
 
@@ -63,7 +63,7 @@ def on_ray(run: Callable[..., Mapping[str, Any]], data: Any) -> Engine:
         where = os.environ["RAY_ADDRESS"]
         why = " ".join(str(error).split())
         raise UserError(f"RAY_ADDRESS is {where}, and no cluster is there: {why}") from None
-    # The nodes work in clones of their own: all must have the code that this one has.
+    # Nodes work in clones of their own, which must have the same code as this one.
     code = sources()
     shared = ray.put((run, data))
     task = ray.remote(max_retries=RETRIES, scheduling_strategy="SPREAD")(_one_on_a_node)
@@ -88,17 +88,17 @@ def on_ray(run: Callable[..., Mapping[str, Any]], data: Any) -> Engine:
 
 
 def named_cluster() -> tuple[str, str]:
-    """The variable that names a cluster, and what it says."""
+    """The variable with a cluster's address, and its value."""
     return "RAY_ADDRESS", os.environ.get("RAY_ADDRESS", "")
 
 
 def refuse_absent_cluster(name: str, where: str) -> None:
-    """UserError where nothing listens at a host:port: Ray would try for minutes.
+    """UserError if nothing listens at a host:port: Ray would try for minutes.
 
     Other addresses (`auto`, ray://host:port) are left to Ray.
 
     Args:
-        name: what a person has set to it.
+        name: the variable with the address.
         where: the address.
     """
     host, _, port = where.rpartition(":")
@@ -108,13 +108,13 @@ def refuse_absent_cluster(name: str, where: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise UserError(
-            f"{name} is {where}, and no cluster is there: {error}. Mend it, or start the "
+            f"{name} is {where}, and no cluster is there: {error}. Fix it, or start the "
             "cluster (`make ray-head`)."
         ) from None
 
 
 def sources() -> dict[str, str]:
-    """The code of each module of `lib/` and `lab/` that is imported, hashed."""
+    """The hash of the source of each imported module of `lib/` and `lab/`."""
     files = {
         name: module.__file__
         for name, module in list(sys.modules.items())
@@ -127,22 +127,22 @@ def sources() -> dict[str, str]:
     }
 
 
-# ---- what workers do
+# ---- on workers
 
 
 def _one(run: Callable[..., Mapping[str, Any]], data: Any, values: Values, budget: Any) -> Result:
-    """What a worker does for one trial; sums do not depend on the number of cores."""
+    """The result of one trial, in one thread: sums do not depend on the number of cores."""
     try:
         with threadpool_limits(1):
             returned = flat(run(data, values, budget))
         numbers = {
             key: value for key, each in returned.items() if (value := _number(each)) is not None
         }
-    except ShortageError as error:  # it costs this trial, and the next start tries it again
+    except ShortageError as error:  # fails this trial, which the next start of the sweep retries
         return {"raised": str(error)}
     except UserError as error:
         return {"error": str(error)}
-    except (Exception, SystemExit) as error:  # so does a mistake
+    except (Exception, SystemExit) as error:  # likewise
         return {"raised": f"{type(error).__name__}: {' '.join(str(error).split())}"}
     metrics = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
     others = {key: type(each).__name__ for key, each in returned.items() if key not in numbers}
@@ -150,7 +150,7 @@ def _one(run: Callable[..., Mapping[str, Any]], data: Any, values: Values, budge
 
 
 def _number(value: Any) -> float | None:
-    """A number as a float, numpy's and a tensor without dimensions too; None of all else."""
+    """A number as a float, also of numpy or a tensor without dimensions; None for all else."""
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()
     return float(value) if isinstance(value, Real) else None
@@ -161,7 +161,7 @@ def _named(file: Path, *arguments: Any) -> tuple[Path, Result]:
 
 
 def _one_on_a_node(shared: Any, code: Mapping[str, str], *job: Any) -> Result:
-    """The same on a node, whose code must be the driver's."""
+    """As `_one`, on a node, which must have the driver's code."""
     others = [name for name, source in sources().items() if code.get(name, source) != source]
     if others:
         raise UserError(
@@ -171,7 +171,7 @@ def _one_on_a_node(shared: Any, code: Mapping[str, str], *job: Any) -> Result:
     return _one(*shared, *job)
 
 
-if __name__ == "__main__":  # `make tune` asks before DVC removes what the last sweep left
+if __name__ == "__main__":  # `make tune` checks this before DVC removes the last sweep's results
     try:
         refuse_absent_cluster(*named_cluster())
     except UserError as error:

@@ -1,25 +1,25 @@
-"""Errors, told to whoever can mend them: in a line, or from their own code on."""
+"""Errors as users see them: a single line, or a traceback that begins in their own code."""
 
 import traceback
 from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake in data, parameters or surroundings; its message is all that is shown of it.
+    """A mistake in data, parameters or the environment; users see only the message.
 
-    The message says, in one line, what was found, what was expected and what to do, with the
-    key, file or column by its full name.
+    It says in one line what was found, what was expected and what to do, with the full name of the
+    key, file or column.
     """
 
 
 class ShortageError(UserError):
-    """Something was short, such as memory, that another start may have: no result to be kept."""
+    """A shortage, such as of memory, that a retry may not have: it is not kept as a result."""
 
 
 def traceback_from(error: BaseException, file: Path | str) -> str:
-    """A traceback from a file's first frame on: what called it is not its author's.
+    """The traceback from the first frame in a file on, without the callers.
 
-    Of an error in its syntax, which has no frame, the line is shown that Python cannot read.
+    A syntax error in the file has no frame: the line that Python cannot parse is shown.
     """
     wanted, frame = Path(file).parts, error.__traceback__
     while frame and Path(frame.tb_frame.f_code.co_filename).parts[-len(wanted) :] != wanted:

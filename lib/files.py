@@ -1,6 +1,6 @@
-"""Files that are there whole or not at all, and the same to the byte each time.
+"""Reads and writes files: always complete or absent, with the same bytes for the same content.
 
-What cannot be read is told by its name, and the line in it.
+Errors in reading name the file and the line.
 """
 
 import csv
@@ -17,9 +17,9 @@ from lib.errors import UserError
 
 @contextmanager
 def replaced_directory(path: Path | str) -> Iterator[Path]:
-    """An empty directory to fill, which takes the place of `path` when the block ends well.
+    """An empty directory to fill, which replaces `path` when the block ends without an error.
 
-    When the block raises, or the process is killed, what stood at `path` stays.
+    If the block raises or the process is killed, `path` stays as it was.
     """
     path = Path(path)
     new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
@@ -42,7 +42,7 @@ def replaced_directory(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def replaced_file(path: Path | str) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when the block ends well."""
+    """A path to write to, which replaces `path` when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
@@ -54,10 +54,10 @@ def replaced_file(path: Path | str) -> Iterator[Path]:
 
 
 def write_json(path: Path | str, content: Any) -> None:
-    """Write JSON that a diff shows well: a line each, keys in the order given.
+    """Write JSON for readable diffs: one line per value, keys in the order given.
 
     Raises:
-        UserError: a number is NaN or infinite, which JSON has not; the message has its key.
+        UserError: a number is NaN or infinite, which JSON does not have; the message has its key.
     """
     try:
         text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False, default=_plain)
@@ -68,19 +68,19 @@ def write_json(path: Path | str, content: Any) -> None:
                 "or leave it out."
             ) from None
         raise
-    with replaced_file(path) as new:  # half a pair of UTF-16, which UTF-8 has not, is escaped
+    with replaced_file(path) as new:  # lone surrogates, which UTF-8 does not have, are escaped
         new.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _plain(value: Any) -> Any:
-    """A number or an array of NumPy's or torch's, as Python has it."""
+    """A number or array of NumPy or torch as Python numbers."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is not JSON: write texts, numbers, lists or mappings")
 
 
 def _not_finite(content: Any, above: str = "") -> Iterator[tuple[str, float]]:
-    """Each number in nested values that is NaN or infinite, with its dotted key."""
+    """The dotted key and value of each NaN or infinite number in nested values."""
     content = content.tolist() if hasattr(content, "tolist") else content
     if isinstance(content, Mapping | list | tuple):
         items = content.items() if isinstance(content, Mapping) else enumerate(content)
@@ -91,10 +91,10 @@ def _not_finite(content: Any, above: str = "") -> Iterator[tuple[str, float]]:
 
 
 def read_text(path: Path | str) -> str:
-    """A text file, which is UTF-8.
+    """The text of a UTF-8 file.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not UTF-8.
     """
     content = Path(path).read_bytes()
     try:
@@ -105,7 +105,7 @@ def read_text(path: Path | str) -> str:
 
 
 def read_json(path: Path | str) -> Any:
-    """What a JSON file says.
+    """The content of a JSON file.
 
     Raises:
         UserError: it is not JSON.
@@ -120,12 +120,12 @@ def read_json(path: Path | str) -> Any:
 def write_csv(
     path: Path | str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()
 ) -> None:
-    """Write rows with the same keys; floats lose no digit.
+    """Write rows with the same keys; floats keep all digits.
 
     Args:
         path: the file.
         rows: its rows.
-        columns: its header; by default the keys of the first row, of which there is one then.
+        columns: its header; by default the keys of the first row, which must exist then.
     """
     with replaced_file(path) as new, new.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns or list(rows[0]), lineterminator="\n")
@@ -134,7 +134,7 @@ def write_csv(
 
 
 def read_csv(path: Path | str) -> list[dict[str, str]]:
-    """The rows of a CSV file, every value as it is written there."""
+    """The rows of a CSV file, all values as text."""
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
@@ -143,10 +143,10 @@ def read_csv(path: Path | str) -> list[dict[str, str]]:
 
 
 def read_columns(path: Path | str, names: Sequence[str]) -> list[list[float]]:
-    """Columns of numbers of a CSV file, in the order of their names: a list for each row.
+    """The numbers of each row of a CSV file in these columns, in the order of `names`.
 
     Raises:
-        UserError: a column is missing, or a value is no number.
+        UserError: a column is missing, or a value is not a number.
     """
     rows = read_csv(path)
     if rows and (missing := [name for name in names if name not in rows[0]]):

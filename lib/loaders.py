@@ -1,7 +1,7 @@
-"""Loaders for PyTorch that hand whole batches, of arrays of any size.
+"""DataLoaders for PyTorch that read whole batches at once, from arrays of any size.
 
-A DataLoader's usual way, row by row and then collated, takes as long as the training itself; here a
-sampler yields one tensor of row numbers per batch.
+A DataLoader usually reads row by row and collates, which takes as long as the training itself; here
+a sampler yields one tensor of row numbers per batch.
 """
 
 import math
@@ -20,23 +20,22 @@ from lib import distributed
 Loader = DataLoader[tuple[Tensor, ...]]
 Targets = npt.NDArray[np.number[Any]]
 
-WINDOW_ROWS = 2**18  # what is shuffled, and measured, at a time
-RUN_ROWS = 2**8  # neighbours on disk
+WINDOW_ROWS = 2**18  # shuffled, or measured, at a time
+RUN_ROWS = 2**8  # neighbours on disk, read together
 
 
 class BatchIndices(Sampler[Tensor]):
-    """Row numbers by whole batches, one int64 tensor each; every row once per epoch.
+    """The row numbers of each batch, as an int64 tensor; every row once per epoch.
 
-    Shuffles anew each epoch with `generator`, in the order of torch's RandomSampler; without one,
-    the rows come in their own order. Batches have `batch_size` rows or somewhat less, all alike to
-    within a row: a batch of the two rows that are left would weigh as much as any other, and batch
-    norm makes little more of them than the sign of their difference. Batch norm cannot train on
-    one row, so 3 rows in batches of 2 are one batch. Of several workers, each gets its share of
-    every batch.
+    Shuffles again in each epoch with `generator`, in the order of torch's RandomSampler; without
+    it, rows keep their order. Batches have `batch_size` rows or somewhat less, with sizes that
+    differ by at most one: a last batch of two rows would weigh as much as any other, and batch norm
+    reduces it to little more than the sign of the difference. Batch norm cannot train on one row,
+    so 3 rows in batches of 2 are one batch. Each worker gets its share of every batch.
 
-    More than WINDOW_ROWS rows are shuffled window by window, so that what is read at a time fits
-    into memory, and numbers of all rows are not held: a window is drawn from everywhere, as runs of
-    RUN_ROWS neighbouring rows, which are quick to read, and its rows are shuffled.
+    More than WINDOW_ROWS rows are shuffled in windows, so that neither their data nor all row
+    numbers need to fit into memory. A window consists of runs of RUN_ROWS neighbouring rows, which
+    are quick to read, drawn from all rows; then its rows are shuffled.
     """
 
     def __init__(self, n_rows: int, batch_size: int, generator: torch.Generator | None) -> None:
@@ -54,7 +53,7 @@ class BatchIndices(Sampler[Tensor]):
             yield batch.tensor_split(distributed.world_size())[distributed.rank()]
 
     def batches(self) -> Iterator[Tensor]:
-        """The rows of each batch, all workers' together."""
+        """The row numbers of each whole batch, for all workers together."""
         waiting = torch.empty(0, dtype=torch.int64)
         windows = self.windows()
         for size in self.sizes:
@@ -63,7 +62,7 @@ class BatchIndices(Sampler[Tensor]):
             batch, waiting = waiting[:size], waiting[size:]
             yield batch
         if self.generator is not None and self.n_rows <= WINDOW_ROWS:
-            # RandomSampler draws once more for an empty remainder: later epochs stay equal to its.
+            # As RandomSampler, which draws once more for an empty remainder.
             torch.randperm(self.n_rows, generator=self.generator)
 
     def windows(self) -> Iterator[Tensor]:
@@ -84,22 +83,21 @@ class BatchIndices(Sampler[Tensor]):
 def create_dataloader(
     X: npt.NDArray[np.float32], y: Targets, batch_size: int, shuffle: bool, seed: int
 ) -> Loader:
-    """A DataLoader over (X, y) that hands whole batches, in an order that depends on `seed` alone.
+    """A DataLoader over (X, y) of whole batches, in an order that depends only on `seed`.
 
-    Memory-mapped arrays stay on disk: a batch's rows are read when it is asked for, and are a copy.
-    What an epoch takes in memory does not grow with the rows: `BatchIndices` says how more than
-    WINDOW_ROWS are shuffled.
+    Memory-mapped arrays stay on disk; a batch is read, as a copy, when it is needed. The memory of
+    an epoch does not grow with the rows: see `BatchIndices` for more than WINDOW_ROWS.
 
     Args:
         X: (n, d) float32.
         y: (n,) classes from 0, or (n,) or (n, m) numbers; batches keep their type.
-        batch_size: rows per batch, at least 1; all get somewhat less where rows are left over.
-        shuffle: a new order each epoch.
+        batch_size: rows per batch, at least 1; somewhat less if it does not divide n.
+        shuffle: whether each epoch has a new order.
         seed: of the shuffling.
 
     Raises:
-        ValueError: X and y differ in length or are empty, or batch_size is below 1, or below the
-            number of workers.
+        ValueError: X and y differ in length or are empty, or batch_size is below 1 or the number of
+            workers.
     """
     if len(X) != len(y) or len(X) == 0:
         raise ValueError(
@@ -122,7 +120,7 @@ def create_dataloader(
 
 def _share_memory(array: npt.NDArray[Any]) -> Tensor:
     with warnings.catch_warnings():
-        # torch warns that writing to a read-only array's tensor is undefined. Batches are copies:
-        # nobody writes to it.
+        # torch warns of writing to the tensor of a read-only array. Batches are copies, so nobody
+        # writes to it.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)

@@ -1,4 +1,4 @@
-"""Files that dvc.lock names, by their content: asked before a pickle is loaded, which runs code."""
+"""Checks files against dvc.lock, before a pickle is loaded, which runs its code."""
 
 import hashlib
 import json
@@ -9,16 +9,16 @@ from lib.errors import UserError
 from lib.params import read_yaml
 
 LOCK = "dvc.lock"
-IGNORED = re.compile(r"^\..*\.(new|old)$|^\.DS_Store$")  # in folders, as .dvcignore says
+IGNORED = re.compile(r"^\..*\.(new|old)$|^\.DS_Store$")  # files in folders, as in .dvcignore
 
 
 def locked(path: Path | str, root: Path | str = "") -> Path:
-    """The path, where what lies there is what a stage wrote by dvc.lock.
+    """The path of a file, checked to have the content that a stage wrote according to dvc.lock.
 
-    Where there is no dvc.lock, DVC is not at work, and nothing is asked.
+    Without a dvc.lock, DVC is not in use, and nothing is checked.
 
     Raises:
-        UserError: dvc.lock names another content, or none.
+        UserError: dvc.lock has another checksum for it, or none.
     """
     file, lock = Path(root, path), Path(root, LOCK)
     if not lock.exists():
@@ -35,7 +35,7 @@ def locked(path: Path | str, root: Path | str = "") -> Path:
 
 
 def md5(out: Path) -> str:
-    """As DVC notes it: of a file its own, of a folder that of its listing."""
+    """The checksum that dvc.lock has for a file, or a folder by its list of files; empty if absent."""
     if not out.is_dir():
         return digest(out.read_bytes()) if out.is_file() else ""
     files = sorted(
@@ -48,5 +48,5 @@ def md5(out: Path) -> str:
 
 
 def digest(content: bytes) -> str:
-    """The md5 of bytes."""
+    """The MD5 of bytes, in hexadecimal."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()

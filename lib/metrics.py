@@ -1,4 +1,4 @@
-"""What the models of this project are measured by, in one place and by one name each."""
+"""The metrics of this project's models: one definition and one name each."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -24,15 +24,15 @@ PART_ROWS = 2**18  # measured at a time
 
 
 def classification_metrics(y: ArrayLike, probability: ArrayLike) -> dict[str, float | None]:
-    """Measures of a binary classifier; the positive class is 1, decided from 0.5 up.
+    """Metrics of a binary classifier; class 1 is positive, predicted from 0.5 on.
 
     Args:
         y: (n,) true labels, 0 or 1.
         probability: (n,) probability of class 1.
 
     Returns:
-        accuracy, roc_auc (None where only one class occurs), precision (0 where nothing is
-        predicted positive), recall, log_loss and brier_score, the last two the lower the better.
+        accuracy, roc_auc (None if only one class occurs), precision (0 if nothing is predicted
+        positive), recall, log_loss and brier_score; of the last two, lower is better.
     """
     y, probability = np.asarray(y), np.asarray(probability, dtype=np.float64)
     (right_0, wrong_0), (wrong_1, right_1) = confusion_counts(y, probability >= 0.5, 2).tolist()
@@ -47,12 +47,12 @@ def classification_metrics(y: ArrayLike, probability: ArrayLike) -> dict[str, fl
 
 
 def both_occur(y: ArrayLike) -> bool:
-    """Whether there are rows of either class among (n,) labels, 0 or 1: else there is no ROC."""
+    """Whether both classes occur in (n,) labels, 0 or 1: otherwise there is no ROC curve."""
     return bool(0 < np.count_nonzero(y) < np.size(y))
 
 
 def confusion_counts(y: ArrayLike, predicted: ArrayLike, n_labels: int) -> NDArray[np.int64]:
-    """(k, k) rows of each true class (row) for which each class (column) was predicted."""
+    """(k, k) confusion matrix: counts by true class (row) and predicted class (column)."""
     counts = np.zeros((n_labels, n_labels), dtype=np.int64)
     for part_y, part in parts(np.asarray(y), np.asarray(predicted)):
         counts += confusion_matrix(part_y, part.astype(np.int64), labels=range(n_labels))
@@ -60,25 +60,25 @@ def confusion_counts(y: ArrayLike, predicted: ArrayLike, n_labels: int) -> NDArr
 
 
 def parts(y: NDArray[Any], found: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Both arrays, PART_ROWS rows at a time: what measures them makes copies of them."""
+    """Both arrays, PART_ROWS rows at a time, as metrics copy what they are given."""
     for start in range(0, len(y), PART_ROWS):
         yield y[start : start + PART_ROWS], found[start : start + PART_ROWS]
 
 
 def mean_over_parts(measure: Callable[..., float], y: NDArray[Any], found: NDArray[Any]) -> float:
-    """A measure that is a mean over rows, taken part by part."""
+    """A metric that is a mean over rows, computed part by part."""
     measured = [(len(part), float(measure(part, of))) for part, of in parts(y, found)]
     if len(measured) == 1:
-        return measured[0][1]  # to the bit
+        return measured[0][1]  # the same to the bit
     return sum(n * value for n, value in measured) / len(y)
 
 
 def roc_auc(y: ArrayLike, probability: ArrayLike) -> float:
-    """The area under the ROC curve, exact: how often a positive row has more than a negative one.
+    """The exact area under the ROC curve: how often a positive row scores above a negative one.
 
     Args:
         y: (n,) true labels, 0 or 1; both must occur.
-        probability: (n,) probability of class 1, or anything that grows with it.
+        probability: (n,) probability of class 1, or any score that grows with it.
     """
     y, probability = np.asarray(y), np.asarray(probability)
     if len(y) <= PART_ROWS:
@@ -93,7 +93,7 @@ def roc_auc(y: ArrayLike, probability: ArrayLike) -> float:
     negatives.sort()
     below = 0
     for part_y, part in parts(y, probability):
-        for side in ("left", "right"):  # of those that have the same, half count
+        for side in ("left", "right"):  # equal scores count half
             below += int(np.searchsorted(negatives, part[part_y == 1], side).sum())
     return below / (2 * len(negatives) * n_positive)
 
@@ -101,7 +101,7 @@ def roc_auc(y: ArrayLike, probability: ArrayLike) -> float:
 def multiclass_metrics(
     y: ArrayLike, probability: ArrayLike, class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Measures of a classifier of several classes, all classes counting alike, and of each class.
+    """Metrics of a classifier of several classes, averaged over classes, and for each class.
 
     Args:
         y: (n,) true classes, from 0 to k - 1.
@@ -110,8 +110,8 @@ def multiclass_metrics(
 
     Returns:
         accuracy, f1_macro, precision_macro, recall_macro, roc_auc_macro (one versus rest, over the
-        classes that occur; None where only one does), log_loss, and `by_class`: for each name its
-        precision, recall, f1 and support (0 where it does not occur).
+        classes that occur; None if only one does), log_loss, and `by_class`: for each name its
+        precision, recall, f1 and support (0 if it does not occur).
     """
     y, probability = np.asarray(y), np.asarray(probability, dtype=np.float64)
     codes, predicted = range(len(class_names)), probability.argmax(axis=1)
@@ -139,9 +139,9 @@ def multiclass_metrics(
 
 
 def regression_metrics(y: ArrayLike, predicted: ArrayLike) -> dict[str, float | None]:
-    """Measures of predicted numbers, (n,) or (n, m): rmse and mae in the unit of y, and r2.
+    """Metrics of predicted numbers, (n,) or (n, m): rmse and mae in the unit of y, and r2.
 
-    r2 is None of a single row.
+    r2 is None for a single row.
     """
     return {
         "rmse": float(root_mean_squared_error(y, predicted)),
@@ -151,10 +151,10 @@ def regression_metrics(y: ArrayLike, predicted: ArrayLike) -> dict[str, float | 
 
 
 def class_codes(labels: ArrayLike, classes: ArrayLike) -> NDArray[np.int64]:
-    """(n,) the place of each label among `classes`: text or numbers as codes from 0.
+    """(n,) the index of each label, text or number, in `classes`.
 
     Raises:
-        UserError: a label is none of these.
+        UserError: a label is not in `classes`.
     """
     codes = {label: code for code, label in enumerate(np.asarray(classes).tolist())}
     found = np.asarray(labels).tolist()

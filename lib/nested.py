@@ -1,11 +1,11 @@
-"""Nested mappings as one level, their keys joined: what tables, CSV files and MLflow take."""
+"""Flattens nested mappings, for tables, CSV files and MLflow, and changes values in them."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def flat(nested: Any, separator: str = ".", above: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}, however deep; keys come as text, below `above`."""
+    """{"a": {"b": 1}} as {"a.b": 1}, at any depth; keys become text, with `above` as prefix."""
     found, left = {}, [(above, nested)]
     while left:
         key, value = left.pop()
@@ -18,7 +18,7 @@ def flat(nested: Any, separator: str = ".", above: str = "") -> dict[str, Any]:
 
 
 def with_values(nested: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same mapping, with values by dotted name in the place of its own."""
+    """A copy of a nested mapping with these values, by dotted name, in place of its own."""
     changed: dict[str, Any] = dict(nested)
     for name, value in values.items():
         key, _, below = name.partition(".")

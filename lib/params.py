@@ -1,14 +1,14 @@
-"""Typed parameters: how a process reads its part of `params.yaml`, and how the whole is checked.
+"""Typed parameters: reads a process's sections of `params.yaml`, and checks the whole file.
 
-A process's `params.py` says what the sections that it reads may hold:
+A process's `params.py` defines the sections that it reads:
 
     class Params(Section):
         random_seed: Seed
         train_prices: TrainPrices
 
-`load_params(Params)` is the first thing that its `main.py` does, so that a misspelled key, a wrong
-type or an impossible value stops it before it touches data. The whole file, against every
-`params.py` that there is, is checked without running anything by
+Its `main.py` first calls `load_params(Params)`, so that a misspelled key, a wrong type or an
+impossible value stops it before it touches data. To check the whole file against all `params.py`
+without running anything:
 
     python -m lib.params
 """
@@ -32,9 +32,9 @@ from lib.errors import UserError, traceback_from
 from lib.files import read_text
 
 FILE = "params.yaml"
-NESTING = 50  # of YAML
+NESTING = 50  # levels of YAML, at most
 
-# YAML writes a float without a fraction as an integer: 1 is a fine learning rate.
+# In YAML, a float without a fraction is an integer: 1 is a valid learning rate.
 Real = Annotated[float, BeforeValidator(lambda v: float(v) if type(v) is int else v)]
 Positive = Annotated[Real, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[Real, Field(gt=0, lt=1)]
@@ -43,21 +43,21 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
 
 
 class ParamsError(UserError):
-    """params.yaml, or what is to check it, is not what it must be."""
+    """params.yaml, or a `params.py` that checks it, is invalid."""
 
 
 class YamlTextError(Exception):
-    """A text is no YAML that is taken; the message goes on after its name."""
+    """A text is not valid YAML, or not accepted; the message continues after the file's name."""
 
 
 class Section(BaseModel):
-    """A mapping in params.yaml: every key known, every value of its type, nothing changed later."""
+    """A mapping in params.yaml: no unknown keys, values of exactly their types, immutable."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
 class Project(Section):
-    """What every project's params.yaml has, whatever its processes are."""
+    """The keys that params.yaml has in every project."""
 
     random_seed: Seed
     experiment: Annotated[str, Field(min_length=1)]
@@ -70,20 +70,20 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def load_params(model: type[Model], file: Path | str = FILE) -> Model:
-    """The sections of a YAML file (YAML 1.2, as DVC reads it) that a model has as its fields.
+    """The sections of a YAML file (YAML 1.2, as DVC reads it) that are the model's fields.
 
     Raises:
-        ParamsError: the file is missing or not YAML, or a key or value in these sections is not as
-            the model has it; the message has one line for each, with the key's full name.
+        ParamsError: the file is missing or not YAML, or keys or values in these sections do not fit
+            the model; the message has a line for each, with the key's full name.
     """
     return check_params(read_yaml(file), model, str(file))
 
 
 def read_yaml(file: Path | str, *, aliases: bool = False) -> Any:
-    """What a YAML 1.2 file says; with aliases only where it is DVC's, who takes them.
+    """The content of a YAML 1.2 file; aliases are only for DVC's files, in which DVC allows them.
 
     Raises:
-        ParamsError: the file is missing, or not YAML as `parse_yaml` takes it.
+        ParamsError: the file is missing, or `parse_yaml` does not accept it.
     """
     try:
         return parse_yaml(read_text(file), aliases=aliases)
@@ -96,11 +96,11 @@ def read_yaml(file: Path | str, *, aliases: bool = False) -> Any:
 
 
 def parse_yaml(text: str, *, aliases: bool = False) -> Any:
-    """What a YAML 1.2 text says, written out: with aliases, a few lines can say a million things.
+    """The content of a YAML 1.2 text; by default without aliases, which can expand to any size.
 
     Raises:
-        YamlTextError: it is not YAML, has an alias or is nested too deep; the message goes on after
-            the name of what it is about.
+        YamlTextError: it is not YAML, has an alias or is nested too deep; the message continues
+            after the text's name.
     """
     try:
         depth = 0
@@ -117,16 +117,16 @@ def parse_yaml(text: str, *, aliases: bool = False) -> Any:
                 raise YamlTextError(f"is nested more than {NESTING} deep.")
         return YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
-        # The last four are what dates that are none and tags (!!int '', !!bool maybe) end in.
+        # The last four come from invalid dates and tags (!!int '', !!bool maybe).
         why = line_of(error) or f" ({' '.join(str(error).split())})"
         marks = " A merge left marks in it." if "\n<<<<<<< " in f"\n{text}" else ""
         raise YamlTextError(f"is not YAML{printable(why)}.{marks}") from None
 
 
 def line_of(error: BaseException) -> str:
-    """What a YAML parser could not read, with its line, in brackets; empty of another error.
+    """The line and problem of a YAML parser's error, in brackets; empty for another error.
 
-    DVC keeps the parser's own error in what it raises instead.
+    DVC raises its own error, with the parser's inside.
     """
     found: Any = getattr(error, "exc", error)
     while found:
@@ -137,9 +137,9 @@ def line_of(error: BaseException) -> str:
 
 
 def check_params(content: Any, model: type[Model], source: str = FILE) -> Model:
-    """The typed parameters in what a YAML file says; raises as `load_params` does."""
+    """The typed parameters in the content of a YAML file; raises as `load_params`."""
     sections = content
-    if isinstance(content, Mapping):  # the other sections are other processes'
+    if isinstance(content, Mapping):  # without other processes' sections
         sections = {key: value for key, value in content.items() if key in model.model_fields}
     try:
         return model.model_validate(sections)
@@ -150,7 +150,7 @@ def check_params(content: Any, model: type[Model], source: str = FILE) -> Model:
 
 # ---- messages
 
-# What pydantic has other words for.
+# Replaces pydantic's text for these.
 ALLOWED = {
     "model_type": "a mapping (key: value)",
     "dict_type": "a mapping (key: value)",
@@ -159,11 +159,11 @@ ALLOWED = {
 
 
 def describe(problem: Any, model: type[BaseModel]) -> str:
-    """One of pydantic's problems in a line: the key, what was found, what is allowed."""
+    """A line for one of pydantic's errors: the key, what was found, what is allowed."""
     kind, value = problem["type"], problem["input"]
     *parents, last = problem["loc"] or ("the file",)
     key = printable(".".join(map(str, (*parents, last))))
-    if kind in ("extra_forbidden", "invalid_key"):  # the latter is a key that is no text
+    if kind in ("extra_forbidden", "invalid_key"):  # the latter: a key that is not text
         return unknown(key, printable(str(last)), known_keys(model, parents))
     if kind == "missing":
         return f"{key} is missing: write it."
@@ -179,7 +179,7 @@ def describe(problem: Any, model: type[BaseModel]) -> str:
 
 
 def as_yaml(value: Any) -> str:
-    """A value as YAML has it."""
+    """A value as it is written in YAML."""
     if isinstance(value, Mapping):
         return "a mapping"
     if value is None or isinstance(value, bool):
@@ -190,13 +190,13 @@ def as_yaml(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Text whose control characters are shown by their codes: a terminal obeys them."""
-    # Not lib.text.one_line: every stage depends on what this file imports.
+    """Text with control characters, which a terminal would obey, replaced by their codes."""
+    # Not lib.text.one_line: every stage would depend on it.
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def unknown(key: str, last: str, known: Sequence[str]) -> str:
-    """What to say of a key that nobody reads."""
+    """The message for an unknown key."""
     close = difflib.get_close_matches(last, known, n=1)
     hint = f" did you mean {close[0]}?" if close else ""
     allowed = f" Allowed here: {', '.join(known)}." if known else ""
@@ -204,18 +204,18 @@ def unknown(key: str, last: str, known: Sequence[str]) -> str:
 
 
 def known_keys(model: Any, parents: Sequence[str | int]) -> list[str]:
-    """The keys that may stand below `parents`, through lists, mappings and alternatives."""
+    """The keys allowed below `parents`, through lists, mappings and unions."""
     found = list(models_at(model, parents))
     return list(dict.fromkeys(key for each in found for key in each.model_fields))
 
 
 def models_at(kind: Any, parents: Sequence[str | int]) -> Iterator[type[BaseModel]]:
-    """The sections that a type may be after following `parents` into it."""
+    """The sections that the type at `parents` inside a type may be."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         yield from models_at(inner[0], parents)
     elif origin in (Union, types.UnionType):
-        # Of several alternatives, pydantic's location names the one that it tried.
+        # In a union, pydantic's location has the name of the type that it tried.
         rest = parents[1:] if parents and str(parents[0]) in map(name_of, inner) else parents
         for alternative in inner:
             yield from models_at(alternative, rest)
@@ -229,7 +229,7 @@ def models_at(kind: Any, parents: Sequence[str | int]) -> Iterator[type[BaseMode
 
 
 def name_of(kind: Any) -> str:
-    """What pydantic calls an alternative."""
+    """Pydantic's name for a type in a union."""
     return str(getattr(kind, "__name__", kind))
 
 
@@ -237,10 +237,10 @@ def name_of(kind: Any) -> str:
 
 
 def check_all(root: Path = Path(), file: str = FILE) -> None:
-    """Check every section of the project's params.yaml by the `params.py` that reads it.
+    """Check every section of the project's params.yaml with the `params.py` that reads it.
 
-    A process in another language needs none: the section of its name is taken as it is, and so is
-    what a dvc.yaml reads.
+    Sections with the name of a process in another language, which has none, and keys that a
+    dvc.yaml reads are not checked.
 
     Raises:
         ParamsError: with a line for each problem in the file, or the reason why a `params.py` or a
@@ -266,7 +266,7 @@ def check_all(root: Path = Path(), file: str = FILE) -> None:
 
 
 def keys_of_pipelines(root: Path) -> Iterator[str]:
-    """The keys of params.yaml that a dvc.yaml uses in `${…}`, or lists as a stage's `params`."""
+    """The top-level keys of params.yaml that a dvc.yaml has in `${…}` or a stage's `params`."""
     for pattern in ("dvc.yaml", "*/dvc.yaml", "lab/*/**/dvc.yaml"):
         for file in root.glob(pattern):
             for text in params_listed(read_yaml(file, aliases=True)):
@@ -275,7 +275,7 @@ def keys_of_pipelines(root: Path) -> Iterator[str]:
 
 
 def params_listed(node: Any, *, below: bool = False) -> Iterator[str]:
-    """Each text `below` a key `params`, whatever the stage around it is."""
+    """Each value below a key `params`, at any depth."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield from params_listed(value, below=below or key == "params")
@@ -287,7 +287,7 @@ def params_listed(node: Any, *, below: bool = False) -> Iterator[str]:
 
 
 def models_below(root: Path) -> Iterator[type[BaseModel]]:
-    """`Params` of each `params.py` in lab/ and goals/."""
+    """The class `Params` of each `params.py` in lab/ and goals/."""
     for module in sorted([*root.glob("lab/*/params.py"), *root.glob("lab/*/*/params.py")]):
         yield model_in(module.relative_to(root))
     if (root / "goals/params.py").exists():
@@ -295,10 +295,10 @@ def models_below(root: Path) -> Iterator[type[BaseModel]]:
 
 
 def model_in(file: Path) -> type[BaseModel]:
-    """`Params` of one file, below the folder that Python imports from."""
+    """The class `Params` of a file; its path is relative to a folder in `sys.path`."""
     try:
         module = importlib.import_module(".".join(file.with_suffix("").parts))
-    except (Exception, SystemExit) as error:  # whatever a file may raise while it is imported
+    except (Exception, SystemExit) as error:  # an import may raise anything
         message = f"{file} cannot be imported."
         if isinstance(error, ImportError):
             message += " It may import lib.params and pydantic alone."

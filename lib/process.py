@@ -1,9 +1,9 @@
-"""How a process starts: what each `main.py` ends with.
+"""Starts a process. Each `main.py` ends with
 
     if __name__ == "__main__":
         start(prepare, Params)
 
-What stands behind the process's name in `lab/processes/run NAME …` is in `sys.argv[1:]`.
+Arguments after the process's name in `lab/processes/run NAME …` are in `sys.argv[1:]`.
 """
 
 import logging
@@ -24,12 +24,12 @@ Model = TypeVar("Model", bound=BaseModel)
 def start(compute: Callable[[Model], None], params: type[Model]) -> None:
     """Call `compute` with this process's parameters.
 
-    A user's mistake ends in its message; any other error in a line that says what was run, above
-    its traceback from `compute` on.
+    After a UserError only its message is shown; after any other error, a line with the process and
+    file, and the traceback from `compute` on.
 
     Args:
         compute: reads files, calls the process's module, writes files.
-        params: the type of its parameters, as its params.py has it.
+        params: the type of its parameters, from its params.py.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     file = Path(sys.argv[0]).resolve()
@@ -37,7 +37,7 @@ def start(compute: Callable[[Model], None], params: type[Model]) -> None:
         compute(load_params(params))
     except UserError as error:
         sys.exit(f"{file.parent.name}: {error}")
-    except Exception as error:  # whatever a process raises
+    except Exception as error:  # a process may raise anything
         frames = error.__traceback__ and error.__traceback__.tb_next
         lines = "".join(traceback.format_exception(type(error), error, frames)).rstrip("\n")
         sys.exit(f"{file.parent.name}: {file.name} failed.\n{lines}")

@@ -1,4 +1,4 @@
-"""Progress of long steps: a bar on a terminal, sparse lines in a log."""
+"""Shows the progress of long steps: a bar on a terminal, some lines in a log."""
 
 import logging
 import sys
@@ -13,20 +13,20 @@ logger = logging.getLogger(__name__)
 
 
 class Advance(Protocol):
-    """Called when one more item is done, or when `done` are, with what there is to say of it."""
+    """Reports that one more item is done, or that `done` are in all, with a text to show."""
 
     def __call__(self, said: str = "", done: int | None = None) -> None:
-        """Say so."""
+        """Show it."""
 
 
 @contextmanager
 def progress(label: str, total: int, every: int = 1) -> Iterator[Advance]:
-    """Yields what is to be called after each of `total` items.
+    """Yields a function to call after each of `total` items.
 
     Args:
         label: what the items are.
-        total: how many there will be (at most).
-        every: a log gets a line for each so many items.
+        total: the number of items, at most.
+        every: the number of items for each line in a log.
     """
     terminal = sys.stderr.isatty()
     with logging_redirect_tqdm(), tqdm(total=total, desc=label, disable=not terminal) as bar:

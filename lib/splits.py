@@ -1,4 +1,4 @@
-"""The training, validation and test splits: in memory, and as `.npy` files on disk.
+"""The training, validation and test splits, in memory and as `.npy` files.
 
 The process that splits the data writes them; trainings and notebooks read them.
 """
@@ -21,9 +21,9 @@ ARRAYS = ("X_train", "X_val", "X_test", "y_train", "y_val", "y_test")
 class Splits:
     """Features and targets of three disjoint sets of rows.
 
-    X_*: (n, d) float32, standardised. y_*: (n,) int64 classes, the numbers of their names in
-    `class_names` (of two, 1 is the positive one); or floats to predict, and no class names.
-    Iterating gives the six arrays in the order of `ARRAYS`.
+    X_*: (n, d) float32, standardised. y_*: (n,) int64 classes, as indices of `class_names` (of two,
+    1 is the positive one); or floats to predict, without class names. Iterating gives the six
+    arrays in the order of `ARRAYS`.
     """
 
     X_train: NDArray[np.float32]
@@ -43,7 +43,7 @@ def save_data_splits(splits: Splits, dir_processed: Path | str) -> None:
     """Write one `.npy` for each array, and `names.json`.
 
     Raises:
-        UserError: an array holds text, which is no number to learn from.
+        UserError: an array holds text or other values that are not numbers.
     """
     for name, array in zip(ARRAYS, splits, strict=True):
         if np.asarray(array).dtype.kind not in "biuf":
@@ -58,7 +58,7 @@ def save_data_splits(splits: Splits, dir_processed: Path | str) -> None:
 def save_names(
     dir_processed: Path | str, features: Sequence[str], classes: Sequence[str] = ()
 ) -> None:
-    """Write `names.json`: what the columns of X and the numbers of classes are called."""
+    """Write `names.json`, with the names of X's columns and of the classes."""
     names = {"features": list(features), "classes": list(classes)}
     write_json(Path(dir_processed) / "names.json", names)
 
@@ -66,10 +66,10 @@ def save_names(
 def load_data_splits(
     dir_processed: Path | str, as_type: Literal["array", "tensor"] = "array"
 ) -> Splits:
-    """The splits in a directory, opened memory-mapped: they take no memory until they are read.
+    """The splits in a directory, memory-mapped: they take no memory until they are read.
 
     Args:
-        dir_processed: where `save_data_splits` wrote.
+        dir_processed: the directory that `save_data_splits` wrote to.
         as_type: "array" for numpy arrays, "tensor" for torch tensors (copies, in memory).
 
     Raises:
