@@ -1,7 +1,7 @@
-"""Tables that may be larger than memory: read in chunks, and kept on disk by number.
+"""Reads and writes tables larger than memory in chunks; keeps records in numbered files on disk.
 
-Called by processes that prepare data. What is held in memory is a chunk and some copies of it,
-whatever the number of rows; beside it stand, on disk, what `Buckets` and `Duplicates` say.
+Called by processes that prepare data. Memory holds a chunk and some copies of it, whatever the
+number of rows; `Buckets` and `Duplicates` say what they need on disk.
 """
 
 import re
@@ -24,14 +24,14 @@ from lib.errors import UserError
 CHUNK_ROWS = 2**16
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
-# What is missing in CSV, as in `lib/tables.py`: everywhere, and where no texts are.
+# Missing values in CSV, as in `lib/tables.py`: everywhere, and in columns without text.
 MISSING = (
     *("", "nan", "NaN", "-nan", "-NaN", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
     *("<NA>", "#N/A", "#N/A N/A", "#NA"),
 )
 MISSING_NUMBERS = (*MISSING, "None", "NA", "N/A", "n/a", "NULL", "null")
 
-# What holds whole numbers, or true and false, beside missing values.
+# Types for whole numbers, or true and false, beside missing values.
 NULLABLE = {
     pa.bool_(): pd.BooleanDtype(),
     pa.int8(): pd.Int8Dtype(),
@@ -49,7 +49,7 @@ NO_UTF8 = (
     "`iconv -f latin1 -t utf-8`."
 )
 
-# What Arrow's messages come of.
+# The causes of Arrow's messages.
 CAUSES = {
     "cannot infer number of columns": (
         "it is empty, or a quote in its line of names is never closed."
@@ -72,27 +72,27 @@ def read_chunks(
     """The rows of a source in frames of at most `rows`; their index counts all rows from 0.
 
     Args:
-        source: a CSV (UTF-8, commas between values) or Parquet file, a folder of them (read in the
-            order of their names, those below it too), a frame, or frames one after the other, as a
-            query's cursor gives them (`pd.read_sql(query, connection, chunksize=65536)`).
-        types: of columns in CSV, by Arrow's names ("float64", "int64", "string"); those of others
-            are guessed from the first rows of each file. Parquet has types of its own; where those
-            of a folder's files differ, as int64 and float64, rows have the one that holds all.
+        source: a CSV (UTF-8, commas between values) or Parquet file, a folder of them (with its
+            subfolders, sorted by path), a frame, or an iterable of frames, such as
+            `pd.read_sql(query, connection, chunksize=65536)`.
+        types: of columns in CSV, by Arrow's names ("float64", "int64", "string"); others are
+            inferred from the first rows of each file. Parquet has its own types; if those of a
+            folder's files differ, as int64 and float64, the common type is used.
         rows: of a frame, at most.
 
-    In CSV, empty cells and `nan` are missing values, in quotes or not. `None`, `NA`, `N/A` and
-    `null` are so among numbers, and texts among texts, as `read_table` of `lib/tables.py` has it.
+    In CSV, empty cells and `nan` are missing values, quoted or not. `None`, `NA`, `N/A` and `null`
+    are missing among numbers and text among text, as for `read_table` of `lib/tables.py`.
 
-    Whole numbers, and true and false, are of pandas's nullable types (`Int64`, `boolean`) where
-    values are missing: in Parquet in all chunks of a file whose statistics tell of a missing value,
-    else in the chunks that have one. The others are `int64` and `bool`, whose values are written
-    and hashed alike. Frames keep the types that they come with: a query whose whole numbers may be
-    missing wants `dtype_backend="numpy_nullable"`, or they are floats in some frames alone.
+    Whole numbers, and true and false, have pandas's nullable types (`Int64`, `boolean`) if values
+    are missing: in Parquet in all chunks of a file with missing values in its statistics, else in
+    the chunks that have some. Other chunks have `int64` and `bool`, which are written and hashed
+    the same. Frames keep their types: a query whose whole numbers may be missing needs
+    `dtype_backend="numpy_nullable"`, or they are floats in some of the frames.
 
     Raises:
-        UserError: a file is missing, of no known kind, or cannot be read, or has a column in the
-            name of its folder alone; a type that is guessed is not that of another file; two
-            columns have one name; Arrow has no type of a given name.
+        UserError: a file is missing, of an unknown kind, cannot be read, or has a column only in
+            the name of its folder; an inferred type differs from another file's; two columns have
+            the same name; Arrow has no type of a given name.
     """
     start = 0
     for frame in _frames(source, _arrow_types(types or {}), rows):
@@ -112,7 +112,7 @@ def _arrow_types(types: Mapping[str, str]) -> dict[str, pa.DataType]:
     for name, kind in types.items():
         try:
             found[name] = pa.type_for_alias(kind)
-        except (ValueError, AttributeError):  # the latter of what is no text
+        except (ValueError, AttributeError):  # the latter if it is not text
             raise UserError(
                 f"Column {name!r} has the type {kind!r} in `types`: expected one of Arrow's names, "
                 'as "float64", "int64" or "string".'
@@ -136,14 +136,14 @@ def _frames(source: Source, types: Mapping[str, pa.DataType], rows: int) -> Iter
                     yield frame
                     n += len(frame)
             except (pa.ArrowException, OSError) as error:
-                raise UserError(f"{file} cannot be read: {_told(error, file, start)}") from None
+                raise UserError(f"{file} cannot be read: {_reason(error, file, start)}") from None
             start += n
     else:
         yield from source
 
 
 def _refuse_lost_columns(frame: pd.DataFrame, file: Path) -> None:
-    """UserError where folders are called `year=2025`, and the files in them have no such column."""
+    """UserError for folders called `year=2025` if the files in them have no such column."""
     for folder in file.parts[:-1]:
         name, equals, _ = folder.partition("=")
         if equals and name not in frame:
@@ -154,10 +154,10 @@ def _refuse_lost_columns(frame: pd.DataFrame, file: Path) -> None:
             )
 
 
-def _told(error: Exception, file: Path, start: int) -> str:
-    """Arrow's message in a line, with a column's name, and the row as it is counted here.
+def _reason(error: Exception, file: Path, start: int) -> str:
+    """Arrow's message in a line, with the column's name, and the row counted over all files from 0.
 
-    Arrow counts columns from 0 and rows from 1, the first of which are names.
+    Arrow counts columns from 0 and rows from 1, the first of which has the names.
     """
     message = " ".join(str(error).split())
     if cause := next((told for words, told in CAUSES.items() if words in message), ""):
@@ -180,7 +180,7 @@ def _told(error: Exception, file: Path, start: int) -> str:
 
 
 def ahead(parts: Iterator[Part]) -> Iterator[Part]:
-    """The same parts, of which none is None: a thread makes the next while one is worked on."""
+    """The same parts, none of which may be None; a thread computes the next one ahead."""
     with ThreadPoolExecutor(1) as thread:
         following = thread.submit(next, parts, None)
         while (part := following.result()) is not None:
@@ -189,7 +189,7 @@ def ahead(parts: Iterator[Part]) -> Iterator[Part]:
 
 
 def _files(source: Path) -> list[Path]:
-    """A file, or those below a folder that can be read, by name."""
+    """The file itself, or the CSV and Parquet files below a folder, sorted."""
     kinds = " or ".join(SUFFIXES)
     if source.is_dir():
         found = [
@@ -223,14 +223,14 @@ def _read(
 
 
 def _common_types(files: Iterable[Path]) -> dict[str, pa.DataType]:
-    """The type that holds all values of a column of Parquet files, where Arrow knows one.
+    """The type for each column that can hold its values in all Parquet files, if there is one.
 
-    A number of one type is hashed otherwise than the same of another, and no row would repeat. Of a
-    file without rows, pandas does not know the types.
+    Equal numbers of two types have different hashes, so duplicates would not be found. Files
+    without rows are left out: pandas wrote them without knowing the types.
     """
     found: dict[str, list[pa.Schema]] = {}
     for file in files:
-        with suppress(pa.ArrowException, OSError):  # told when it is read
+        with suppress(pa.ArrowException, OSError):  # raised again when the file is read
             metadata = pq.read_metadata(file)
             for field in metadata.schema.to_arrow_schema() if metadata.num_rows else ():
                 found.setdefault(field.name, []).append(pa.schema([field]))
@@ -238,14 +238,14 @@ def _common_types(files: Iterable[Path]) -> dict[str, pa.DataType]:
     for name, schemas in found.items():
         with suppress(pa.ArrowTypeError):
             kind = pa.unify_schemas(schemas, promote_options="permissive").field(name).type
-            # Categories and bytes would not be what the other files' texts are.
+            # Categories and bytes would differ from text in other files.
             if not pa.types.is_dictionary(kind) and not pa.types.is_binary(kind):
                 common[name] = kind
     return common
 
 
 def _columns_with_gaps(file: Path) -> set[str]:
-    """The columns in which values are missing, as far as a Parquet file's statistics tell."""
+    """The columns with missing values according to a Parquet file's statistics."""
     metadata = pq.read_metadata(file)
     groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
     columns = [group.column(n) for group in groups for n in range(group.num_columns)]
@@ -257,15 +257,15 @@ def _columns_with_gaps(file: Path) -> set[str]:
 
 
 def _frame(batch: pa.RecordBatch, gaps: set[str]) -> pd.DataFrame:
-    """The rows in pandas's types: nullable ones where values are missing, here or in `gaps`."""
-    # By itself, Arrow makes floats and objects of them, in such a batch and in no other.
+    """The rows as a frame, with nullable types for columns with missing values or in `gaps`."""
+    # Otherwise Arrow converts them to floats and objects, only in batches with missing values.
     if not any(
         field.type in NULLABLE and (field.name in gaps or batch[n].null_count)
         for n, field in enumerate(batch.schema)
     ):
         return batch.to_pandas()
     frame = batch.to_pandas(types_mapper=NULLABLE.get)
-    own = batch.schema.empty_table().to_pandas().dtypes  # where nothing is missing
+    own = batch.schema.empty_table().to_pandas().dtypes  # for columns without missing values
     for n, (name, dtype) in enumerate(own.items()):
         values = frame.iloc[:, n]
         mapped = batch.schema.field(n).type in NULLABLE
@@ -280,13 +280,13 @@ def _refuse_other_guesses(
     types: Mapping[str, pa.DataType],
     seen: dict[str, tuple[pa.DataType, Path]],
 ) -> None:
-    """UserError where a type was guessed that is not the one in an earlier file."""
+    """UserError if an inferred type differs from that in an earlier file."""
     for field in schema:
-        if field.name in types or pa.types.is_null(field.type):  # given, or without a value
+        if field.name in types or pa.types.is_null(field.type):  # given, or no values
             continue
         kind, earlier = seen.setdefault(field.name, (field.type, file))
         guessed = {".parquet"} != {file.suffix, earlier.suffix}
-        if guessed and field.type != kind and file != earlier:  # a name may be there twice
+        if guessed and field.type != kind and file != earlier:  # a file may have a name twice
             raise UserError(
                 f"Column {field.name!r} is {kind} in {earlier} and {field.type} in {file}, as CSV "
                 'has no types: give its type in `types`, of an id "string".'
@@ -296,11 +296,11 @@ def _refuse_other_guesses(
 def _read_parquet(
     file: Path, types: Mapping[str, pa.DataType], rows: int
 ) -> Iterator[pa.RecordBatch]:
-    # pre_buffer, which is pyarrow's default, holds what it has read until the file is closed.
+    # pre_buffer, pyarrow's default, would keep all that was read until the file is closed.
     with pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20) as parquet:
         own = parquet.schema_arrow
         fields = [field.with_type(types.get(field.name, field.type)) for field in own]
-        schema = pa.schema(fields, own.metadata)  # which says what is an index of pandas
+        schema = pa.schema(fields, own.metadata)  # the metadata name pandas's index columns
         if parquet.metadata.num_rows == 0:
             yield schema.empty_table()
         for batch in parquet.iter_batches(batch_size=rows):
@@ -308,7 +308,7 @@ def _read_parquet(
 
 
 def _read_csv(file: Path, types: Mapping[str, pa.DataType], rows: int) -> Iterator[pa.RecordBatch]:
-    # Without threads, the message on a value that does not fit its type has the row's number.
+    # Only without threads do messages on values of a wrong type have the row's number.
     with pa.csv.open_csv(
         file,
         read_options=pa.csv.ReadOptions(use_threads=False, block_size=rows * 256),
@@ -326,15 +326,15 @@ def _read_csv(file: Path, types: Mapping[str, pa.DataType], rows: int) -> Iterat
             yield _with_gaps(batch)
         if not n:
             yield reader.schema.empty_table()
-        if "\n" in last:  # which is in quotes alone
+        if "\n" in last:  # only a quoted value can have one
             _refuse_open_quote(file, len(reader.schema), n)
 
 
 def _refuse_open_quote(file: Path, columns: int, rows: int) -> None:
-    """ArrowInvalid where the last value of a CSV file, with a new line in it, has no end.
+    """ArrowInvalid if the last value of a CSV file, which has a line break, has no closing quote.
 
-    Arrow takes all that follows for that value. A quote that is opened in another column is told by
-    the number of columns, or the type.
+    Arrow takes all that follows as its value. For an open quote in another column, Arrow complains
+    about the number of columns, or the type.
     """
     end = b""
     with pa.input_stream(file) as content:
@@ -348,27 +348,27 @@ def _refuse_open_quote(file: Path, columns: int, rows: int) -> None:
 
 
 def _refuse_no_csv(schema: pa.Schema, file: Path, types: Mapping[str, pa.DataType]) -> None:
-    """UserError where a CSV file is no text in UTF-8, or has other separators than commas."""
+    """UserError if a CSV file is not UTF-8 text, or has other separators than commas."""
     try:
         names = schema.names
     except UnicodeDecodeError:
         raise UserError(f"{file} cannot be read: the line of names {NO_UTF8}") from None
     for name, kind in zip(names, schema.types, strict=True):
-        if name not in types and pa.types.is_binary(kind):  # Arrow's guess of what is no UTF-8
+        if name not in types and pa.types.is_binary(kind):  # Arrow infers this if it is not UTF-8
             raise UserError(f"{file} cannot be read: column {name!r} {NO_UTF8}")
     if told := _other_separator(names):
         raise UserError(f"{file} cannot be read: {told}")
 
 
 def _other_separator(names: Sequence[str]) -> str:
-    """What to do about a file whose one name is several with other separators; else nothing."""
+    """The message for a file whose only name has other separators in it, else an empty text."""
     if len(names) == 1 and (";" in names[0] or "\t" in names[0]):
         return f"its one column is {names[0]!r}: save it with commas between the values."
     return ""
 
 
 def _with_gaps(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch, its texts that stand for missing values made missing."""
+    """The batch, with texts that stand for missing values replaced by nulls."""
     for n, field in enumerate(batch.schema):
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
             missing = pc.is_in(batch[n], pa.array(MISSING, field.type))
@@ -381,7 +381,7 @@ def _with_gaps(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _in_order(frame: pd.DataFrame, names: Sequence[Any]) -> pd.DataFrame:
-    """Its columns in this order; UserError where it has others."""
+    """The frame with its columns in this order; UserError if it has others."""
     if set(frame) != set(names):
         wrong = ", ".join(sorted(map(str, set(frame) ^ set(names))))
         raise UserError(f"Columns differ between the first rows and later ones: {wrong}.")
@@ -391,7 +391,7 @@ def _in_order(frame: pd.DataFrame, names: Sequence[Any]) -> pd.DataFrame:
 def also_written(
     frames: Iterable[pd.DataFrame], path: Path, form: Literal["csv", "parquet"]
 ) -> Iterator[pd.DataFrame]:
-    """The frames as they come, each written to one file before it is handed on.
+    """The same frames, each of them written to one file before it is yielded.
 
     Raises:
         UserError: a frame has other columns than the first, or values that do not fit its types.
@@ -426,7 +426,7 @@ def also_written(
 
 
 class Buckets:
-    """Records in files by number: appended in any order, read back one file after the other."""
+    """Records in numbered files, which are appended to in any order and read one by one."""
 
     def __init__(self, folder: Path, dtype: DTypeLike, width: int = 1) -> None:
         folder.mkdir()
@@ -435,18 +435,18 @@ class Buckets:
         self.width = width  # values in a record
 
     def append(self, numbers: NDArray[Any], records: NDArray[Any]) -> None:
-        """Put each record, (n,) or (n, width), at the end of the file of its number, (n,)."""
+        """Append each record, (n,) or (n, width), to the file with its number, (n,)."""
         counts = np.bincount(numbers)
         found = np.flatnonzero(counts)
         if len(found) > 1:
             records = records.take(np.argsort(numbers, kind="stable"), axis=0)
         parts = np.split(records, np.cumsum(counts[found]))
-        for number, part in zip(found, parts, strict=False):  # the last part is what is left: none
+        for number, part in zip(found, parts, strict=False):  # there is one empty part more
             with (self.folder / str(number)).open("ab") as file:
                 part.tofile(file)
 
     def read(self, number: int, rows: int = -1) -> Iterator[NDArray[Any]]:
-        """The records of one file as they were appended, `rows` at a time; -1: all at once."""
+        """The records of a file in the order they were appended, `rows` at a time; -1: at once."""
         path = self.folder / str(number)
         if not path.exists():
             return
@@ -455,14 +455,14 @@ class Buckets:
                 yield values.reshape(-1, self.width) if self.width > 1 else values
 
     def take(self, rows: int) -> Iterator[NDArray[Any]]:
-        """All records, by the numbers of their files, each of which goes once it has been read."""
+        """All records, file by file in the order of numbers; each file is deleted once read."""
         for path in sorted(self.folder.iterdir(), key=lambda path: int(path.name)):
             yield from self.read(int(path.name), rows)
             path.unlink()
 
 
 def _without_hash(frame: pd.DataFrame) -> Any:
-    """The first column that pandas has no hashes of."""
+    """The first column that pandas cannot hash."""
     for name in frame:
         try:
             pd.util.hash_pandas_object(frame[[name]], index=False)
@@ -472,10 +472,10 @@ def _without_hash(frame: pd.DataFrame) -> Any:
 
 
 class Duplicates:
-    """Rows that repeat an earlier one, told by a hash of 64 bits.
+    """Counts rows that repeat an earlier one, by a hash of 64 bits.
 
-    Takes 16 bytes a row on disk, and the 64th part of that in memory. Of tables with a billion
-    rows, 3 in 100 have a pair that differs and counts as one.
+    Takes 16 bytes per row on disk, and a 64th of that in memory. Among a billion rows, a pair of
+    different rows counts as duplicates with a probability of 3%.
     """
 
     HASHED = np.dtype([("hash", np.uint64), ("row", np.int64)])
@@ -484,10 +484,10 @@ class Duplicates:
         self.buckets = Buckets(folder / "hashes", self.HASHED)
 
     def add(self, frame: pd.DataFrame) -> None:
-        """Take in rows; their index is what they are called by.
+        """Add rows, numbered by their index.
 
         Raises:
-            UserError: a column has lists, or what else has no hash.
+            UserError: a column has lists or other values that cannot be hashed.
         """
         found = np.empty(len(frame), self.HASHED)
         try:
@@ -501,7 +501,7 @@ class Duplicates:
         self.buckets.append((found["hash"] >> np.uint64(58)).astype(np.uint8), found)
 
     def count(self) -> tuple[int, int | None]:
-        """How many rows repeat an earlier one, and the first that does."""
+        """The number of rows that repeat an earlier one, and the first of them."""
         count, first = 0, None
         for number in range(64):
             for records in self.buckets.read(number):

@@ -35,7 +35,7 @@ def locked(path: Path | str, root: Path | str = "") -> Path:
 
 
 def md5(out: Path) -> str:
-    """The checksum that dvc.lock has for a file, or a folder by its list of files; empty if absent."""
+    """The MD5 as DVC computes it: of a file, or a folder's list of files; empty if absent."""
     if not out.is_dir():
         return digest(out.read_bytes()) if out.is_file() else ""
     files = sorted(

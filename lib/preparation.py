@@ -1,13 +1,12 @@
-"""From raw rows to the six arrays of `lib/splits.py`: shared out, standardised and written.
+"""Splits and standardises raw rows, and writes them as the six arrays of `lib/splits.py`.
 
-Called by processes that prepare data of any size. Rows pass through files of their own beside the
-arrays; what is in memory at once is some chunks of them, and for the draw 20 bytes a row. Two ways
-to share rows out:
+Called by processes that prepare data of any size. Rows pass through temporary files beside the
+arrays; memory holds some chunks of them, and 20 bytes per row to draw splits. Two ways to split:
 
-- drawn: the shares are exact, and those of the classes the same in each split. The rows are those
-  that scikit-learn's `train_test_split` draws, in its order. A row more, and all are drawn anew.
-- hashed: an id and the seed decide alone. A row stays in its split when rows are added, taken away
-  or reordered, and rows with the same id are in the same split. The shares are met on average.
+- drawn: the sizes are exact, and each split has the same share of each class. The rows are those
+  of scikit-learn's `train_test_split`, in its order. With one row more, all are drawn again.
+- hashed: only a row's id and the seed decide. A row stays in its split when rows are added, removed
+  or reordered, and rows with the same id are in the same split. The sizes are met on average.
 """
 
 import itertools
@@ -24,7 +23,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from sklearn.preprocessing import StandardScaler
 
-# What shares classes out in scikit-learn's own stratified draw: there is no public way to it.
+# Divides classes in scikit-learn's stratified splits; there is no public function for it.
 from sklearn.utils.extmath import _approximate_mode
 
 from lib.chunks import CHUNK_ROWS, Buckets, ahead
@@ -32,19 +31,19 @@ from lib.errors import UserError
 from lib.splits import save_names
 
 NAMES = ("train", "val", "test")  # as in the names of the arrays
-MOST_BLOCKS = 256
+MAX_BLOCKS = 256
 
 Numbers = NDArray[np.float64]
 RowNumbers = NDArray[np.unsignedinteger]
 
 
 class SplitError(UserError):
-    """The rows cannot be shared out: a split would lack rows, or X, y and ids do not belong."""
+    """The rows cannot be split: a split would lack rows, or X, y and ids do not fit together."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows: X (n, d) features, y (n,) classes from 0 or numbers, ids (n,) where there are."""
+    """Some rows: X (n, d) features, y (n,) classes from 0 or numbers, ids (n,) if there are any."""
 
     X: Numbers
     y: NDArray[np.int64] | Numbers
@@ -53,7 +52,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Shares:
-    """How rows are shared out: test_size of all rows, validation_size of those that are left."""
+    """How rows are split: test_size is a share of all rows, validation_size of the remaining."""
 
     test_size: float
     validation_size: float
@@ -63,18 +62,18 @@ class Shares:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The scaler, fitted on the training split alone, and the rows by split and class."""
+    """The scaler, fitted on the training split only, and the number of rows by split and class."""
 
     scaler: StandardScaler
-    counts: NDArray[np.int64]  # (3, k): training, validation, test; of numbers, one column
+    counts: NDArray[np.int64]  # (3, k): training, validation, test; k is 1 if y is numbers
 
 
 @dataclass(frozen=True)
 class _Ordered:
-    """Rows on disk: how many of each split and class, and a split's rows in their order."""
+    """Rows on disk: their number by split and class, and a function to read a split in order."""
 
     counts: NDArray[np.int64]
-    read: Callable[[int], Iterator[Numbers]]  # (CHUNK_ROWS, d + 1) each but the last: X, then y
+    read: Callable[[int], Iterator[Numbers]]  # (CHUNK_ROWS, d + 1), X and y; the last is shorter
 
 
 def write_splits(
@@ -84,23 +83,23 @@ def write_splits(
     feature_names: Sequence[str],
     class_names: Sequence[str] = (),
 ) -> Prepared:
-    """Write the six arrays and `names.json` into a folder, X as float32, standardised.
+    """Write the six arrays, X as standardised float32, and `names.json` to a folder.
 
-    The bytes depend on the rows, their order and `shares`, and not on how they came in chunks: the
-    scaler sees the training split in its final order, CHUNK_ROWS at a time.
+    The bytes depend on the rows, their order and `shares`, not on the division into chunks: the
+    scaler is fitted on the training split in its final order, CHUNK_ROWS at a time.
 
     Args:
-        chunks: the rows; with `ids`, where they are shared out by hash.
-        folder: where to write; up to 8 bytes a value are taken there on the way.
-        shares: how to share rows out.
+        chunks: the rows; with `ids` if they are split by hash.
+        folder: where to write, and to keep up to 8 bytes per value meanwhile.
+        shares: how to split.
         feature_names: of the d columns of X.
-        class_names: of the classes in y; none where y is numbers, which are drawn unstratified.
+        class_names: of the classes in y; empty if y is numbers, which are not stratified.
 
     Raises:
-        SplitError: a split would have no row, or none of a class; X has not one column for each
-            name, or y or ids not one value for each row; y has a class without a name.
-        UserError: a value of X is no number or beyond float32, as it comes or standardised, or one
-            of y is no number, infinite or missing.
+        SplitError: a split would have no row, or none of a class; X does not have a column for each
+            name, or y or ids a value for each row; y has a class without a name.
+        UserError: a value of X is not a number or beyond float32, raw or standardised, or one of y
+            is not a number, infinite or missing.
     """
     with tempfile.TemporaryDirectory(prefix=".rows-", dir=folder) as scratch:
         order = _hashed if shares.hashed else _drawn
@@ -118,7 +117,7 @@ def write_splits(
                 _npy(folder / f"y_{name}.npy", np.int64 if n_classes else np.float64, (n,)) as y,
             ):
                 for rows in ahead(ordered.read(split)):
-                    features = scaler.transform(rows[:, :-1], copy=False)  # rows are ours to change
+                    features = scaler.transform(rows[:, :-1], copy=False)  # rows may be changed
                     X.write(_as_float32(features, feature_names, name).data)
                     y.write(rows[:, -1].astype(np.int64 if n_classes else np.float64).data)
     save_names(folder, feature_names, class_names)
@@ -127,8 +126,8 @@ def write_splits(
 
 @contextmanager
 def _npy(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
-    """A file with the header that np.save writes, to which the array's rows are to be written."""
-    # Not a memory map: pages that are written count as memory of the process until they are saved.
+    """An open file with the header of np.save, to write the array's rows to."""
+    # Not a memory map: its dirty pages count as memory of the process.
     with path.open("wb") as file:
         descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
         header = {"descr": descr, "fortran_order": False, "shape": shape}
@@ -137,7 +136,7 @@ def _npy(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> Iterator[Binar
 
 
 def _as_float32(features: Numbers, names: Sequence[str], split: str) -> NDArray[np.float32]:
-    """Standardised features; UserError where one is beyond float32 by now."""
+    """Standardised features as float32; UserError if one is beyond its range."""
     try:
         with np.errstate(over="raise"):
             return features.astype(np.float32)
@@ -151,7 +150,7 @@ def _as_float32(features: Numbers, names: Sequence[str], split: str) -> NDArray[
 
 
 def _refuse_missing(counts: NDArray[np.int64], class_names: Sequence[str]) -> None:
-    """SplitError where nothing could be learnt or measured in a split."""
+    """SplitError if a split has no rows, or none of a class."""
     for split, of_split in zip(("training", "validation", "test"), counts, strict=True):
         for number, n in enumerate(of_split):
             if n == 0:
@@ -162,15 +161,15 @@ def _refuse_missing(counts: NDArray[np.int64], class_names: Sequence[str]) -> No
 def _with_records(
     chunks: Iterable[Chunk], feature_names: Sequence[str], n_classes: int
 ) -> Iterator[tuple[Chunk, Numbers]]:
-    """Each chunk, and its rows as they are kept on disk: (n, d + 1), X, then y."""
+    """Each chunk with its rows as they are kept on disk: (n, d + 1), X and y."""
     start = 0
     for chunk in chunks:
         _refuse_other_shapes(chunk, len(feature_names))
-        # Not np.column_stack: it keeps a frame's columns together, which are slow to write out.
+        # Not np.column_stack: it keeps a frame's order by columns, which is slow to write.
         records = np.empty((len(chunk.X), len(feature_names) + 1))
         try:
             records[:, :-1], records[:, -1] = _with_nan(chunk.X), _with_nan(chunk.y)
-        except (TypeError, ValueError):  # what float() says of a text, a date and the like
+        except (TypeError, ValueError):  # float() raises them for text, dates and the like
             _refuse_no_numbers(chunk, feature_names, start)
             raise
         _refuse_unusable(records, (*feature_names, "y"), start)
@@ -181,15 +180,15 @@ def _with_records(
 
 
 def _with_nan(values: ArrayLike) -> NDArray[Any]:
-    """The values, NaN where pandas's nullable types beside others leave `pd.NA`."""
+    """The values, with NaN for `pd.NA`, which pandas's nullable types leave in mixed frames."""
     array = np.asarray(values)
-    if array.dtype.kind in "mM":  # numpy would make numbers of dates, and of missing ones too
+    if array.dtype.kind in "mM":  # numpy would convert dates, even missing ones, to numbers
         array = array.astype(f"{array.dtype.kind}8[us]").astype(object)
     return np.where(pd.isna(array), np.nan, array) if array.dtype == object else array
 
 
 def _refuse_no_numbers(chunk: Chunk, names: Sequence[str], start: int) -> None:
-    """UserError for the first value that no number can be made of."""
+    """UserError for the first value that cannot be converted to a number."""
     columns = zip((*names, "y"), (*np.asarray(chunk.X).T, np.asarray(chunk.y)), strict=True)
     for name, values in columns:
         for row, value in enumerate(_with_nan(values), start):
@@ -203,9 +202,9 @@ def _refuse_no_numbers(chunk: Chunk, names: Sequence[str], start: int) -> None:
 
 
 def _refuse_unusable(records: Numbers, names: Sequence[str], start: int) -> None:
-    """UserError for a feature beyond float32, or y that is none; `start` numbers the first row."""
+    """UserError for a feature beyond float32 or y not finite; `start` is the first row's number."""
     with np.errstate(over="ignore", invalid="ignore"):
-        # A fraction of the time to look at each value. What is too large makes the sum infinite.
+        # Much faster than to check each value: too large ones make the sum infinite.
         sums = records[:, :-1].sum(dtype=np.float32), records[:, -1].sum()
     if np.isfinite(sums).all():
         return
@@ -252,7 +251,7 @@ def _hashed(
     width: int,
     n_classes: int,
 ) -> _Ordered:
-    """Each row goes to the file of its split as it comes."""
+    """Rows split by hash: each is written to its split's file at once."""
     buckets = Buckets(scratch / "by split", np.float64, width)
     kinds = max(n_classes, 1)
     counts = np.zeros((len(NAMES), kinds), dtype=np.int64)
@@ -269,7 +268,7 @@ def _hashed(
 def hashed_splits(ids: pd.Series, shares: Shares) -> NDArray[np.intp]:
     """(n,) 0 for training, 1 for validation, 2 for test, by SipHash-2-4 of each id and the seed.
 
-    Numbers count by their digits: 7 in Parquet and "7" in CSV are the same id.
+    Numbers are hashed as text: 7 in Parquet and "7" in CSV are the same id.
 
     Raises:
         SplitError: an id is missing, or neither text nor a whole number.
@@ -303,7 +302,7 @@ def _drawn(
     width: int,
     n_classes: int,
 ) -> _Ordered:
-    """All rows are kept as they come, drawn by their classes, and sorted into blocks by place."""
+    """Rows split by drawing: kept as they come, drawn by class, then sorted into ordered blocks."""
     as_read = Buckets(scratch / "as read", np.float64, width)
     kind = np.min_scalar_type(max(n_classes - 1, 0))
     parts = []
@@ -316,8 +315,8 @@ def _drawn(
     orders = drawn_rows(codes, shares, stratified=n_classes > 0)
     counts = [np.bincount(codes[order], minlength=max(n_classes, 1)) for order in orders]
 
-    # A block is what is put in order in memory: a chunk, or several of more than 16 million rows.
-    block_rows = CHUNK_ROWS * math.ceil(len(codes) / CHUNK_ROWS / MOST_BLOCKS)
+    # A block is sorted in memory: one chunk, or several for more than 16 million rows.
+    block_rows = CHUNK_ROWS * math.ceil(len(codes) / CHUNK_ROWS / MAX_BLOCKS)
     blocks = [
         [order[start : start + block_rows] for start in range(0, len(order), block_rows)]
         for order in orders
@@ -334,7 +333,7 @@ def _drawn(
 
     def read(split: int) -> Iterator[Numbers]:
         for number, numbers in enumerate(blocks[split], first[split]):
-            # They lie there as they were read, by row number: the rank of each is its place.
+            # A block's rows are in the order of their numbers, so each one's rank is its place.
             places = np.empty(len(numbers), dtype=np.intp)
             places[np.argsort(numbers)] = np.arange(len(numbers))
             for rows in by_block.read(number):
@@ -347,15 +346,15 @@ def _drawn(
 def drawn_rows(
     codes: NDArray[np.unsignedinteger], shares: Shares, *, stratified: bool
 ) -> tuple[RowNumbers, RowNumbers, RowNumbers]:
-    """The numbers of the rows for training, validation and test, in their order there.
+    """The row numbers of the training, validation and test split, in order.
 
-    They are those of two calls of `train_test_split` with the seed, which takes 80 bytes a row for
-    them; this takes some 15, since it keeps row numbers in arrays of the smallest type.
+    They are those of two calls of `train_test_split` with the seed, which takes 80 bytes per row;
+    this takes some 15, as it keeps row numbers in the smallest type.
 
     Args:
         codes: (n,) the class of each row, from 0.
-        shares: how many rows go where.
-        stratified: whether the classes have the same shares in each.
+        shares: the sizes and the seed.
+        stratified: whether each split has the same share of each class.
 
     Raises:
         SplitError: there would be no row for training.
@@ -372,7 +371,7 @@ def _draw(
     n_left = len(codes) - n_chosen
     if n_left < 1:
         raise SplitError("the training split would have no row.")
-    random = np.random.RandomState(seed)  # what scikit-learn draws with
+    random = np.random.RandomState(seed)  # as scikit-learn
     kind = np.min_scalar_type(len(codes))
     if not stratified:
         rows = np.arange(len(codes), dtype=kind)

@@ -110,7 +110,7 @@ def test_the_bytes_do_not_depend_on_the_chunks_that_came(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("shares", [DRAWN, HASHED], ids=["drawn", "hashed"])
 def test_many_blocks_hold_the_rows_of_one(tmp_path, monkeypatch, shares):
-    monkeypatch.setattr(preparation, "MOST_BLOCKS", 8)
+    monkeypatch.setattr(preparation, "MAX_BLOCKS", 8)
     one, splits = written(tmp_path / "one", shares)
     monkeypatch.setattr(preparation, "CHUNK_ROWS", 50)
     many, others = written(tmp_path / "many", shares)

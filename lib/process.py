@@ -1,4 +1,4 @@
-"""Starts a process. Each `main.py` ends with
+"""Starts a process: what each `main.py` ends with.
 
     if __name__ == "__main__":
         start(prepare, Params)

@@ -1,14 +1,14 @@
-"""PyTorch for any task: a resumable training loop, its metrics, a saved predictor.
+"""PyTorch for any task: a resumable training loop, metrics, and predictors to save.
 
-Called by the processes that train networks; it knows none of them. Four things are notable:
+Called by the processes that train networks. Notable:
 
-- Training is reproducible to the bit, and continues from its checkpoint after a kill as if it had
-  never stopped.
-- The loop is given its loss and its metrics, and keeps the best epoch by any of these.
-- Where several workers train (lib/distributed.py), each has its share of every batch.
-- `TorchClassifier` and `TorchRegressor` are trained networks behind scikit-learn's interface. Their
-  pickles have the same bytes each time and need this module, torch and scikit-learn to load: no
-  process's code, no GPU.
+- Training is reproducible to the bit. After a kill it resumes from its checkpoint, with the same
+  result as without the interruption.
+- Loss and metrics are arguments; the best epoch by any of them is kept.
+- With several workers (lib/distributed.py), each has its share of every batch.
+- `TorchClassifier` and `TorchRegressor` are trained networks with scikit-learn's interface. Their
+  pickles have the same bytes each time and need only this module, torch and scikit-learn to load,
+  no process's code and no GPU.
 """
 
 import copy
@@ -44,7 +44,7 @@ from lib.checkpoints import (
 )
 from lib.errors import UserError
 from lib.loaders import Loader, Targets
-from lib.loaders import create_dataloader as create_dataloader  # noqa: PLC0414 - for who trains
+from lib.loaders import create_dataloader as create_dataloader  # noqa: PLC0414 - for processes
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +53,14 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class NonFiniteLossError(UserError, ValueError):
-    """The loss became NaN or infinite: nothing that follows would mean anything."""
+    """The loss became NaN or infinite."""
 
 
 @dataclass(frozen=True)
 class EpochRecord:
     """One epoch, counted from 1, and its measures: `train_loss`, `validation_loss` and so on.
 
-    Training figures are taken while the weights move, validation figures after they have.
+    Training measures are taken while the weights change, validation measures after the epoch.
     """
 
     epoch: int
@@ -68,13 +68,13 @@ class EpochRecord:
 
     @property
     def row(self) -> dict[str, float]:
-        """All of it on one level, the epoch first: a row of a table."""
+        """The epoch and its measures as a row of a table."""
         return {"epoch": self.epoch, **self.measures}
 
 
 @dataclass(frozen=True)
 class History:
-    """Every epoch that was trained, in order, and the number of the one whose weights were kept."""
+    """All epochs trained, in order, and the number of the one whose weights were kept."""
 
     records: list[EpochRecord]
     best_epoch: int
@@ -85,11 +85,11 @@ class History:
         return self.records[self.best_epoch - 1]
 
 
-# ---- what a training is measured by
+# ---- metrics, weights, device and seeds
 
 
 def accuracy(outputs: Tensor, y: Tensor) -> float:
-    """Share of rows whose class is right: (n,) logits of class 1, or (n, k) logits of k classes."""
+    """The share of correct classes, from (n,) logits of class 1 or (n, k) logits of k classes."""
     found = outputs > 0 if outputs.ndim == 1 else outputs.argmax(dim=1)
     return (found == y).sum().item() / len(y)
 
@@ -107,16 +107,16 @@ def rmse(outputs: Tensor, y: Tensor) -> float:
 
 
 def r2(outputs: Tensor, y: Tensor) -> float:
-    """Share of the variance that is explained; 0 for a model that always says the mean."""
+    """The share of the variance explained; 0 for a model that always predicts the mean."""
     return float(r2_score(y.cpu(), outputs.cpu()))
 
 
 def balanced_weights(y: Targets) -> Tensor:
-    """(k,) float32 weights for a loss to which all classes count alike, the rare ones as well.
+    """(k,) float32 weights for a loss in which all classes count the same, however rare.
 
-    `nn.CrossEntropyLoss(weight=balanced_weights(y), reduction="none")`, for its own mean divides by
-    the weights of a batch, or of a worker's share of one. Of two classes, the weight of the second
-    in that of the first is the `pos_weight` of `nn.BCEWithLogitsLoss`.
+    Use `nn.CrossEntropyLoss(weight=balanced_weights(y), reduction="none")`: its own mean divides by
+    the weights in a batch, or in a worker's share of it. For two classes, the weight of the second
+    divided by that of the first is the `pos_weight` of `nn.BCEWithLogitsLoss`.
     """
     return torch.tensor(
         compute_class_weight("balanced", classes=np.unique(y), y=np.asarray(y)), dtype=torch.float32
@@ -124,11 +124,10 @@ def balanced_weights(y: Targets) -> Tensor:
 
 
 def choose_device() -> torch.device:
-    """The fastest device of this machine: cuda, else mps, else cpu.
+    """The fastest device of this machine: cuda, else mps (only with one worker), else cpu.
 
-    Of several graphics cards the one with the most free memory, among those that
-    CUDA_VISIBLE_DEVICES names; where torchrun has started several workers, each has its own. The
-    card becomes the one that torch means by "cuda". Several workers do without mps.
+    Of several graphics cards in CUDA_VISIBLE_DEVICES, the one with the most free memory; workers
+    that torchrun started have one each. It becomes torch's current card, which "cuda" means.
 
     Raises:
         UserError: there are more workers than graphics cards.
@@ -143,22 +142,22 @@ def choose_device() -> torch.device:
                 f"{card + 1} of this computer. Lower workers in params.yaml, show more cards "
                 "(CUDA_VISIBLE_DEVICES), or none, to train on the CPU."
             )
-        torch.cuda.set_device(card)  # for all that torch does where no card is named
+        torch.cuda.set_device(card)  # for calls that do not name a card
         return torch.device("cuda", card)
-    alone = os.environ.get("WORLD_SIZE", "1") == "1"  # workers share by gloo, which has no mps
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"  # gloo, which workers use, has no mps
     return torch.device("mps" if alone and torch.backends.mps.is_available() else "cpu")
 
 
 def free_memory(card: int) -> int:
-    """Bytes that a graphics card has left."""
+    """The free memory of a graphics card in bytes."""
     return torch.cuda.mem_get_info(card)[0]
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds python, numpy and torch, and makes torch use deterministic algorithms only.
+    """Seed python, numpy and torch, and let torch use only deterministic algorithms.
 
-    On CUDA, torch then raises unless the environment has CUBLAS_WORKSPACE_CONFIG=:4096:8 from
-    before CUDA starts.
+    On CUDA, torch then raises unless CUBLAS_WORKSPACE_CONFIG=:4096:8 was in the environment before
+    CUDA started.
     Source: https://docs.pytorch.org/docs/stable/notes/randomness.html
     """
     random.seed(seed)
@@ -186,40 +185,39 @@ def train(
     checkpoint_every: int = 10,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> History:
-    """The history of training `network` in place; the best epoch's weights are left in it.
+    """Train `network` in place, leave the best epoch's weights in it, and return the history.
 
-    The best epoch is the best by the first measure of `best_by`; of equals, by the next; then the
-    earliest. Whether larger is better, a measure's name tells (lib/better.py).
+    The best epoch is the best by the first measure in `best_by`; of equals, by the next; then the
+    earliest. A measure's name says whether larger is better (lib/better.py).
 
-    With a checkpoint file of the same network, data and parameters, training goes on from there and
-    ends with the same bits as if it had not been interrupted; a file that is damaged or belongs to
-    another training is reported and not used. The caller removes the file when it has saved the
-    result.
+    With a checkpoint of the same network, data and parameters, training resumes from it and ends
+    with the same bits as without interruption; for a damaged file or one of another training, a
+    warning is logged and it is not used. The caller removes the file after saving the result.
 
     Args:
         network: (b, d) to (b, 1), (b,) or (b, k); is moved to `device`.
         loader_train, loader_validation: batches of (X, y).
-        loss: of outputs and y, the mean over rows, or one of each row (`reduction="none"`); a
-            single column of outputs comes as (b,), and y as float32, or as int64 where it is a
+        loss: of outputs and y, the mean over rows, or a value per row (`reduction="none"`). A
+            single column of outputs is passed as (b,), and y as float32, or as int64 if it is a
             class and there are several columns.
-        metrics: of all outputs and y of an epoch (of more than WINDOW_ROWS rows, the mean over
-            windows of so many); `accuracy` here is called `train_accuracy` and
-            `validation_accuracy` in the records, which have `train_loss` and `validation_loss` too.
+        metrics: of all outputs and y of an epoch (above WINDOW_ROWS rows, averaged over windows of
+            that size); `accuracy` here is `train_accuracy` and `validation_accuracy` in the
+            records, which also have `train_loss` and `validation_loss`.
         best_by: names in the records.
         lr: Adam's learning rate.
-        epochs: how many at most, at least 1.
-        patience: stops after so many epochs without a better one; None never does.
+        epochs: the largest number of epochs, at least 1.
+        patience: stops after this many epochs without a better one; None never stops early.
         device: where to train.
-        precision: bfloat16 computes in that where torch's autocast does; weights stay float32.
-        accumulate: batches whose gradients make one step; the last step takes what is left.
-        checkpoint: the file to write every `checkpoint_every` epochs, and to continue from.
-        on_epoch: is called with each epoch trained, not with those that the checkpoint holds. Of
-            several workers, only the first calls it, and reads and writes the checkpoint.
+        precision: bfloat16 uses torch's autocast; weights stay float32.
+        accumulate: the number of batches per optimizer step; the last step may have fewer.
+        checkpoint: the file to write every `checkpoint_every` epochs, and to resume from.
+        on_epoch: called with each epoch trained, but not with those in the checkpoint. Only the
+            first worker calls it, and reads and writes the checkpoint.
 
     Raises:
-        UserError: with a checkpoint, workers differ in what they would train.
+        UserError: with a checkpoint, the workers would not train the same.
         ValueError: epochs, checkpoint_every, accumulate or patience is below 1, or a name in
-            best_by is none of the records', or does not tell whether larger is better.
+            best_by is not in the records, or does not tell whether larger is better.
         NonFiniteLossError: a loss became NaN or infinite.
     """
     _check_at_least_one(
@@ -268,7 +266,7 @@ def _run_epoch(
     optimizer: torch.optim.Optimizer | None = None,
     accumulate: int = 1,
 ) -> dict[str, float]:
-    """Mean loss, and the metrics, over the loader's rows; with an optimizer, trains on them."""
+    """The mean loss and the metrics over the loader's rows; with an optimizer, trains on them."""
     network.train(optimizer is not None)
     loss_sum = torch.zeros((), device=device)
     measured = _Measured(metrics)
@@ -295,9 +293,9 @@ def _run_epoch(
 
 
 class _Measured:
-    """Metrics of an epoch: of all rows at once; of more than WINDOW_ROWS, their mean over windows.
+    """The metrics of an epoch: of all rows, or above WINDOW_ROWS, averaged over windows.
 
-    Windows have the same number of batches on each worker, as all measure together.
+    Windows have the same number of batches on each worker, as they are measured together.
     """
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
@@ -308,7 +306,7 @@ class _Measured:
         self.windows: list[tuple[int, dict[str, float]]] = []
 
     def add(self, outputs: Tensor, y: Tensor) -> None:
-        """Take in a batch. All stays on the device: reading a value makes the CPU wait for it."""
+        """Add a batch. All stays on the device: reading a value makes the CPU wait for it."""
         if not self.batches_at_a_time:
             rows = distributed.summed(torch.tensor(len(y), device=y.device)).item()
             self.batches_at_a_time = math.ceil(loaders.WINDOW_ROWS / rows)
@@ -318,7 +316,7 @@ class _Measured:
         self.y.append(y)
 
     def values(self) -> dict[str, float]:
-        """Each metric, windows weighted by their rows."""
+        """Each metric, with windows weighted by their rows."""
         self._measure()
         if len(self.windows) == 1:
             return self.windows[0][1]
@@ -329,13 +327,13 @@ class _Measured:
 
     @property
     def n_rows(self) -> int:
-        """Of what was measured, all workers' together."""
+        """The number of rows measured, of all workers together."""
         return sum(n for n, _ in self.windows)
 
     def _measure(self) -> None:
         parts = (torch.cat(self.outputs), torch.cat(self.y))
         outputs, y = (distributed.gathered(part) for part in parts)
-        finite = bool(torch.isfinite(outputs).all())  # else the loss tells, and no metric can
+        finite = bool(torch.isfinite(outputs).all())  # else metrics may raise; the loss tells it
         values = {
             name: float(metric(outputs, y)) if finite else math.nan
             for name, metric in self.metrics.items()
@@ -345,7 +343,7 @@ class _Measured:
 
 
 def _without_single_column(outputs: Tensor) -> Tensor:
-    """(b, 1) as (b,); all else as it is."""
+    """(b, 1) as (b,); other shapes unchanged."""
     return outputs.flatten() if outputs.shape[1:] == (1,) else outputs
 
 
@@ -378,7 +376,7 @@ def _check_finite(record: EpochRecord, lr: float) -> None:
 
 
 class _Training:
-    """What a training is made of between two epochs: all that a checkpoint must hold."""
+    """The state of a training between two epochs, as it is kept in a checkpoint."""
 
     def __init__(
         self,
@@ -396,23 +394,23 @@ class _Training:
         self.best_state: dict[str, Tensor] = {}
 
     def add(self, record: EpochRecord) -> None:
-        """Takes an epoch into the history and, if it is the best so far, its weights too."""
+        """Add an epoch to the history; if it is the best so far, keep its weights."""
         self.records.append(record)
         if not self.best_state or self.rank(record) > self.rank(self.records[self.best_epoch - 1]):
             self.best_epoch = record.epoch
             self.best_state = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
 
     def rank(self, record: EpochRecord) -> list[float]:
-        """What grows as an epoch gets better; a measure that is not a number ranks lowest."""
+        """A sort key that is larger for a better epoch; NaN ranks lowest."""
         values = [record.measures[name] * better_when(name) for name in self.best_by]
         return [-math.inf if math.isnan(value) else value for value in values]
 
     def is_stalled(self, patience: int | None) -> bool:
-        """Whether `patience` epochs have gone by since the best one."""
+        """Whether there were `patience` epochs since the best one."""
         return patience is not None and len(self.records) - self.best_epoch >= patience
 
     def save(self, path: Path, origin: str) -> None:
-        """Writes the checkpoint: at any moment the file is a whole one, the former or the new."""
+        """Write the checkpoint; at any moment the file is complete, old or new."""
         state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -424,9 +422,9 @@ class _Training:
         write_checkpoint(path, state, origin)
 
     def resume(self, path: Path, origin: str, epochs: int) -> None:
-        """Continues from the checkpoint, if there is one and it fits.
+        """Continue from the checkpoint, if there is one and it fits.
 
-        Of several workers the first reads it for all: on disks of their own, it alone has one.
+        The first worker reads it for all: the others, with disks of their own, may not have it.
         """
         distributed.check_agreed(origin)
         found = read_checkpoint(path, origin, epochs) if distributed.is_first() else None
@@ -448,9 +446,9 @@ class _Training:
 def predict_outputs(
     network: nn.Module, X: npt.NDArray[np.float32], batch_size: int, device: torch.device
 ) -> npt.NDArray[np.float32]:
-    """What a network says of X (n, d), which may be memory-mapped: (n,) float32, or (n, k).
+    """(n,) float32 if there is one output, else (n, k), for X (n, d), which may be memory-mapped.
 
-    A single column comes as (n,). The network is moved to `device` and left in evaluation mode.
+    The network is moved to `device` and left in evaluation mode.
     """
     network.to(device).eval()
     outputs = np.empty(0, dtype=np.float32)
@@ -472,7 +470,7 @@ def predict_probability(
 ) -> npt.NDArray[np.float64]:
     """float64 probabilities from float32 logits: (n,) of class 1, or (n, k) of k classes.
 
-    On the CPU unless told otherwise.
+    Computed on the CPU by default.
     """
     logits = predict_outputs(network, X, batch_size, device or torch.device("cpu"))
     logits = logits.astype(np.float64)
@@ -480,14 +478,13 @@ def predict_probability(
 
 
 class _Trained(BaseEstimator):
-    """What both predictors share: a network that is trained already, its input and its pickle.
+    """The base of both predictors: a trained network, its input and its pickle.
 
-    Wraps `network`, which takes rows: of pictures, `nn.Unflatten` makes them first. It is fitted
-    from the beginning; `fit` refuses, and `clone` copies the weights. It predicts on the CPU unless
-    told otherwise, wherever the network was trained. Pickled, the weights travel as numpy arrays
-    beside the network without weights: the same network gives the same bytes in every interpreter,
-    where torch's own pickle holds memory addresses. The network's layers must be importable where
-    it is loaded, so it is best made of torch's own.
+    `network` takes rows; for images, let it begin with `nn.Unflatten`. It is fitted already: `fit`
+    raises, and `clone` copies the weights. Predictions are made on the CPU by default, wherever the
+    network was trained. Pickles hold the weights as numpy arrays beside the network without them:
+    the same network gives the same bytes in every interpreter, while torch's pickles contain memory
+    addresses. The layers must be importable when it is loaded, so prefer torch's own.
     """
 
     network: nn.Module
@@ -496,27 +493,27 @@ class _Trained(BaseEstimator):
 
     @property
     def n_features_in_(self) -> int:
-        """The number of columns that X must have, where the first layer tells it.
+        """The number of columns that X must have, if the first layer with weights tells it.
 
-        Of those before it that have no weights, such as nn.Dropout, nn.Unflatten alone changes it.
+        Of layers without weights before it, such as nn.Dropout, only nn.Unflatten changes it.
         """
         layers = [m for m in self.network.modules() if not [*m.children()]]
         first = next((m for m in layers if isinstance(m, nn.Unflatten) or [*m.parameters()]), None)
-        # Of nn.Linear, nn.BatchNorm1d, nn.LayerNorm.
+        # nn.Linear, nn.BatchNorm1d, nn.LayerNorm
         for name in ("in_features", "num_features", "normalized_shape"):
             if hasattr(first, name):
                 return int(np.prod(getattr(first, name)))
         raise AttributeError(f"{first} does not tell how many columns X must have")
 
     def fit(self, X: Any, y: Any) -> "_Trained":
-        """Always raises NotImplementedError: the network is trained before it comes here."""
+        """Always raises NotImplementedError: the network is already trained."""
         raise NotImplementedError(
             f"{type(self).__name__} holds a network that is trained already; train with "
             "lib.pytorch.train"
         )
 
     def _outputs(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """What the network says; ValueError unless X is (n, n_features_in_) and finite."""
+        """The network's outputs; ValueError unless X is (n, n_features_in_) and finite."""
         rows = check_array(X, dtype=np.float32)
         expected = getattr(self, "n_features_in_", rows.shape[1])
         if rows.shape[1] != expected:
@@ -544,10 +541,10 @@ class _Trained(BaseEstimator):
 
 
 class TorchClassifier(ClassifierMixin, _Trained):
-    """A trained network of two or more classes behind scikit-learn's interface.
+    """A trained network for two or more classes with scikit-learn's interface.
 
-    The network gives (b, 1) logits of the second class, or (b, k) logits of all. `classes` are the
-    labels in the network's order, text or numbers; None is 0 and 1.
+    The network returns (b, 1) logits of the second class, or (b, k) logits of all. `classes` are
+    the labels in the network's order, text or numbers; None means 0 and 1.
     """
 
     def __init__(
@@ -572,21 +569,21 @@ class TorchClassifier(ClassifierMixin, _Trained):
         return self._outputs(X)
 
     def predict_proba(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """(n, k) float64 probabilities of each class: float32 logits, all else in float64."""
+        """(n, k) float64 probabilities of each class, computed in float64 from float32 logits."""
         logits = self.decision_function(X).astype(np.float64)
         if logits.ndim == 1:
             return np.column_stack([expit(-logits), expit(logits)])
         return np.asarray(softmax(logits, axis=1))
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
-        """(n,) the likeliest class."""
+        """(n,) the most probable class."""
         logits = self.decision_function(X)
         found = (logits > 0).astype(np.int64) if logits.ndim == 1 else logits.argmax(axis=1)
         return self.classes_[found]
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        if state["classes"] is None:  # as in pickles from before there were others than 0 and 1
+        if state["classes"] is None:  # as in older pickles, all of classes 0 and 1
             del state["classes"]
         return state
 
@@ -595,10 +592,10 @@ class TorchClassifier(ClassifierMixin, _Trained):
 
 
 class TorchRegressor(RegressorMixin, _Trained):
-    """A trained network that predicts numbers, behind scikit-learn's interface.
+    """A trained network that predicts numbers, with scikit-learn's interface.
 
-    The network gives (b, 1) or (b, m) standardised numbers: `mean` and `scale` are what they were
-    standardised by, so that what is predicted has the unit of the data.
+    The network returns (b, 1) or (b, m) standardised numbers; `mean` and `scale` of the
+    standardisation convert them back to the unit of the data.
     """
 
     def __init__(
@@ -621,7 +618,7 @@ class TorchRegressor(RegressorMixin, _Trained):
 
 
 def _tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """All parameters and buffers by name, those too that its state dict leaves out."""
+    """All parameters and buffers by name, including those not in the state dict."""
     for name, parameter in network.named_parameters(remove_duplicate=False):
         yield name, parameter.detach()
     yield from network.named_buffers(remove_duplicate=False)

@@ -1,13 +1,13 @@
-"""What a sweep may say in `params.yaml`: which values are tried, how many, and what is best.
+"""A sweep's section of `params.yaml`: which values to try, how many, and the objective.
 
-A process that tunes another types its own section by the other's:
+A process that tunes another defines its section by the other's:
 
     class TuneModel(Tuning):
         space: space_of(TrainModel)
 
-Then each name in `space` must be a parameter of `TrainModel`, and each end of its range a value
-that it may have. What no trial reads cannot be searched: `space_of` and `fixed` are told its names.
-Only pydantic is needed here, so that the whole file can be checked anywhere.
+Then each name in `space` must be a parameter of `TrainModel`, and the ends of its range valid
+values for it. Parameters that no trial reads cannot be searched: name them to `space_of` and
+`fixed`. This module needs only pydantic, so that the whole file can be checked anywhere.
 """
 
 import math
@@ -35,10 +35,10 @@ Integers = Annotated[list[int], Field(min_length=2, max_length=2)]
 
 
 class Range(Section):
-    """Where one parameter's values are looked for: exactly one of these.
+    """The values to search for one parameter: exactly one of these.
 
-    uniform and log: real numbers from the first to the last, in the second case spread evenly over
-    their magnitudes. integer and log_integer: the same of whole numbers. choice: any of these.
+    uniform and log: real numbers from the first to the last, in the second case uniform in the
+    logarithm. integer and log_integer: the same for whole numbers. choice: any in the list.
     """
 
     uniform: Reals | None = None
@@ -49,17 +49,17 @@ class Range(Section):
 
     @property
     def kind(self) -> str:
-        """Which of them it is."""
+        """The one of KINDS that is given."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
     @property
     def values(self) -> list[Any]:
-        """Its ends, or what there is to choose from."""
+        """Its two ends, or the values to choose from."""
         return list(getattr(self, self.kind))
 
     @model_validator(mode="after")
     def check(self) -> "Range":
-        """ValueError where it is no range."""
+        """ValueError unless it is a valid range."""
         given = [kind for kind in KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(f"one of {', '.join(KINDS)}, and there are {given or 'none'}")
@@ -80,7 +80,7 @@ Rungs = Annotated[list[Count], Field(min_length=2), AfterValidator(_rising)]
 
 
 class Tuning(Section):
-    """How a sweep goes; what follows from it is in `lib.tuning.tune`."""
+    """The settings of a sweep; see `lib.tuning.tune` for their effects."""
 
     objective: Annotated[str, Field(min_length=1)]
     better: Literal["larger", "smaller"]
@@ -89,12 +89,12 @@ class Tuning(Section):
     rungs: Rungs | None = None
     workers: Count | None
 
-    budget: ClassVar[str] = ""  # the parameter that a rung sets
+    budget: ClassVar[str] = ""  # the parameter that rungs set
 
     @model_validator(mode="after")
     def check(self) -> "Tuning":
-        """ValueError where nothing is searched, or what rungs set."""
-        space = getattr(self, "space", None)  # of those that tune a process
+        """ValueError if nothing is searched, or a parameter that rungs set."""
+        space = getattr(self, "space", None)  # only sweeps that tune a process have one
         if space is None:
             return self
         if not any(getattr(space, name) for name in type(space).model_fields):
@@ -115,11 +115,11 @@ NoRange = Annotated[None, BeforeValidator(_no_range)]
 
 
 def space_of(model: type[BaseModel], without: Collection[str] = ()) -> type[Section]:
-    """The type of a search space over a section: for each of its parameters a range, or none.
+    """The type of a search space for a section: an optional range for each parameter.
 
     Args:
         model: the section.
-        without: its parameters that no trial reads, and that cannot be searched.
+        without: its parameters that no trial reads, and so cannot be searched.
     """
     fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():
@@ -137,7 +137,7 @@ def space_of(model: type[BaseModel], without: Collection[str] = ()) -> type[Sect
 
 
 def _each_is(allowed: Any) -> Any:
-    """A validator of ranges whose every end is a value that a parameter may have."""
+    """A validator for ranges of a parameter of this type: it must allow each of their values."""
     adapter: TypeAdapter[Any] = TypeAdapter(allowed)
 
     def check(found: Range) -> Range:
@@ -165,12 +165,12 @@ def ranges(space: Section, above: str = "") -> Iterator[tuple[str, Range]]:
 
 
 def fixed(section: BaseModel, space: Section, without: Collection[str] = ()) -> dict[str, Any]:
-    """The parameters of a section that each trial gets as they are: those that are not searched.
+    """The parameters of a section that are not searched, and so the same in each trial.
 
     Args:
-        section: what is tuned.
-        space: what is searched.
-        without: the parameters that no trial reads, as `space_of` had them.
+        section: the section that is tuned.
+        space: its search space.
+        without: the parameters that no trial reads, as for `space_of`.
     """
     found: dict[str, Any] = {}
     for name, value in section.model_dump(exclude=set(without)).items():
@@ -183,7 +183,7 @@ def fixed(section: BaseModel, space: Section, without: Collection[str] = ()) -> 
 
 
 def is_better(new: float, old: float, better: str) -> bool:
-    """Whether a value is better than another; none is better than one that is no number."""
+    """Whether a value is better than another; NaN is worse than any number."""
     if math.isnan(new) or math.isnan(old):
         return math.isnan(old) and not math.isnan(new)
     return new > old if better == "larger" else new < old

@@ -1,4 +1,4 @@
-"""What a sweep leaves: its trials as a table, pictures of how it went, and the best values."""
+"""Writes the results of a sweep: a table of its trials, plots, and the best values."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +17,7 @@ from lib.viz import COLOURS, save_figure, without_formulas
 
 
 def show_live(settings: Tuning) -> Callable[[Trial], None]:
-    """What is called with each trial, so that MLflow shows the sweep while it goes on."""
+    """A function to call with each trial, so that MLflow shows the sweep while it runs."""
     trials: list[Trial] = []
 
     def append(trial: Trial) -> None:
@@ -30,14 +30,15 @@ def show_live(settings: Tuning) -> Callable[[Trial], None]:
 
 
 def write_sweep(sweep: Sweep, artifacts: Path, metrics: Path, *, seed: int, tunes: str) -> None:
-    """Write the trials with their pictures to a folder, and the best values to a file of metrics.
+    """Write the trials and plots to a folder, and the best values to a metrics file.
 
     Args:
-        sweep: as `lib.tuning.tune` returned it.
-        artifacts: trials.csv, history.csv, importances.csv and a picture of each, and slices.png.
-        metrics: the number of trials, the best of them and its values, which `make adopt` takes.
-        seed: of the forest that tells how much each parameter matters.
-        tunes: the section of params.yaml that the values are of.
+        sweep: from `lib.tuning.tune`.
+        artifacts: gets trials.csv, history.csv, importances.csv, plots of the last two, and
+            slices.png.
+        metrics: gets the number of trials, the best one and its values, which `make adopt` reads.
+        seed: of the forest that estimates the importance of each parameter.
+        tunes: the section of params.yaml that is tuned.
     """
     history, found = history_rows(sweep.trials, sweep.settings.better), importances(sweep, seed)
     with replaced_directory(artifacts) as folder:
@@ -65,14 +66,14 @@ def write_sweep(sweep: Sweep, artifacts: Path, metrics: Path, *, seed: int, tune
 
 
 def trial_rows(sweep: Sweep) -> list[dict[str, Any]]:
-    """A row for each trial: its state and objective, the values tried, its metrics."""
+    """A row for each trial: its state and objective, its values and metrics."""
     values = dict.fromkeys(name for trial in sweep.trials for name in trial.values)
     metrics = dict.fromkeys(name for trial in sweep.trials for name in trial.metrics)
     return [trial_row(trial, values, metrics) for trial in sweep.trials]
 
 
 def trial_row(trial: Trial, values: Iterable[str], metrics: Iterable[str]) -> dict[str, Any]:
-    """One of them, with columns for these values and metrics."""
+    """The row of a trial, with columns for these values and metrics."""
     return {
         "trial": trial.number,
         "state": trial.state,
@@ -85,7 +86,7 @@ def trial_row(trial: Trial, values: Iterable[str], metrics: Iterable[str]) -> di
 
 
 def history_rows(trials: Sequence[Trial], better: str) -> list[dict[str, Any]]:
-    """The objective of each trial that is complete, and the best up to there."""
+    """The objective of each complete trial, and the best so far."""
     best, rows = math.nan, []
     for trial in trials:
         if trial.state == "complete" and trial.objective is not None:
@@ -95,7 +96,7 @@ def history_rows(trials: Sequence[Trial], better: str) -> list[dict[str, Any]]:
 
 
 def importances(sweep: Sweep, seed: int) -> dict[str, float]:
-    """By how much each parameter that all trials have decides the objective; empty if it cannot.
+    """The importance of each parameter that all trials have; empty if it cannot be computed.
 
     Source: Hutter, Hoos and Leyton-Brown 2014, fANOVA
     """
@@ -103,13 +104,13 @@ def importances(sweep: Sweep, seed: int) -> dict[str, float]:
     try:
         found = optuna.importance.get_param_importances(sweep.study, evaluator=evaluator)
     except (ValueError, RuntimeError, AssertionError):
-        return {}  # fewer than two trials, all have the same objective, or squares of it overflow
+        return {}  # fewer than two trials, all objectives are equal, or their squares overflow
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
 @without_formulas
 def plot_history(rows: Sequence[dict[str, Any]], objective: str) -> Figure:
-    """The objective by trial, and the best so far, from `history_rows`."""
+    """The objective of each trial and the best so far, from `history_rows`."""
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     steps = [row["step"] for row in rows]
@@ -125,7 +126,7 @@ def plot_history(rows: Sequence[dict[str, Any]], objective: str) -> Figure:
 
 @without_formulas
 def plot_importances(found: dict[str, float]) -> Figure:
-    """How much each parameter matters, the most important on top."""
+    """The importance of each parameter, the largest on top."""
     names = sorted(found, key=lambda name: found[name])
     figure = Figure(figsize=(6.4, 1.2 + 0.35 * len(names)), layout="constrained")
     axes = figure.subplots()
@@ -136,7 +137,7 @@ def plot_importances(found: dict[str, float]) -> Figure:
 
 @without_formulas
 def plot_slices(sweep: Sweep) -> Figure:
-    """The objective by each parameter's value, later trials darker."""
+    """The objective against the values of each parameter, later trials darker."""
     done = [trial for trial in sweep.trials if trial.state == "complete"]
     names = list(dict.fromkeys(name for trial in done for name in trial.values))
     columns = min(len(names), 4)

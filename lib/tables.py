@@ -1,6 +1,6 @@
-"""Tables of rows to learn from: read, given a split each, and taken apart into X and y.
+"""Reads tables of training data, assigns rows to splits, and separates X and y.
 
-A table is a CSV file whose column `split` says train, validation or test of each row.
+A table is a CSV file with a column `split`, which is train, validation or test in each row.
 """
 
 import logging
@@ -23,21 +23,21 @@ from lib.errors import UserError
 SPLIT = "split"
 SPLITS = ("train", "validation", "test")
 
-# What is missing where it stands among texts, too; None, NA, N/A and null are texts there.
+# Missing values even among text; None, NA, N/A and null are text there.
 NANS = ("nan", "NaN", "-nan", "-NaN", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")
 MISSING = ("", *NANS, "<NA>", "#N/A", "#N/A N/A", "#NA")
 
-# What unpacking a compressed file raises, beside an OSError.
+# Raised by decompression, beside OSError.
 DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
-MOST_CLASSES = 100
+MAX_CLASSES = 100
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one split: what to learn from, and what to predict."""
+    """The rows of one split: the columns to learn from, and the one to predict."""
 
     X: pd.DataFrame
     y: pd.Series
@@ -46,13 +46,13 @@ class Rows:
 def read_table(path: Path | str) -> pd.DataFrame:
     """The table in a CSV file.
 
-    Empty cells and `nan` are missing values. `None`, `NA`, `N/A` and `null` are so in a column
-    whose other values are numbers, or true and false; among texts they are texts: a class, say.
-    Whole numbers keep their digits: beside missing values those beyond 2**53 are of the type Int64,
-    and what no type of 64 bits holds are Python's. `rows_by_split` makes floats of them.
+    Empty cells and `nan` are missing values. `None`, `NA`, `N/A` and `null` are missing in a column
+    whose other values are numbers, or true and false; among text they are text: a class, say.
+    Whole numbers keep their digits: beside missing values, those beyond 2**53 have the type Int64;
+    those beyond 64 bits are Python's. `rows_by_split` converts both to floats.
 
     Raises:
-        UserError: the file is missing, or holds no table with rows, or no commas between columns.
+        UserError: the file is missing, or is not a table with rows and commas between columns.
     """
     try:
         with warnings.catch_warnings():
@@ -84,12 +84,12 @@ def read_table(path: Path | str) -> pd.DataFrame:
 
 
 def names_in(path: Path | str) -> pd.Series:
-    """The names of columns in a CSV file, as they are written there."""
+    """The columns' names as written in a CSV file."""
     return read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
 
 
 def refuse_other_separator(path: Path | str, names: pd.Series) -> None:
-    """UserError where a file's one name is several with another separator, whatever follows it."""
+    """UserError if a file's only column name has other separators in it."""
     if len(names) == 1 and any(sign in names[0] for sign in ";\t|"):
         raise UserError(
             f"{path} has one column, {names[0]!r}: commas are expected between the columns, and "
@@ -98,7 +98,7 @@ def refuse_other_separator(path: Path | str, names: pd.Series) -> None:
 
 
 def refuse_nul(path: Path | str, names: pd.Series, frame: pd.DataFrame) -> None:
-    """UserError where a table has bytes of 0 in it, which make a text of a number."""
+    """UserError if a table has NUL bytes, which turn numbers into text."""
     for name, values in (("", names), *frame.items()):
         if pd.api.types.infer_dtype(values, skipna=True) != "string":
             continue
@@ -113,7 +113,7 @@ def refuse_nul(path: Path | str, names: pd.Series, frame: pd.DataFrame) -> None:
 
 
 def why_no_table(path: Path | str, error: Exception) -> str:
-    """That a file is no text, whatever the reader stumbled over first; else what it says."""
+    """The reason in a line: that the file is not UTF-8, if so, else the reader's error."""
     if not isinstance(error, UnicodeDecodeError) and Path(path).suffix.lower() == ".csv":
         try:
             with Path(path).open(encoding="utf-8") as file:
@@ -130,7 +130,7 @@ def why_no_table(path: Path | str, error: Exception) -> str:
 
 
 def read_as_written(path: Path | str) -> pd.DataFrame:
-    """What pandas reads; columns of which that says too little are read again."""
+    """The file as pandas reads it; columns that lose information so are read again."""
     frame = read_csv(path)
 
     def again(
@@ -143,7 +143,7 @@ def read_as_written(path: Path | str) -> pd.DataFrame:
     for n, values in again(is_text_with_gaps, keep_default_na=False, na_values=MISSING):
         frame.isetitem(n, values)
     for n, values in again(may_be_rounded, dtype_backend="numpy_nullable"):
-        if values.dtype == "Int64":  # and not what was written as 1e20
+        if values.dtype == "Int64":  # not if written as 1e20
             frame.isetitem(n, values)
     for n, values in again(may_be_digits, dtype=str):
         if values.dropna().str.fullmatch(r"[+-]?\d+").all():
@@ -152,48 +152,48 @@ def read_as_written(path: Path | str) -> pd.DataFrame:
 
 
 def read_csv(path: Path | str, **options: Any) -> pd.DataFrame:
-    """What pandas reads, each column of one type and none of them an index of rows."""
-    # Values beyond the last name would else make the first column such an index; and in pieces, a
-    # column with a text far below would be numbers above it.
+    """The file as pandas reads it, each column with one type and none as the index."""
+    # By default, values beyond the last name would make the first column the index; and low_memory
+    # would read a column with text far below as numbers above it.
     return pd.read_csv(path, index_col=False, low_memory=False, **options)
 
 
 def is_text_with_gaps(values: pd.Series) -> bool:
-    """Whether a column holds texts and missing values, and nothing else."""
+    """Whether a column holds only text and missing values, and has both."""
     return bool(values.hasnans) and pd.api.types.infer_dtype(values, skipna=True) == "string"
 
 
 def may_be_digits(values: pd.Series) -> bool:
-    """Whether pandas left whole numbers as texts: of 64 bits, beside missing or negative ones."""
+    """Whether pandas may have kept large whole numbers as text, beside missing or negative ones."""
     if pd.api.types.infer_dtype(values, skipna=True) != "string":
         return False
     return bool(values.dropna().str.fullmatch(r"\d{19,20}").any())
 
 
 def may_be_rounded(values: pd.Series) -> bool:
-    """Whether a column holds whole numbers that are floats for what is missing, and too large."""
+    """Whether whole numbers beside missing values may have been rounded as floats."""
     if values.dtype != float or not values.hasnans or values.abs().max() < 2**53:
         return False
     return is_whole(values.dropna())
 
 
 def is_whole(values: pd.Series) -> bool:
-    """Whether a column of numbers holds whole ones alone."""
+    """Whether all numbers in a column are whole."""
     return bool((values % 1 == 0).all())
 
 
 def is_beyond_64_bits(values: pd.Series) -> bool:
-    """Whether a column holds whole numbers, some too large for a type of their own."""
+    """Whether a column holds whole numbers as Python objects, as some exceed 64 bits."""
     return values.dtype == object and pd.api.types.infer_dtype(values, skipna=True) == "integer"
 
 
 def with_floats(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table with floats in the place of numbers that are not of a type of NumPy."""
+    """The table with floats in place of numbers that have no type of NumPy."""
     frame = frame.copy(deep=False)
     for n in range(frame.shape[1]):
         values = frame.iloc[:, n]
         if is_beyond_64_bits(values):
-            # Of text, for 10**400 is infinite then.
+            # By way of text, so that 10**400 becomes infinite.
             frame.isetitem(n, values.map(str, na_action="ignore").astype(float))
         elif is_nullable_number(values):
             frame.isetitem(n, values.astype(float))
@@ -201,7 +201,7 @@ def with_floats(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_nullable_number(values: pd.Series) -> bool:
-    """Whether a column holds numbers of one of pandas's types, such as Int64."""
+    """Whether a column has a numeric type of pandas, such as Int64."""
     if not isinstance(values.dtype, pd.api.extensions.ExtensionDtype):
         return False
     kinds = pd.api.types
@@ -209,18 +209,18 @@ def is_nullable_number(values: pd.Series) -> bool:
 
 
 def as_predicted(y: pd.Series) -> pd.Series:
-    """A column to predict without its missing values, whole numbers as such, true and false too.
+    """A column to predict without missing values, as whole numbers or true and false if possible.
 
-    Whole numbers beyond 64 bits are floats, or texts where they may be classes that would be one.
+    Whole numbers beyond 64 bits become floats, or text if floats would merge what may be classes.
     """
-    # Beside missing values whole numbers were floats, and true and false objects.
+    # Missing values had made whole numbers floats, and true and false objects.
     gaps, y = y.hasnans, y.dropna().infer_objects()
     if is_nullable_number(y):
         y = y.astype(y.dtype.numpy_dtype)
     elif gaps and y.dtype == float and is_whole(y) and y.abs().max() < 2**53:
         y = y.astype("int64")
     floats = with_floats(y.to_frame()).iloc[:, 0]
-    return y.map(str) if floats.nunique() < y.nunique() <= MOST_CLASSES else floats
+    return y.map(str) if floats.nunique() < y.nunique() <= MAX_CLASSES else floats
 
 
 def with_splits(
@@ -231,15 +231,15 @@ def with_splits(
     validation_size: float = 0.2,
     stratify: str | None = None,
 ) -> pd.DataFrame:
-    """The table with a column `split`; one that has it already is returned as it is.
+    """The table with a column `split`, or as it is if it has one.
 
     Args:
-        frame: one row for each that is to be in one split.
+        frame: a table whose rows can be split independently.
         random_seed: of the drawing.
         test_size: share of all rows.
-        validation_size: share of the rows that are left.
-        stratify: the column of classes whose shares are to be the same in all splits; the rows
-            where it is missing are a class of their own.
+        validation_size: share of the remaining rows.
+        stratify: the column of classes that get the same share in all splits; rows in which it is
+            missing are a class of their own.
 
     Raises:
         UserError: there are too few rows, or too few of a class, for three splits.
@@ -265,23 +265,23 @@ def with_splits(
         # It may list all classes.
         why = textwrap.shorten(str(error).rstrip("."), 240, placeholder=" …]")
         raise UserError(f"{len(frame)} rows are too few to split: {why}. {remedy}") from None
-    # Not by assign(), which warns of the hundred columns and more that a file may have.
+    # Not by assign(), which warns if there are a hundred columns or more.
     return pd.concat([frame, pd.Series(names, frame.index, name=SPLIT)], axis=1)
 
 
 def rows_by_split(
     frame: pd.DataFrame, target: str | None, random_seed: int
 ) -> tuple[Rows, Rows, Rows]:
-    """The rows for training, validation and test; those whose target is missing are left out.
+    """The rows for training, validation and test, without those whose target is missing.
 
     Args:
-        frame: a table; where it has no column `split`, the rows are split here.
-        target: the column to predict; None is the last one.
+        frame: a table; without a column `split`, it is split here.
+        target: the column to predict; None means the last one.
         random_seed: of that splitting.
 
     Raises:
-        UserError: there is no such column, no value or a number beyond float32 in it; no row of
-            one of the splits, or a row of none; no value to learn from in training.
+        UserError: there is no such column, or it has no value or a number beyond float32; a split
+            has no row, or a row no split; there is no value to learn from in training.
     """
     columns = [name for name in frame if name != SPLIT]
     if target == SPLIT or not columns:
@@ -296,7 +296,7 @@ def rows_by_split(
     if not known.all():
         logger.info("%d rows without %s are left out", (~known).sum(), target)
     y, frame = as_predicted(frame[target]), with_floats(frame[known])
-    frame[target] = y  # not by assign(), which takes no column that is called `self`
+    frame[target] = y  # not by assign(), which does not accept a column called `self`
     check_finite(frame[[target]])
     frame = with_splits(frame, random_seed=random_seed)
     if unknown := [value for value in frame[SPLIT].unique() if value not in SPLITS]:
@@ -324,47 +324,47 @@ def rows_by_split(
 
 
 def names_of_rows(frame: pd.DataFrame) -> list[str]:
-    """The columns of text that differs from row to row, as a name or a number of each does."""
+    """The columns of text with other values in nearly all rows, as names of rows have."""
     texts = frame.select_dtypes(exclude=["number", "bool", "datetime"])
     many = [name for name, values in texts.items() if values.nunique() > 0.9 * len(frame)]
     return [str(name) for name in many] if len(frame) >= 50 else []
 
 
 def numbers_with_values(frame: pd.DataFrame) -> list[Any]:
-    """The columns of numbers that are not missing in every row.
+    """The numeric columns that have at least one value.
 
-    A `ColumnTransformer` that gets this function in the place of names asks it once, for the rows
+    A `ColumnTransformer` that is given this function in place of names calls it once, with the rows
     that it is fitted on.
     """
     return list(frame.select_dtypes("number").dropna(axis="columns", how="all"))
 
 
 def without_columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The table without some of its columns; UserError where it has no such column."""
+    """The table without these columns; UserError if one does not exist."""
     return frame.drop(columns=[column(frame, name).name for name in names])
 
 
 def column(frame: pd.DataFrame, name: str) -> pd.Series:
-    """One column; UserError where there is none of this name."""
+    """The column of this name; UserError if there is none."""
     if name not in frame:
         raise UserError(f"The table has no column {name!r}: it has {some_of(frame)}.")
     return frame[name]
 
 
 def some_of(names: Iterable[Any], most: int = 30) -> str:
-    """The first names of columns, in quotes: spaces around one are part of it."""
+    """The first names, in quotes to show spaces around them, and how many more there are."""
     quoted = [repr(name) for name in names]
     more = f" and {len(quoted) - most:,} more" if quoted[most:] else ""
     return ", ".join(quoted[:most]) + more
 
 
 def shown(value: Any) -> str:
-    """A value as Python writes it: 1, where NumPy's own is np.int64(1)."""
+    """The repr of a value as Python's: 1 instead of np.int64(1)."""
     return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def check_numbers(y: pd.Series) -> None:
-    """UserError unless a column to predict holds numbers, and not one alone."""
+    """UserError unless a column to predict holds at least two different numbers."""
     if y.dtype.kind not in "iuf":
         raise UserError(
             f"Column {y.name!r} holds {y.dtype} ({shown(y.iloc[0])}): a regression predicts "
@@ -379,7 +379,7 @@ def check_numbers(y: pd.Series) -> None:
 
 
 def check_finite(frame: pd.DataFrame) -> None:
-    """UserError where a table holds a number beyond float32, with its column and row."""
+    """UserError, with column and row, if a table holds a number beyond float32."""
     for name, values in frame.select_dtypes("floating").items():
         wrong = values[values.abs() > np.finfo(np.float32).max]
         if len(wrong):
@@ -390,8 +390,8 @@ def check_finite(frame: pd.DataFrame) -> None:
             )
 
 
-def check_classes(y: pd.Series, most: int = MOST_CLASSES, least: int = 1) -> None:
-    """UserError unless a column to predict holds 2 to `most` classes of `least` rows or more."""
+def check_classes(y: pd.Series, most: int = MAX_CLASSES, least: int = 1) -> None:
+    """UserError unless a column to predict has 2 to `most` classes with at least `least` rows."""
     rows = y.value_counts()
     if not 2 <= len(rows) <= most:
         wanted = "two" if most == 2 else f"2 to {most}"
@@ -412,9 +412,9 @@ def check_classes(y: pd.Series, most: int = MOST_CLASSES, least: int = 1) -> Non
 
 
 def check_same_classes(train: Rows, **others: Rows) -> None:
-    """UserError where a split has a class that there is none of in training; warns of the reverse.
+    """UserError if a split has a class that training does not have; the reverse is a warning.
 
-    What is measured of a class without rows is 0 or missing, and a mean over classes counts it.
+    Metrics of a class without rows are 0 or missing, and count in a mean over classes.
     """
     for split, rows in others.items():
         if (unknown := ~rows.y.isin(train.y.unique())).any():

@@ -1,4 +1,4 @@
-"""A sweep's trials as MLflow gets them: a nested run for each, while the sweep goes on.
+"""Logs the trials of a running sweep to MLflow, each as a nested run.
 
 A sweep appends each trial to a file beside the curve that the tracker follows (`lib/curves.py`).
 Its `log.py` reads them in the tracker's environment, which has neither Optuna nor matplotlib.
@@ -12,13 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-VALUES, METRICS = "values.", "metrics."  # what columns of trials.csv begin with
+VALUES, METRICS = "values.", "metrics."  # prefixes of columns in trials.csv
 SO_FAR = "trials.jsonl"
-MOST_OF_A_NAME = 250  # characters, on servers of the 2.x line too
+MAX_NAME = 250  # characters, also on servers of MLflow 2
 
 
 def append_trial(row: Mapping[str, Any]) -> None:
-    """Append a row of trials.csv to what the tracker follows; nothing happens where none can."""
+    """Append a row of trials.csv to the tracker's file, if LIVE_CURVE is set and it is writable."""
     if name := os.environ.get("LIVE_CURVE"):
         file = Path(name).with_name(SO_FAR)
         with suppress(OSError), file.open("a", encoding="utf-8") as so_far:
@@ -26,17 +26,17 @@ def append_trial(row: Mapping[str, Any]) -> None:
 
 
 def trials_so_far(folder: Path) -> list[dict[str, Any]]:
-    """The rows that have been appended, from the folder that the tracker follows."""
+    """The rows appended so far, from the folder that the tracker follows."""
     text = (folder / SO_FAR).read_text(encoding="utf-8")
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def log_trials(mlflow: Any, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Log each trial that is not there yet with its state, values and metrics.
+    """Log the state, values and metrics of each trial that is not logged yet.
 
     Args:
-        mlflow: the module, with the stage's run active, below which they are.
-        rows: those of trials.csv, as `lib.sweeps.write_sweep` writes it, or the first of them.
+        mlflow: the module, with the stage's run active, which becomes their parent.
+        rows: all or the first rows of trials.csv, from `lib.sweeps.write_sweep`.
     """
     parent = mlflow.active_run().info
     nested = f"tags.`mlflow.parentRunId` = '{parent.run_id}'"
@@ -54,15 +54,15 @@ def log_trials(mlflow: Any, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def below(cells: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The cells of columns that begin so, by what follows."""
+    """The cells of columns with this prefix, by the rest of the column's name."""
     return {
         name.removeprefix(prefix): cell for name, cell in cells.items() if name.startswith(prefix)
     }
 
 
 def allowed(name: str) -> str:
-    """A name that every MLflow server takes: `precision@10` as `precision_10`."""
+    """The name as every MLflow server accepts it: `precision@10` as `precision_10`."""
     plain = re.sub(r"[^\w./ -]", "_", name)
-    # As a path, which it becomes on some stores, it must lead nowhere else.
+    # Some stores use it as a path, which must not lead elsewhere.
     parts = [part if part.strip(".") else "_" * len(part) for part in plain.split("/") if part]
-    return "/".join(parts)[:MOST_OF_A_NAME] or "_"
+    return "/".join(parts)[:MAX_NAME] or "_"

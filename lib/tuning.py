@@ -1,15 +1,15 @@
-"""Which parameters do best: a sweep that gives the same bytes however it is run.
+"""Searches for the best parameters in a sweep, which gives the same bytes however it is run.
 
-Optuna chooses values; processes on this machine, or a cluster, train with them. Notable:
+Optuna suggests values; processes on this machine, or a cluster, train with them. Notable:
 
-- Optuna is asked for a batch of trials at once and told of them in their order when all are done.
-  So the values that are tried depend on the seed and on the size of a batch, and neither on the
-  number of workers nor on which of them is done first.
-- A trial that is done is never computed again. Each is written at once to a file that is named
-  after what it depends on; a sweep that was killed, or that gets more trials, finds it there.
-- One machine needs no cluster: joblib starts processes. Where RAY_ADDRESS names a cluster of Ray,
-  the same functions are its tasks; one that is lost with its node is computed on another.
-- A worker is given data and values and returns metrics: it writes nothing and logs nothing.
+- Optuna suggests a batch of trials at once and gets their results in order when all are done. So
+  the values depend on the seed and the size of a batch, not on the number of workers or on which
+  of them is first.
+- No trial is computed twice. Each result is written at once to a file named after all that it
+  depends on, where a sweep that was killed, or is given more trials, finds it.
+- One machine needs no cluster: joblib starts processes. If RAY_ADDRESS names a Ray cluster, the
+  same functions run as its tasks; one that is lost with its node is computed on another.
+- A worker gets data and values and returns metrics: it writes and logs nothing.
 """
 
 import hashlib
@@ -34,19 +34,19 @@ from lib.params import Section, unknown
 from lib.progress import progress
 from lib.space import Tuning, is_better, ranges
 
-KEPT = ("metrics", "others", "error")  # of a result; what was `raised` is tried again
+KEPT = ("metrics", "others", "error")  # keys of a result to reuse; `raised` is tried again
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial: the values that were tried, and what came of it."""
+    """One trial: its values and its result."""
 
     number: int
     values: Values
-    state: str  # complete, pruned (worse than others of its batch) or failed
-    budget: int | None  # of the last rung that it reached
+    state: str  # complete, pruned (worse than others in its batch) or failed
+    budget: int | None  # of the last rung it reached
     objective: float | None
     metrics: Mapping[str, float | None]
     reason: str  # why it failed
@@ -54,7 +54,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All trials in their order, the best that is complete, and the study that Optuna has."""
+    """All trials in order, the best complete one, and Optuna's study."""
 
     trials: Sequence[Trial]
     best: Trial
@@ -73,26 +73,26 @@ def tune(
     folder: Path,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> Sweep:
-    """Try as many values as the settings say.
+    """Run a sweep and return its trials.
 
-    With rungs, the trials of a batch run with the first of these budgets, the better half of them
-    (of equals, the earlier) with the next, and so on: successive halving, decided in trial order.
+    With rungs, the trials of a batch run with the first budget, the better half of them (of equals,
+    the earlier) with the next, and so on: successive halving, decided in trial order.
     Source: Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943
 
     Args:
-        ask: what to try (`suggest`).
-        run: metrics, nested or not, from data, values and a rung's budget; a function that workers
-            can import, or a partial of one.
-        data: what `run` is given first.
-        settings: how many trials, in which batches and where, and what is best.
-        seed: of what is tried.
+        ask: returns the values of a trial (`suggest`).
+        run: returns metrics, nested or not, for data, values and a rung's budget; a function that
+            workers can import, or a partial of one.
+        data: the first argument of `run`.
+        settings: the number of trials, batches, workers, and the objective.
+        seed: of the suggested values.
         origin: a name for all else that a result depends on (`fingerprint`).
-        folder: where each trial is kept as soon as it is done.
-        on_trial: is called with each trial, in their order.
+        folder: where each result is kept as soon as it is computed.
+        on_trial: called with each trial, in order.
 
     Raises:
-        UserError: every trial failed, the objective is none of the metrics, a worker was killed,
-            or there is no cluster where RAY_ADDRESS says.
+        UserError: every trial failed, the objective is not among the metrics, a worker was killed,
+            or there is no cluster at RAY_ADDRESS.
     """
     sampler = optuna.samplers.TPESampler(seed=seed)
     directions = optuna.study.StudyDirection
@@ -114,7 +114,7 @@ def tune(
 
         def compute(jobs: Sequence[Job]) -> list[Result]:
             files = [folder / origin[:16] / f"{_digest(job)}.json" for job in jobs]
-            found = {file: result for file in files if (result := _kept(file)) is not None}
+            found = {file: result for file in files if (result := _read(file)) is not None}
             missing = {f: job for f, job in zip(files, jobs, strict=True) if f not in found}
             for result in found.values():
                 judged(result)
@@ -131,18 +131,18 @@ def tune(
             values = [ask(trial) for trial in asked]
             reached = _run_batch(values, settings, compute)
             for trial, tried, rungs in zip(asked, values, reached, strict=True):
-                trials.append(_told(study, trial, tried, rungs, settings))
+                trials.append(_tell(study, trial, tried, rungs, settings))
                 if on_trial:
                     on_trial(trials[-1])
     return Sweep(trials, _best(trials, settings), study, settings)
 
 
 def suggest(trial: optuna.Trial, space: Section, above: str = "") -> Values:
-    """A value for each parameter that is searched, by dotted name below `above`."""
+    """A value for each parameter in a space, by dotted name, with `above` as prefix."""
     found: Values = {}
     for name, each in ranges(space, above):
         kind, values = each.kind, each.values
-        if kind == "choice":  # Optuna takes no lists
+        if kind == "choice":  # as text: Optuna does not accept lists
             texts = [json.dumps(value) for value in values]
             found[name] = json.loads(trial.suggest_categorical(name, texts))
         elif kind.endswith("integer"):
@@ -153,27 +153,27 @@ def suggest(trial: optuna.Trial, space: Section, above: str = "") -> Values:
 
 
 def fingerprint(*parts: Any) -> str:
-    """A hash of these, of the code in `lib/` and `lab/` that is imported, and of the environment.
+    """A hash of the parts, the imported code of `lib/` and `lab/`, and the environment.
 
     Args:
-        parts: arrays, tables of pandas and their columns, and whatever JSON takes.
+        parts: arrays, pandas's frames and series, and values that JSON can hold.
     """
-    digest = hashlib.sha256(Path(sys.prefix).name.encode())  # it is named after its lock's hash
+    digest = hashlib.sha256(Path(sys.prefix).name.encode())  # named after its lock's hash
     for name, source in sorted(sources().items()):
         digest.update(f"{name} {source}".encode())
     for part in parts:
         if hasattr(part, "iloc"):
-            from pandas.util import hash_pandas_object  # which not every sweep has
+            from pandas.util import hash_pandas_object  # not in every sweep's environment
 
             names = list(part.columns) if part.ndim == 2 else part.name
             digest.update(repr((names, part.shape)).encode())
             digest.update(hash_pandas_object(part).to_numpy().data)
         elif isinstance(part, np.ndarray):
             digest.update(repr((part.shape, part.dtype.str)).encode())
-            if part.dtype.hasobject:  # whose memory holds addresses
+            if part.dtype.hasobject:  # its memory holds addresses
                 for each in part.flat:
                     digest.update(pickle.dumps(each))
-            else:  # as bytes: not every type, such as dates, has a buffer
+            else:  # as bytes: some types, such as dates, have no buffer
                 digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
         else:
             digest.update(json.dumps(part, sort_keys=True).encode())
@@ -181,7 +181,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 def batch_sizes(settings: Tuning) -> list[list[int]]:
-    """For each batch, how many of its trials run at each rung, if none fails."""
+    """For each batch, the number of trials at each rung, if none fails."""
     sizes = []
     for start in range(0, settings.trials, settings.batch):
         runs = [min(settings.batch, settings.trials - start)]
@@ -192,7 +192,7 @@ def batch_sizes(settings: Tuning) -> list[list[int]]:
 
 
 def objective_of(result: Result, name: str) -> float | None:
-    """The value of a metric; None where the trial failed or the value is no finite number.
+    """The value of a metric; None if the trial failed or the value is not finite.
 
     Raises:
         UserError: there is no such metric.
@@ -215,7 +215,7 @@ def objective_of(result: Result, name: str) -> float | None:
 def _run_batch(
     values: Sequence[Values], settings: Tuning, compute: Callable[[Sequence[Job]], list[Result]]
 ) -> list[list[tuple[int | None, Result]]]:
-    """For each of a batch's values, the rungs that it reached, and what came of each."""
+    """For each of a batch's values, the budgets of the rungs that it reached, and the results."""
     reached: list[list[tuple[int | None, Result]]] = [[] for _ in values]
     left = list(range(len(values)))
     budgets: Sequence[int | None] = settings.rungs or [None]
@@ -230,14 +230,14 @@ def _run_batch(
     return reached
 
 
-def _told(
+def _tell(
     study: optuna.Study,
     asked: optuna.Trial,
     values: Values,
     rungs: Sequence[tuple[int | None, Result]],
     settings: Tuning,
 ) -> Trial:
-    """A trial from the rungs that it reached, which Optuna is told of as well."""
+    """Report a trial that reached these rungs to Optuna, and return it."""
     for budget, result in rungs:
         reported = objective_of(result, settings.objective)
         if budget is not None and reported is not None:
@@ -260,7 +260,7 @@ def _told(
 
 
 def _best(trials: Sequence[Trial], settings: Tuning) -> Trial:
-    """The best of those that are complete; of equals, the first."""
+    """The best complete trial; of equals, the first. UserError if none is complete."""
     best: Trial | None = None
     for trial in trials:
         if trial.state == "complete" and trial.objective is not None:
@@ -272,8 +272,8 @@ def _best(trials: Sequence[Trial], settings: Tuning) -> Trial:
     return best
 
 
-def _kept(file: Path) -> Result | None:
-    """What is kept of a trial; None where that is missing or damaged."""
+def _read(file: Path) -> Result | None:
+    """The result in a trial's file; None if the file is missing or damaged."""
     try:
         content = read_json(file)
         return {key: content[key] for key in KEPT if key in content} or None

@@ -1,7 +1,7 @@
-"""Pictures of models and their training.
+"""Plots of models and their training.
 
-Each function returns a matplotlib `Figure`, which a notebook shows and `save_figure` writes;
-pyplot, with its global state and its half second of import, is not used.
+Each function returns a matplotlib `Figure`, which a notebook shows and `save_figure` writes. Pyplot
+is not used: it has global state and takes half a second to import.
 """
 
 import math
@@ -18,13 +18,13 @@ from sklearn.metrics import roc_curve
 
 from lib.metrics import both_occur, confusion_counts, roc_auc
 
-POINTS = 2000  # of a curve or cloud, at most: more make a picture and its table slow, not clearer
-MANY = 10  # classes or curves, from which on a picture shows less of each
-LONGEST_NAME = 40
+POINTS = 2000  # at most, of a curve or scatter plot: more make plots slower, not clearer
+MANY = 10  # classes or curves; plots show less about each if there are more
+MAX_NAME = 40  # characters
 LETTER = 0.085  # inches
 ROC_COLUMNS = ("model", "false_positive_rate", "true_positive_rate")
 
-without_formulas = rc_context({"text.parse_math": False})  # `$` in a name is none
+without_formulas = rc_context({"text.parse_math": False})  # for names with `$`
 COLOURS = (
     *("#1b6ca8", "#d1495b", "#3a7d44", "#8e6c8a", "#e0903a"),
     *("#5b5b5b", "#17a2a2", "#b08900", "#6b3fa0", "#7a4a21"),
@@ -40,14 +40,14 @@ def plot_confusion_matrix(
     Args:
         y: (n,) true classes, from 0 to len(labels) - 1.
         predicted: (n,) predicted classes.
-        labels: the classes' names. Of more than 10, cells without a row are empty.
-        title: what the rows are, for example "network, validation".
+        labels: the classes' names. With more than 10, cells with a count of 0 are left empty.
+        title: describes the rows, for example "network, validation".
     """
     counts = confusion_counts(y, predicted, len(labels))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [shortened(label) for label in labels]
     room = 0.6 * max(len(labels) - 3, 0)  # inches
-    across = max(map(len, names)) * LETTER  # for a name from the matrix outwards
+    across = max(map(len, names)) * LETTER  # for names perpendicular to the axis
     if lengthwise := across < (3.3 + room) / len(labels):
         across = 0
     figure = Figure(figsize=(4.8 + room + across, 4.2 + room + across), layout="constrained")
@@ -69,11 +69,11 @@ def plot_confusion_matrix(
 def plot_training_history(
     history: Mapping[str, Sequence[float]], best_epoch: int | None = None
 ) -> Figure:
-    """Each measure by epoch, training and validation.
+    """Each measure by epoch, for training and validation.
 
     Args:
         history: columns epoch, and train_NAME and validation_NAME for each measure.
-        best_epoch: marked with a line, where there is one.
+        best_epoch: marked with a line, if given.
     """
     measures = [name.removeprefix("train_") for name in history if name.startswith("train_")]
     figure = Figure(figsize=(4.5 * len(measures), 3.6), layout="constrained")
@@ -95,13 +95,13 @@ def plot_roc_curves(
     y: ArrayLike | Mapping[str, ArrayLike],
     title: str = "",
 ) -> Figure:
-    """The ROC curves of several models or classes, the best area first in the legend.
+    """The ROC curves of several models or classes, with the largest area first in the legend.
 
     Args:
         probabilities: for each name, (n,) probability of class 1.
-        y: (n,) true labels, 0 or 1; or these for each name, as `one_versus_rest` has them. What
-            only one class occurs of has no curve.
-        title: what the rows are.
+        y: (n,) true labels, 0 or 1; or such labels for each name, as from `one_versus_rest`. There
+            is no curve if only one class occurs.
+        title: describes the rows.
     """
     truth = y if isinstance(y, Mapping) else dict.fromkeys(probabilities, y)
     areas = {n: roc_auc(truth[n], p) for n, p in probabilities.items() if both_occur(truth[n])}
@@ -121,7 +121,7 @@ def plot_roc_curves(
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
     axes.set_aspect("equal")
     axes.grid(alpha=0.3)
-    title = "area under the curve"  # names by hand: matplotlib leaves out what is called `_other`
+    title = "area under the curve"  # labels are passed, as matplotlib omits lines called `_other`
     if columns:
         figure.legend(lines, labels, loc="outside right upper", title=title, ncols=columns)
     elif areas:
@@ -130,19 +130,19 @@ def plot_roc_curves(
 
 
 def shortened(name: object) -> str:
-    """A name, text or number, as a picture has room for it."""
+    """A name, text or number, cut to the length that fits in a plot."""
     text = str(name)
-    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
+    return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 1]}…"
 
 
 def one_versus_rest(
     probability: ArrayLike, y: ArrayLike, class_names: Sequence[str]
 ) -> tuple[dict[str, ArrayLike], dict[str, ArrayLike]]:
-    """What draws a ROC curve for each class: its (n,) probability, and whether a row is of it.
+    """For the ROC curve of each class: its (n,) probabilities, and whether each row is of it.
 
     Args:
         probability: (n, k) probability of each class.
-        y: (n,) true classes, from 0 to k - 1; a class that no row or every row has gets no curve.
+        y: (n,) true classes, from 0 to k - 1; classes of no row or of all rows are left out.
         class_names: the k names.
     """
     truth = {name: np.asarray(y) == code for code, name in enumerate(class_names)}
@@ -152,9 +152,9 @@ def one_versus_rest(
 
 
 def plot_predicted(y: ArrayLike, predicted: ArrayLike, title: str = "") -> Figure:
-    """Predicted numbers against the true ones, both (n,); on the line both are the same.
+    """Predicted numbers against the true ones, both (n,), with a line where they are equal.
 
-    Of more than 20,000 rows, so many are drawn, evenly chosen.
+    At most 20,000 rows are drawn, evenly chosen.
     """
     y, predicted = np.asarray(y), np.asarray(predicted)
     figure = Figure(figsize=(5.2, 5.0), layout="constrained")
@@ -171,13 +171,13 @@ def plot_predicted(y: ArrayLike, predicted: ArrayLike, title: str = "") -> Figur
 
 
 def write_out_large_numbers(axes: Axes) -> None:
-    """Have axes that reach beyond 10,000 say 1,250,000, and not 1.25 with a 1e6 in the corner."""
+    """Label axes beyond 10,000 as 1,250,000, not as 1.25 with 1e6 in the corner."""
     for axis in (axes.xaxis, axes.yaxis):
         if 1e4 <= (largest := max(map(abs, axis.get_view_interval()))) < 1e12:
             axis.set_major_locator(MaxNLocator(5))
             axis.set_major_formatter("{x:,.0f}")
             if axis is axes.xaxis and largest >= 1e7:
-                axis.set_tick_params(rotation=30)  # they would stand over each other
+                axis.set_tick_params(rotation=30)  # otherwise labels overlap
 
 
 def roc_rows(
@@ -185,7 +185,8 @@ def roc_rows(
 ) -> list[dict[str, str | float]]:
     """The ROC curves as rows for a CSV file, which `dvc plots` draws: a row for each bend.
 
-    What only one class occurs of has no curve: there may be no row, so ROC_COLUMNS are the header.
+    If only one class occurs, there is no curve. As there may be no rows at all, pass ROC_COLUMNS as
+    the file's header.
     """
     truth = y if isinstance(y, Mapping) else dict.fromkeys(probabilities, y)
     return [
@@ -199,19 +200,19 @@ def roc_rows(
 def predicted_rows(
     y: ArrayLike, predicted: ArrayLike, most: int = POINTS
 ) -> list[dict[str, float]]:
-    """Pairs of true and predicted numbers for a CSV file, which `dvc plots` draws; evenly chosen.
+    """Pairs of true and predicted numbers, evenly chosen, for a CSV file that `dvc plots` draws.
 
     Args:
         y: (n,) true numbers.
-        predicted: (n,) what was predicted.
-        most: how many pairs at most: more make a picture slow and no clearer.
+        predicted: (n,) predicted numbers.
+        most: the largest number of pairs: more make plots slower, not clearer.
     """
     y, predicted = np.asarray(y), np.asarray(predicted)
     return [{"actual": float(y[n]), "predicted": float(predicted[n])} for n in _some(len(y), most)]
 
 
 def _some(n: int, most: int) -> NDArray[np.int64]:
-    """The numbers of at most so many of n rows, evenly chosen."""
+    """The numbers of at most `most` of n rows, evenly chosen."""
     return np.unique(np.linspace(0, n - 1, min(most, n)).astype(np.int64))
 
 
@@ -220,7 +221,8 @@ def confusion_rows(
 ) -> list[dict[str, str]]:
     """The confusion matrix as rows for a CSV file, which `dvc plots` draws: a row for each case.
 
-    Of more than 10,000 cases, some 10,000 rows have the same shares, and a row at least each cell.
+    More than 10,000 cases are scaled down to some 10,000 rows with the same shares, and at least
+    one row for each cell that has a case.
     """
     most, n_labels = 5 * POINTS, len(labels)
     y, predicted = np.asarray(y), np.asarray(predicted)
@@ -236,8 +238,7 @@ def confusion_rows(
 def roc(y: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """False and true positive rates, (k,) each, at the k thresholds where the curve bends.
 
-    Of more than 10,000 rows, they are points of the curve at some 2,000 thresholds, as many steps
-    in each direction.
+    For more than 10,000 rows, at some 2,000 thresholds, spread evenly along both axes.
     """
     y, probability = np.asarray(y), np.asarray(probability)
     if len(y) <= 5 * POINTS:
@@ -251,5 +252,5 @@ def roc(y: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.float64], NDAr
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:
-    """Write a PNG that is the same to the byte for the same figure."""
+    """Write a PNG with the same bytes for the same figure."""
     figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -17,7 +17,7 @@ from lib.nested import flat
 from lib.pipeline import Stage
 from lib.revisions import names_of, parse
 from lib.text import one_line
-from lib.trials import MOST_OF_A_NAME, allowed
+from lib.trials import MAX_NAME, allowed
 from tools.tracking.stages import process_of
 
 STEPS = ("epoch", "step")  # the first column of a CSV file that is a curve
@@ -108,7 +108,7 @@ def add_metrics(results: Results, path: str, prefix: str) -> None:
 def unique_name(name: str, key: str) -> str:
     """The name with a hash of the key, so that the metric has the same name in each run."""
     suffix = f"_{hashlib.sha256(key.encode()).hexdigest()[:6]}"
-    return name[: MOST_OF_A_NAME - len(suffix)] + suffix
+    return name[: MAX_NAME - len(suffix)] + suffix
 
 
 def shortened(value: Any) -> str:

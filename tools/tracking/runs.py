@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from lib.errors import traceback_from
 from lib.pipeline import Stage
 from lib.repository import ROOT
-from lib.trials import MOST_OF_A_NAME, allowed
+from lib.trials import MAX_NAME, allowed
 from tools.tracking import notes
 from tools.tracking.registry import register_models
 from tools.tracking.results import Point, Results, artifacts_of, results_of, shortened
@@ -53,7 +53,7 @@ def open_run(experiment: Experiment, stage: Stage, tags: dict[str, str]) -> Run:
     with exclusive():
         client = mlflow.MlflowClient()
         run = client.create_run(
-            experiment.experiment_id, tags=keys, run_name=stage.address[:MOST_OF_A_NAME]
+            experiment.experiment_id, tags=keys, run_name=stage.address[:MAX_NAME]
         )
     notes.write(stage.address, open=run.info.run_id)
     return Run(run.info)
