@@ -1,7 +1,7 @@
-"""What goals ask for: the files that a run left behind, read. A goal names what it needs.
+"""The fixtures of goals, which read the results of a run.
 
-A goal whose stages are not in dvc.yaml is not applicable. `reached`, in which each goal ends, is
-there for every goal without being written here.
+A goal whose stages are not in dvc.yaml is not applicable. `reached`, which each goal calls at its
+end, is defined in tools/goals.
 """
 
 import json
@@ -28,7 +28,7 @@ METRICS = {
     "densenet": "metrics/train_dnn_pytorch.json",
 }
 TRAINING = ("train_standard_classifiers", "train_dnn_pytorch")
-# Where main is: on a server, under its own name there, or here. A job's checkout has no branch.
+# The refs of main, on a server or here; the checkout of a job has no local branch.
 MAIN = ("remotes/origin/HEAD", "remotes/origin/main", "remotes/origin/master", "heads/main")
 
 
@@ -51,7 +51,7 @@ def stages() -> set[str]:
 
 
 def need(stages: set[str], *wanted: str) -> None:
-    """Skip the goal where the pipeline lacks one of these stages."""
+    """Skip the goal if the pipeline lacks one of these stages."""
     if missing := [stage for stage in wanted if stage not in stages]:
         pytest.skip(f"no stage {', '.join(missing)} in dvc.yaml")
 
@@ -65,7 +65,7 @@ def metrics(stages) -> dict[str, Mapping[str, Any]]:
 
 @pytest.fixture(scope="session")
 def splits(stages) -> Splits:
-    """The splits that the models were trained and measured on."""
+    """The splits that the models were trained and evaluated on."""
     need(stages, "prepare_data")
     return load_data_splits(PROCESSED)
 
@@ -79,14 +79,14 @@ def features(stages) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def model_files(stages) -> dict[str, Path]:
-    """For each model, its file as it would be deployed."""
+    """For each model, the file to deploy."""
     need(stages, "export_models")
     return {model: ONNX / f"{model}.onnx" for model in METRICS}
 
 
 @pytest.fixture(scope="session")
 def models(model_files) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """For each model, what takes (n, d) raw features and gives (n, 2) probabilities."""
+    """For each model, a function from (n, d) raw features to (n, 2) probabilities."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
 
@@ -101,7 +101,7 @@ def models(model_files) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
 def best_on_main(stages) -> dict[str, float]:
     """For each model, the lowest test log loss in the history of main, on splits of these sizes.
 
-    As far back as this clone knows: in a shallow one, not far. Skips where main has no results.
+    A shallow clone has only part of the history. Skips if main has no results.
     """
     need(stages, "prepare_data", *TRAINING)
     sizes = read_json(ROOT / SIZES)
@@ -124,6 +124,6 @@ def best_on_main(stages) -> dict[str, float]:
 
 
 def content_at(commit: str, file: str) -> Any:
-    """What a JSON file held in a commit; None where it was missing."""
+    """The content of a JSON file in a commit; None if it does not exist."""
     text = git_or_nothing("show", f"{commit}:{file}")
     return json.loads(text) if text else None

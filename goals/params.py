@@ -8,7 +8,7 @@ from lib.params import Positive, Real, Section, Seed, Share
 
 
 class Goals(Section):
-    """What the results must reach."""
+    """The thresholds that results must reach."""
 
     accuracy: Share
     recall_malignant: Share

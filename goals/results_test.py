@@ -1,7 +1,7 @@
-"""What this project's results must reach before anyone calls the work done.
+"""The goals that this project's results must reach before the work is done.
 
 Each goal has a title, a reason, and a threshold in the section `goals` of params.yaml. `make goals`
-judges what lies on disk; the workflow judges each run. Both models must reach each goal.
+judges the results on disk; the workflow judges each run. Both models must reach each goal.
 """
 
 import time

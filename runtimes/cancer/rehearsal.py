@@ -1,4 +1,4 @@
-"""What the runtime must answer before it is released: `make rehearse FILE=build/cancer-….krt`.
+"""Tests of the runtime before its release: `make rehearse FILE=build/cancer-….krt`.
 
 `runtime` is the archive itself, served over gRPC (tools/krt/rehearse.py).
 """
@@ -17,13 +17,13 @@ RAW = Path(__file__).resolve().parents[2] / "data/raw/breast_cancer.csv"
 
 @pytest.fixture(scope="session")
 def model(runtime):
-    """The model in the archive, asked directly."""
+    """The model in the archive, to be run directly."""
     return onnxruntime.InferenceSession(runtime.asset("assets/model.onnx"))
 
 
 @pytest.fixture(scope="session")
 def rows(model):
-    """Every raw row, as features by their names."""
+    """Every raw row, as features by name."""
     names = json.loads(model.get_modelmeta().custom_metadata_map["feature_names"])
     with RAW.open(encoding="utf-8", newline="") as file:
         return [{name: float(row[name]) for name in names} for row in csv.DictReader(file)]
@@ -31,7 +31,7 @@ def rows(model):
 
 @pytest.fixture(scope="session")
 def expected(model, rows):
-    """The probability of each class for every row, as the model says in Python."""
+    """The probability of each class for every row, from the model in Python."""
     classes = json.loads(model.get_modelmeta().custom_metadata_map["class_names"])
     X = np.array([list(row.values()) for row in rows])
     (probabilities,) = model.run(["probabilities"], {"features": X})

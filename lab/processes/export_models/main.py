@@ -1,4 +1,4 @@
-"""Writes both trained models as ONNX with their cards, once they say the same as the originals."""
+"""Writes both trained models as ONNX, checked against the originals, with their model cards."""
 
 import logging
 from pathlib import Path
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def export(params: Params) -> None:
-    """Write `<model>.onnx` and `<model>.md` for each model, and how far they are off."""
+    """Write `<model>.onnx` and `<model>.md` for each model, and their deviations as metrics."""
     names = read_json(NAMES)
     X = np.array(read_columns(RAW, names["features"]))
     best = read_json(CLASSIFIER_METRICS)
@@ -67,7 +67,7 @@ def export(params: Params) -> None:
 
 
 def largest_deviation(found: dict[str, Any]) -> float:
-    """The largest difference of a model's probabilities from the original's."""
+    """The largest difference between a model's probabilities and the original's."""
     return max(found["max_deviation"], found["max_deviation_on_edge_values"])
 
 

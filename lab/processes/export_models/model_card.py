@@ -1,7 +1,7 @@
-"""What a reader must know of a model before using it: its card, in Markdown.
+"""Model cards in Markdown: what users must know about a model.
 
-The form is that of Mitchell et al. 2019, https://arxiv.org/abs/1810.03993, as short as it can be.
-Called by this process's main.py, which gives it metrics and names and writes what comes back.
+A short form of Mitchell et al. 2019, https://arxiv.org/abs/1810.03993. Called by this process's
+main.py, which passes metrics and names and writes the result.
 """
 
 from collections.abc import Mapping, Sequence
@@ -71,11 +71,11 @@ def model_card(
     metrics: Mapping[str, Any],
     exported: Mapping[str, Any],
 ) -> str:
-    """The card, the same for the same arguments.
+    """The card of a model, the same for the same arguments.
 
     Args:
         name: of the model's file.
-        what: one sentence: the kind of model.
+        what: a sentence on the kind of model.
         names: `features` and `classes`, as in data/processed/names.json.
         sizes: `rows` and `malignant_share` by split, as in metrics/prepare_data.json.
         metrics: measures by split, under `validation` and `test`.

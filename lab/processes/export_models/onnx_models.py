@@ -1,10 +1,10 @@
-"""Trained models as ONNX: raw features in, probabilities out, checked against the original.
+"""Converts trained models to ONNX, from raw features to probabilities, and checks them.
 
-Called by this process's main.py, which gives it fitted Pipelines of a StandardScaler and a
-classifier, and writes what comes back. Every model that comes out of here is alike: one input
-`features`, (n, d) float64, unscaled; one output `probabilities`, (n, 2) float32. Scaling is done in
-float64, as scikit-learn does it. What follows is in float64 or float32, whichever agrees with the
-original: onnxruntime has no boosted trees in float64, and float32 costs others their last digits.
+Called by this process's main.py, which passes fitted Pipelines of a StandardScaler and a
+classifier, and writes the results. All models have the same form: one input `features`, (n, d)
+float64, unscaled; one output `probabilities`, (n, 2) float32. Scaling is in float64, as in
+scikit-learn; the rest in float64 or float32, whichever agrees with the original: onnxruntime has no
+boosted trees in float64, and others lose their last digits in float32.
 """
 
 import json
@@ -39,12 +39,12 @@ from lib.pytorch import TorchClassifier
 OPSET, ML_OPSET, IR_VERSION = 18, 3, 9  # of 2022: read by onnxruntime from 1.15 on
 TYPES = {"float64": TensorProto.DOUBLE, "float32": TensorProto.FLOAT}
 HUGE = 1e30
-# Beyond this, scikit-learn's own distances are rounding: it expands (x - y)² and terms cancel.
+# Beyond this, scikit-learn's distances are rounding errors: it expands (x - y)² and terms cancel.
 HUGE_FOR_DISTANCES = 1e4
 
 
 class ExportError(UserError):
-    """No ONNX form of a model says what the model says."""
+    """A model cannot be converted, or no conversion agrees with it."""
 
 
 def export_model(
@@ -55,18 +55,18 @@ def export_model(
     class_names: Sequence[str],
     tolerance: float = 1e-5,
 ) -> tuple[ModelProto, dict[str, Any]]:
-    """The model in ONNX, and how far it is from the original: `{"max_deviation": …, …}`.
+    """The model in ONNX, and its deviation from the original: `{"max_deviation": …, …}`.
 
     Args:
-        name: of the model; stands in the graph.
+        name: of the model, for the graph.
         model: fitted; a StandardScaler and one classifier of scikit-learn or a TorchClassifier.
-        X: (n, d) raw features, on which the two must agree, and on `edge_rows`.
-        feature_names: of the columns of X; stand in the metadata, as JSON.
-        class_names: of the columns of the probabilities; stand in the metadata, as JSON.
-        tolerance: the largest difference of a probability.
+        X: (n, d) raw features, on which both must agree, as on `edge_rows`.
+        feature_names: of the columns of X, for the metadata, as JSON.
+        class_names: of the columns of the probabilities, for the metadata, as JSON.
+        tolerance: the largest allowed difference of a probability.
 
     Raises:
-        ExportError: no form agrees within `tolerance`, or the Pipeline has other steps.
+        ExportError: no type agrees within `tolerance`, or the Pipeline has other steps.
     """
     if len(model) != 2 or not isinstance(model[0], StandardScaler):
         steps = ", ".join(type(step).__name__ for _, step in model.steps)
@@ -87,7 +87,7 @@ def export_model(
                 "max_deviation": deviation(predict(session, rows), expected),
                 "max_deviation_on_edge_values": deviation(predict(session, edges), expected_edges),
             }
-        except Exception as error:  # onnxruntime's own, which have no class in common
+        except Exception as error:  # onnxruntime's errors have no common class
             tried[dtype] = " ".join(str(error).split())[:200]
             continue
         if max(deviations.values()) <= tolerance:
@@ -103,7 +103,7 @@ def export_model(
 def forms(
     name: str, model: Pipeline, n_features: int, metadata: dict[str, str]
 ) -> Iterator[tuple[str, ModelProto]]:
-    """The model in ONNX in each type that its classifier can be computed in, the best first."""
+    """The model in ONNX for each type that its classifier can use, the preferred first."""
     scaler, classifier = model
     network = isinstance(classifier, TorchClassifier)
     for dtype in ["float32"] if network else list(TYPES):
@@ -118,7 +118,7 @@ def forms(
 def classifier_graph(
     classifier: ClassifierMixin, n_features: int, dtype: str
 ) -> tuple[GraphProto, list[OperatorSetIdProto]]:
-    """From `standardised` to `probabilities`, computed in this type, and the opsets it needs."""
+    """A graph from `standardised` to `probabilities`, computed in this type, and its opsets."""
     tensor = {"float64": DoubleTensorType, "float32": FloatTensorType}[dtype]
     converted = convert_sklearn(
         classifier,
@@ -131,12 +131,12 @@ def classifier_graph(
 
 
 def network_graph(network: nn.Sequential) -> GraphProto:
-    """From `standardised` to `probabilities`: the network's layers, one node each.
+    """A graph from `standardised` to `probabilities`, with a node for each layer of the network.
 
-    Written out here, because torch's own exporter takes 4 s and two packages for the same nodes.
+    Torch's exporter would take 4 s and two packages for the same nodes.
 
     Raises:
-        ExportError: a layer is none of Linear, BatchNorm1d and ReLU.
+        ExportError: a layer is not Linear, BatchNorm1d or ReLU.
     """
     nodes: list[NodeProto] = []
     weights: list[TensorProto] = []
@@ -184,7 +184,7 @@ def assemble(
     dtype: int,
     metadata: dict[str, str],
 ) -> ModelProto:
-    """One model of the scaler and a graph from `standardised` to `probabilities`."""
+    """A model of the scaler and a graph from `standardised` to `probabilities`."""
     d = len(scaler.scale_)
     before: list[NodeProto] = [
         helper.make_node("Sub", ["features", "scaler_mean"], ["centred"]),
@@ -192,7 +192,7 @@ def assemble(
         helper.make_node("Cast", ["scaled"], ["standardised"], to=dtype),
     ]
     nodes = [*before, *graph.node]
-    for node in graph.node:  # its last name becomes the one before the cast
+    for node in graph.node:  # its output becomes the input of the last cast
         node.output[:] = ["uncast" if out == "probabilities" else out for out in node.output]
     nodes.append(helper.make_node("Cast", ["uncast"], ["probabilities"], to=TensorProto.FLOAT))
     model = helper.make_model(
@@ -207,7 +207,7 @@ def assemble(
                 *graph.initializer,
             ],
         ),
-        # In an order of their own: skl2onnx's comes from a set, another one in each interpreter.
+        # Sorted: skl2onnx's order is a set's, which differs between interpreters.
         opset_imports=sorted(
             (o for o in opsets if o.domain or o.version > 1), key=lambda o: o.domain
         ),
@@ -220,11 +220,10 @@ def assemble(
 
 
 def edge_rows(X: NDArray[np.float64], model: Pipeline) -> NDArray[np.float64]:
-    """(k, d) rows at the edges of float32: zeros, denormals, negative and huge values.
+    """(k, d) rows with edge values of float32: zeros, denormals, negative and huge values.
 
-    Each value stands in every column at once, and in one column after the other of an ordinary
-    row. Rows that standardising takes out of float32's range are left out: the originals refuse
-    them.
+    Each value is used in all columns at once, and in each single column of the median row. Rows
+    that are beyond float32 when standardised are left out, as the original models refuse them.
     """
     single = np.finfo(np.float32)
     huge = HUGE_FOR_DISTANCES if isinstance(model[-1], KNeighborsClassifier) else HUGE
@@ -239,25 +238,25 @@ def edge_rows(X: NDArray[np.float64], model: Pipeline) -> NDArray[np.float64]:
 
 
 def create_session(model: ModelProto) -> onnxruntime.InferenceSession:
-    """What runs the model, on one thread: the same sums each time."""
+    """A session to run the model with one thread, so that sums are the same each time."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 4  # what fails is raised as well
+    options.log_severity_level = 4  # errors are raised as well
     return onnxruntime.InferenceSession(to_bytes(model), options, ["CPUExecutionProvider"])
 
 
 def predict(session: onnxruntime.InferenceSession, X: NDArray[np.float64]) -> NDArray[np.float32]:
-    """(n, 2) probabilities of raw features."""
+    """(n, 2) probabilities for (n, d) raw features."""
     return np.asarray(session.run(["probabilities"], {"features": X})[0])
 
 
 def deviation(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """The largest difference of two arrays of probabilities; infinite where one is no number."""
+    """The largest difference between two arrays of probabilities; infinite for NaN."""
     if found.shape != expected.shape:
         return float("inf")
     return float(np.nan_to_num(np.abs(found - expected), nan=np.inf).max())
 
 
 def to_bytes(model: ModelProto) -> bytes:
-    """The file's content, the same each time."""
+    """The content of the model's file, the same each time."""
     return bytes(model.SerializeToString(deterministic=True))

@@ -4,7 +4,7 @@ from lib.params import Section, Share
 
 
 class ExportModels(Section):
-    """tolerance: by how much a probability in ONNX may differ from the original's."""
+    """tolerance: the largest difference between a probability in ONNX and the original's."""
 
     tolerance: Share
 

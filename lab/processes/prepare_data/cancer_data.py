@@ -1,4 +1,4 @@
-"""The breast cancer data: what is asked of the raw rows, and how they become splits.
+"""The breast cancer data: loads and checks the raw rows, and makes splits of them.
 
 Breast Cancer Wisconsin (Diagnostic), 569 biopsies, 30 features: ten measures of the cell nuclei in
 an image, each as mean, standard error and worst value. Source: Street, Wolberg, Mangasarian,
@@ -22,8 +22,8 @@ from lib.preparation import Chunk, Prepared, Shares, SplitError, write_splits
 TARGET = "malignant"
 CLASSES = ("benign", "malignant")
 
-# What a measure can be at all, whatever the patient: lengths in micrometres, areas in their
-# square, the rest shares and ratios.
+# The possible values of each measure: lengths in micrometres, areas in square micrometres, the rest
+# shares and ratios.
 RANGES = {
     "radius": (0.0, 100.0),
     "texture": (0.0, 100.0),
@@ -54,18 +54,18 @@ SCHEMA = pa.DataFrameSchema(
 
 
 class DataError(UserError):
-    """The raw data are not what they must be."""
+    """The raw data are invalid."""
 
 
 def load_cancer_data() -> pd.DataFrame:
     """The raw frame: (569, 31), the features as float64 and `malignant` as int64."""
     bunch = load_breast_cancer(as_frame=True)
-    # scikit-learn has 0 for malignant; here the class that one looks for is 1.
+    # In scikit-learn, malignant is 0; here it is the positive class, 1.
     return bunch.data.assign(**{TARGET: (bunch.target == 0).astype("int64")})
 
 
 def column_types(id_column: str | None) -> dict[str, str]:
-    """The types of columns in CSV, which does not have them."""
+    """The types of the columns, for CSV, which has none."""
     types = dict.fromkeys(FEATURES, "float64") | {TARGET: "int64"}
     return types if id_column is None else types | {id_column: "string"}
 
@@ -77,15 +77,15 @@ def valid_frames(
     max_duplicated: float,
     id_column: str | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """The frames as they come, columns in the schema's order, as long as they can be learnt from.
+    """The same frames, with columns in the schema's order, up to the first invalid one.
 
-    What is wrong is told once all of them are seen; from the first bad one on, none is handed out.
+    The error is raised when all of them have been checked.
 
     Args:
-        frames: raw data, one row a biopsy, with an index that counts all rows.
-        scratch: a folder for 16 bytes a row.
+        frames: raw data, one row per biopsy, with an index that counts all rows.
+        scratch: a folder for 16 bytes per row.
         max_duplicated: share of rows that may repeat an earlier row.
-        id_column: says which biopsy a row is; it is no feature.
+        id_column: identifies the biopsy of a row, and is not a feature.
 
     Raises:
         DataError: a column is missing, extra or of the wrong type; a value is missing, infinite or
@@ -125,32 +125,32 @@ def valid_frames(
 
 
 class Failures:
-    """What is wrong with the frames so far: ten lines in words, all by number."""
+    """The errors in the frames so far: their number, and lines for the first MAX_LINES."""
 
-    MOST = 10
+    MAX_LINES = 10
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.n = 0
 
     def check(self, frame: pd.DataFrame, schema: pa.DataFrameSchema) -> None:
-        """Take in what is wrong with a frame; DataError at once where it is not a value alone."""
+        """Add the errors of a frame; DataError at once if any is not only of a value."""
         try:
             schema.validate(frame, lazy=True, inplace=True)  # nothing is coerced: no copy
         except pa.errors.SchemaErrors as errors:
             failures = errors.failure_cases
-            # Of a column of another type, its values fail as well, for that reason.
+            # In a column of a wrong type, the values fail as well.
             typed = failures[failures.check.astype(str).str.startswith("dtype")].column
             told = failures.column.isin(typed) & ~failures.index.isin(typed.index)
             failures = failures[~told]
-            shown = failures.head(self.MOST - len(self.lines))
+            shown = failures.head(self.MAX_LINES - len(self.lines))
             self.lines += [describe(failure, frame) for failure in shown.itertuples()]
             self.n += len(failures)
             if failures["index"].isna().any():
                 self.refuse()
 
     def refuse(self) -> None:
-        """DataError, if anything is wrong."""
+        """DataError, if there are errors."""
         if self.n > len(self.lines):
             self.lines.append(f"and {self.n - len(self.lines)} more.")
         if self.lines:
@@ -158,7 +158,7 @@ class Failures:
 
 
 def describe(failure: Any, frame: pd.DataFrame) -> str:
-    """One of pandera's failure cases (a row of its table) in a line."""
+    """A line for one of pandera's failure cases, a row of its table."""
     column, value, check = failure.column, failure.failure_case, str(failure.check)
     if check == "column_in_dataframe":
         return f"Raw data: column {value!r} is missing."
@@ -177,13 +177,13 @@ def describe(failure: Any, frame: pd.DataFrame) -> str:
 def prepare_cancer_data(
     frames: Iterable[pd.DataFrame], folder: Path, shares: Shares, id_column: str | None = None
 ) -> Prepared:
-    """The scaler and the sizes of the splits, whose arrays are written to a folder.
+    """Write the splits' arrays to a folder, and return the scaler and the splits' sizes.
 
     Args:
-        frames: what `valid_frames` hands out.
+        frames: from `valid_frames`.
         folder: gets the six arrays and their names.
-        shares: how the rows are shared out.
-        id_column: by which they are, where that is by hash.
+        shares: how the rows are split.
+        id_column: the column to split by, if by hash.
 
     Raises:
         DataError: a class has too few rows to be in every split.
@@ -208,7 +208,7 @@ def prepare_cancer_data(
 
 
 def describe_splits(prepared: Prepared) -> dict[str, dict[str, float]]:
-    """Rows and share of malignant ones in each split."""
+    """The number of rows in each split, and the share of malignant ones."""
     counts = dict(zip(("train", "validation", "test"), prepared.counts, strict=True))
     return {
         "rows": {name: int(of.sum()) for name, of in counts.items()},

@@ -1,7 +1,7 @@
 """Fetches the raw data, checks them, and writes the splits that every training process reads.
 
-It stands for a query to an external database, so DVC runs it each time (`always_changed`); where
-the data are as before, what it writes is the same to the byte and DVC skips the rest.
+It stands for a query to an external database, so DVC runs it each time (`always_changed`); if the
+data have not changed, it writes the same bytes and DVC skips the rest.
 """
 
 import logging

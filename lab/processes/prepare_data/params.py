@@ -1,4 +1,4 @@
-"""The parameters of prepare_data: its sections of params.yaml, and what each value may be."""
+"""The parameters of prepare_data: its sections of params.yaml, and the values allowed in them."""
 
 from typing import Annotated, Literal
 

@@ -1,7 +1,7 @@
 """The densely connected binary classifier: its layers, its training and its predictor.
 
-Called by this process's main.py, which gives it arrays and parameters and writes what comes back.
-The loop itself is `lib.pytorch.train`.
+Called by this process's main.py, which passes arrays and parameters and writes the results. The
+training loop is `lib.pytorch.train`.
 """
 
 import re
@@ -31,14 +31,14 @@ from lib.splits import Splits
 
 @dataclass(frozen=True)
 class TrainedDensenet:
-    """A network with its best epoch's weights, on the CPU, and how it came to them."""
+    """A network with its best epoch's weights, on the CPU, and its training history."""
 
     network: nn.Sequential
     history: History
 
 
 def create_densenet(n_features: int, hidden: Sequence[int] = (200, 100, 100)) -> nn.Sequential:
-    """An untrained network, (b, n_features) float32 to (b, 1) logits of class 1.
+    """An untrained network from (b, n_features) float32 to (b, 1) logits of class 1.
 
     Each hidden layer is linear, batch norm, ReLU. Weights are drawn from torch's global generator.
     Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167
@@ -66,14 +66,14 @@ def train_densenet(
     checkpoint_every: int = 10,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> TrainedDensenet:
-    """A network trained on the training split; the validation split says which epoch is the best.
+    """A network trained on the training split; the validation split decides the best epoch.
 
-    `seed` decides the first weights and the order of rows. Sets the global seeds and torch's
-    deterministic mode. What the other arguments mean: `lib.pytorch.train`.
+    `seed` decides the initial weights and the order of rows. Sets the global seeds and torch's
+    deterministic mode. For the other arguments, see `lib.pytorch.train`.
 
     Raises:
         NonFiniteLossError: lr is too high for these data.
-        ShortageError: the network, or a batch of it, is too large for the memory that there is.
+        ShortageError: the network, or a batch, does not fit in memory.
     """
     seed_everything(seed)
     try:
@@ -106,5 +106,5 @@ def train_densenet(
 
 
 def create_predictor(scaler: TransformerMixin, network: nn.Module) -> Pipeline:
-    """One Pipeline of fitted scaler and trained network: raw features in, probabilities out."""
+    """A Pipeline of fitted scaler and trained network, from raw features to probabilities."""
     return Pipeline([("scaler", scaler), ("network", TorchClassifier(network))])

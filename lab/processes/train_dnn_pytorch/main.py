@@ -1,4 +1,4 @@
-"""Trains the densely connected network, keeps its best epoch, and shows how it came to it."""
+"""Trains the densely connected network, and saves its best epoch, its history and pictures."""
 
 import logging
 from pathlib import Path
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def train(params: Params) -> None:
-    """Write the network's weights, its predictor, its history, pictures and metrics."""
+    """Write the network's weights, predictor, history, pictures and metrics."""
     settings = params.train_dnn_pytorch
     splits = load_data_splits(PROCESSED)
     device = choose_device()
@@ -79,7 +79,7 @@ def draw(folder: Path, splits: Splits, trained: TrainedDensenet) -> dict[str, An
     validation = predict_probability(trained.network, splits.X_val)
     metrics = {"validation": classification_metrics(splits.y_val, validation)}
     predicted = (validation >= 0.5).astype(np.int8)
-    del validation  # of many rows, it is large
+    del validation  # large if there are many rows
     metrics["test"] = classification_metrics(
         splits.y_test, predict_probability(trained.network, splits.X_test)
     )

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from lib.params import Count, Positive, Section, Seed
 
-# More than a machine has; torch itself takes any number, and then crashes or has an overflow.
+# More than any machine has; torch accepts any number, and then crashes or overflows.
 Units = Annotated[int, Field(ge=1, le=10**9)]
 AtOnce = Annotated[int, Field(ge=1, le=1024)]
 

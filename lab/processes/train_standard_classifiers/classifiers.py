@@ -1,4 +1,4 @@
-"""Traditional classifiers: one of each kind, trained on the same rows and measured alike."""
+"""Traditional classifiers, all trained on the same rows and measured by the same metrics."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from lib.splits import Splits
 
 
 def calibrated_linear_svc(**params: Any) -> CalibratedClassifierCV:
-    """A linear SVC with probabilities: its margins calibrated by Platt's sigmoid, in 5 folds."""
+    """A linear SVC with probabilities: its margins calibrated by Platt's sigmoid in 5 folds."""
     return CalibratedClassifierCV(LinearSVC(**params), ensemble=False)
 
 
@@ -36,23 +36,23 @@ CLASSIFIERS: dict[str, Callable[..., ClassifierMixin]] = {
     "ada_boost": AdaBoostClassifier,
 }
 WITHOUT_SEED = {"gaussian_naive_bayes", "k_nearest_neighbours"}
-LEARNS_IN_PARTS = {"gaussian_naive_bayes"}  # by partial_fit, to the same but for rounding
-PART_ROWS = 2**16  # that are learnt, or predicted, at a time
+LEARNS_IN_PARTS = {"gaussian_naive_bayes"}  # by partial_fit, with the same result up to rounding
+PART_ROWS = 2**16  # learnt, or predicted, at a time
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A fitted classifier and what it says of the rows that it has not seen."""
+    """A fitted classifier and its predictions for the validation and test split."""
 
     name: str
     model: ClassifierMixin
-    rows: int  # that it learnt from
+    rows: int  # number of training rows
     validation: NDArray[np.float64]  # (n_val,) probability of class 1
     test: NDArray[np.float64]  # (n_test,)
 
 
 def create_classifier(name: str, params: Mapping[str, Any], random_seed: int) -> ClassifierMixin:
-    """An untrained classifier of this name, seeded where its training is random."""
+    """An untrained classifier of this name, seeded if its training is random."""
     seed = {} if name in WITHOUT_SEED else {"random_state": random_seed}
     return CLASSIFIERS[name](**params, **seed)
 
@@ -63,23 +63,23 @@ def train_classifiers(
     random_seed: int,
     max_rows: int | None = None,
 ) -> Iterator[Trained]:
-    """Each classifier of `params` as soon as it is trained, in their order.
+    """Yields each classifier in `params` as soon as it is trained, in order.
 
-    Threads share the rows and need no start-up; which of them is done first changes no number,
-    since each classifier has the seed to itself. Linear algebra has one thread in each, so that
-    its sums, and the last bits of the results, do not depend on the number of cores.
+    Threads share the rows and need no start-up. Their order does not affect results, as each
+    classifier is seeded by itself. Linear algebra uses one thread in each, so that sums, and so the
+    last bits of results, do not depend on the number of cores.
 
-    Of more training rows than `max_rows`, so many are drawn, the same for each classifier; naive
-    Bayes alone learns from all of them, in parts.
+    Above `max_rows` training rows, that many are drawn, the same for all classifiers; only naive
+    Bayes learns from all rows, in parts.
 
     Args:
         splits: standardised rows, which may be memory-mapped.
         params: for each classifier's name, scikit-learn's parameters.
-        random_seed: of every classifier, and of the rows that are drawn.
-        max_rows: to be held in memory, at least 1; None is all.
+        random_seed: of every classifier, and of the drawn rows.
+        max_rows: the largest number to hold in memory, at least 1; None means all.
 
     Raises:
-        UserError: a classifier cannot work with its parameters on these rows.
+        UserError: a classifier fails with its parameters on these rows.
     """
     X, y = splits.X_train, splits.y_train
     max_rows = max_rows or len(y)
@@ -108,14 +108,14 @@ def train_classifiers(
 
 
 def draw_rows(n: int, n_drawn: int, random_seed: int) -> NDArray[np.int64]:
-    """(n_drawn,) numbers of n rows, in order: one from each of so many equal stretches."""
+    """(n_drawn,) row numbers below n, sorted: one from each of n_drawn equal ranges."""
     edges = np.arange(n_drawn + 1) * n // n_drawn
     places = np.random.default_rng(random_seed).random(n_drawn) * np.diff(edges)
     return edges[:-1] + places.astype(np.int64)
 
 
 def learn_in_parts(model: Any, splits: Splits) -> None:
-    """Fit a classifier on all training rows, some at a time."""
+    """Fit a classifier on all training rows, PART_ROWS at a time."""
     classes = np.arange(len(splits.class_names))
     for start in range(0, len(splits.y_train), PART_ROWS):
         rows = slice(start, start + PART_ROWS)
@@ -123,7 +123,7 @@ def learn_in_parts(model: Any, splits: Splits) -> None:
 
 
 def refuse(name: str, params: Mapping[str, Any], why: object) -> NoReturn:
-    """UserError with the keys of a classifier's parameters, and why they do not do."""
+    """Raise a UserError with a classifier's parameters and the reason why it failed."""
     keys = ", ".join(f"{key} {value}" for key, value in params.items())
     reason = " ".join(str(why).split()) or type(why).__name__
     raise UserError(
@@ -132,14 +132,14 @@ def refuse(name: str, params: Mapping[str, Any], why: object) -> NoReturn:
 
 
 def positive(model: ClassifierMixin, X: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probability of class 1 for each row: (n, d) to (n,)."""
+    """(n,) probability of class 1 for (n, d) rows."""
     starts = range(0, len(X), PART_ROWS)
     parts = [model.predict_proba(X[start : start + PART_ROWS])[:, 1] for start in starts]
     return np.concatenate(parts).astype(np.float64)
 
 
 def measure(trained: Trained, splits: Splits) -> dict[str, dict[str, Any]]:
-    """The metrics of one classifier on both splits that it has not seen."""
+    """The metrics of a classifier on the validation and test split."""
     return {
         "validation": classification_metrics(splits.y_val, trained.validation),
         "test": classification_metrics(splits.y_test, trained.test),
@@ -147,14 +147,14 @@ def measure(trained: Trained, splits: Splits) -> dict[str, dict[str, Any]]:
 
 
 def rows_learnt(trained: Iterable[Trained], n_rows: int) -> dict[str, dict[str, int]]:
-    """By name, from how many rows each learnt; empty where all learnt from all of them."""
+    """By name, the number of training rows of each; empty if all learnt from all rows."""
     rows = {one.name: one.rows for one in trained}
     few = min(rows.values()) < n_rows
     return {name: {"trained_on_rows": n} for name, n in rows.items()} if few else {}
 
 
 def best_classifier(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """The name with the highest validation accuracy; of equal ones, with the lowest log loss."""
+    """The name with the highest validation accuracy; of equals, with the lowest log loss."""
 
     def rank(name: str) -> tuple[float, float]:
         validation = metrics[name]["validation"]

@@ -1,6 +1,6 @@
-"""What MLflow gets of this process beside its stage's run: a nested run for each classifier.
+"""Logs a nested run to MLflow for each classifier.
 
-Called by the tracker, in the tracker's environment, once the process has ended well. No stage
+Called by the tracker, in the tracker's environment, after the process has succeeded. No stage
 depends on this file.
 """
 
@@ -10,7 +10,7 @@ from lib.files import read_csv
 
 
 def log(mlflow: Any, params: dict[str, Any]) -> None:
-    """Log each classifier with its parameters and metrics, below the stage's run.
+    """Log each classifier with its parameters and metrics below the stage's run.
 
     Args:
         mlflow: the module, with the stage's run active.

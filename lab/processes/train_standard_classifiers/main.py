@@ -1,4 +1,4 @@
-"""Trains seven classifiers of scikit-learn, keeps the best, and shows how all of them did."""
+"""Trains seven classifiers of scikit-learn, and saves the best one and pictures of all."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from lib.params import Count, Positive, Real, Section, Seed
 
-# Far beyond either end, the solver of a linear SVC never ends.
+# Far beyond either limit, the solver of a linear SVC never ends.
 Inverse = Annotated[Real, Field(ge=1e-9, le=1e9)]
 
 
@@ -17,19 +17,19 @@ class LogisticRegression(Section):
 
 
 class GaussianNaiveBayes(Section):
-    """var_smoothing: the share of the largest variance that is added to each."""
+    """var_smoothing: the share of the largest variance that is added to all variances."""
 
     var_smoothing: Positive
 
 
 class KNearestNeighbours(Section):
-    """n_neighbors: how many rows vote."""
+    """n_neighbors: the number of rows that vote."""
 
     n_neighbors: Count
 
 
 class RandomForest(Section):
-    """n_estimators trees, grown to max_depth, or until pure."""
+    """n_estimators trees of at most max_depth; null grows them until leaves are pure."""
 
     n_estimators: Count
     max_depth: Count | None
@@ -42,14 +42,14 @@ class LinearSVC(Section):
 
 
 class Boosting(Section):
-    """n_estimators rounds, each with this weight."""
+    """n_estimators rounds, each weighted by learning_rate."""
 
     n_estimators: Count
     learning_rate: Positive
 
 
 class TrainStandardClassifiers(Section):
-    """The most rows that are held in memory; scikit-learn's own parameters, for each classifier."""
+    """The largest number of rows held in memory; for each classifier, scikit-learn's parameters."""
 
     max_rows: Annotated[int, Field(ge=100)]
     logistic_regression: LogisticRegression

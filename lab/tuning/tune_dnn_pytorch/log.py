@@ -1,4 +1,4 @@
-"""What MLflow gets of this sweep beside its stage's run: a nested run for each trial.
+"""Logs a nested run to MLflow for each trial of this sweep.
 
 Called by the tracker, in the tracker's environment. No stage depends on this file.
 """
@@ -11,10 +11,10 @@ from lib.trials import log_trials, trials_so_far
 
 
 def follow(mlflow: Any, folder: Path) -> None:
-    """Log the trials that are done, below the stage's run, which is active in `mlflow`."""
+    """Log the finished trials below the stage's run, which is active in `mlflow`."""
     log_trials(mlflow, trials_so_far(folder))
 
 
 def log(mlflow: Any, _: dict[str, Any]) -> None:
-    """Log those that are not there yet, once the sweep has ended well."""
+    """Log the remaining trials after the sweep has succeeded."""
     log_trials(mlflow, read_csv("artifacts/tune/dnn_pytorch/trials.csv"))

@@ -1,4 +1,4 @@
-"""Tunes the densely connected network: which learning rate, which sizes do best."""
+"""Tunes the densely connected network: its learning rate, its sizes and more."""
 
 from functools import partial
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The parameters of tune_dnn_pytorch: its sections of params.yaml, and those that it tunes."""
+"""The parameters of tune_dnn_pytorch: its section of params.yaml, and the one that it tunes."""
 
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ NOT_OF_A_TRIAL = ("num_threads", "checkpoint_every", "workers")
 
 
 class TuneDnnPytorch(Tuning):
-    """How the network's parameters are tuned."""
+    """The settings of the sweep over the network's parameters."""
 
     budget: ClassVar[str] = "epochs"
     space: space_of(TrainDnnPytorch, NOT_OF_A_TRIAL)  # type: ignore[valid-type]

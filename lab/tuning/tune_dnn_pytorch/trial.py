@@ -1,4 +1,4 @@
-"""One trial: the densely connected network, trained with the values that are tried."""
+"""One trial: trains the densely connected network with the given values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,12 +20,12 @@ def train_once(
     fixed: Mapping[str, Any],
     seed: int,
 ) -> dict[str, Any]:
-    """The metrics of the validation split; what the test split says is no reason to choose.
+    """The metrics of the validation split; the test split must not influence the choice.
 
     Args:
         splits: standardised rows.
-        values: what is tried.
-        budget: epochs, in the place of those in `fixed`.
+        values: the suggested values.
+        budget: epochs, in place of those in `fixed`.
         fixed: the parameters of `train_densenet` that are not searched.
         seed: of every trial.
 

@@ -1,4 +1,4 @@
-"""Tunes the classifiers of scikit-learn: which of them, with which parameters, does best."""
+"""Tunes the choice of a classifier of scikit-learn, and its parameters."""
 
 from functools import partial
 from pathlib import Path

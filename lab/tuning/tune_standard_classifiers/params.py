@@ -1,4 +1,4 @@
-"""The parameters of tune_standard_classifiers: its sections of params.yaml, and those it tunes."""
+"""The parameters of tune_standard_classifiers: its section of params.yaml, and the one it tunes."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from lib.space import Tuning, space_of
 
 
 class TuneStandardClassifiers(Tuning):
-    """Which classifiers are tuned, and how."""
+    """The settings of the sweep over the classifiers."""
 
     space: space_of(TrainStandardClassifiers)  # type: ignore[valid-type]
 
     @field_validator("space")
     @classmethod
     def check_space(cls, space: Any) -> Any:
-        """ValueError where it has what is no classifier's."""
+        """ValueError if it has a parameter that is not a classifier's."""
         if space.max_rows:
             raise ValueError("of classifiers; max_rows is none of them")
         return space

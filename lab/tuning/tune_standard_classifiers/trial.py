@@ -1,4 +1,4 @@
-"""One trial: one of the classifiers, trained with the values that are tried."""
+"""One trial: trains one of the classifiers with the given values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,12 +17,12 @@ def train_once(
     fixed: Mapping[str, Any],
     seed: int,
 ) -> dict[str, Any]:
-    """The metrics of the validation split; what the test split says is no reason to choose.
+    """The metrics of the validation split; the test split must not influence the choice.
 
     Args:
         splits: standardised rows.
-        values: the classifier, and what is tried with it.
-        fixed: what is not searched: for each classifier its parameters, and how many rows they get.
+        values: the classifier, and the suggested values of its parameters.
+        fixed: parameters that are not searched: each classifier's, and `max_rows`.
         seed: of every trial.
 
     Raises:

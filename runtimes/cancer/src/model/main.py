@@ -1,4 +1,4 @@
-"""The node `model`: one biopsy's features in, the probability of each class out."""
+"""The node `model`: from the features of one biopsy to the probability of each class."""
 
 import json
 import math
@@ -15,7 +15,7 @@ MODEL = {}  # the SDK's context keeps strings only, so the model is kept here
 async def init(ctx):
     """Load the model once."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # a row is too little to share; replicas are the engine's
+    options.intra_op_num_threads = 1  # a row is too small to share; the engine runs replicas
     session = onnxruntime.InferenceSession(ctx.path("assets/model.onnx"), options)
     metadata = session.get_modelmeta().custom_metadata_map
     MODEL["session"] = session
@@ -24,7 +24,7 @@ async def init(ctx):
 
 
 async def default_handler(ctx, data):
-    """Score the request, or say what is wrong with it."""
+    """Score the request, or answer with the error in it."""
     request = PredictRequest()
     data.Unpack(request)
     scored = Scored(error=problem(request.features))
@@ -39,7 +39,7 @@ async def default_handler(ctx, data):
 
 
 def problem(features):
-    """What is wrong with the features; empty if they are as the model needs them."""
+    """The message for invalid features; empty if they are valid."""
     known = MODEL["features"]
     missing = [name for name in known if name not in features]
     if missing:
@@ -58,7 +58,7 @@ def problem(features):
 
 
 def listed(names):
-    """Names as a person reads them, at most three of them."""
+    """Up to three names, how many more there are, and the verb."""
     shown = ", ".join(repr(name[:60]) for name in names[:3])
     more = f" and {len(names) - 3} more" if names[3:] else ""
     return f"{shown}{more} {'is' if len(names) == 1 else 'are'}"

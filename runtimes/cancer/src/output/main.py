@@ -1,11 +1,11 @@
-"""The node `output`: probabilities in, the answer to the client out."""
+"""The node `output`: from probabilities to the answer to the client."""
 
 from internal_nodes_pb2 import Scored
 from public_input_pb2 import PredictResponse
 
 
 async def default_handler(ctx, data):
-    """Name the more probable class."""
+    """Answer with the probabilities and the more probable class, or the error."""
     scored = Scored()
     data.Unpack(scored)
     answer = PredictResponse(error=scored.error)
