@@ -32,6 +32,7 @@ from lib.text import some_of
 
 WORK_TREE = ""
 DRAWN = 50_000_000  # bytes; larger tables are not plotted
+ONE_COLUMN = ("bar", "confusion", "scatter")  # prefixes of templates with a single y
 LISTS = (".json", ".yaml", ".yml")  # of rows
 TABLES = (".csv", ".tsv", *LISTS)
 
@@ -241,7 +242,8 @@ class Revision:
                         "names no x, or no y."
                     )
         for title, definition in self.pipeline.plots:
-            x, y, template = (definition.get(key) for key in ("x", "y", "template"))
+            x, y = definition.get("x"), definition.get("y")
+            template = definition.get("template", "")
             files = {title: y} if isinstance(y, str | list) and title.endswith(TABLES) else y
             if not isinstance(files, Mapping) or not isinstance(x, str):
                 self.missing.append(
@@ -252,7 +254,10 @@ class Revision:
             for path, columns in files.items():
                 several = columns if isinstance(columns, list) else [columns]
                 name = title if len(files) == 1 else f"{title}, {path}"
-                found.append(Plot(name, path, x, several, template or ""))
+                if len(several) > 1 and template.startswith(ONE_COLUMN):
+                    found += [Plot(f"{name}, {y}", path, x, [y], template) for y in several]
+                else:
+                    found.append(Plot(name, path, x, several, template))
         return found
 
     # ---- file contents

@@ -164,6 +164,21 @@ plots:
     assert len(revision.missing) == 4
 
 
+def test_points_and_bars_of_several_columns_are_a_plot_for_each(work_tree):
+    plots = [
+        {"P": {"x": "a", "y": {"p.csv": ["b", "c"]}, "template": "scatter"}},
+        {"L": {"x": "a", "y": {"l.csv": ["b", "c"]}, "template": "linear"}},
+        {"B": {"x": "a", "y": {"b.csv": ["b"]}, "template": "bar_horizontal"}},
+    ]
+    (work_tree / "dvc.yaml").write_text(json.dumps({"stages": {}, "plots": plots}))
+    assert [(plot.title, plot.y) for plot in Revision("", work_tree).plots] == [
+        ("P, b", ["b"]),
+        ("P, c", ["c"]),
+        ("L", ["b", "c"]),
+        ("B", ["b"]),
+    ]
+
+
 def test_a_plot_of_a_stage_that_only_dvc_can_draw_is_named_and_a_picture_is_none(work_tree):
     plots = ["a.csv", {"b.json": {"y": "loss"}}, {"c.tsv": {"x": "a", "y": "b"}}, "d.png", "e"]
     stage = {"cmd": "x", "plots": plots}
