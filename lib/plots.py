@@ -114,7 +114,7 @@ def draw_bars(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
 def draw_confusion(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
     """The confusion matrices of the revisions, side by side."""
     (truth,) = plot.y
-    found = {row[key] for rows in tables.values() for row in rows for key in (truth, plot.x)}
+    found = {row[key] or "" for rows in tables.values() for row in rows for key in (truth, plot.x)}
     classes = sorted(found, key=lambda name: (int(name) if name.isdecimal() else np.inf, name))
     places = {name: place for place, name in enumerate(classes)}
     names = [shortened(name) for name in classes] if len(classes) <= READABLE else []
@@ -128,7 +128,7 @@ def draw_confusion(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
     for axes, (label, rows) in zip(grid, tables.items(), strict=True):
         counts = np.zeros((len(classes), len(classes)), dtype=int)
         for row in rows:
-            counts[places[row[truth]], places[row[plot.x]]] += 1
+            counts[places[row[truth] or ""], places[row[plot.x] or ""]] += 1
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for (i, j), count in np.ndenumerate(counts) if names else ():

@@ -330,6 +330,13 @@ def test_names_of_classes_are_in_order_and_stand_beside_each_other(classes, revi
         assert all(figure.bbox.containsx(x) for box in boxes for x in (box.x0, box.x1))
 
 
+def test_a_row_that_ends_early_has_a_class_without_a_name():
+    rows = [{"actual": "a", "predicted": None}, {"actual": "a", "predicted": "a"}]
+    plot = Plot("Which", "cases.csv", "predicted", ["actual"], "confusion")
+    (axes,) = draw(plot, {"work tree": rows}).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["", "a"]
+
+
 def test_a_matrix_of_many_classes_has_no_numbers_that_could_be_taken_for_them():
     rows = [{"predicted": str(n), "actual": str(n)} for n in range(100, 200)]
     plot = Plot("Which", "cases.csv", "predicted", ["actual"], "confusion")
