@@ -1,4 +1,4 @@
-"""A training that was interrupted ends as if it had not been; no other checkpoint is used."""
+"""An interrupted training ends as if it had not been; a checkpoint of another is not used."""
 
 from functools import cache
 from typing import Any
@@ -17,7 +17,7 @@ uninterrupted = cache(run)
 
 
 class Smoothed(nn.Module):
-    """A loss with a setting that its printed form does not show."""
+    """A loss with a setting that its repr does not show."""
 
     def __init__(self, by):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Tables come in chunks, whatever they are kept in, and rows that repeat are found over all."""
+"""Tables of any source are read in chunks, and duplicates are found across chunks."""
 
 import gzip
 import threading
@@ -120,7 +120,7 @@ def test_a_type_that_arrow_has_not_is_told_with_its_column(tmp_path, kind):
 
 
 def test_what_holds_neither_text_nor_lines_is_told(tmp_path):
-    packed = gzip.compress(b"size,ort\n1,a\n", mtime=0)  # whose bytes 4 to 7 are the time
+    packed = gzip.compress(b"size,ort\n1,a\n", mtime=0)  # bytes 4 to 7 are the time
     (tmp_path / "a.csv").write_bytes(packed[:4] + b',\r\n"' + packed[8:])
     with pytest.raises(UserError, match=r"a\.csv cannot be read: is each quote closed .* UTF-8\?"):
         list(read_chunks(tmp_path / "a.csv", TYPES, rows=100))
@@ -334,7 +334,7 @@ def test_a_gap_in_one_chunk_changes_no_value_of_another(tmp_path, form, rows):
 
 def test_a_column_of_parquet_has_one_type_in_all_chunks(tmp_path):
     frame = pd.DataFrame({"age": range(9), "gap": range(9), "no": True, "maybe": True})
-    table = pa.Table.from_pandas(frame.set_index(frame["age"] * 2))  # an index is no column
+    table = pa.Table.from_pandas(frame.set_index(frame["age"] * 2))  # the index is not a column
     for n, value in ((1, pa.scalar(None, pa.int64())), (3, pa.scalar(None, pa.bool_()))):
         name = table.schema[n].name
         table = table.set_column(n, name, pc.if_else(pc.equal(table["age"], 7), value, table[name]))
@@ -359,7 +359,7 @@ def test_a_column_has_one_type_in_all_files_of_parquet_and_rows_repeat_over_them
 ):
     folder = tmp_path / "parts"
     folder.mkdir()
-    pd.DataFrame({"a": [], "b": []}).to_parquet(folder / "0.parquet")  # as if of floats
+    pd.DataFrame({"a": [], "b": []}).to_parquet(folder / "0.parquet")  # typed as floats
     pq.write_table(pa.table({"a": first, "b": ["x", "y"]}), folder / "1.parquet")
     pq.write_table(pa.table({"b": ["x", "x"], "a": [-1, 7]}), folder / "2.parquet")
     index = pd.Index([5], name="row")

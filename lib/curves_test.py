@@ -1,4 +1,4 @@
-"""What a training appends for the tracker, and that no disk makes it end."""
+"""A training appends its curve for the tracker, and a full disk does not end it."""
 
 import pytest
 

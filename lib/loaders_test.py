@@ -1,4 +1,4 @@
-"""Loaders give every row once, in whole batches, in an order that their seed decides."""
+"""Loaders return every row once, in whole batches, in an order that depends on the seed."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""A file is loaded only if it is what dvc.lock names."""
+"""A file is loaded only if its content is that in dvc.lock."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from lib.locked import locked
 
 pytestmark = pytest.mark.unittest
 
-# As DVC 3.67 writes it: one folder with a/b ("1") and c ("2"), one file ("3").
+# As written by DVC 3.67: a folder with a/b ("1") and c ("2"), and a file ("3").
 LOCK = """
 schema: '2.0'
 stages:

@@ -1,4 +1,4 @@
-"""Parameters are caught in every way that they can be wrong, one process's and the whole file's."""
+"""Wrong parameters of any kind are found, of one process and in the whole file."""
 
 import sys
 from datetime import date
@@ -185,7 +185,7 @@ def test_parameters_cannot_be_changed_later():
 
 
 def test_a_date_in_quotes_is_a_date_where_its_type_says_so():
-    """DVC takes none without quotes."""
+    """DVC does not accept dates without quotes."""
 
     class Cutoff(Section):
         cutoff: Annotated[date, Field(strict=False)]
@@ -201,7 +201,7 @@ def test_the_committed_file_is_valid():
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """Two processes, whose folders join those of this repository, and one in another language."""
+    """Two processes, importable beside this repository's, and one in another language."""
     monkeypatch.syspath_prepend(tmp_path)
     write = {
         "lab/processes/one_for_this_test/params.py": "one_for_this_test: dict[str, int]",

@@ -1,4 +1,4 @@
-"""Rows are shared out as they are meant to be, and the arrays do not depend on how they came."""
+"""Rows are split as specified, and the arrays do not depend on the division into chunks."""
 
 import re
 import sqlite3
@@ -41,7 +41,7 @@ def written(folder, shares, size=N, classes=CLASSES, **which):
 
 
 def by_scikit_learn(y, shares, stratified=True):
-    """The row numbers as the plain script would draw them."""
+    """The row numbers as two calls of `train_test_split` draw them."""
     seed, rows = shares.random_seed, np.arange(len(y))
     of = (lambda rows: y[rows]) if stratified else lambda _: None
     rest, test = train_test_split(
@@ -56,7 +56,7 @@ def by_scikit_learn(y, shares, stratified=True):
 @pytest.mark.parametrize("shares", [DRAWN, HASHED])
 def test_a_querys_cursor_is_read_by_the_thread_that_opened_it(shares, tmp_path):
     frame = pd.DataFrame(X, columns=FEATURES).assign(y=Y, patient=IDS)
-    with closing(sqlite3.connect(":memory:")) as connection:  # refuses other threads
+    with closing(sqlite3.connect(":memory:")) as connection:  # it refuses other threads
         frame.to_sql("rows", connection, index=False)
         rows = pd.read_sql("SELECT * FROM rows", connection, chunksize=300)
         parts = (Chunk(part[list(FEATURES)].to_numpy(), part.y, part.patient) for part in rows)
@@ -168,7 +168,7 @@ def test_text_and_numbers_with_the_same_digits_are_the_same_id():
 
 
 def test_the_hash_is_the_same_in_every_version():
-    """Rows would change their split if it were not: then the versions of pandas differ."""
+    """Otherwise rows would change their split with another version of pandas."""
     found = hashed_splits(pd.Series(["a", "b", "patient-17", "ü", *map(str, range(12))]), HASHED)
     assert "".join(map(str, found)) == "1000200000000001"
 

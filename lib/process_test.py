@@ -1,4 +1,4 @@
-"""How a process ends where something is wrong: in its author's own words and lines."""
+"""A process that fails ends with the message of a UserError, or a traceback of its own code."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ start(compute, Params)
 
 
 def ended(folder, line):
-    """What a process with this line in it prints, and its exit code."""
+    """The exit code of a process with this line in it, and what it prints."""
     (folder / "count_rows").mkdir()
     (folder / "params.yaml").write_text("random_seed: 1\n")
     main = folder / "count_rows/main.py"

@@ -38,7 +38,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """On networks as small as these, threads cost a hundred times what they gain."""
+    """For networks as small as these, threads cost a hundred times what they gain."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -62,7 +62,7 @@ USUAL = {"best_by": ACCURACY_THEN_LOSS, "lr": 0.01, "epochs": 12, "patience": No
 
 
 def run(X=None, *, batch_size=16, **settings):
-    """A training with all that a resumed one must restore: dropout, shuffling, batch norm, Adam."""
+    """A training with all that resuming must restore: dropout, shuffling, batch norm, Adam."""
     X_default, y = make_data()
     X = X_default if X is None else X
     network = make_network()
@@ -106,7 +106,7 @@ def assert_same_state(one, other):
 
 
 class Scripted(nn.Module):
-    """A network whose weight counts epochs and whose validation logits come from a table."""
+    """A network that counts epochs, with validation logits from a table."""
 
     def __init__(self, logits_by_epoch):
         super().__init__()
@@ -123,7 +123,7 @@ class Scripted(nn.Module):
 
 
 def train_scripted(logits_by_epoch, patience=None, best_by=ACCURACY_THEN_LOSS, **metrics):
-    """Four validation rows of class 1: a positive logit is right, a larger one has a lower loss."""
+    """Train on four rows of class 1: a positive logit is right, a larger one has a lower loss."""
     network = Scripted(logits_by_epoch)
     loaders = [
         create_dataloader(np.zeros((4, 1), np.float32), np.ones(4, np.uint8), 4, False, 0)
@@ -188,7 +188,7 @@ def test_what_an_epoch_is_measured_by_is_the_mean_over_windows(monkeypatch):
 
 
 def pytorch_measures(window):
-    """The accuracy of 97 outputs, taken in by tens, where so many rows are a window."""
+    """The accuracy of 97 outputs, added in batches of ten, with windows of this many rows."""
     outputs, y = torch.randn(97, generator=torch.Generator().manual_seed(0)), torch.ones(97)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loaders, "WINDOW_ROWS", window)
@@ -511,7 +511,7 @@ def test_a_worker_for_which_no_card_is_left_is_told(monkeypatch):
 
 
 def give_devices(monkeypatch, cuda, mps):
-    """Three graphics cards, or none; the list is filled with the one that torch is told."""
+    """Simulate three graphics cards, or none; the card that is set is appended to the list."""
     free, chosen = [2, 7, 5], []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
@@ -524,7 +524,7 @@ def give_devices(monkeypatch, cuda, mps):
 def test_a_seed_decides_all_random_numbers_and_algorithms_are_deterministic():
     def draw(seed):
         seed_everything(seed)
-        legacy = np.random.rand()  # noqa: NPY002 - the generator that libraries share
+        legacy = np.random.rand()  # noqa: NPY002 - libraries share this generator
         return random.random(), legacy, torch.rand(()).item()
 
     assert draw(1) == draw(1)

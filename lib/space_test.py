@@ -1,4 +1,4 @@
-"""What a sweep may say in params.yaml, and what is said of mistakes in it."""
+"""Sections of sweeps in params.yaml are checked, and mistakes in them explained."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Splits come back from disk as they went, without being read into memory."""
+"""Splits are loaded as they were saved, without being read into memory."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tables are read, split and taken apart; what is wrong with one is told in a line."""
+"""Tables are read, split and separated into X and y; errors in them are explained in a line."""
 
 import gzip
 import re
@@ -35,7 +35,7 @@ def test_a_table_comes_back_from_its_file(frame, tmp_path):
     pd.testing.assert_frame_equal(read_table(tmp_path / "table.csv"), frame, check_dtype=False)
 
 
-PACKED = gzip.compress(b"a,y\n1,2\n", mtime=0)  # whose bytes 4 to 7 are the time
+PACKED = gzip.compress(b"a,y\n1,2\n", mtime=0)  # bytes 4 to 7 are the time
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_word_for_what_is_missing_is_a_text_among_texts_and_missing_among_numb
 def test_whole_numbers_keep_their_digits_beside_missing_values_and_beyond_64_bits(tmp_path):
     first = [10**25, 10**25 + 1, 10**400]
     second = [1780000000000000123, None, 1780000000000000124]
-    third = [2**63, None, -5]  # no type of pandas holds all of them
+    third = [2**63, None, -5]  # no type of pandas can hold all of them
     rows = "".join(
         f"{a},{b or ''},1e20,x,{c or ''}\n" for a, b, c in zip(first, second, third, strict=True)
     )

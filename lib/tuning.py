@@ -5,8 +5,8 @@ Optuna suggests values; processes on this machine, or a cluster, train with them
 - Optuna suggests a batch of trials at once and gets their results in order when all are done. So
   the values depend on the seed and the size of a batch, not on the number of workers or on which
   of them is first.
-- No trial is computed twice. Each result is written at once to a file named after all that it
-  depends on, where a sweep that was killed, or is given more trials, finds it.
+- Finished trials are never computed again. Each result is written at once to a file named after all
+  that it depends on, where a sweep that was killed, or is given more trials, finds it.
 - One machine needs no cluster: joblib starts processes. If RAY_ADDRESS names a Ray cluster, the
   same functions run as its tasks; one that is lost with its node is computed on another.
 - A worker gets data and values and returns metrics: it writes and logs nothing.

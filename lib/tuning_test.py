@@ -1,4 +1,4 @@
-"""A sweep depends on its seed and batch alone, computes nothing twice, and survives bad trials."""
+"""A sweep depends only on its seed and batch, computes nothing twice, and survives bad trials."""
 
 import math
 import socket
@@ -40,21 +40,21 @@ SETTINGS = {"objective": "validation.loss", "better": "smaller", "trials": 12, "
 
 
 def loss(_, values, budget):
-    """Quick, but the later ones of a batch are done first."""
+    """A quick loss, for which later trials of a batch finish first."""
     time.sleep(0.02 * (values["size"] % 3))
     value = (values["x"] - 0.3) ** 2 + values["y"] + values["size"] / (budget or 1)
     return {"validation": {"loss": value}}
 
 
 def counted(folder, values, budget):
-    """The same, and a file for each time that it is computed."""
+    """As `loss`, with a file for each call."""
     count = len(list(Path(folder).iterdir()))
     (Path(folder) / f"{values['x']}-{budget}-{count}").touch()
     return loss(None, values, budget)
 
 
 def bad(_, values, budget):
-    """No x below 0 can be used, none above 0.5 gives a number, and some are mistakes."""
+    """As `loss`, but fails for x below 0, in several ways, and is NaN for x above 0.5."""
     if values["x"] < -0.5:
         if values["kind"] == "b":
             sys.exit("no such option")  # as some libraries do
@@ -131,7 +131,7 @@ def test_a_trial_that_fails_says_why_and_the_others_go_on(tmp_path):
 
 
 def short(enough, values, budget):
-    """Large ones need more memory than there is, until there is enough."""
+    """As `loss`, but large sizes run out of memory until the file `enough` exists."""
     if values["size"] > 3 and not enough.exists():
         raise ShortageError(f"size is {values['size']}: that is more than fits into the memory.")
     return loss(None, values, budget)
@@ -167,7 +167,7 @@ def test_an_error_after_the_first_trial_is_all_that_is_said(recwarn):
 
 def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path, monkeypatch):
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # nobody listens, and nobody else can
+        taken.bind(("127.0.0.1", 0))  # nothing listens there, and nothing else can
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(UserError) as told:
@@ -201,7 +201,7 @@ def test_an_address_that_is_no_host_and_port_is_left_to_ray(address):
 
 
 def arrays(_, values, budget):
-    """What numpy and others return in place of Python's numbers."""
+    """As `loss`, with values of numpy and others in place of Python's numbers."""
     found = loss(None, values, budget)["validation"]["loss"]
     return {
         "loss": np.float32(found),

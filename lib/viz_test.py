@@ -1,4 +1,4 @@
-"""Pictures show the numbers they are given, and are the same to the byte each time."""
+"""Plots show the numbers they are given, and have the same bytes each time."""
 
 import math
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""The stages of dvc.yaml fit their processes: who may import whom, and what DVC must know of it."""
+"""The stages of dvc.yaml fit their processes: allowed imports, and the deps that DVC must know."""
 
 import re
 import subprocess
@@ -71,11 +71,11 @@ def test_a_stage_lists_the_sections_of_parameters_that_its_process_reads(stage):
 
 
 def test_git_ignores_what_dvc_keeps():
-    """DVC takes its own lines of .gitignore back when a later stage fails."""
+    """DVC removes the lines that it added to .gitignore when a later stage fails."""
     stages = [stage for stage in read_pipeline().stages if stage.commands]
     kept = {path for s in stages for path in {*s.written} - s.uncached if in_root(path)}
-    asked = "".join(f"{path}\0{path}/\0" for path in kept)  # a line may name folders alone
-    as_asked = {"GIT_LITERAL_PATHSPECS": "0"}  # which check-ignore does not know
+    asked = "".join(f"{path}\0{path}/\0" for path in kept)  # a line may match only folders
+    as_asked = {"GIT_LITERAL_PATHSPECS": "0"}  # check-ignore does not support it
     answer = ask_git("check-ignore", "--stdin", "-z", folder=ROOT, stdin=asked, **as_asked)
     if answer.returncode > 1:
         pytest.skip(answer.stderr)
@@ -125,12 +125,12 @@ def test_what_git_tracks_names_no_index():
 
 @cache
 def packages_of_modules():
-    """The packages that are installed here and bring a module, by the module's name."""
+    """The installed packages that contain a module, by the module's name."""
     return {m: {normal(p) for p in found} for m, found in packages_distributions().items()}
 
 
 def normal(package):
-    """A package's name as indexes compare it."""
+    """A package's name, normalised as by package indexes."""
     return re.sub(r"[-_.]+", "-", package).lower()
 
 
@@ -139,7 +139,7 @@ def packages_in(pipfile):
 
 
 def not_named(modules, pipfile):
-    """The modules that no package of a Pipfile brings; one that is not installed may bring any."""
+    """The modules in no package of a Pipfile; a package that is not installed may have any."""
     here, named = packages_of_modules(), packages_in(pipfile)
     unknown = named - set().union(*here.values())
     missing = {m for m in modules if not here.get(m, {normal(m)}) & named}
@@ -154,7 +154,7 @@ def test_a_process_locks_what_it_imports(process):
     external = {m for m in graph.find_upstream_modules(main) if graph.is_module_squashed(m)}
     third_party = {m for m in external if m not in sys.stdlib_module_names}
     missing = not_named(third_party, (ROOT / "lab/processes" / process / "Pipfile").read_text())
-    # Imported inside functions, by those who have it: lib/splits.py's as_type="tensor".
+    # Imported inside functions and optional: lib/splits.py's as_type="tensor".
     assert missing - {"torch", "mlflow"} == set()
 
 
@@ -167,7 +167,7 @@ def test_a_module_is_known_by_the_package_that_brings_it():
 
 @pytest.mark.parametrize("process", PROCESSES)
 def test_no_module_of_a_process_hides_a_package_that_it_locks(process):
-    """Python looks beside main.py first: `import xgboost` would find xgboost.py there."""
+    """Python looks for modules beside main.py first: `import xgboost` would find xgboost.py."""
     folder = ROOT / "lab/processes" / process
     packages = packages_in((folder / "Pipfile").read_text())
     for file in folder.glob("*.py"):

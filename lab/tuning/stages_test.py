@@ -1,4 +1,4 @@
-"""The stages of lab/tuning/dvc.yaml fit their sweeps, and `make run` knows nothing of them."""
+"""The stages of lab/tuning/dvc.yaml fit their sweeps, and `make run` does not run them."""
 
 import json
 import re
@@ -41,14 +41,14 @@ def test_the_deps_of_a_stage_are_what_its_main_imports_and_the_lock(name):
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_a_stage_lists_its_own_section_and_of_the_tuned_one_what_is_not_searched(name):
-    """Else `make adopt` would make each sweep run again, or a change of the rest would not."""
+    """Otherwise `make adopt` would cause a sweep to run again, or other changes would not."""
     model = model_in(Path("lab/tuning") / name / "params.py")
     params, stage = load_params(model, ROOT / "params.yaml"), PIPELINE.find(name)
     (tuned,) = set(model.model_fields) - {"random_seed", name}
     searched = {key for key, _ in ranges(getattr(params, name).space)}
     every = set(flat(getattr(params, tuned).model_dump()))
     listed = {key: value for key, value in stage.params.items() if key.startswith(tuned)}
-    # A section may be searched whole, by a choice: then what is below it is too.
+    # A choice may search a whole section, and so all parameters below it.
     fixed = {key for key in every if not any(f"{key}.".startswith(f"{s}.") for s in searched)}
     assert set(flat(listed)) == {f"{tuned}.{key}" for key in fixed}
     assert set(stage.params) - set(listed) == {"random_seed", name}

@@ -1,4 +1,4 @@
-"""Models in ONNX say what the originals say, need little to be loaded, and are described."""
+"""Models in ONNX agree with the originals, need little to be loaded, and have model cards."""
 
 import contextlib
 import json
@@ -220,7 +220,7 @@ def pipeline(params, tmp_path_factory):
         train_classifiers(check_params(content, ClassifierParams))
         train_network(check_params(content, NetworkParams))
         main.export(params)
-    torch.set_num_threads(threads)  # a process sets it for itself; the tests after this one go on
+    torch.set_num_threads(threads)  # the process has changed it, also for other tests
     return folder
 
 

@@ -1,4 +1,4 @@
-"""What the raw data must be, and what is true of the splits made of them."""
+"""Invalid raw data are refused; the splits have the properties that they must have."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def frame():
 
 @pytest.fixture
 def validate(tmp_path):
-    """All of a source that is valid, read `rows` at a time."""
+    """The valid frames of a source, read `rows` at a time, as one."""
 
     def validate(source, max_duplicated=0.01, rows=2**16, id_column=None):
         frames = read_chunks(source, column_types(id_column), rows)
@@ -51,7 +51,7 @@ def validate(tmp_path):
 
 @pytest.fixture
 def prepare(tmp_path_factory):
-    """The splits of a frame, and what was found out about them."""
+    """The splits of a frame, and what `prepare_cancer_data` returned."""
 
     def prepare(frame=RAW, seed=0, sizes=(0.15, 0.2)):
         folder = tmp_path_factory.mktemp("prepared")
@@ -62,7 +62,7 @@ def prepare(tmp_path_factory):
 
 
 def raw(splits, prepared):
-    """The rows of each split as they were before they were standardised."""
+    """The rows of each split before they were standardised."""
     scaler = prepared.scaler
     return [scaler.inverse_transform(X) for X in (splits.X_train, splits.X_val, splits.X_test)]
 

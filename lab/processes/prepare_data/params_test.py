@@ -1,4 +1,4 @@
-"""What the parameters of prepare_data may be."""
+"""Invalid parameters of prepare_data are refused."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the parameters of train_dnn_pytorch may be."""
+"""Invalid parameters of train_dnn_pytorch are refused."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The classifiers are what they are called, are compared fairly, and the best is kept."""
+"""The classifiers are what their names say and are compared fairly, and the best is kept."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def splits(temp_data_dir):
 
 @pytest.fixture
 def params():
-    """params.yaml, with five trees where it has more."""
+    """params.yaml, with five trees or rounds instead of more."""
     content = read_yaml(ROOT / "params.yaml")
     for section in content["train_standard_classifiers"].values():
         if "n_estimators" in (section if isinstance(section, dict) else ()):
@@ -53,7 +53,7 @@ def settings(params):
 
 @pytest.fixture
 def trained(params, temp_data_dir, tmp_path, monkeypatch):
-    """The folder in which the process has run: all of its paths are relative."""
+    """The folder in which the process has run, as its paths are relative."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(main, "PROCESSED", temp_data_dir)
     main.train(params)
@@ -179,7 +179,7 @@ def test_the_saved_model_takes_raw_features_in_a_fresh_interpreter(trained, tmp_
         tmp_path / "raw.npy",
         tmp_path / "probabilities.npy",
     ]
-    # In another folder and without this repository: scikit-learn is all that it needs.
+    # In another folder and without this repository, as it needs only scikit-learn.
     subprocess.run([sys.executable, "-I", "-c", script, *files], cwd=tmp_path, check=True)
     fresh = np.load(files[2])
     assert np.array_equal(fresh, joblib.load(files[0]).predict_proba(np.load(files[1])))
