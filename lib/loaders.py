@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from lib import distributed
+from lib.errors import UserError
 
 Loader = DataLoader[tuple[Tensor, ...]]
 Targets = npt.NDArray[np.number[Any]]
@@ -96,16 +97,21 @@ def create_dataloader(
         seed: of the shuffling.
 
     Raises:
-        ValueError: X and y differ in length or are empty, or batch_size is below 1 or the number of
-            workers.
+        ValueError: X and y differ in length or are empty, or batch_size is below 1.
+        UserError: there are more workers than rows, or than rows in a batch.
     """
     if len(X) != len(y) or len(X) == 0:
         raise ValueError(
             f"X has {len(X)} rows and y {len(y)}: expected the same number, at least 1"
         )
-    if batch_size < distributed.world_size():
-        expected = distributed.world_size()
-        raise ValueError(f"batch_size is {batch_size}: expected at least {expected}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: expected at least 1")
+    workers = distributed.world_size()
+    if min(batch_size, len(X)) < workers > 1:
+        raise UserError(
+            f"workers is {workers}, and each must get a row of every batch: there are {len(X)} "
+            f"rows, in batches of {batch_size}. Take fewer workers, or larger batches."
+        )
     generator = torch.Generator().manual_seed(seed)
     dataset = TensorDataset(_share_memory(X), _share_memory(y))
     sampler = BatchIndices(len(X), batch_size, generator if shuffle else None)

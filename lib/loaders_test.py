@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from lib import loaders
+from lib.errors import UserError
 from lib.loaders import BatchIndices, Loader, create_dataloader
 from lib.pytorch_test import make_data, one_thread
 
@@ -131,3 +132,10 @@ def test_a_loader_refuses_what_it_cannot_iterate(n_rows, n_labels, batch_size, m
     X, y = np.zeros((n_rows, 2), np.float32), np.zeros(n_labels, np.uint8)
     with pytest.raises(ValueError, match=message):
         create_dataloader(X, y, batch_size, shuffle=True, seed=0)
+
+
+@pytest.mark.parametrize(("n_rows", "batch_size"), [(2, 8), (8, 2)])
+def test_more_workers_than_rows_in_a_batch_are_refused(n_rows, batch_size, monkeypatch):
+    monkeypatch.setattr("lib.distributed.world_size", lambda: 3)
+    with pytest.raises(UserError, match=f"workers is 3, .* {n_rows} rows, in batches of"):
+        create_dataloader(*make_data(n_rows), batch_size, shuffle=True, seed=0)

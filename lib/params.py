@@ -195,12 +195,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def unknown(key: str, last: str, known: Sequence[str]) -> str:
-    """The message for an unknown key."""
+def unknown(key: str, last: str, known: Sequence[str], advice: str = "remove it.") -> str:
+    """The message for an unknown key; with the advice if no known one is similar."""
     close = difflib.get_close_matches(last, known, n=1)
-    hint = f" did you mean {close[0]}?" if close else ""
+    hint = f"did you mean {close[0]}?" if close else advice
     allowed = f" Allowed here: {', '.join(known)}." if known else ""
-    return f"{key} is not known:{hint or ' remove it.'}{allowed}"
+    return f"{key} is not known: {hint}{allowed}"
 
 
 def known_keys(model: Any, parents: Sequence[str | int]) -> list[str]:

@@ -30,8 +30,9 @@ from lib.params import Count, Real, Section
 
 KINDS = ("uniform", "log", "integer", "log_integer", "choice")
 Finite = Annotated[Real, Field(allow_inf_nan=False)]
+Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]  # Optuna computes with floats
 Reals = Annotated[list[Finite], Field(min_length=2, max_length=2)]
-Integers = Annotated[list[int], Field(min_length=2, max_length=2)]
+Integers = Annotated[list[Whole], Field(min_length=2, max_length=2)]
 
 
 class Range(Section):
@@ -65,6 +66,8 @@ class Range(Section):
             raise ValueError(f"one of {', '.join(KINDS)}, and there are {given or 'none'}")
         if self.kind != "choice" and self.values[0] >= self.values[1]:
             raise ValueError(f"a range from low to high, and it is {self.kind}: {self.values}")
+        if self.kind != "choice" and math.isinf(self.values[1] - self.values[0]):
+            raise ValueError(f"a range of finite width, and it is {self.kind}: {self.values}")
         if self.kind.startswith("log") and self.values[0] <= 0:
             raise ValueError(f"above 0 for {self.kind}, and it is {self.values}")
         return self

@@ -56,6 +56,8 @@ def test_a_space_has_the_ranges_that_it_says_by_dotted_name():
             {"space": {"lr": {"log": [0, 1]}}},
             "tune_model.space.lr is a mapping: it must be above 0",
         ),
+        ({"space": {"lr": {"uniform": [-1e308, 1e308]}}}, "range of finite width"),
+        ({"space": {"size": {"integer": [2, 10**400]}}}, "less than or equal to 9007199254740992"),
         ({"space": {"lr": {"uniform": [2, 1]}}}, "tune_model.space.lr .* range from low to high"),
         (
             {"space": {"lr": {"uniform": [-1, 1]}}},

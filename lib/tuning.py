@@ -207,7 +207,8 @@ def objective_of(result: Result, name: str) -> float | None:
             f"{returned or 'nothing'}: return it as a number, or name another."
         )
     if name not in metrics:
-        raise UserError(f"objective: {unknown(name, name, list(metrics))}")
+        why = unknown(name, name, list(metrics), "name another.")
+        raise UserError(f"objective: {why}")
     found: float | None = metrics[name]
     return found
 

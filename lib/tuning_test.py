@@ -151,10 +151,12 @@ def test_the_best_is_the_largest_where_larger_is_better(tmp_path):
     assert sweep.best.objective == max(trial.objective for trial in sweep.trials)
 
 
-def test_an_objective_that_no_trial_has_is_told_with_what_there_is(tmp_path):
-    said = "objective: validation.los is not known: did you mean validation.loss?"
-    with pytest.raises(UserError, match=said):
-        swept(tmp_path, objective="validation.los")
+@pytest.mark.parametrize(
+    ("name", "hint"), [("validation.los", "did you mean validation.loss"), ("x", "name another")]
+)
+def test_an_objective_that_no_trial_has_is_told_with_what_there_is(tmp_path, name, hint):
+    with pytest.raises(UserError, match=f"{name} is not known: {hint}. Allowed here: "):
+        swept(tmp_path, objective=name)
 
 
 def test_an_error_after_the_first_trial_is_all_that_is_said(recwarn):

@@ -80,7 +80,9 @@ def plot_training_history(
     grid = figure.subplots(1, len(measures), squeeze=False)[0]
     for axes, measure in zip(grid, measures, strict=True):
         for split, colour in zip(("train", "validation"), COLOURS, strict=False):
-            axes.plot(history["epoch"], history[f"{split}_{measure}"], color=colour, label=split)
+            values = history[f"{split}_{measure}"]
+            marker = "o" if len(values) == 1 else ""  # a line needs two points
+            axes.plot(history["epoch"], values, color=colour, marker=marker, label=split)
         if best_epoch is not None:
             axes.axvline(best_epoch, color="grey", linestyle=":", label=f"best: epoch {best_epoch}")
         axes.set(xlabel="epoch", title=measure)
