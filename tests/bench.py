@@ -409,7 +409,7 @@ def measure_sweeps(scratch: Path, turns: int) -> list[Comparison]:
     """
     project = copy_project(scratch / "sweeps")
     project.dvc("repro", "prepare_data")
-    long, half, short = ("50", "60"), ("50", "30"), ("2", "50")  # epochs and trials
+    long, half, short = ("50", "60"), ("50", "30"), ("5", "50")  # epochs and trials
 
     def seconds_of(*arguments: str, at_once: int = 1) -> float:
         command = ("tools/within", "lab/tuning", "python", "-m", "tests.bench_sweep", *arguments)
