@@ -431,13 +431,21 @@ def test_marks_that_a_merge_left_in_the_notes_of_stages_are_told(project):
         assert re.search(r"dvc.lock.{1,200}: a merge left marks in it; its metrics", said)
 
 
-def test_results_that_no_stage_of_a_run_made_are_not_told_as_its_own(project):
-    assert "### Results before this run" in run_page(project)
-    (project.folder / "summary.md").unlink()
+@pytest.mark.parametrize(
+    ("state", "title"),
+    [
+        ("", "Results before this run"),
+        ("failed", "Results before this run"),
+        ("did not end", "Results before this run"),
+        ("ran", "Results"),
+        ("unchanged", "Results"),
+    ],
+)
+def test_results_that_no_stage_of_a_run_made_are_not_told_as_its_own(project, state, title):
     note = project.folder / ".dvc/tmp/run.json"
     note.parent.mkdir(exist_ok=True)
-    note.write_text(json.dumps({"stages": {"linear": {"state": "ran"}}}))
-    assert "### Results\n" in run_page(project)
+    note.write_text(json.dumps({"stages": {"linear": {"state": state}} if state else {}}))
+    assert f"### {title}\n" in run_page(project)
     note.unlink()
 
 

@@ -394,7 +394,7 @@ def lacking_in_git() -> dict[Path, str]:
 
 
 def kept_by_lfs(results: list[Any]) -> str:
-    """Which results are git LFS's to keep, whose server gets none of a job; empty where none is."""
+    """A line on results in git that are tracked by git LFS, to which jobs do not push; or empty."""
     files = [os.path.relpath(out.fs_path, ROOT) for out in results if out.protocol == "local"]
     lock = str(Path(pipeline_file()).with_suffix(".lock"))
     answer = git("check-attr", "-z", "--stdin", "filter", stdin="\0".join([lock, *files]))
@@ -403,8 +403,8 @@ def kept_by_lfs(results: list[Any]) -> str:
     if not taken:
         return ""
     return (
-        f"git LFS would keep {some_of(taken)}, by .gitattributes, and a job pushes to git alone: "
-        f"add a line `{taken[0]} !filter !diff !merge` at its end, and the same for others."
+        f"git LFS would keep {some_of(taken)}, because of .gitattributes, and jobs do not push to "
+        f"LFS: add the line `{taken[0]} !filter !diff !merge` at its end, likewise for others."
     )
 
 

@@ -25,6 +25,7 @@ from lib.errors import UserError
 from lib.repository import git
 from lib.revisions import WORK_TREE, Revision
 from lib.text import cell, prose, sentence, shown_address, without_password
+from tools.job.experiment import UNFINISHED
 from tools.job.job import add_to_note, main, read_note, summarise
 from tools.tracking import notes
 
@@ -35,7 +36,8 @@ def run_page() -> None:
     before, after = Revision(git("rev-parse", "HEAD")), Revision(WORK_TREE)
     results, metrics = results_table(after), metrics_table(before, after)
     unread = "Some could not be read: see below." if after.missing else ""
-    ran = note.get("shared") or note.get("stages")
+    states = {stage["state"] for stage in note.get("stages", {}).values()}
+    ran = note.get("shared") or states - {"failed", UNFINISHED}
     sections = {
         "## Run": run_section(note),
         "### Goals": goals_section(note.get("goals")),
