@@ -754,7 +754,7 @@ def updated(tmp_path_factory):
     project.edit("dvc.yaml", "desc: What train_wine computes, in a line.", "desc: Our own.")
     workflow = ".github/workflows/experiments.yml"
     project.edit(workflow, '"self-hosted", "linux.x64", "gpu_1"', '"self-hosted", "gpu_2"')
-    project.edit("lib/viz.py", '"""Pictures', '"""Our pictures')
+    project.edit("lib/viz.py", '"""Plots', '"""Our plots')
     project.edit("lib/splits.py", "\nimport numpy", "\n# Ours.\nimport numpy")
     project.edit("tools/project/credentials.py", '"""Puts', '"""Our own puts')
     project.edit("ruff.toml", "line-length = 100", "line-length = 90")
@@ -777,7 +777,7 @@ def updated(tmp_path_factory):
         (folder / name).write_text('"""New."""\n')
     for name in ("lib/metrics_test.py", "Pipfile", ".env", ".gitignore", "dvc.yaml", ".dvc/config"):
         (folder / name).write_text((folder / name).read_text() + "# New.\n")
-    template.edit("lib/viz.py", '"""Pictures', '"""Better pictures')
+    template.edit("lib/viz.py", '"""Plots', '"""Better plots')
     template.edit("lib/splits.py", '"""The', '"""New: the')
     template.edit("tools/project/todo.py", "import re\n", "import re  # new\n")
     (folder / "tools/project/settings.py").unlink()

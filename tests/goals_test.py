@@ -87,7 +87,7 @@ def test_a_worse_model_keeps_its_results_misses_goals_and_is_red(sandbox, good):
     sandbox.branch = "worse"
     sandbox.git("checkout", "--quiet", "-B", "worse", sandbox.base)
     sandbox.project.edit("params.yaml", "epochs: 120", "epochs: 3")
-    sandbox.project.edit("params.yaml", "lr: 0.001", "lr: 1")
+    sandbox.project.edit("params.yaml", "lr: 0.001", "lr: 1.0e-6")
     sandbox.commit("A worse model")
     try:
         tag, said = sandbox.tag("run-example-worse")

@@ -209,7 +209,7 @@ def test_an_address_that_would_be_read_otherwise_is_told_before_a_server_is_aske
 
 def test_an_address_is_told_once_in_a_line(untouched):
     said = untouched.run(*LOGS, ok=False, MLFLOW_URL="http://host/#/experiments/1")
-    assert "experiments/1: cannot be asked: MLFLOW_URL is the address of" in said
+    assert "experiments/1: cannot be used: MLFLOW_URL is the address of" in said
     assert said.count("MLflow at") == 1
 
 
