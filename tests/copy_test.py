@@ -756,7 +756,7 @@ def updated(tmp_path_factory):
     project.edit(workflow, '"self-hosted", "linux.x64", "gpu_1"', '"self-hosted", "gpu_2"')
     project.edit("lib/viz.py", '"""Plots', '"""Our plots')
     project.edit("lib/splits.py", "\nimport numpy", "\n# Ours.\nimport numpy")
-    project.edit("tools/project/credentials.py", '"""Puts', '"""Our own puts')
+    project.edit("tools/project/credentials.py", '"""Writes', '"""Our own: writes')
     project.edit("ruff.toml", "line-length = 100", "line-length = 90")
     (project.folder / ".gitattributes").write_text("*.bin binary\n")
     (project.folder / "lib/metrics_test.py").unlink()
