@@ -184,7 +184,7 @@ def test_whatever_stands_in_mlflow_url_preflight_says_so_in_a_line_without_the_p
     untouched, address
 ):
     said = untouched.run(*ASKS, ok=False, MLFLOW_URL=address)
-    assert "\nMLflow at " in said
+    assert re.search("\nMLflow at .* (cannot be used|was not reached|does not answer)", said), said
     assert "127.0.0.1" in said or "@" not in address
     assert "the-password" not in said
     assert "Traceback" not in said
@@ -209,7 +209,7 @@ def test_an_address_that_would_be_read_otherwise_is_told_before_a_server_is_aske
 
 def test_an_address_is_told_once_in_a_line(untouched):
     said = untouched.run(*LOGS, ok=False, MLFLOW_URL="http://host/#/experiments/1")
-    assert "experiments/1: cannot be used: MLFLOW_URL is the address of" in said
+    assert "experiments/1: MLFLOW_URL is the address of" in said
     assert said.count("MLflow at") == 1
 
 

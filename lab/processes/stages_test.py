@@ -74,11 +74,12 @@ def test_git_ignores_what_dvc_keeps():
     """DVC removes the lines that it added to .gitignore when a later stage fails."""
     stages = [stage for stage in read_pipeline().stages if stage.commands]
     kept = {path for s in stages for path in {*s.written} - s.uncached if in_root(path)}
+    # Beyond a link, git takes nothing, and check-ignore would end at the first such path.
+    kept = {path for path in kept if not any(map(Path.is_symlink, (ROOT / path).parents))}
     asked = "".join(f"{path}\0{path}/\0" for path in kept)  # a line may match only folders
     as_asked = {"GIT_LITERAL_PATHSPECS": "0"}  # check-ignore does not support it
     answer = ask_git("check-ignore", "--stdin", "-z", folder=ROOT, stdin=asked, **as_asked)
-    if answer.returncode > 1:
-        pytest.skip(answer.stderr)
+    assert answer.returncode <= 1, answer.stderr
     ignored = {path.rstrip("/") for path in answer.stdout.split("\0")}
     why = (
         "`git add` would take these, and DVC then refuses to write them: a line each in .gitignore"

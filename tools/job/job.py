@@ -95,7 +95,10 @@ def ask_mlflow(path: str, content: Mapping[str, str] | None = None, **query: str
     user, password, token = (
         os.environ.get(f"MLFLOW_TRACKING_{n}", "") for n in ("USERNAME", "PASSWORD", "TOKEN")
     )
-    check_address(url, token)
+    try:
+        check_address(url, token)
+    except UserError as error:
+        raise UserError(f"MLflow at {shown_address(url)} cannot be used: {error}") from None
     headers = {"Content-Type": "application/json"}
     if user and password:
         basic = base64.b64encode(f"{user}:{password}".encode()).decode()

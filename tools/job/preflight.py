@@ -173,7 +173,7 @@ def disks_have_room() -> str:
 
 
 def cache_takes_results() -> str:
-    """Each folder of it: jobs of another user, in a container, say, leave some that are its own."""
+    """Check each folder of DVC's cache: jobs of another user, as in a container, may own some."""
     parts = ("files", "files/md5", "files/md5/*", "runs", "runs/*")
     cache = cache_folder()
     there = next(place for place in (cache, *cache.parents) if place.exists())

@@ -124,14 +124,14 @@ class Bucket:
             )
 
     def upload(self, file: Path) -> str:
-        """Upload a file; its address."""
-        self.refuse_another(file)  # again: the job of another tag may have been faster
+        """Upload a file, and refuse it if the job of another tag was faster; its address."""
         path = f"{self.folder}/{file.name}"
         try:
             if not self.fs.exists(path):
                 self.fs.put_file(str(file), path)
         except Exception as error:  # as above
             raise UserError(f"{file.name}: S3 {why_storage_failed(error)}") from None
+        self.refuse_another(file)
         return f"s3://{path}"
 
 

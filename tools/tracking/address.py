@@ -7,11 +7,10 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from lib.errors import UserError
-from lib.text import shown_address
 
 
 def check_address(address: str, token: str = "") -> None:
-    """UserError if clients would misread part of a login as host or path, or print it."""
+    """UserError, without the address, if clients would misread part of a login, or print it."""
     try:
         parts = parse_url(address)
         behind = (parts.path or "", parts.query or "", parts.fragment or "")
@@ -19,28 +18,25 @@ def check_address(address: str, token: str = "") -> None:
     except LocationParseError:
         broken = True
     if address != "databricks" and not re.match(r"(?i)https?://[^/]", address):
-        raise UserError(
-            f"MLflow at {shown_address(address)} cannot be used: MLFLOW_URL must begin with "
-            "https:// or http://, and name a server."
-        )
+        raise UserError("MLFLOW_URL must begin with https:// or http://, and name a server.")
     if broken or re.search(r"[\s\\\x00-\x1f\x7f]", address):
         raise UserError(
-            f"MLflow at {shown_address(address)} cannot be used: MLFLOW_URL is not a valid URL. "
+            "MLFLOW_URL is not a valid URL. "
             "In a user or password, write / ? # % and spaces as %2F %3F %23 %25 %20."
         )
     if parts.query or parts.fragment:
         raise UserError(
-            f"MLflow at {shown_address(address)} cannot be used: MLFLOW_URL is the address of the "
+            "MLFLOW_URL is the address of the "
             "server, not of a page on it: leave out everything from # or ? on."
         )
     if re.search(r"[^!-~]", token):
         raise UserError(
-            f"MLflow at {shown_address(address)} cannot be used: MLFLOW_TRACKING_TOKEN has a "
+            "MLFLOW_TRACKING_TOKEN has a "
             "space, a line break or a character that is not ASCII in it: set it again, without."
         )
     if not unquote(parts.auth or "").isascii():
         raise UserError(
-            f"MLflow at {shown_address(address)} cannot be used: the login in MLFLOW_URL is not "
+            "the login in MLFLOW_URL is not "
             "ASCII, which servers and clients read differently. Leave it out, and set "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
         )

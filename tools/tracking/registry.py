@@ -61,17 +61,11 @@ def register(run: RunInfo, model: Model, place: str, tags: Mapping[str, str]) ->
     name, path = registered_name(project, model.name), model.path
     about = {"project": project, "dvc.md5": md5_of_file(ROOT / path), "dvc.path": path}
     about |= {key: tags[key] for key in ("git.commit", "git.tag", "git.branch") if key in tags}
-    try:  # on 2.x servers, a search with a filter on the name finds nothing
-        client.get_registered_model(name)
-    except Exception as error:
-        # A server with logins may tell of those alone that are the user's.
-        if code_of(error) not in ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED"):
+    try:  # not asked for first: a server with logins refuses that for a model that does not exist
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        try:
-            client.create_registered_model(name)
-        except Exception as error:
-            if code_of(error) != "RESOURCE_ALREADY_EXISTS":  # then it tells what it refuses below
-                raise
     versions = [
         found
         for found in client.search_model_versions(f"name = '{name}'")
@@ -85,11 +79,6 @@ def register(run: RunInfo, model: Model, place: str, tags: Mapping[str, str]) ->
     version = max(versions, key=lambda found: int(found.version)).version
     client.set_registered_model_alias(name, ALIAS, version)
     return str(version)
-
-
-def code_of(error: Exception) -> str:
-    """MLflow's own name for an error; empty where it has none."""
-    return str(getattr(error, "error_code", ""))
 
 
 def is_kept(client: mlflow.MlflowClient, run_id: str | None) -> bool:

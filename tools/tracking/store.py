@@ -213,7 +213,7 @@ def reason(error: BaseException) -> str:
     """Why the store cannot be used, in one line, with what to do if that is known."""
     text = without_password(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, UserError):
-        return text.removeprefix(f"MLflow at {shown_uri()} ")  # before it stands that already
+        return text
     if is_damage(error):
         return f"{LOCAL_FILE.name} is damaged: move it away, a new one is made."
     if problem := network_problem(text):
@@ -245,9 +245,7 @@ def reason(error: BaseException) -> str:
         what = "nothing answers at this address: is the server up, and MLFLOW_URL right?"
     else:
         what = f"{type(error).__name__}:"
-    cause = re.search(
-        r"\(Caused by (.*)\)", text
-    )  # the text before it repeats the request at length
+    cause = re.search(r"\(Caused by (.*)\)", text)  # the text before it repeats the request
     return f"{what} ({textwrap.shorten(cause[1] if cause else text, 300, placeholder=' …')})."
 
 
