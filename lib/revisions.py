@@ -319,7 +319,8 @@ class Revision:
                 f"{path} of {self.label} is a folder: name each file of it as a metric or plot."
             )
             return None
-        if stage and out in stage.uncached:
+        never_run = self.name and stage and stage.commands and out not in stage.noted
+        if stage and (never_run or out in stage.uncached):
             hint = "that commit does not have it" if self.name else f"`{stage.command}` writes it"
             if stage.file != SWEEPS or out in stage.noted:  # a sweep need not have run
                 self.missing.append(f"{path} of {self.label} is not here: {hint}.")

@@ -226,6 +226,16 @@ def test_a_metrics_file_that_is_not_there_is_missing_by_its_name(work_tree):
     assert revision.missing[0].startswith("m.json of main (")
 
 
+def test_a_cached_metrics_file_of_a_stage_that_never_ran_is_not_to_be_fetched(work_tree):
+    stages = {"a": {"cmd": "x", "metrics": ["m.json"]}}
+    (work_tree / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+    commit(work_tree)
+    revision = Revision("main", work_tree)
+    assert revision.metrics == {}
+    (line,) = revision.missing
+    assert line.endswith("is not here: that commit does not have it.")
+
+
 def test_a_storage_that_dvc_has_no_package_for_is_told(work_tree):
     stages = {"a": {"cmd": "x", "deps": ["gs://bucket/rows.csv"]}}
     (work_tree / "dvc.yaml").write_text(json.dumps({"stages": stages}))
