@@ -5,13 +5,15 @@ from collections.abc import Sequence
 
 # Words in the names of metrics that are better when lower, or higher.
 LOWER = """loss losses logloss crossentropy brier error errors deviation deviance rmse rmsle mae mse
-    msle mape smape wape rmspe mase rmsse mdape crps pinball winkler nll perplexity hinge wer cer
-    fid eer ece fpr fnr false misclassification bouldin hausdorff aic bic"""
+    msle mape smape wape rmspe mase rmsse mdape medae crps pinball winkler nll perplexity hinge wer
+    cer fid eer ece fpr fnr false misclassification bouldin hausdorff distance divergence regret
+    aic bic"""
 HIGHER = """accuracy acc auc auroc auprc rocauc ap map precision recall sensitivity specificity f1
     f2 fbeta r2 d2 explained ndcg mrr hit hits dice iou jaccard kappa mcc matthews bleu rouge psnr
-    ssim silhouette likelihood skill tpr tnr gini lift"""
+    ssim silhouette likelihood skill tpr tnr gini lift concordance cindex correlation corr pearson
+    spearman kendall rand ari nmi ami homogeneity completeness calinski purity meteor reward"""
 NOT_QUALITY = """count n num number support size rows samples epoch epochs step steps iteration
-    iterations index threshold weight std stddev stderr drop gap difference diff delta"""
+    iterations threshold weight std stddev stderr drop gap difference diff delta"""
 # Below a key made of the first words only, keys are classes; below one with any of the second, keys
 # are no metrics.
 BY_CLASS = "precision recall f1 sensitivity specificity iou dice jaccard by per class score scores"
@@ -48,6 +50,7 @@ def better_when(key: str) -> int:
 def words_of(name: str) -> list[str]:
     """The words of a name in any style: `log_loss`, `logLoss`, `Log-Loss`, `R2`, `ROC AUC`."""
     name = re.sub("cross[_ -]?entropy", "crossentropy", name, flags=re.IGNORECASE)
+    name = re.sub(r"(?<![a-z])c[_ -]?index", "cindex", name, flags=re.IGNORECASE)
     parts = re.findall(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+", name)
     return [part.lower() for part in parts]
 
