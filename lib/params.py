@@ -88,7 +88,9 @@ def read_yaml(file: Path | str, *, aliases: bool = False) -> Any:
     try:
         return parse_yaml(read_text(file), aliases=aliases)
     except FileNotFoundError:
-        raise ParamsError(f"{file} is missing: run from the repository's root.") from None
+        raise ParamsError(
+            f"{file} is missing: run from the repository's root, or `git checkout {file}`."
+        ) from None
     except YamlTextError as error:
         raise ParamsError(f"{file} {error}") from None
     except UserError as error:

@@ -184,7 +184,8 @@ def unread(error: Exception) -> str:
     """The message for DVC's error: its text, the line, and a hint on conflict marks."""
     why = " ".join(str(error).split())
     against: Any = getattr(error, "exc", None)  # the violated rule of DVC's schema
-    if path := getattr(against, "path", None):
+    path = getattr(against, "path", None)
+    if isinstance(path, list):
         why += f" ({'.'.join(map(str, path))}: {against.msg})"
     marks = ": a merge left marks in it" if getattr(error, "hint", "") else ""  # DVC's hint on them
     return f"DVC cannot read the pipeline: {why}{line_of(error)}{marks}"

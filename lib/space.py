@@ -63,13 +63,13 @@ class Range(Section):
         """ValueError unless it is a valid range."""
         given = [kind for kind in KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
-            raise ValueError(f"one of {', '.join(KINDS)}, and there are {given or 'none'}")
+            raise ValueError(f"one of {', '.join(KINDS)} (found: {', '.join(given) or 'none'})")
         if self.kind != "choice" and self.values[0] >= self.values[1]:
-            raise ValueError(f"a range from low to high, and it is {self.kind}: {self.values}")
+            raise ValueError(f"a range from low to high (found {self.kind}: {self.values})")
         if self.kind != "choice" and math.isinf(self.values[1] - self.values[0]):
-            raise ValueError(f"a range of finite width, and it is {self.kind}: {self.values}")
+            raise ValueError(f"a range of finite width (found {self.kind}: {self.values})")
         if self.kind.startswith("log") and self.values[0] <= 0:
-            raise ValueError(f"above 0 for {self.kind}, and it is {self.values}")
+            raise ValueError(f"above 0 for {self.kind} (found {self.values})")
         return self
 
 

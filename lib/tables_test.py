@@ -54,7 +54,7 @@ PACKED = gzip.compress(b"a,y\n1,2\n", mtime=0)  # bytes 4 to 7 are the time
         (b"a|b\n1|2\n", r"table.csv has one column, 'a\|b': commas are expected"),
         (b"sep=,\na,b,y\n1,2,3\n", r"more values than there are names .* \('sep=', ''\)"),
         (b'a\n"1', "table.csv is not a table in CSV"),
-        (b"a,y\n1,2\n" + bytes(9), "byte of 0 in column 'a', row 1 .* or get it anew"),
+        (b"a,y\n1,2\n" + bytes(9), "byte of 0 in column 'a', row 1 .* or fetch it again"),
         (b"a,y\n1,2\n,x\0\n", "byte of 0 in column 'y', row 1"),
         ("a,y\n1,2\n".encode("utf-16-le"), "byte of 0 in the line of names.* Convert it to UTF-8"),
     ],

@@ -3,7 +3,7 @@
 import pytest
 
 from lib.params import parse_yaml
-from lib.rewriting import put
+from tools.rewriting import put
 
 PARAMS = """\
 other: {lr: 1}
