@@ -29,13 +29,23 @@ GROUPS += Upkeep
 
 # The arguments of targets. As they are assigned here, only make's command line can set them, not an
 # environment variable that happens to have the same name (WSL exports NAME).
-$(foreach argument,A ADDRESS AFTER ALLOW ANYWAY B EXAMPLE FILE FOLDERS FROM KIND NAME RUNTIMES SANDBOX SET STAGES TARGET TASK TEMPLATE TO UPGRADE VERSION,$(eval $(argument) :=))
+ARGUMENTS := A ADDRESS AFTER ALLOW ANYWAY B EXAMPLE FILE FOLDERS FROM KIND NAME RUNTIMES SANDBOX SET STAGES TARGET TASK TEMPLATE TO UPGRADE VERSION
+$(foreach argument,$(ARGUMENTS),$(eval $(argument) :=))
 DAYS := 1
 JOBS := 1
 PIPELINE := dvc.yaml
 PORT := 5000
 RAY_PORT := 6379
 WORKERS := $(or $(shell getconf _NPROCESSORS_ONLN 2>/dev/null),2)
+ARGUMENTS += DAYS JOBS PIPELINE PORT RAY_PORT WORKERS
+
+# A misspelled one would be ignored: `make tune STAGE=…` would run every sweep.
+ifeq ($(MAKELEVEL),0)
+unknown := $(filter-out $(ARGUMENTS),$(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name))))
+ifneq ($(unknown),)
+$(error $(unknown)= is not an argument here. The arguments are $(sort $(ARGUMENTS)); environment variables go before `make`)
+endif
+endif
 
 # An argument quoted for the shell, with its spaces, quotes and other special characters.
 quoted = '$(subst ','\'',$(value $(1)))'

@@ -1,11 +1,13 @@
 """An interrupted training ends as if it had not been; a checkpoint of another is not used."""
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.optim import SGD, AdamW
+from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
 
 from lib.pytorch_test import assert_same_state, make_data, one_thread, run, run_interrupted
 
@@ -39,6 +41,32 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, epoch):
     assert seen == history.records[(epoch - 1) // 3 * 3 :], (
         "epochs in the checkpoint were trained again"
     )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": partial(AdamW, weight_decay=0.1), "max_grad_norm": 0.5},
+        {
+            "optimizer": partial(SGD, momentum=0.9),
+            "scheduler": partial(MultiStepLR, milestones=[5]),
+        },
+        {"scheduler": partial(ReduceLROnPlateau, mode="max", patience=0)},
+        {"scheduler": partial(OneCycleLR, max_lr=0.1, total_steps=13)},
+    ],
+    ids=["AdamW", "SGD", "ReduceLROnPlateau", "OneCycleLR"],
+)
+def test_optimizer_and_scheduler_are_resumed_and_belong_to_the_training(tmp_path, caplog, settings):
+    checkpoint = tmp_path / "checkpoint.pt"
+    expected_network, expected_history = run(**settings)
+    run_interrupted(checkpoint, **settings)
+    network, history = run(checkpoint=checkpoint, **settings)
+    assert history == expected_history
+    assert_same_state(network, expected_network)
+    assert caplog.text == ""
+    _, history = run(checkpoint=checkpoint)
+    assert f"Checkpoint {checkpoint} is not used" in caplog.text
+    assert history == uninterrupted()[1] != expected_history
 
 
 @pytest.mark.parametrize(

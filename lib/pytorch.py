@@ -31,6 +31,7 @@ from sklearn.metrics import f1_score, r2_score
 from sklearn.utils import check_array
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lib import distributed, loaders
 from lib.better import better_when
@@ -49,6 +50,9 @@ from lib.loaders import create_dataloader as create_dataloader  # noqa: PLC0414 
 logger = logging.getLogger(__name__)
 
 Metric = Callable[[Tensor, Tensor], float]
+CreateOptimizer = Callable[..., torch.optim.Optimizer]  # (parameters, lr=…)
+CreateScheduler = Callable[[torch.optim.Optimizer], LRScheduler]
+ADAM = partial(torch.optim.Adam, fused=True)
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -179,6 +183,9 @@ def train(
     epochs: int,
     patience: int | None,
     device: torch.device,
+    optimizer: CreateOptimizer = ADAM,
+    scheduler: CreateScheduler | None = None,
+    max_grad_norm: float | None = None,
     precision: Precision = "float32",
     accumulate: int = 1,
     checkpoint: Path | None = None,
@@ -204,10 +211,14 @@ def train(
             that size); `accuracy` here is `train_accuracy` and `validation_accuracy` in the
             records, which also have `train_loss` and `validation_loss`.
         best_by: names in the records.
-        lr: Adam's learning rate.
+        lr: the optimizer's learning rate.
         epochs: the largest number of epochs, at least 1.
         patience: stops after this many epochs without a better one; None never stops early.
         device: where to train.
+        optimizer: called with the parameters and `lr=lr`, as `partial(AdamW, weight_decay=0.01)`.
+        scheduler: called with the optimizer, as `partial(CosineAnnealingLR, T_max=epochs)`; it
+            steps after each epoch, ReduceLROnPlateau by the first measure in best_by.
+        max_grad_norm: clips the norm of all gradients together before each step.
         precision: bfloat16 uses torch's autocast; weights stay float32.
         accumulate: the number of batches per optimizer step; the last step may have fewer.
         checkpoint: the file to write every `checkpoint_every` epochs, and to resume from.
@@ -226,27 +237,30 @@ def train(
     _check_best_by(best_by, metrics)
     loss.to(device)
     shared = distributed.shared(network.to(device), device)
-    optimizer = torch.optim.Adam(shared.parameters(), lr=lr, fused=True)
-    training = _Training(distributed.own(shared), optimizer, loader_train.generator, best_by)
+    built = optimizer(shared.parameters(), lr=lr)
+    steps = _Steps(built, scheduler(built) if scheduler else None, max_grad_norm, accumulate)
+    training = _Training(distributed.own(shared), steps, loader_train.generator, best_by)
     run_epoch = partial(_run_epoch, shared, loss=loss, metrics=metrics, precision=precision)
     origin = ""
     if checkpoint:
         computed = {k: getattr(m, "__qualname__", type(m).__name__) for k, m in metrics.items()}
         workers = distributed.world_size()
         by = (computed, tuple(best_by))
-        values = (lr, patience, device.type, precision, accumulate, workers, description(loss), by)
+        settings = (patience, device.type, precision, workers, description(loss), by)
+        values = (steps.description(), settings)
         origin = fingerprint((network, loss), (loader_train, loader_validation), values)
         training.resume(checkpoint, origin, epochs)
     while len(training.records) < epochs and not training.is_stalled(patience):
         if generator := loader_train.generator:
             distributed.seed_epoch(generator.initial_seed(), len(training.records))
-        train_measures = run_epoch(loader_train, device, optimizer=optimizer, accumulate=accumulate)
+        train_measures = run_epoch(loader_train, device, steps=steps)
         validation_measures = run_epoch(loader_validation, device)
         measures = {f"train_{name}": value for name, value in train_measures.items()}
         measures |= {f"validation_{name}": value for name, value in validation_measures.items()}
         record = EpochRecord(len(training.records) + 1, measures)
         _check_finite(record, lr)
         training.add(record)
+        steps.end_epoch(record.measures[best_by[0]])
         if on_epoch and distributed.is_first():
             on_epoch(record)
         if checkpoint and distributed.is_first() and record.epoch % checkpoint_every == 0:
@@ -263,15 +277,14 @@ def _run_epoch(
     loss: nn.Module,
     metrics: Mapping[str, Metric],
     precision: Precision,
-    optimizer: torch.optim.Optimizer | None = None,
-    accumulate: int = 1,
+    steps: "_Steps | None" = None,
 ) -> dict[str, float]:
-    """The mean loss and the metrics over the loader's rows; with an optimizer, trains on them."""
-    network.train(optimizer is not None)
+    """The mean loss and the metrics over the loader's rows; with steps, trains on them."""
+    network.train(steps is not None)
     loss_sum = torch.zeros((), device=device)
     measured = _Measured(metrics)
     rounded = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    with torch.set_grad_enabled(optimizer is not None):
+    with torch.set_grad_enabled(steps is not None):
         for n, (X, targets) in enumerate(loader):
             with rounded:
                 outputs = _without_single_column(network(X.to(device, non_blocking=True))).float()
@@ -279,17 +292,64 @@ def _run_epoch(
             kind = torch.int64 if several_classes else torch.float32
             y = _without_single_column(targets.to(device, kind, non_blocking=True))
             mean = loss(outputs, y).mean()
-            if optimizer:
-                of_step = min(accumulate, len(loader) - n // accumulate * accumulate)
-                if n % accumulate == 0:
-                    optimizer.zero_grad()
-                (mean * distributed.share_of_mean(y) / of_step).backward()
-                if n % accumulate == of_step - 1:
-                    optimizer.step()
+            if steps:
+                steps.learn(mean * distributed.share_of_mean(y), n, len(loader))
             loss_sum += mean.detach() * len(y)
             measured.add(outputs.detach(), y)
     measures = measured.values()
     return {"loss": distributed.summed(loss_sum).item() / measured.n_rows, **measures}
+
+
+class _Steps:
+    """What changes the weights: optimizer, scheduler, and how gradients are summed and clipped."""
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        scheduler: LRScheduler | None,
+        max_grad_norm: float | None,
+        accumulate: int,
+    ) -> None:
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.max_grad_norm = max_grad_norm
+        self.accumulate = accumulate
+
+    def learn(self, loss: Tensor, n: int, n_batches: int) -> None:
+        """Add the gradients of the n-th batch of an epoch, and step with the last of several."""
+        first = n // self.accumulate * self.accumulate
+        of_step = min(self.accumulate, n_batches - first)
+        if n == first:
+            self.optimizer.zero_grad()
+        (loss / of_step).backward()
+        if n - first == of_step - 1:
+            if self.max_grad_norm is not None:
+                weights = [w for group in self.optimizer.param_groups for w in group["params"]]
+                nn.utils.clip_grad_norm_(weights, self.max_grad_norm)
+            self.optimizer.step()
+
+    def end_epoch(self, measure: float) -> None:
+        """Let the scheduler choose the learning rate of the next epoch."""
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(measure)
+        elif self.scheduler:
+            self.scheduler.step()
+
+    def description(self) -> tuple[Any, ...]:
+        """All settings, before the first step."""
+        kinds = [type(each).__name__ for each in (self.optimizer, self.scheduler)]
+        return kinds, self.state_dict(), self.max_grad_norm, self.accumulate
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state for a checkpoint."""
+        scheduled = self.scheduler.state_dict() if self.scheduler else {}
+        return {"optimizer": self.optimizer.state_dict(), "scheduler": scheduled}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a checkpoint's state."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(state["scheduler"])
 
 
 class _Measured:
@@ -381,13 +441,13 @@ class _Training:
     def __init__(
         self,
         network: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        steps: _Steps,
         generator: torch.Generator | None,
         best_by: Sequence[str],
     ) -> None:
         self.best_by = best_by
         self.network = network
-        self.optimizer = optimizer
+        self.steps = steps
         self.generator = generator
         self.records: list[EpochRecord] = []
         self.best_epoch = 0
@@ -413,7 +473,7 @@ class _Training:
         """Write the checkpoint; at any moment the file is complete, old or new."""
         state = {
             "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps.state_dict(),
             "records": [dict(record.measures) for record in self.records],
             "best_epoch": self.best_epoch,
             "best_state": self.best_state,
@@ -432,7 +492,7 @@ class _Training:
         if saved is None:
             return
         self.network.load_state_dict(saved["network"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        self.steps.load_state_dict(saved["steps"])
         self.records = [EpochRecord(n, row) for n, row in enumerate(saved["records"], start=1)]
         self.best_epoch = saved["best_epoch"]
         self.best_state = saved["best_state"]

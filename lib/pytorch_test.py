@@ -2,6 +2,7 @@
 
 import random
 import re
+from functools import partial
 
 import joblib
 import numpy as np
@@ -11,6 +12,8 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from lib import loaders, pytorch
 from lib.errors import UserError
@@ -90,9 +93,9 @@ def interrupt_at(epoch):
     return on_epoch
 
 
-def run_interrupted(checkpoint, epoch=7):
+def run_interrupted(checkpoint, epoch=7, **settings):
     with pytest.raises(InterruptionError):
-        run(checkpoint=checkpoint, on_epoch=interrupt_at(epoch))
+        run(checkpoint=checkpoint, on_epoch=interrupt_at(epoch), **settings)
 
 
 def assert_same_state(one, other):
@@ -202,6 +205,41 @@ def test_training_twice_gives_the_same_bits():
     (network, history), (network_again, history_again) = run(), run()
     assert history == history_again
     assert_same_state(network, network_again)
+
+
+def parameters(network):
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+def test_a_scheduler_sets_the_learning_rate_of_each_epoch():
+    stop = partial(StepLR, step_size=1, gamma=0.0)
+    after_one, _ = run(epochs=1)
+    after_three, history = run(epochs=3, scheduler=stop)
+    assert len(history.records) == 3
+    assert torch.equal(parameters(after_three), parameters(after_one))
+
+
+def test_a_plateau_of_the_first_measure_of_best_by_lowers_the_learning_rate():
+    seen = []
+
+    class Recorded(ReduceLROnPlateau):
+        def step(self, metrics, epoch=None):
+            seen.append(metrics)
+            super().step(metrics, epoch)
+
+    _, history = run(scheduler=Recorded)
+    assert seen == [record.measures["validation_accuracy"] for record in history.records]
+
+
+def test_clipped_gradients_move_the_weights_at_most_by_their_norm():
+    settings = {"optimizer": SGD, "lr": 1.0, "epochs": 1, "batch_size": 97}
+    start = parameters(make_network())
+    moved = [
+        float(torch.linalg.norm(parameters(run(**settings, **clipped)[0]) - start))
+        for clipped in ({}, {"max_grad_norm": 0.01})
+    ]
+    assert moved[0] > 0.1
+    assert moved[1] == pytest.approx(0.01, rel=1e-3)
 
 
 def test_on_epoch_sees_every_epoch_as_the_history_has_it():

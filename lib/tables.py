@@ -107,8 +107,8 @@ def refuse_nul(path: Path | str, names: pd.Series, frame: pd.DataFrame) -> None:
             row = f"column {name!r}, row {wrong.argmax()} (the first is 0)"
             raise UserError(
                 f"{path} is not a table in CSV: it has a byte of 0 in "
-                f"{row if name else 'the line of names'}. Convert it to UTF-8, or fetch it again: a "
-                "disk or a transfer that failed leaves such bytes."
+                f"{row if name else 'the line of names'}. Convert it to UTF-8, or fetch it again: "
+                "a disk or a transfer that failed leaves such bytes."
             )
 
 

@@ -43,6 +43,15 @@ def test_an_argument_counts_on_the_command_line_and_not_in_the_environment(targe
     assert all(f"given-{name}" in commands for name in TARGETS[target]), commands
 
 
+@pytest.mark.parametrize("misspelled", ["STAGE", "a"])
+def test_a_misspelled_argument_is_refused_instead_of_ignored(misspelled):
+    output = Project.at(ROOT).run(
+        "make", "--dry-run", "tune", f"{misspelled}=x", ok=False, MAKELEVEL="0"
+    )
+    assert f"{misspelled}= is not an argument here. The arguments are A ADDRESS" in output
+    assert "tools/within" not in output
+
+
 def test_line_ends_with_which_no_script_runs_are_told_in_a_line(tmp_path):
     for name in ("Makefile", "tools/environments/bootstrap"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

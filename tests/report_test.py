@@ -429,6 +429,7 @@ def test_marks_that_a_merge_left_in_the_notes_of_stages_are_told(project):
     (project.folder / "dvc.lock").write_text("schema: '2.0'\n<<<<<<< HEAD\nstages: {}\n=======\n")
     for said in (results(project, ok=False), *compare(project), run_page(project)):
         assert re.search(r"dvc.lock.{1,200}: a merge left marks in it; its metrics", said)
+        assert "d.v.c" not in said
 
 
 @pytest.mark.parametrize(

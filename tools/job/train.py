@@ -12,9 +12,9 @@ from lib.files import read_text, replaced_file
 from lib.params import FILE, read_yaml
 from lib.pipeline import MAIN, in_root, read_pipeline
 from lib.repository import ROOT
-from tools.rewriting import put
 from tools.command import as_command
 from tools.job import guarded_dvc
+from tools.rewriting import put
 
 KEY = "workers"
 

@@ -16,9 +16,9 @@ from lib.files import read_json, read_text, replaced_file
 from lib.params import FILE, check_all, read_yaml
 from lib.pipeline import Stage, changed_since, open_repo, read_pipeline
 from lib.repository import ROOT
-from tools.rewriting import put
 from lib.text import some_of
 from tools.command import as_command
+from tools.rewriting import put
 
 MUST_HAVE = {"tunes", "objective", "best", "best_trial", "trials", "values"}
 

@@ -70,7 +70,7 @@ class Problem:
 
     def __str__(self) -> str:
         if not self.value:
-            known = f", known to {self.mark.who}" if self.mark.who != "you" else ""
+            known = f" ({self.mark.who} knows)" if self.mark.who != "you" else ""
             return f"{self.place}  {self.mark.text}: {self.mark.what}{known}."
         return (
             f"{self.place}  {self.mark.name} is {self.value!r}: it must be {self.mark.expected}. "

@@ -62,7 +62,7 @@ def export(params: Params) -> None:
             card = model_card(name, what, names, read_json(SIZES), metrics, found[name])
             (folder / f"{name}.md").write_text(card, encoding="utf-8")
             deviation = largest_deviation(found[name])
-            logger.info("%s.onnx: %.0f kB, differs by at most %.1e", name, len(content) / 1e3, deviation)
+            logger.info("%s.onnx: %.0f kB, deviates by %.1e", name, len(content) / 1e3, deviation)
     write_json(METRICS, found)
 
 
