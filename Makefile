@@ -118,7 +118,6 @@ tune: ## Run the sweeps in lab/tuning (STAGES=tune_x: only these; with RAY_ADDRE
 	@[ -f lab/tuning/dvc.yaml ] || { echo 'There is no sweep yet: make sweep NAME=a process.'; exit 1; }
 	@$(ENVIRONMENTS) make . tools/tracking lab/tuning
 	@tools/within . python -m lib.params
-	@tools/within lab/tuning python -m lib.engines
 	@tools/within . python -m tools.job.guarded_dvc repro $(or $(addprefix lab/tuning/dvc.yaml:,$(STAGES)),lab/tuning/dvc.yaml)
 	@tools/within . python -m tools.tracking.check
 	@echo 'Next: make adopt, which writes the best values into params.yaml.'

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 LOWER = """loss losses logloss crossentropy brier error errors deviation deviance rmse rmsle mae mse
     msle mape smape wape rmspe mase rmsse mdape medae crps pinball winkler nll perplexity hinge wer
     cer fid eer ece fpr fnr false misclassification bouldin hausdorff distance divergence regret
-    aic bic"""
+    aic bic cost costs latency"""
 HIGHER = """accuracy acc auc auroc auprc rocauc ap map precision recall sensitivity specificity f1
     f2 fbeta r2 d2 explained ndcg mrr hit hits dice iou jaccard kappa mcc matthews bleu rouge psnr
     ssim silhouette likelihood skill tpr tnr gini lift concordance cindex correlation corr pearson
-    spearman kendall rand ari nmi ami homogeneity completeness calinski purity meteor reward"""
+    spearman kendall rand ari nmi ami homogeneity completeness calinski purity meteor reward profit
+    revenue throughput"""
 NOT_QUALITY = """count n num number support size rows samples epoch epochs step steps iteration
     iterations threshold weight std stddev stderr drop gap difference diff delta"""
 # Below a key made of the first words only, keys are classes; below one with any of the second, keys

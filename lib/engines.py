@@ -169,10 +169,3 @@ def _one_on_a_node(shared: Any, code: Mapping[str, str], *job: Any) -> Result:
             "the same commit on all nodes, and start their workers again."
         )
     return _one(*shared, *job)
-
-
-if __name__ == "__main__":  # `make tune` checks this before DVC removes the last sweep's results
-    try:
-        refuse_absent_cluster(*named_cluster())
-    except UserError as error:
-        sys.exit(str(error))

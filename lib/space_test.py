@@ -71,7 +71,7 @@ def test_a_space_has_the_ranges_that_it_says_by_dotted_name():
             {"space": {"size": {"choice": [2, "x"]}}},
             "tune_model.space.size .*'x' must be a valid int",
         ),
-        ({"space": {"lr": {}}}, "tune_model.space.lr .* one of uniform, .*, found: none"),
+        ({"space": {"lr": {}}}, "tune_model.space.lr .* one of uniform, .* .found: none"),
         ({"space": {"tree": {"deep": {"choice": [1, 2]}}}}, "tree.deep is not known: .* depth"),
         (
             {"rungs": [1, 3], "space": {"size": {"integer": [2, 9]}}},

@@ -145,11 +145,14 @@ def stage_text(process: Tuned, others: list[str]) -> str:
         "  deps:",
         *(f"    - {dep}" for dep in (process.table, *deps)),
         "  outs:",
+        "    # persist: a sweep that fails leaves the results of the one before.",
         f"    - artifacts/tune/{process.short}:",
         "        cache: false",
+        "        persist: true",
         "  metrics:",
         f"    - metrics/{name}.json:",
         "        cache: false",
+        "        persist: true",
     ]
     return "\n".join(lines) + "\n"
 

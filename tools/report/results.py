@@ -17,7 +17,7 @@ from rich.table import Column
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from lib.comparison import Table, cut, measured, results_table
+from lib.comparison import LONGEST, Table, cut, measured, metrics_table, results_table
 from lib.errors import UserError
 from lib.params import YamlTextError, parse_yaml
 from lib.pipeline import MAIN, SWEEPS, in_root
@@ -26,6 +26,7 @@ from lib.text import one_line, some_of
 from tools.command import as_command
 
 MAX_PICTURES = 50  # of one out
+MAX_CHANGES = 10
 
 
 def in_width(table: Table, width: int) -> list[Table]:
@@ -60,12 +61,12 @@ def terminal_table(table: Table) -> RichTable:
     return drawn
 
 
-def show(table: Table, console: Console) -> None:
+def show(title: str, table: Table, console: Console, most: int = LONGEST) -> None:
     """Print a table, split if the terminal is narrow, and how many rows are left out."""
     header, rows = table
-    kept, more = cut(rows)
+    kept, more = cut(rows, most)
     cells = [tuple(map(one_line, row)) for row in (header, *kept)]
-    console.print("Results", style="italic")
+    console.print(title, style="italic")
     for part in in_width((cells[0], cells[1:]), console.width):
         console.print(terminal_table(part), soft_wrap=False)
     if more:
@@ -190,6 +191,15 @@ def lines_below(revision: Revision) -> Sequence[str]:
     return lines
 
 
+def changes_since_commit(revision: Revision) -> Table:
+    """The metrics that differ from the last commit's: those that are better or worse, if any is."""
+    try:
+        header, rows = metrics_table(Revision("HEAD", revision.root), revision, scalars_only=True)
+    except UserError:  # what cannot be read there is no news of this run
+        return (), []
+    return header, [row for row in rows if row[-1].endswith(("better", "worse"))] or rows
+
+
 def main() -> None:
     """Print the results, pictures and differences."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -201,7 +211,7 @@ def main() -> None:
     stages = [stage for stage in revision.pipeline.stages if stage.commands]  # not `dvc add` data
     table = results_table(revision)
     if table[1]:
-        show(table, console)
+        show("Results", table, console)
     elif not stages:
         console.print("There is no stage yet: make process NAME=…")
     else:
@@ -213,7 +223,10 @@ def main() -> None:
         console.print(line)
     if stages:
         console.print("Runs: `make ui` shows those in mlflow.db; `dvc plots show` draws the plots.")
-    for line in (*revision.outdated, *lines_below(revision), *revision.missing):
+    differing = lines_below(revision)
+    if differing and (changed := changes_since_commit(revision))[1]:
+        show("Since the last commit", changed, console, MAX_CHANGES)
+    for line in (*revision.outdated, *differing, *revision.missing):
         console.print(Text(one_line(line), style="yellow"))
 
 
