@@ -1,4 +1,4 @@
-"""A sweep on the runner, from its tag to a model that is trained with what it found."""
+"""A sweep on the runner, from its tag to a model trained with the values that it found."""
 
 import json
 
@@ -40,7 +40,7 @@ def sandbox(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def before(sandbox):
-    """The metrics of a run by tag with the guess; its results are pulled."""
+    """The metrics of a run by tag with the guessed learning rate; its results are pulled."""
     commit = results_of(sandbox, sandbox.tag()[0])
     sandbox.git("pull", "--quiet", "sandbox", sandbox.branch)
     return json.loads(sandbox.show(commit, METRICS))
@@ -48,17 +48,17 @@ def before(sandbox):
 
 @pytest.fixture(scope="module")
 def swept(sandbox, before):
-    """The tag of a sweep, what its pusher saw, and its results commit; pulled."""
-    tag, said = sandbox.tag("tune-learning-rate")
+    """The output of pushing a sweep's tag, and its results commit, which is pulled."""
+    tag, output = sandbox.tag("tune-learning-rate")
     commit = results_of(sandbox, tag)
     sandbox.git("pull", "--quiet", "sandbox", sandbox.branch)
-    return said, commit
+    return output, commit
 
 
-def test_a_tag_of_a_sweep_ends_in_a_commit_with_trials_and_pictures(sandbox, swept):
-    said, commit = swept
-    assert "A sweep trains no model that is kept: there is nothing to judge." in said
-    assert "Job succeeded" in said
+def test_a_sweep_by_tag_commits_its_trials_and_pictures(sandbox, swept):
+    output, commit = swept
+    assert "A sweep trains no model that is kept: there is nothing to judge." in output
+    assert "Job succeeded" in output
     changed = sandbox.origin("show", "--name-only", "--format=", commit).splitlines()
     pictures = {f"{SWEEP}/{name}.png" for name in ("history", "importances", "slices")}
     assert pictures | {f"{SWEEP}/trials.csv", "lab/tuning/dvc.lock"} <= set(changed)
@@ -67,21 +67,21 @@ def test_a_tag_of_a_sweep_ends_in_a_commit_with_trials_and_pictures(sandbox, swe
     assert len(trials) == 1 + 4
 
 
-def test_what_it_found_is_adopted_with_comments_kept_and_no_sweep_runs_again(sandbox, swept):
+def test_adopting_values_keeps_comments_and_reruns_no_sweep(sandbox, swept):
     project = sandbox.project
     before = (project.folder / "params.yaml").read_text().splitlines()
     found = read_json(project.folder / "metrics/tune_dnn_pytorch.json")["values"]
-    said = project.run("make", "adopt", "STAGES=tune_dnn_pytorch")
+    output = project.run("make", "adopt", "STAGES=tune_dnn_pytorch")
     after = (project.folder / "params.yaml").read_text().splitlines()
     changed = [new for old, new in zip(before, after, strict=True) if old != new]
     assert f"  lr: {found['lr']}  # a guess" in changed
-    assert all(f"+{line}" in said.splitlines() for line in changed)
+    assert all(f"+{line}" in output.splitlines() for line in changed)
     assert "params.yaml" not in project.dvc("status", "lab/tuning/dvc.yaml:tune_dnn_pytorch")
     assert "has these values already" in project.run("make", "adopt", "STAGES=tune_dnn_pytorch")
     assert "nothing is no sweep" in project.run("make", "adopt", "STAGES=nothing", ok=False)
 
 
-def test_a_run_with_it_reaches_what_the_sweep_promised(sandbox, before, swept):
+def test_a_run_with_adopted_values_reaches_the_best_loss(sandbox, before, swept):
     project = sandbox.project
     project.run("make", "adopt")
     project.commit("What the sweep found")
@@ -121,7 +121,7 @@ FOUND = {
 }
 
 
-def test_a_sweep_that_was_of_other_data_or_parameters_is_told(project):
+def test_adopting_warns_if_data_or_parameters_have_changed(project):
     project.give_pipeline(PREPARE)
     for name, content in (
         ("raw.csv", "1\n"),
@@ -131,25 +131,25 @@ def test_a_sweep_that_was_of_other_data_or_parameters_is_told(project):
     ):
         (project.folder / name).write_text(content)
     project.dvc("repro", "--quiet", "dvc.yaml", "lab/tuning/dvc.yaml")
-    told = "WARNING: tune_dnn_pytorch: changed since it ran: "
-    assert "+  lr: 0.002" in (said := project.run("make", "adopt"))
-    assert told not in said
-    assert told not in project.run("make", "adopt"), "what it wrote itself is no change"
+    warning = "WARNING: tune_dnn_pytorch: changed since it ran: "
+    assert "+  lr: 0.002" in (output := project.run("make", "adopt"))
+    assert warning not in output
+    assert warning not in project.run("make", "adopt"), "its own edit does not count as a change"
     project.edit("params.yaml", "test_size: 0.15", "test_size: 0.25")
-    assert f"{told}prepare_data.test_size." in project.run("make", "adopt"), (
-        "the data will be others"
+    assert f"{warning}prepare_data.test_size." in project.run("make", "adopt"), (
+        "the data will change"
     )
     (project.folder / "raw.csv").write_text("2\n")
     project.dvc("repro", "--quiet", "prepare")
-    assert f"{told}data/rows.csv." in project.run("make", "adopt")
+    assert f"{warning}data/rows.csv." in project.run("make", "adopt")
     (project.folder / "data/rows.csv").unlink()
-    assert f"{told}data/rows.csv." in project.run("make", "adopt"), "dvc.lock tells, too"
+    assert f"{warning}data/rows.csv." in project.run("make", "adopt"), "seen from dvc.lock"
     project.dvc("repro", "--quiet", "dvc.yaml", "lab/tuning/dvc.yaml")
     (project.folder / "data/rows.csv").unlink()
-    assert told not in project.run("make", "adopt"), "after a sweep on the runner there are none"
+    assert warning not in project.run("make", "adopt"), "as after a sweep on the runner"
     listed = "train_dnn_pytorch.epochs"
-    for key in ("train_dnn_pytorch.lr", "train_dnn_pytorch"):  # it would run again for these
+    for key in ("train_dnn_pytorch.lr", "train_dnn_pytorch"):  # which adopting would change
         project.edit("lab/tuning/dvc.yaml", f"[{listed}]", f"[{key}]")
-        told = f"WARNING: tune_dnn_pytorch: lab/tuning/dvc.yaml lists {key} in its `params`"
-        assert told in project.run("make", "adopt")
+        warning = f"WARNING: tune_dnn_pytorch: lab/tuning/dvc.yaml lists {key} in its `params`"
+        assert warning in project.run("make", "adopt")
         listed = key

@@ -1,4 +1,4 @@
-"""Results looked at afterwards: two revisions compared, milestones reported, notebooks executed."""
+"""Results viewed later: revisions compared, milestones reported, notebooks executed."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ HOSTILE = "<script>alert(1)</script> & 'co'"
 def two_runs(finished, tmp_path_factory):
     """A project with two commits of results, the older called `before`, the newer HEAD."""
     project = finished.copied(tmp_path_factory.mktemp("analysis") / "a projëct")
-    # Empty where the results are those that the template has.
+    # The commit is empty if the results equal the template's.
     amend = ("--amend", "--allow-empty", "--no-verify", "--message", HOSTILE)
     project.git("commit", "--quiet", *amend)
     project.git("tag", "before")
@@ -39,7 +39,7 @@ def two_runs(finished, tmp_path_factory):
 
 @pytest.fixture
 def project(two_runs, tmp_path):
-    """A copy for one test."""
+    """A copy of `two_runs` for one test."""
     return two_runs.copied(tmp_path / "copy")
 
 
@@ -48,7 +48,7 @@ def page(project):
 
 
 class Page(HTMLParser):
-    """Tags, addresses and text of a page."""
+    """The tags, addresses and text of a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -68,7 +68,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def compared(two_runs):
-    """What is said when the two are compared; the page lies in their project."""
+    """The output of comparing the two runs; the page is in their project."""
     return two_runs.run("make", "compare", "A=before", "B=HEAD")
 
 
@@ -76,14 +76,14 @@ def test_two_revisions_are_compared_as_text_and_as_a_page(two_runs, compared):
     assert re.search(r"train_dnn_pytorch\.lr +\| 0.001 +\| 0.01 ", compared)
     assert re.search(r"train_dnn_pytorch\.test\.log_loss +\|.*(better|worse)", compared)
     assert re.search(r"breast_cancer\.csv .*\| 1 rows came, 1 went", compared)
-    assert "goals.accuracy" not in compared, "what is the same is left out"
+    assert "goals.accuracy" not in compared, "unchanged values are left out"
     text = " ".join(Page(page(two_runs)).texts)
     for shown in ("train_dnn_pytorch.lr", "1 rows came, 1 went", "data/processed", "Another rate"):
         assert shown in text
     assert "Missing" not in compared
 
 
-def test_the_page_holds_every_plot_and_needs_nothing_from_elsewhere(two_runs, compared):
+def test_the_page_contains_every_plot_and_loads_nothing(two_runs, compared):
     parsed = Page(page(two_runs))
     assert parsed.tags.count("img") == 10
     for address in parsed.addresses:
@@ -94,45 +94,45 @@ def test_the_page_holds_every_plot_and_needs_nothing_from_elsewhere(two_runs, co
     assert not {"script", "link", "iframe", "object"} & set(parsed.tags)
 
 
-def test_what_a_commit_is_called_is_shown_and_not_executed(two_runs, compared):
+def test_a_commits_message_is_shown_and_not_executed(two_runs, compared):
     assert "<script" not in page(two_runs)
     assert HOSTILE in "".join(Page(page(two_runs)).texts)
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
-def test_a_browser_without_network_draws_the_page(two_runs, compared, tmp_path):
+def test_a_browser_without_network_shows_the_page(two_runs, compared, tmp_path):
     picture = tmp_path / "page.png"
     browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1180,2400"]
     offline = ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path}/profile"]
     address = (two_runs.folder / "build/compare.html").as_uri()
     command = [*browser, *offline, f"--screenshot={picture}", address]
     subprocess.run(command, capture_output=True, check=True, timeout=120)
-    assert picture.stat().st_size > 100_000, "an empty page has a tenth of that"
+    assert picture.stat().st_size > 100_000, "an empty page has a tenth of that size"
 
 
-def test_without_names_the_last_commit_is_compared_with_the_one_before(project):
+def test_without_names_the_last_commit_is_compared_with_its_parent(project):
     assert "HEAD~1" in project.run("make", "compare").splitlines()[0]
     project.edit("params.yaml", "lr: 0.01", "lr: 0.02")
-    said = project.run("make", "compare")
-    assert said.startswith("HEAD (")
-    assert re.search(r"train_dnn_pytorch\.lr +\| 0.01 +\| 0.02 ", said)
+    output = project.run("make", "compare")
+    assert output.startswith("HEAD (")
+    assert re.search(r"train_dnn_pytorch\.lr +\| 0.01 +\| 0.02 ", output)
 
 
 @pytest.mark.parametrize("name", ["no-such-branch", "--all", "$(touch pwned)"])
-def test_an_unknown_revision_is_told_in_a_line(two_runs, name):
-    said = two_runs.run("make", "compare", f"A={name}", ok=False)
-    assert f"'{name}' is no commit, branch or tag of this clone" in said
-    assert "Traceback" not in said
+def test_an_unknown_revision_fails_with_one_line(two_runs, name):
+    output = two_runs.run("make", "compare", f"A={name}", ok=False)
+    assert f"'{name}' is no commit, branch or tag of this clone" in output
+    assert "Traceback" not in output
     assert not (two_runs.folder / "pwned").exists()
 
 
-def test_data_that_are_not_here_are_named_and_the_rest_is_shown(project):
+def test_missing_data_are_named_and_the_rest_is_shown(project):
     shutil.rmtree(project.folder / ".dvc/cache")
-    said = project.run("make", "compare", "A=before", "B=HEAD")
-    assert re.search(r"Missing: .*breast_cancer.csv of before \(.*is not here", said)
-    assert "train_dnn_pytorch.lr" in said
+    output = project.run("make", "compare", "A=before", "B=HEAD")
+    assert re.search(r"Missing: .*breast_cancer.csv of before \(.*is not here", output)
+    assert "train_dnn_pytorch.lr" in output
     parsed = Page(page(project))
-    assert parsed.tags.count("img") == 5, "the plots that git keeps"
+    assert parsed.tags.count("img") == 5, "only the plots in git"
     assert "is not here" in " ".join(parsed.texts)
 
 
@@ -140,7 +140,7 @@ def test_data_that_are_not_here_are_named_and_the_rest_is_shown(project):
 
 
 def executed(project, name):
-    """A notebook after it was run from its own folder, and nothing set for it: what it shows."""
+    """Execute a notebook in its own folder, without PYTHONPATH: its text, how many pictures."""
     bare = ("tools/within", "--dev", ".", "env", "-u", "PYTHONPATH", "python", "-m", "pytest", "-q")
     file = f"lab/analysis/{name}.ipynb"
     project.run(*bare, "-p", "nbmake", "--nbmake", "--overwrite", "--nbmake-timeout=300", file)
@@ -155,27 +155,27 @@ def executed(project, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "pictures"),
+    ("name", "expected", "pictures"),
     [
         ("explore_data", "worst concave points", 4),
         ("compare_models", "gaussian_naive_bayes", 4),
         ("compare_revisions", "train_dnn_pytorch.lr", 12),
     ],
 )
-def test_a_notebook_runs_and_shows_what_it_promises(project, name, said, pictures):
+def test_a_notebook_runs_and_shows_its_text_and_pictures(project, name, expected, pictures):
     text, shown = executed(project, name)
-    assert said in text
+    assert expected in text
     assert shown == pictures
 
 
-def test_the_revisions_are_shown_with_their_own_runs_in_mlflow(project):
+def test_a_notebook_shows_each_revision_with_its_runs_in_mlflow(project):
     text, _ = executed(project, "compare_revisions")
     rows = re.findall(r"<td>(HEAD~1 \(\w+\)|work tree)</td>\s*<td>(\w+)</td>", text)
     for stage in ("prepare_data", "train_dnn_pytorch"):
         assert {label[:4] for label, name in rows if name == stage} == {"HEAD", "work"}
 
 
-def test_without_results_of_the_other_revision_the_rest_is_shown(project):
+def test_a_notebook_shows_the_rest_if_results_are_missing(project):
     shutil.rmtree(project.folder / ".dvc/cache")
     (project.folder / "mlflow.db").unlink()
     text, shown = executed(project, "compare_revisions")
@@ -200,7 +200,7 @@ NOTEBOOK = {
 }
 
 
-def test_a_notebook_of_another_kernel_in_a_folder_below_runs_in_the_projects_environment(project):
+def test_a_notebook_with_another_kernel_runs_in_the_projects_environment(project):
     folder = project.folder / "lab/analysis"
     for file in folder.glob("*.ipynb"):
         file.unlink()
@@ -209,8 +209,8 @@ def test_a_notebook_of_another_kernel_in_a_folder_below_runs_in_the_projects_env
     assert "1 passed" in project.run("make", "notebooks")
 
 
-def test_a_notebook_whose_cells_have_no_ids_or_one_of_two_runs(project):
-    """Other programs write such."""
+def test_a_notebook_whose_cells_have_no_id_or_the_same_id_runs(project):
+    """Some programs write notebooks without ids, or with the same id twice."""
     folder = project.folder / "lab/analysis"
     for file in folder.glob("*.ipynb"):
         file.unlink()
@@ -221,7 +221,7 @@ def test_a_notebook_whose_cells_have_no_ids_or_one_of_two_runs(project):
     assert "2 passed" in project.run("make", "notebooks")
 
 
-def test_notebooks_are_kept_without_outputs():
+def test_notebooks_are_committed_without_outputs():
     files = sorted((ROOT / "lab/analysis").glob("*.ipynb"))
     assert len(files) == 3
     for file in files:
@@ -237,10 +237,10 @@ def report(project):
     return file
 
 
-def test_a_milestone_tells_what_the_commit_reached_and_where_it_comes_from(project):
-    said = project.run("make", "milestone", "NAME=first-model")
+def test_a_milestone_reports_the_commits_results_and_their_origin(project):
+    output = project.run("make", "milestone", "NAME=first-model")
     file = report(project)
-    assert f"lab/docs/{file.name}: write your words between the marks" in said
+    assert f"lab/docs/{file.name}: write your words between the marks" in output
     assert file.name == project.git("show", "-s", "--format=%cs").strip() + "-first-model.md"
     text = file.read_text()
     metrics = json.loads((project.folder / "metrics/train_dnn_pytorch.json").read_text())
@@ -255,7 +255,7 @@ def test_a_milestone_tells_what_the_commit_reached_and_where_it_comes_from(proje
         assert (file.parent / picture).read_bytes().startswith(b"\x89PNG")
 
 
-def test_written_again_it_keeps_the_authors_words_and_nothing_else_differs(project):
+def test_a_milestone_written_again_keeps_the_authors_text(project):
     project.run("make", "milestone", "NAME=first-model")
     first = report(project).read_text()
     words = "We ask less of the network.\n\n| a | b |\n| - | - |\n| \\1 | $x |\n"
@@ -265,19 +265,19 @@ def test_written_again_it_keeps_the_authors_words_and_nothing_else_differs(proje
     assert report(project).read_text() == first.replace(asked, words)
 
 
-def test_a_milestone_is_compared_with_the_one_before(project):
+def test_a_milestone_is_compared_with_the_previous_one(project):
     project.git("checkout", "--quiet", "before")
     project.dvc("checkout")
     project.run("make", "milestone", "NAME=slow-learning")
     project.git("checkout", "--quiet", "work")
     project.dvc("checkout")
-    said = project.run("make", "milestone", "NAME=fast-learning").splitlines()[-1]
-    text = (project.folder / said.partition(":")[0]).read_text()
+    output = project.run("make", "milestone", "NAME=fast-learning").splitlines()[-1]
+    text = (project.folder / output.partition(":")[0]).read_text()
     assert re.search(r"Against \[[-\d]+-slow-learning\]\([-\d]+-slow-learning.md\):", text)
     assert re.search(r"train_dnn_pytorch\.lr +\| 0.001 +\| 0.01 ", text)
 
 
-def test_a_report_may_have_a_form_of_its_own(project):
+def test_a_report_may_use_a_template_of_the_team(project):
     template = project.folder / "lab/docs/template.md"
     template.write_text("# $title for $100, $unknown\n\n<!-- author: more -->\n<!-- /author -->\n")
     project.commit("Another form")
@@ -285,31 +285,31 @@ def test_a_report_may_have_a_form_of_its_own(project):
     assert report(project).read_text().startswith("# First model for $100, $unknown\n")
 
 
-def test_pictures_of_another_commit_are_in_no_report(project):
+def test_a_milestone_refuses_pictures_of_another_commit(project):
     project.git("checkout", "--quiet", "before")
-    said = project.run("make", "milestone", "NAME=first-model", ok=False)
-    assert "not of this commit. `dvc checkout` brings its own" in said
+    output = project.run("make", "milestone", "NAME=first-model", ok=False)
+    assert "not of this commit. `dvc checkout` brings its own" in output
 
 
 @pytest.mark.parametrize("name", ["", "First Model", "../escape", "a--b", "$(touch pwned)"])
 def test_a_milestone_needs_a_plain_name(two_runs, name):
     command = ("tools/within", "--dev", ".", "python", "-m", "tools.report.milestone", name)
-    said = two_runs.run(*command, ok=False)
-    assert f"NAME is '{name}'" in said
-    assert "for example NAME=first-model" in said
+    output = two_runs.run(*command, ok=False)
+    assert f"NAME is '{name}'" in output
+    assert "for example NAME=first-model" in output
     assert not list((two_runs.folder / "lab/docs").glob("????-*"))
 
 
-def test_a_milestone_rests_on_committed_results(project):
+def test_a_milestone_requires_committed_results(project):
     project.edit("params.yaml", "lr: 0.01", "lr: 0.02")
-    said = project.run("make", "milestone", "NAME=first-model", ok=False)
-    assert "params.yaml: not committed" in said
-    assert "Traceback" not in said
+    output = project.run("make", "milestone", "NAME=first-model", ok=False)
+    assert "params.yaml: not committed" in output
+    assert "Traceback" not in output
     project.git("checkout", "--quiet", "params.yaml")
     with (project.folder / "goals/results_test.py").open("a") as goals:
         goals.write("# to be less strict\n")
-    said = project.run("make", "milestone", "NAME=first-model", ok=False)
-    assert "goals/results_test.py: not committed" in said, "a report tells how they were met"
+    output = project.run("make", "milestone", "NAME=first-model", ok=False)
+    assert "goals/results_test.py: not committed" in output, "a report says which goals were met"
 
 
 # ---- the chapter on data
@@ -330,21 +330,21 @@ def test_the_snippets_on_the_examples_page_run(two_runs):
     text = (ROOT / "lab/processes/EXAMPLE.md").read_text()
     snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(snippets) == 4
-    said = run_snippets(two_runs, *snippets)
-    assert "['benign', 'malignant']" in said
-    assert re.search(r"decided otherwise: \d+ of 569", said)
+    output = run_snippets(two_runs, *snippets)
+    assert "['benign', 'malignant']" in output
+    assert re.search(r"decided otherwise: \d+ of 569", output)
 
 
-def test_the_question_to_mlflow_in_its_chapter_is_answered(two_runs):
+def test_the_snippet_in_the_chapter_on_tracking_runs(two_runs):
     text = (ROOT / "tools/tracking/README.md").read_text()
     snippet = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
-    said = run_snippets(two_runs, snippet)
-    assert "train_dnn_pytorch" in said
-    assert "prepare_data" in said
+    output = run_snippets(two_runs, snippet)
+    assert "train_dnn_pytorch" in output
+    assert "prepare_data" in output
 
 
 def run_snippets(project, *snippets):
-    """What Python prints, with names of the example in the places that a reader fills in."""
+    """The output of snippets, with the example's names for the placeholders."""
     code = "\n".join(snippets)
     for place, name in (
         ("<tag, branch or commit>", "before"),

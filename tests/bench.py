@@ -1,26 +1,27 @@
-"""The speeds that tests/README.md states, each beside what it is held against, in one run.
+"""Measures the speeds that tests/README.md states, each against a reference.
 
     tools/within --dev . python -m tests.bench [--quick] [--repeat N] [--only NAME...] [--json FILE]
 
 `make bench` calls it. Seconds differ from machine to machine, ratios hardly: so this template and
-its reference take turns (A B A B …), and the medians are compared. Measured are
+its reference take turns (A B A B …), and the medians are compared. The measurements are
 
-    pipeline  every stage anew, environments in place, against one plain script (bench_script.py)
+    pipeline  all stages, nothing cached, environments in place, against one plain script
+              (bench_script.py)
     repro     `dvc repro` with nothing changed, against `dvc status`
     epoch     a training epoch on 200,000 rows, against bare slicing and the per-row DataLoader
     checks    DVC with listings checked, against DVC; a command in an environment that is compared
-              with its seal (ENVIRONMENTS_KEY), against one that is not
+              with its seal (ENVIRONMENTS_KEY), against one that is not compared
     start     `lab/processes/run NAME` to the first line of main.py, against python main.py
     data      prepare_data and a training epoch on 10 million rows, against 1 million: memory; and
               prepare_data against the same in memory: seconds
-    sweeps    trials on two workers against one; 50 short ones, and what each takes beyond itself,
-              against a plain loop
+    sweeps    trials on two workers against one; 50 short trials, and the overhead of each, against
+              a plain loop
     runtime   a prediction through the rehearsed runtime, against onnxruntime called directly
     setup     the environments of `make run`, against `pip install` of the same packages into one
 
 It is no test: a missed goal is shown, not an error. `setup` and `data` take minutes, and `data`
 takes 8 GB of disk; --quick leaves both out. Everything happens in copies of the working tree, in a
-temporary folder that goes afterwards.
+temporary folder that is removed afterwards.
 """
 
 import argparse
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
     from lib.splits import Splits
 
-# What a run leaves that the next could profit from: outs, DVC's cache, what was logged already.
+# What a run leaves that makes the next one faster: outs, DVC's cache, logged runs.
 LEFT_BY_RUNS = ("data", "artifacts", ".dvc/cache", ".mlflow", ".checkpoints", "mlruns")
 STORE = "mlflow.db"
 ROWS, FEATURES, BATCH_SIZE, LR, SEED = 200_000, 30, 1024, 0.001, 1
@@ -57,9 +58,9 @@ PROCESSES = "lab/processes"
 
 @dataclass(frozen=True)
 class Comparison:
-    """One line of the table: seconds (or MB) of each turn on both sides, and the most wanted.
+    """One line of the table: the seconds (or MB) of each turn on both sides, and the goal.
 
-    `goal` bounds the ratio of the medians, or with `in_seconds` their difference.
+    `goal` is an upper bound of the ratio of the medians, or with `in_seconds` of their difference.
     """
 
     what: str
@@ -77,7 +78,7 @@ class Comparison:
         return ours - theirs if self.in_seconds else ours / theirs
 
     def line(self) -> tuple[str, ...]:
-        """The cells of its line in the table."""
+        """The cells of this line."""
         show = (lambda number: f"{number:+.3g} s") if self.in_seconds else "{:.2f} ×".format
         return (
             self.what,
@@ -91,12 +92,12 @@ class Comparison:
 
 
 def say(text: str) -> None:
-    """Show progress."""
+    """Print progress."""
     print(text, file=sys.stderr, flush=True)
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long a piece of work takes."""
+    """How many seconds a piece of work takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
@@ -107,7 +108,7 @@ def take_turns(
     turns: int,
     before: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
-    """The seconds of each competitor's turns; `before` is called ahead of each, unmeasured."""
+    """The seconds of each competitor's turns; `before` is called before each, not measured."""
     taken: dict[str, list[float]] = {name: [] for name in competitors}
     for turn in range(1, turns + 1):
         for name, work in competitors.items():
@@ -119,18 +120,18 @@ def take_turns(
 
 
 def copy_project(folder: Path) -> Project:
-    """A copy of the working tree, committed, whose DVC keeps its database in there as well."""
+    """A copy of the working tree, committed."""
     return Project(folder)
 
 
 def environment_of(project: Project, *folder: str) -> Path:
-    """The virtual environment of a folder's lock, made where it is not there yet."""
+    """The virtual environment of a folder's lock, made if it does not exist yet."""
     command = ("tools/within", *folder, "sh", "-c", 'echo "$VIRTUAL_ENV"')
     return Path(project.run(*command).splitlines()[-1])
 
 
 def site_packages(environment: Path) -> str:
-    """Where an environment's packages are."""
+    """The folder of an environment's packages."""
     return str(next(environment.glob("lib/python3*/site-packages")))
 
 
@@ -138,14 +139,14 @@ def site_packages(environment: Path) -> str:
 
 
 def measure_pipeline(scratch: Path, turns: int) -> list[Comparison]:
-    """The pipeline with nothing to profit from, against the script with either MLflow.
+    """The pipeline with nothing cached, against the script with mlflow-skinny and full MLflow.
 
-    The script has the packages of all processes, and the tracker's for MLflow: the network's
-    environment, and from the others' what that lacks. Full MLflow takes longer to import; its
-    script runs in the development environment.
+    With mlflow-skinny, the script has the packages of all processes and of the tracker: the
+    network's environment, then what it lacks from the others'. With full MLflow, which takes
+    longer to import, the script runs in the development environment.
     """
     ours, theirs = copy_project(scratch / "pipeline"), copy_project(scratch / "script")
-    (theirs.folder / "dvc.lock").unlink()  # without DVC, none says what a pickle must be
+    (theirs.folder / "dvc.lock").unlink()  # without DVC, no checksum to check a pickle against
     network = environment_of(ours, f"{PROCESSES}/train_dnn_pytorch")
     others = ("prepare_data", "train_standard_classifiers", "export_models")
     packages = [network, *(environment_of(ours, f"{PROCESSES}/{name}") for name in others)]
@@ -164,7 +165,7 @@ def measure_pipeline(scratch: Path, turns: int) -> list[Comparison]:
         "plain script, mlflow-skinny": script(network, path),
         "plain script, full mlflow": script(full, str(theirs.folder)),
     }
-    for work in competitors.values():  # makes the stores and warms the disk's cache
+    for work in competitors.values():  # creates the stores and warms the disk's cache
         work()
     if differing := differing_outputs(ours.folder, theirs.folder):
         say(f"  NOT THE SAME WORK: pipeline and script differ in {', '.join(differing)}")
@@ -187,9 +188,9 @@ def measure_pipeline(scratch: Path, turns: int) -> list[Comparison]:
 
 
 def differing_outputs(*folders: Path) -> list[str]:
-    """The outputs of a run that are not the same to the byte in two folders.
+    """The outputs of a run that are not the same bytes in two folders.
 
-    Pickles are left out: which equal strings are one object in a process shows in their bytes.
+    Pickles are left out: their bytes depend on which equal strings are one object in a process.
     """
 
     def outputs(folder: Path) -> set[tuple[str, str]]:
@@ -208,9 +209,9 @@ def differing_outputs(*folders: Path) -> list[str]:
 
 
 def measure_repro(scratch: Path, turns: int) -> list[Comparison]:
-    """A repro that finds nothing changed: prepare_data runs, as it stands for a query."""
+    """`dvc repro` with nothing changed: prepare_data runs nevertheless, as a query would."""
     project = copy_project(scratch / "repro")
-    for _ in range(2):  # the second time, results are as they were and logged
+    for _ in range(2):  # the second time, results are unchanged and logged
         project.dvc("repro")
     competitors = {
         "dvc repro": lambda: project.dvc("repro"),
@@ -224,14 +225,14 @@ def measure_repro(scratch: Path, turns: int) -> list[Comparison]:
 
 
 def measure_checks(scratch: Path, turns: int) -> list[Comparison]:
-    """What is checked before it is used: folders' listings, and in jobs with a key environments."""
+    """Checks before use: listings of folders, and in jobs with a key, environments."""
     project = copy_project(scratch / "checks")
     project.dvc("repro")
     guarded = ("tools/within", ".", "python", "-m", "tools.job.guarded_dvc", "status")
     process = ("tools/within", f"{PROCESSES}/prepare_data", "true")
 
     def start(key: str) -> str:
-        # In folders of its own: there, what is not sealed is made anew.
+        # In separate folders: with a key, environments without a seal are made again.
         cache, environments = str(scratch / "cache"), str(scratch / "environments")
         return project.run(
             *process, XDG_CACHE_HOME=cache, WORKON_HOME=environments, ENVIRONMENTS_KEY=key
@@ -255,7 +256,7 @@ def measure_checks(scratch: Path, turns: int) -> list[Comparison]:
 
 
 def measure_epoch(scratch: Path, turns: int) -> list[Comparison]:
-    """One epoch of the network on rows that are on disk, as the process trains it."""
+    """One epoch of the network on rows on disk, as the process trains it."""
     import torch
 
     from lab.processes.train_dnn_pytorch.params import Params
@@ -266,7 +267,7 @@ def measure_epoch(scratch: Path, turns: int) -> list[Comparison]:
     torch.set_num_threads(settings.num_threads)
     splits = large_splits(scratch)
     X, y = torch.tensor(splits.X_train), torch.tensor(splits.y_train, dtype=torch.float32)
-    seed_everything(SEED)  # torch's deterministic algorithms, for all three
+    seed_everything(SEED)  # switches to torch's deterministic algorithms, for all three
 
     from lab.processes.train_dnn_pytorch.densenet import train_densenet
 
@@ -284,7 +285,7 @@ def measure_epoch(scratch: Path, turns: int) -> list[Comparison]:
         "bare slicing in memory": lambda: train_bare(X, y, settings.hidden),
         "per-row DataLoader": lambda: train_per_row(X, y, settings.hidden),
     }
-    take_turns(competitors, 1)  # warms up: the first steps of a process allocate
+    take_turns(competitors, 1)  # warm-up: the first steps of a process allocate
     ours, slicing, per_row = take_turns(competitors, turns).values()
     _, *references = competitors
     what = f"training epoch, {ROWS:,} rows"
@@ -295,7 +296,7 @@ def measure_epoch(scratch: Path, turns: int) -> list[Comparison]:
 
 
 def large_splits(scratch: Path) -> "Splits":
-    """Random rows to train on, memory-mapped, and next to none to validate on."""
+    """Random rows to train on, memory-mapped, and a few to validate on."""
     import numpy as np
 
     from lib.splits import Splits, load_data_splits, save_data_splits
@@ -313,7 +314,7 @@ def large_splits(scratch: Path) -> "Splits":
 
 
 def train_bare(X: "Tensor", y: "Tensor", hidden: list[int]) -> None:
-    """An epoch as short as one can write it: rows in their order, a slice a batch."""
+    """An epoch in the shortest possible code: rows in order, one slice per batch."""
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -330,7 +331,7 @@ def train_bare(X: "Tensor", y: "Tensor", hidden: list[int]) -> None:
 
 
 def train_per_row(X: "Tensor", y: "Tensor", hidden: list[int]) -> None:
-    """An epoch of the template's own loop, fed by a DataLoader as torch's tutorials make it."""
+    """An epoch of the template's own loop, with a DataLoader as in torch's tutorials."""
     import torch
     from torch.utils.data import DataLoader, TensorDataset
 
@@ -354,7 +355,7 @@ def train_per_row(X: "Tensor", y: "Tensor", hidden: list[int]) -> None:
 
 
 def measure_data(scratch: Path, turns: int) -> list[Comparison]:
-    """Memory on ten times the rows, which should be the same, and time against doing it at once."""
+    """Memory on ten times the rows, which should be the same, and time against all in memory."""
 
     def turn(*arguments: str | Path) -> dict[str, float]:
         command = [sys.executable, "-m", "tests.bench_data", *map(str, arguments)]
@@ -403,9 +404,9 @@ def measure_data(scratch: Path, turns: int) -> list[Comparison]:
 
 
 def measure_sweeps(scratch: Path, turns: int) -> list[Comparison]:
-    """Trials of the example's network: of half a second or more, and of some 60 ms.
+    """Trials of the example's network: of half a second or more, and of about 60 ms.
 
-    Two loops at once, with half of the trials each, are what two cores can gain at all.
+    Two loops at once, each with half of the trials, show the most that two cores can gain.
     """
     project = copy_project(scratch / "sweeps")
     project.dvc("repro", "prepare_data")
@@ -414,8 +415,8 @@ def measure_sweeps(scratch: Path, turns: int) -> list[Comparison]:
     def seconds_of(*arguments: str, at_once: int = 1) -> float:
         command = ("tools/within", "lab/tuning", "python", "-m", "tests.bench_sweep", *arguments)
         with ThreadPoolExecutor(at_once) as pool:
-            said = list(pool.map(lambda _: project.run(*command), range(at_once)))
-        return max(float(text.splitlines()[-1]) for text in said)
+            outputs = list(pool.map(lambda _: project.run(*command), range(at_once)))
+        return max(float(output.splitlines()[-1]) for output in outputs)
 
     cases = {
         "one worker": partial(seconds_of, *long, "1"),
@@ -472,7 +473,7 @@ def measure_sweeps(scratch: Path, turns: int) -> list[Comparison]:
 
 
 def measure_start(scratch: Path, turns: int) -> list[Comparison]:
-    """What stands between the command and a process's first line."""
+    """The time between the command and the first line of a process."""
     project = copy_project(scratch / "start")
     main = f"{PROCESSES}/prepare_data/main.py"
     (project.folder / main).write_text("import time\nprint(time.time(), flush=True)\n")
@@ -492,14 +493,14 @@ def measure_start(scratch: Path, turns: int) -> list[Comparison]:
 
 
 def measure_runtime(scratch: Path, turns: int) -> list[Comparison]:
-    """One prediction over gRPC and through the nodes: alone, and with a thousand under way."""
+    """One prediction over gRPC and through the nodes: alone, and with a thousand in flight."""
     project = copy_project(scratch / "runtime")
     project.dvc("repro")
     project.commit("Results")
     project.run("make", "runtime", "VERSION=bench", "ANYWAY=yes")
     script = ("tools/within", "tools/krt", "python", "tests/bench_runtime.py")
-    said = project.run(*script, "build/cancer-bench.krt", str(turns))
-    taken = json.loads(said.splitlines()[-1])
+    output = project.run(*script, "build/cancer-bench.krt", str(turns))
+    taken = json.loads(output.splitlines()[-1])
     alone, direct, in_flight = taken["served"], taken["direct"], taken["in flight"]
     return [
         Comparison("a prediction, served", "onnxruntime", alone, direct, 0.02, True),
@@ -511,9 +512,9 @@ def measure_runtime(scratch: Path, turns: int) -> list[Comparison]:
 
 
 def measure_setup(scratch: Path, turns: int) -> list[Comparison]:
-    """All environments of `make run`, pipenv's own included, against one that has all packages.
+    """All environments of `make run`, including pipenv's own, against one with all packages.
 
-    Each finds every package in its cache: pip's, and uv's.
+    Both find every package in their caches: pip's, and uv's.
     """
     project = copy_project(scratch / "setup")
     requirements = scratch / "requirements.txt"
@@ -544,7 +545,7 @@ def measure_setup(scratch: Path, turns: int) -> list[Comparison]:
 
 
 def pinned_packages(folder: Path) -> list[str]:
-    """What the locks name for `make run`, each package once, as requirements."""
+    """The packages that the locks name for `make run`, each once, as requirements."""
     locks = [folder / "Pipfile.lock", *sorted(folder.glob(f"{PROCESSES}/*/Pipfile.lock"))]
     packages: dict[str, dict[str, str]] = {}
     for lock in locks:
@@ -555,7 +556,7 @@ def pinned_packages(folder: Path) -> list[str]:
     ]
 
 
-# ---- what is shown
+# ---- output
 
 
 MEASUREMENTS: dict[str, Callable[[Path, int], list[Comparison]]] = {
@@ -583,7 +584,7 @@ def table(comparisons: list[Comparison]) -> str:
 
 
 def main() -> None:
-    """Measure what the arguments ask for, and print it."""
+    """Run the measurements that the arguments name, and print them."""
     parser = argparse.ArgumentParser(prog="tests.bench", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="leave out set-up and data")
     parser.add_argument(
@@ -593,9 +594,9 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="write all turns there; - is stdout")
     arguments = parser.parse_args()
     comparisons = []
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # then, too, the folder goes
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes the folder, too
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        # DVC keeps a database per repository outside of it: here it goes with the rest.
+        # DVC keeps a database per repository outside of it: here, it is removed with the rest.
         os.environ["DVC_SITE_CACHE_DIR"] = f"{folder}/dvc"
         for name in arguments.only:
             if name in ("setup", "data") and arguments.quick:

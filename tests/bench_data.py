@@ -4,8 +4,8 @@
     python -m tests.bench_data drawn|hashed|in-memory SOURCE FOLDER
     python -m tests.bench_data train FOLDER
 
-Each prints, as JSON, the seconds of the work and the most memory (MB) that the process had; of
-training, the most of its own: pages of the arrays' files, which the system takes back, left out.
+Each prints, as JSON, the seconds of the work and the peak memory of the process (MB). For training,
+this is without the pages of the arrays' files, which the system can free.
 """
 
 import json
@@ -24,7 +24,7 @@ SEED = 1
 
 
 def make(folder: Path, millions: int) -> None:
-    """Rows as those of the example's data, with an id, as Parquet: a file for each million."""
+    """Write rows like the example's data, with an id, as Parquet: one file for each million."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -44,7 +44,7 @@ def make(folder: Path, millions: int) -> None:
 
 
 def prepare(source: Path, folder: Path, hashed: bool) -> None:
-    """What prepare_data does with files."""
+    """Prepare the data as prepare_data does with files."""
     from lab.processes.prepare_data.cancer_data import (
         column_types,
         prepare_cancer_data,
@@ -59,7 +59,7 @@ def prepare(source: Path, folder: Path, hashed: bool) -> None:
 
 
 def prepare_in_memory(source: Path, folder: Path) -> None:
-    """The same as one writes it for data that fit into memory several times."""
+    """The same, in the usual way for data that fit into memory several times."""
     import pandas as pd
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import StandardScaler
@@ -114,16 +114,16 @@ def train(folder: Path) -> None:
 
 @contextmanager
 def own_memory() -> Iterator[list[float]]:
-    """The most memory of its own that this process has, in MB, looked at every 10 ms."""
+    """The peak of this process's own memory, in MB, measured every 10 ms."""
     most, done = [0.0], threading.Event()
 
-    def look() -> None:
+    def measure() -> None:
         while not done.wait(0.01):
             status = Path("/proc/self/status").read_text()
             kilobytes = int(status.partition("RssAnon:")[2].split()[0])
             most[0] = max(most[0], kilobytes / 1000)
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=measure)
     thread.start()
     try:
         yield most

@@ -1,9 +1,9 @@
-"""Seconds of one prediction: through a .krt that is served, and by onnxruntime directly (bench.py).
+"""Seconds of one prediction: from a served .krt, and from onnxruntime directly (for bench.py).
 
     tools/within tools/krt python tests/bench_runtime.py FILE TURNS
 
-Prints JSON: of each side the median of a hundred predictions for every turn, and for the served one
-also the share of one in a thousand that are in flight at once.
+Prints JSON: for each turn, both sides' median of a hundred predictions, and for the served runtime
+also the time per prediction with a thousand in flight.
 """
 
 import csv
@@ -21,7 +21,7 @@ from tools.krt.rehearse import served
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long a piece of work takes."""
+    """How many seconds a piece of work takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -1,8 +1,8 @@
 """The example's work as one plain script in one process: what `tests/bench.py` measures against.
 
-Written as somebody would who has no pipeline: the same functions one after the other, MLflow
-imported on top, results logged to an sqlite store in the working directory. `tests/bench.py` runs
-it, with PYTHONPATH set to a copy of the repository and in its root.
+Written as without a pipeline: the same functions one after the other, MLflow imported at the top,
+results logged to an SQLite store in the working directory. `tests/bench.py` runs it in the root of
+a copy of the repository, with PYTHONPATH set to that root.
 """
 
 import logging
@@ -28,7 +28,7 @@ from lib.params import Section, load_params, read_yaml
 
 
 def log(params: Section, metrics: Path, artifacts: Path | None = None) -> None:
-    """Log one process's parameters, metrics and files into the run that is active."""
+    """Log one process's parameters, metrics and files into the active run."""
     results = flat(read_json(metrics), "_")
     texts = {key: value for key, value in results.items() if isinstance(value, str)}
     mlflow.log_params(flat(params.model_dump()) | texts)
@@ -38,7 +38,7 @@ def log(params: Section, metrics: Path, artifacts: Path | None = None) -> None:
 
 
 def log_history(run_id: str, file: Path) -> None:
-    """Log the curves of a training."""
+    """Log the learning curves of a training."""
     now = int(time.time() * 1000)
     points = [
         mlflow.entities.Metric(name, float(value), now, int(row["epoch"]))

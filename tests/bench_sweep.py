@@ -2,9 +2,9 @@
 
     tools/within lab/tuning python -m tests.bench_sweep EPOCHS TRIALS WORKERS [warm]
 
-Trains the example's network that often, for so many epochs, with learning rates that are tried, and
-prints the seconds. WORKERS 0 is a plain loop over as many learning rates. Either imports what the
-first training needs (torch's compiler, 2 s); `warm` leaves out how long workers take to start.
+Trains the example's network TRIALS times, for EPOCHS epochs, with different learning rates, and
+prints the seconds. WORKERS 0 is a plain loop over as many learning rates. Both import what the
+first training needs (torch's compiler, 2 s); `warm` leaves out the time that workers take to start.
 """
 
 import sys
@@ -27,7 +27,7 @@ SEED = 1
 
 
 def main() -> None:
-    """The command that the module's docstring shows."""
+    """Measure as the command line says."""
     epochs, trials, workers = map(int, sys.argv[1:4])
     network = load_params(Params).train_dnn_pytorch
     others = network.model_dump(exclude=set(NOT_OF_A_TRIAL)) | {"epochs": epochs, "patience": None}
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # By its name, so that workers import it.
+    # Imported by name, so that workers can import it.
     from tests import bench_sweep
 
     bench_sweep.main()

@@ -1,4 +1,4 @@
-"""The example goes, the house stays; then a pipeline of one's own, as the pages tell it."""
+"""`make blank` removes the example; then a pipeline of one's own, as the pages describe it."""
 
 import json
 import re
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def blanked(tmp_path_factory):
-    """A project without the example, committed; each test works on what the last one left."""
+    """A project without the example, committed; each test continues where the last one ended."""
     project = Project(tmp_path_factory.mktemp("blank") / "a projëct")
     project.run("git", "rm", "-rq", "tests")  # as in a project
     project.commit("A project")
@@ -25,11 +25,11 @@ def blanked(tmp_path_factory):
 
 
 def pytest_in(project, *where):
-    """What the project's own tests say; all must pass."""
+    """The output of the project's own tests, which must all pass."""
     return project.run("tools/within", "--dev", ".", "python", "-m", "pytest", "-q", *where)
 
 
-def test_what_a_team_has_added_stays(project):
+def test_what_a_team_added_stays(project):
     make = ("make", "process", "KIND=sklearn", "TASK=regression", "AFTER=prepare_houses")
     project.run("make", "process", "NAME=prepare_houses", "KIND=table")
     project.run(*make, "NAME=train_prices", "TARGET=price")
@@ -55,37 +55,37 @@ def test_what_a_team_has_added_stays(project):
     assert "/artifacts/onnx" not in ignored
     assert not (project.folder / "lab/processes/prepare_data").exists()
     assert not (project.folder / "goals/results_test.py").exists()
-    project.dvc("status")  # it is a pipeline
+    project.dvc("status")  # dvc.yaml is still valid
 
 
-def test_what_another_process_needs_is_not_taken_away(project):
+def test_what_another_process_needs_is_not_removed(project):
     project.run("make", "process", "NAME=weigh", "AFTER=export_models")
     project.commit("It reads the example's models")
-    said = project.run("make", "blank", ok=False)
-    assert "weigh reads artifacts/onnx, which export_models writes: change it first." in said
+    output = project.run("make", "blank", ok=False)
+    assert "weigh reads artifacts/onnx, which export_models writes: change it first." in output
     assert project.git("status", "--porcelain") == ""
 
 
-def test_a_section_that_another_pipeline_reads_is_not_taken_away(project):
+def test_a_section_that_another_pipeline_reads_is_not_removed(project):
     (project.folder / "lab/hello").mkdir()
     (project.folder / "lab/hello/dvc.yaml").write_text(
         "vars: [../../params.yaml]\nstages:\n  hello:\n    cmd: echo ${train_dnn_pytorch.lr}\n"
     )
     project.commit("A second pipeline")
-    said = project.run("make", "blank", ok=False)
-    assert "lab/hello/dvc.yaml reads ${train_dnn_pytorch.lr}: change it first." in said
+    output = project.run("make", "blank", ok=False)
+    assert "lab/hello/dvc.yaml reads ${train_dnn_pytorch.lr}: change it first." in output
     assert project.git("status", "--porcelain") == ""
 
 
-def test_what_git_has_not_is_not_taken_away(project):
+def test_uncommitted_changes_are_refused(project):
     project.edit("params.yaml", "lr: 0.001", "lr: 0.002")
-    said = project.run("make", "blank", ok=False)
-    assert "Not committed: params.yaml" in said
+    output = project.run("make", "blank", ok=False)
+    assert "Not committed: params.yaml" in output
     assert project.git("status", "--porcelain").split() == ["M", "params.yaml"]
 
 
 def test_a_blank_project_runs_and_its_tests_pass(blanked):
-    (blanked.folder / "rows.csv.dvc").write_text("outs:\n- path: rows.csv\n")  # data come first
+    (blanked.folder / "rows.csv.dvc").write_text("outs:\n- path: rows.csv\n")  # data first
     assert blanked.run("make", "run").endswith("There is no stage yet: make process NAME=…\n")
     (blanked.folder / "rows.csv.dvc").unlink()
     assert "No stage has workers" in blanked.run("make", "train", "WORKERS=2", ok=False)
@@ -102,20 +102,20 @@ EXAMPLE = (
 )
 
 
-def test_no_word_of_the_example_is_left_anywhere(blanked):
-    no_projects = (":!README.md", ":!CHANGELOG.md", ":!CONTRIBUTING.md")  # a copy has none of them
-    # git grep ends with 1 where it finds nothing.
-    words = ("git", "grep", "-niE", EXAMPLE, "--", ".", *no_projects, ":!*.lock", ":!*.ci/*")
+def test_no_word_of_the_example_is_left(blanked):
+    templates_own = (":!README.md", ":!CHANGELOG.md", ":!CONTRIBUTING.md")  # not in a project
+    # git grep ends with 1 if it finds nothing.
+    words = ("git", "grep", "-niE", EXAMPLE, "--", ".", *templates_own, ":!*.lock", ":!*.ci/*")
     assert blanked.run(*words, ok=False) == ""
 
 
-def test_no_link_of_a_page_leads_to_what_is_gone(blanked):
+def test_no_page_links_to_removed_files(blanked):
     files = blanked.git("ls-files", "--", "*.md").splitlines()
-    files = [name for name in files if name not in ("README.md", "CONTRIBUTING.md")]  # no project's
+    files = [name for name in files if name not in ("README.md", "CONTRIBUTING.md")]  # not copied
     assert broken_links(blanked.folder, files) == []
 
 
-def test_what_is_left_of_params_and_gitignore_is_as_it_was(blanked):
+def test_the_rest_of_params_and_gitignore_is_unchanged(blanked):
     params = (blanked.folder / "params.yaml").read_text()
     assert params.startswith((ROOT / "params.yaml").read_text().partition("\nprepare_data:")[0])
     assert "every split and every model" in params
@@ -130,18 +130,18 @@ def test_blank_again_finds_nothing_left(blanked):
     assert blanked.git("status", "--porcelain") == ""
 
 
-# What `make process` says where it refuses a name: of all in one interpreter.
+# The messages of `make process` about many refused names, from one interpreter.
 REFUSE = """
 import json, sys
 from tools.project.process import main
-said = []
+messages = []
 for arguments in json.loads(sys.argv[1]):
     sys.argv[1:] = arguments
     try:
         main()
     except SystemExit as error:
-        said.append(str(error))
-print(json.dumps(said))
+        messages.append(str(error))
+print(json.dumps(messages))
 """
 # By NAME and AFTER.
 REFUSED = {
@@ -161,16 +161,16 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def refused(blanked):
-    """What is said of each of REFUSED."""
+    """The message for each key of REFUSED."""
     command = ("tools/within", "--dev", ".", "python", "-c", REFUSE, json.dumps([*REFUSED]))
-    said = json.loads(blanked.run(*command, PYTHONPATH="."))
-    return dict(zip(REFUSED, said, strict=True))
+    messages = json.loads(blanked.run(*command, PYTHONPATH="."))
+    return dict(zip(REFUSED, messages, strict=True))
 
 
-@pytest.mark.parametrize("wanted", REFUSED)
-def test_a_name_that_cannot_be_is_refused_and_nothing_is_written(blanked, refused, wanted):
-    assert REFUSED[wanted] in refused[wanted]
-    assert "Nothing was written" in refused[wanted]
+@pytest.mark.parametrize("arguments", REFUSED)
+def test_an_invalid_name_is_refused_and_nothing_is_written(blanked, refused, arguments):
+    assert REFUSED[arguments] in refused[arguments]
+    assert "Nothing was written" in refused[arguments]
     assert blanked.git("status", "--porcelain") == ""
 
 
@@ -208,7 +208,7 @@ def test_a_new_process_changes_no_other_stage(project):
 
 
 def diff(project, name):
-    """The lines of a file's difference from the last commit, without the heading."""
+    """The changed lines of a file since the last commit."""
     text = project.git("diff", "--unified=0", "--", name)
     return [line for line in text.splitlines() if not line.startswith(("---", "+++"))]
 
@@ -218,9 +218,9 @@ def test_a_new_process_runs_and_its_test_passes_at_once(blanked):
     blanked.run("make", "process", "NAME=train_wine", "AFTER=prepare_wine")
     ignored = (blanked.folder / ".gitignore").read_text()
     lines = "its line here.\n/artifacts/prepare_wine\n/artifacts/train_wine\n"
-    assert lines in ignored, "where .gitignore says that they go"
-    said = blanked.run("make", "run")
-    assert re.search(r"train_wine\.mean +│ 54", said), "twice the 27 bytes that it read"
+    assert lines in ignored, "at the place that .gitignore names"
+    output = blanked.run("make", "run")
+    assert re.search(r"train_wine\.mean +│ 54", output), "twice the 27 bytes that it read"
     assert " passed" in pytest_in(blanked, "lab", "lib/params_test.py")
     blanked.run("tools/within", "--dev", ".", "ruff", "check", ".")
     blanked.run("tools/within", "--dev", ".", "ruff", "format", "--check", ".")
@@ -229,13 +229,13 @@ def test_a_new_process_runs_and_its_test_passes_at_once(blanked):
 
 
 def test_an_existing_process_is_never_overwritten(blanked):
-    said = blanked.run("make", "process", "NAME=train_wine", ok=False)
-    assert "lab/processes/train_wine exists already" in said
+    output = blanked.run("make", "process", "NAME=train_wine", ok=False)
+    assert "lab/processes/train_wine exists already" in output
     assert blanked.git("status", "--porcelain") == ""
 
 
-def readmes_code():
-    """What the page on wines says to write and to type, in its order."""
+def code_on_wines():
+    """The commands and the code on the page about wines, in order."""
     page = (ROOT / "lab/processes/WINE.md").read_text()
     found = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     commands = [text for kind, text in found if kind == "bash"]
@@ -243,8 +243,8 @@ def readmes_code():
     return commands, python
 
 
-def test_the_readmes_own_pipeline_comes_to_results_by_tag(blanked):
-    commands, code = readmes_code()
+def test_the_pipeline_on_the_pages_gets_results_by_tag(blanked):
+    commands, code = code_on_wines()
     blanked.run("sh", "-ec", commands[1])
     processes = blanked.folder / "lab/processes"
     files = (
@@ -268,8 +268,8 @@ def test_the_readmes_own_pipeline_comes_to_results_by_tag(blanked):
         blanked.commit("More for the test")
         sandbox.branch = "work"
         sandbox.push()
-        tag, said = sandbox.tag()
-        assert "Job succeeded" in said, said
+        tag, output = sandbox.tag()
+        assert "Job succeeded" in output, output
         message = sandbox.message(sandbox.tip())
         assert f"Tag: {tag}" in message
         assert "train_wine.test.accuracy: 0.9722 -> 0.9888" in message
@@ -284,9 +284,9 @@ def test_the_goal_in_the_chapter_on_goals_is_judged(blanked):
     for name, text in zip(names, found, strict=True):
         with (blanked.folder / name).open("a") as file:
             file.write(text)
-    said = blanked.run("make", "goals")
-    assert "Accuracy on the test split" in said
-    assert "1 of 1 goals met" in said
+    output = blanked.run("make", "goals")
+    assert "Accuracy on the test split" in output
+    assert "1 of 1 goals met" in output
     blanked.run("tools/within", "--dev", ".", "ruff", "check", "goals")
     blanked.run("tools/within", "--dev", ".", "ruff", "format", "--check", "goals")
     blanked.run("tools/within", ".", "python", "-m", "lib.params")

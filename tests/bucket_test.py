@@ -1,6 +1,6 @@
-"""What comes from the bucket is what dvc.lock names, and lies where that says.
+"""Files from the bucket are those that dvc.lock names, and arrive where it says.
 
-The bucket is a folder here: what somebody with rights to it can do to S3, a test can do to that.
+The bucket is a folder here: a test can change it as somebody with write access can change S3.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ GUARDED = ("tools/within", ".", "python", "-m", "tools.job.guarded_dvc")
 
 @pytest.fixture(scope="module")
 def pushed(tmp_path_factory):
-    """A project with a folder of data in its bucket, and none of it here."""
+    """A project whose folder of data is only in the bucket."""
     project = Project(tmp_path_factory.mktemp("bucket"))
     config = (project.folder / ".dvc/config").read_text().splitlines()
     kept = [line for line in config if "url = " not in line]
@@ -49,7 +49,7 @@ def project(pushed):
 
 @pytest.fixture(scope="module", autouse=True)
 def kept(pushed):
-    """What the bucket holds before each test."""
+    """Keep a copy of the bucket, which is restored after each test."""
     shutil.copytree(pushed.folder / "the bucket", pushed.folder / "kept")
     shutil.rmtree(pushed.folder / "stuff")
     shutil.rmtree(pushed.folder / ".dvc/cache")
@@ -66,7 +66,7 @@ def listing_of(project):
 
 
 def relist(project, path):
-    """Have the folder's listing, and the commit, name a file so, with all checksums right."""
+    """Change a file's path in the folder's listing, and all checksums to fit."""
     listing = json.loads(listing_of(project).read_text())
     listing[0]["relpath"] = path
     text = json.dumps(listing)
@@ -79,7 +79,7 @@ def relist(project, path):
     old.unlink()
 
 
-def test_what_was_replaced_in_the_bucket_under_its_name_is_refused(project):
+def test_a_file_replaced_in_the_bucket_is_refused(project):
     md5 = hashlib.md5(b"one", usedforsecurity=False).hexdigest()
     object_of(project, md5).chmod(0o644)
     object_of(project, md5).write_text("0ne")
@@ -87,32 +87,32 @@ def test_what_was_replaced_in_the_bucket_under_its_name_is_refused(project):
     assert not (project.folder / "stuff/one").exists()
 
 
-def test_a_listing_that_was_replaced_in_the_bucket_is_refused(project):
+def test_a_listing_replaced_in_the_bucket_is_refused(project):
     listing = listing_of(project)
     listing.chmod(0o644)
     listing.write_text(listing.read_text().replace('"one"', '"0ne"'))
-    said = project.run(*GUARDED, "pull", "stuff.dvc", ok=False)
-    assert "refused: the listing of a folder is not " in said
+    output = project.run(*GUARDED, "pull", "stuff.dvc", ok=False)
+    assert "refused: the listing of a folder is not " in output
     assert not (project.folder / "stuff/0ne").exists()
 
 
 @pytest.mark.parametrize("path", ["../escaped", "a/../../escaped", "/tmp/escaped", "./a", "", 1])
-def test_a_listing_that_leads_out_of_its_folder_is_refused(project, path):
+def test_a_listing_with_a_path_outside_its_folder_is_refused(project, path):
     relist(project, path)
-    said = project.run(*GUARDED, "pull", "stuff.dvc", ok=False)
-    assert f"refused: the listing of a folder names the file {path!r}" in said
+    output = project.run(*GUARDED, "pull", "stuff.dvc", ok=False)
+    assert f"refused: the listing of a folder names the file {path!r}" in output
     assert not (project.folder / "escaped").exists()
-    assert "Traceback" not in said
+    assert "Traceback" not in output
 
 
-def test_preflight_refuses_such_a_listing_before_anything_is_run(project):
+def test_preflight_refuses_such_a_listing_before_any_stage_runs(project):
     relist(project, "../escaped")
     check = "from tools.job.preflight import listings_are_whole; listings_are_whole()"
-    said = project.run("tools/within", ".", "python", "-c", check, ok=False)
-    assert "UserError: stuff: refused: the listing of a folder names the file '../escaped'" in said
+    error = project.run("tools/within", ".", "python", "-c", check, ok=False)
+    assert "UserError: stuff: refused: the listing of a folder names the file '../escaped'" in error
 
 
-def test_an_honest_listing_is_taken(project):
+def test_an_unchanged_listing_is_accepted(project):
     project.run(*GUARDED, "pull", "stuff.dvc")
     assert (project.folder / "stuff/two").read_text() == "two"
 
@@ -125,14 +125,14 @@ stages:
 """
 
 
-def test_a_stage_whose_outs_do_not_all_get_into_the_cache_has_failed(tmp_path):
+def test_a_stage_fails_if_not_all_its_outs_get_into_the_cache(tmp_path):
     project = Project(tmp_path)
     project.give_pipeline(FOLDER_OUT)
     project.dvc("remote", "add", "--quiet", "there", str(tmp_path / "there"))
     (project.folder / "large").write_bytes(bytes(3_000_000))
-    full = ("sh", "-c", 'ulimit -f 2048; exec "$@"', "sh")  # blocks: no file of a megabyte or two
-    said = project.run(*full, *GUARDED, "repro", ok=False)
-    assert "of its files did not get into DVC's cache: is its disk full?" in said
+    full = ("sh", "-c", 'ulimit -f 2048; exec "$@"', "sh")  # in blocks: 1 or 2 MB per file
+    output = project.run(*full, *GUARDED, "repro", ok=False)
+    assert "of its files did not get into DVC's cache: is its disk full?" in output
     assert not (project.folder / "dvc.lock").exists()
     (project.folder / "several/large").rename(project.folder / "large")
     project.run(*GUARDED, "repro")

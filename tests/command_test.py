@@ -1,4 +1,4 @@
-"""How commands end: a user's mistake, a full disk, Ctrl-C, and output that nobody takes."""
+"""How commands end: after a user's mistake, a full disk, Ctrl-C, or when nobody reads output."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.unittest
 
 
 def ended(body, redirection=""):
-    """A command's exit code and what it says, given the lines of its `main`."""
+    """The exit code, stdout and stderr of a command, given the lines of its `main`."""
     lines = ["import errno, sys", "from lib.errors import UserError"]
     lines += ["from tools.command import as_command", "def main():"]
     lines += [f"    {line}" for line in body.splitlines()]
@@ -28,7 +28,7 @@ def ended(body, redirection=""):
 
 
 @pytest.mark.parametrize(
-    ("body", "code", "said"),
+    ("body", "code", "message"),
     [
         ("print('done')", 0, ""),
         ("return 3", 3, ""),
@@ -42,22 +42,22 @@ def ended(body, redirection=""):
             "Make room, then run it again.\n",
         ),
     ],
-    ids=["well", "a code", "a refusal", "a mistake", "Ctrl-C", "a full disk"],
+    ids=["success", "exit code", "sys.exit", "user error", "Ctrl-C", "full disk"],
 )
-def test_a_command_ends_with_a_line(body, code, said):
-    assert ended(body) == (code, "done\n" if "print" in body else "", said)
+def test_a_command_ends_with_at_most_one_line(body, code, message):
+    assert ended(body) == (code, "done\n" if "print" in body else "", message)
 
 
 def test_a_bug_keeps_its_traceback():
-    code, _, said = ended("{}['lr']")
+    code, _, error = ended("{}['lr']")
     assert code == 1
-    assert said.startswith("Traceback")
-    assert said.endswith("KeyError: 'lr'\n")
+    assert error.startswith("Traceback")
+    assert error.endswith("KeyError: 'lr'\n")
     assert "Traceback" in ended("open('no such file')")[2]
 
 
 @pytest.mark.parametrize("body", ["print('x')", "print('x'); sys.exit('2 to fill in')"])
-def test_output_that_nobody_takes_is_no_traceback(body):
+def test_output_that_nobody_reads_causes_no_traceback(body):
     assert ended(f"import time\ntime.sleep(0.5)\n{body}", "| true")[2] in ("", "2 to fill in\n")
     assert not Path("/dev/full").exists() or ended(body, ">/dev/full")[::2] == (
         1,

@@ -1,4 +1,4 @@
-"""What the tests of the template share: a copy of it as a user has it, and servers."""
+"""What the tests of the template share: copies of it, as a user has it, and servers."""
 
 import contextlib
 import os
@@ -24,20 +24,20 @@ from filelock import FileLock
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = ("tracker", "copy", "faults", "goals", "analysis", "distributed", "adopt", "blank")
 
-# Some tests write DVC's settings anew, and nothing here is to report its use to anyone.
+# Some tests replace DVC's settings, and no test may send usage statistics.
 os.environ["DVC_NO_ANALYTICS"] = "true"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest: `make test` gives whole files to its workers."""
+    """Start with the files that take longest: `make test` gives whole files to its workers."""
     place = {ROOT / f"tests/{name}_test.py": n for n, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 class Project:
-    """A repository of its own with this working tree's files, committed on a branch."""
+    """A new repository with the files of this working tree, committed on a branch."""
 
-    first_run = ""  # what `make run` printed, of a finished one
+    first_run = ""  # the output of `make run`, in the fixture `finished`
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -57,18 +57,18 @@ class Project:
 
     @classmethod
     def at(cls, folder: Path) -> "Project":
-        """One that is in a folder already."""
+        """The project that a folder already contains."""
         project = object.__new__(cls)
         project.folder = folder
         return project
 
     def copied(self, folder: Path, *left_out: str) -> "Project":
-        """A copy with all that is there now, tracked or not."""
+        """A copy of all files, tracked or not, in its current state."""
         ignore = shutil.ignore_patterns(*left_out)
         return self.at(shutil.copytree(self.folder, folder, symlinks=True, ignore=ignore))
 
     def environment(self, **extra: str) -> dict[str, str]:
-        """As in a shell that knows nothing of the environment these tests run in."""
+        """The variables of a shell outside of the environment that these tests run in."""
         path = os.environ["PATH"].split(os.pathsep)
         own = str(Path(sys.executable).parent)
         keep = {
@@ -95,11 +95,11 @@ class Project:
         )
 
     def run(self, *command: str, ok: bool = True, **extra: str) -> str:
-        """What a command printed, on both streams; it must end well where `ok`."""
+        """The output of a command, both streams; it must succeed, or with `ok=False` fail."""
         with self.start(*command, **extra) as process:
-            said, _ = process.communicate(timeout=1200)  # a machine may have other work
-        assert (process.returncode == 0) == ok, f"{command} ended {process.returncode}:\n{said}"
-        return said
+            output, _ = process.communicate(timeout=1200)  # the machine may be busy
+        assert (process.returncode == 0) == ok, f"{command} ended {process.returncode}:\n{output}"
+        return output
 
     def git(self, *arguments: str) -> str:
         return self.run("git", *arguments)
@@ -112,7 +112,7 @@ class Project:
         return self.run("tools/within", ".", "dvc", *arguments, ok=ok, **extra)
 
     def give_pipeline(self, dvc_yaml: str) -> None:
-        """Another pipeline, in place of the example's and its results."""
+        """Replace the example's pipeline by another one, and remove its results."""
         (self.folder / "dvc.yaml").write_text(dvc_yaml)
         (self.folder / "dvc.lock").unlink()
         shutil.rmtree(self.folder / "metrics")
@@ -120,13 +120,13 @@ class Project:
             sweeps.unlink()
 
     def publish(self) -> None:
-        """A bare origin beside it, which has its branch."""
+        """Create a bare origin beside the project, and push the branch."""
         self.git("init", "--quiet", "--bare", "--initial-branch", "work", "../origin")
         self.git("remote", "add", "origin", "../origin")
         self.git("push", "--quiet", "origin", "work")
 
     def mypy(self) -> None:
-        """Types hold. What `make check` found out of packages is taken over: a minute's work."""
+        """Check types, with the cache of `make check`: without it, packages take a minute."""
         known = ROOT / ".mypy_cache"
         if known.is_dir():
             shutil.copytree(known, self.folder / known.name, dirs_exist_ok=True)
@@ -139,23 +139,23 @@ class Project:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """What a condition gives, as soon as it holds."""
+    """Wait until a condition is true: its value."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, "what was waited for did not come"
+        assert time.monotonic() < deadline, f"not true after {seconds} s"
         time.sleep(0.05)
     return found
 
 
 def write_executable(file: Path, text: str) -> None:
-    """A script that can be started, in a folder that is made where it is missing."""
+    """Write an executable script, and create its folder if needed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
     file.chmod(0o755)
 
 
 class Started(subprocess.Popen[str]):
-    """A command in a group of its own; where the block ends, so do it and all that it started."""
+    """A command in its own process group, killed with all its children when the block ends."""
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -166,7 +166,7 @@ class Started(subprocess.Popen[str]):
 
 
 def interrupted(process: Started, begun: Path) -> str:
-    """What a command says that gets Ctrl-C once this file is there; it must end by that."""
+    """The output of a command that gets Ctrl-C as soon as this file exists, and must end."""
     with process:
         wait_for(begun.exists)
         os.killpg(process.pid, signal.SIGINT)
@@ -175,11 +175,11 @@ def interrupted(process: Started, begun: Path) -> str:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Project:
-    """A project after its first `make run`, committed, with what that printed.
+    """A project after its first `make run`, committed, with the output of that command.
 
-    Made once for all files and workers: to be read, or copied and then changed.
+    Made once for all files and workers: read it, or copy it and change the copy.
     """
-    # Of several workers, each has a folder of its own below this one.
+    # With several workers, each has its own folder below this one.
     parallel = "PYTEST_XDIST_WORKER" in os.environ
     base = tmp_path_factory.getbasetemp().parent if parallel else tmp_path_factory.getbasetemp()
     folder, output = base / "finished" / "a projëct", base / "finished" / "first-run.txt"
@@ -198,14 +198,14 @@ def finished(tmp_path_factory) -> Project:
 
 @pytest.fixture
 def project(tmp_path) -> Project:
-    """A copy for one test, in a folder whose name is not simple."""
+    """A copy for one test, in a folder with a space and an umlaut in its name."""
     folder = tmp_path / "a projëct"
     return Project(folder)
 
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory) -> Path:
-    """A server's own certificate for 127.0.0.1, and its key, in a file."""
+    """A file with a self-signed certificate for 127.0.0.1, and its key."""
     folder = tmp_path_factory.mktemp("certificate")
     make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=own"]
     make += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "own.pem"]
@@ -251,7 +251,7 @@ def server_that(
 
 
 def answer(status: int, text: str, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
-    """For `server_that`: the same answer to each request."""
+    """A handler for `server_that` that gives the same answer to each request."""
 
     def handle(request: BaseHTTPRequestHandler) -> None:
         request.rfile.read(int(request.headers.get("Content-Length", 0)))
@@ -268,8 +268,8 @@ def answer(status: int, text: str, **headers: str) -> Callable[[BaseHTTPRequestH
 
 
 def mlflow_client(address: str) -> Any:
-    """MLflow's own client, in this process: of a server, or of a store that is a file."""
-    from mlflow import MlflowClient  # two seconds, for the workers that ask
+    """MLflow's own client, for a server or for a store in a file."""
+    from mlflow import MlflowClient  # takes two seconds, so only if needed
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")  # keeps no file open
@@ -277,7 +277,7 @@ def mlflow_client(address: str) -> Any:
 
 
 def logged_runs(address: str, expression: str = "") -> list[dict[str, Any]]:
-    """The runs there by a filter, the newest first, as MLflow's own interface gives them."""
+    """The runs at an address that match a filter, newest first, as MLflow's client shows them."""
     client = mlflow_client(address)
     experiments = [found.experiment_id for found in client.search_experiments()]
     return [
@@ -299,7 +299,7 @@ def logged_runs(address: str, expression: str = "") -> list[dict[str, Any]]:
 
 @contextmanager
 def mlflow_server(folder: Path, port: int, environment: str = "--dev .") -> Iterator[str]:
-    """An MLflow server with its store in `folder`: this project's, or another environment's."""
+    """An MLflow server from this project's or another environment, with its store in `folder`."""
     address = f"http://127.0.0.1:{port}"
     command = [
         *("tools/within", *environment.split(), "mlflow", "server"),
@@ -323,7 +323,7 @@ def mlflow_server(folder: Path, port: int, environment: str = "--dev .") -> Iter
 
 
 def comes_up(address: str, server: subprocess.Popen[Any]) -> bool:
-    """Wait for an MLflow server to answer; whether it did."""
+    """Wait until an MLflow server answers: whether it did."""
     deadline = time.monotonic() + 90
     while not answers(address):
         if server.poll() is not None or time.monotonic() > deadline:

@@ -1,7 +1,7 @@
-"""The image that the project builds, a process that runs in one, and jobs in a container.
+"""The project's image, a process that runs in an image, and jobs in a container.
 
-`make test-containers` installs what these need, and runs them: debootstrap, buildah, podman and
-runc, from Debian's packages. The base is made here, so that no registry is asked.
+`make test-containers` installs debootstrap, buildah, podman and runc from Debian's packages, and
+runs these tests. The base image is made here, so that no registry is needed.
 """
 
 import json
@@ -21,7 +21,7 @@ from tests.rehearsal import DVC_YAML, rehearsing, results_of
 pytestmark = [pytest.mark.integration, asked_for("buildah", "debootstrap", "podman", "runc")]
 
 IMAGE = "localhost/machine-of-the-tests"
-# What podman needs where it may neither set limits nor make control groups or networks.
+# For podman on a machine where it cannot set limits or create control groups and networks.
 SETTINGS = """
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=4000:4000"]
@@ -35,7 +35,7 @@ cgroup_manager = "cgroupfs"
 
 @pytest.fixture(scope="module", autouse=True)
 def settings(tmp_path_factory):
-    """Podman and buildah work here, and what the tests start finds podman as they do."""
+    """Settings with which podman and buildah work here, also for what the tests start."""
     file = tmp_path_factory.mktemp("containers") / "containers.conf"
     file.write_text(SETTINGS)
     with pytest.MonkeyPatch.context() as patch:
@@ -46,11 +46,11 @@ def settings(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """This machine's settings of pip, and the folders that they name, as a container's volumes."""
+    """This machine's settings of pip, and volumes with the folders that they may name."""
     file = tmp_path_factory.mktemp("site") / "pip.conf"
     text = "".join(f"{name} = {value}\n" for name, value in pip_settings().items())
     file.write_text(f"[global]\n{text}")
-    # Not /opt itself: act puts a folder of its own there.
+    # Not /opt itself: act creates its own folder there.
     places = [
         place for place in (Path("/etc/ssl/certs"), *Path("/opt").glob("*")) if place.is_dir()
     ]
@@ -59,7 +59,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def image(settings, site, tmp_path_factory):
-    """The image `machine`, on a base made of Debian's own packages."""
+    """The image `machine`, on a base made from Debian's packages."""
     base = tmp_path_factory.mktemp("base") / "debian"
     packages = ("--variant=minbase", "--include=ca-certificates")
     run("debootstrap", *packages, "bookworm", str(base), debian_mirror())
@@ -94,7 +94,7 @@ def sandbox(image, tmp_path_factory):
 
 @pytest.fixture
 def socket(tmp_path, monkeypatch):
-    """Podman in the place of Docker's engine, for act."""
+    """Podman's socket, which act uses instead of Docker's."""
     place = tmp_path / "podman.sock"
     before = volumes_of_act()
     with subprocess.Popen(
@@ -103,8 +103,8 @@ def socket(tmp_path, monkeypatch):
         try:
             deadline = time.monotonic() + 60
             while not place.exists():
-                assert process.poll() is None, "podman gives no socket"
-                assert time.monotonic() < deadline, "podman gives no socket"
+                assert process.poll() is None, "podman created no socket"
+                assert time.monotonic() < deadline, "podman created no socket"
                 time.sleep(0.1)
             monkeypatch.setenv("DOCKER_HOST", f"unix://{place}")
             yield
@@ -123,18 +123,18 @@ def outs(dvc_lock: str):
     return parse_yaml(dvc_lock)["stages"]["prepare_data"]["outs"]
 
 
-def test_the_machine_has_what_a_run_needs_and_its_user_is_not_root(image):
+def test_the_image_has_what_a_run_needs_and_its_user_is_not_root(image):
     script = (
         "id -u; git --version; make --version; python3 -c 'import sys; print(sys.version_info[:2])'"
     )
-    said = run("podman", "run", "--rm", image, "sh", "-ec", script)
-    assert said.startswith("1000\n")
-    assert "git version" in said
-    assert "GNU Make" in said
-    assert "(3, 11)" in said
+    output = run("podman", "run", "--rm", image, "sh", "-ec", script)
+    assert output.startswith("1000\n")
+    assert "git version" in output
+    assert "GNU Make" in output
+    assert "(3, 11)" in output
 
 
-def test_a_stage_in_an_image_of_its_own_has_the_same_bytes_in_a_run_by_tag(sandbox, site):
+def test_a_stage_in_its_own_image_gives_the_same_bytes_in_a_run_by_tag(sandbox, site):
     pip, volumes = site
     folder = sandbox.project.folder
     sandbox.project.dvc("repro")
@@ -147,20 +147,18 @@ def test_a_stage_in_an_image_of_its_own_has_the_same_bytes_in_a_run_by_tag(sandb
     (folder / file).write_text(f"{IMAGE} {mounted}\n")
     sandbox.project.edit("dvc.yaml", '"deps": [', f'"deps": ["{file}", ')
     sandbox.commit("An image of its own")
-    tag, said = sandbox.tag()
-    assert "environment prepare_data: ready" in said, "it was made in the container"
+    tag, output = sandbox.tag()
+    assert "environment prepare_data: ready" in output, "the environment was made in the container"
     commit = results_of(sandbox, tag)
     assert file in sandbox.show(commit, "dvc.lock")
     assert outs(sandbox.show(commit, "dvc.lock")) == outside
 
 
-def test_a_run_by_tag_is_a_job_in_the_container_that_the_variable_names(
-    sandbox, site, socket, tmp_path
-):
+def test_a_run_by_tag_uses_the_container_that_the_variable_names(sandbox, site, socket, tmp_path):
     pip, volumes = site
     kept = tmp_path / "kept"
     kept.mkdir()
-    (kept / "word").write_text("seen in the container\n")  # whose path outside is another
+    (kept / "word").write_text("seen in the container\n")  # its path outside is different
     places = {"XDG_CACHE_HOME": "/kept/cache", "XDG_DATA_HOME": "/kept/data"}
     wheels = {k: v for k, v in os.environ.items() if k == "PIP_FIND_LINKS"}
     container = {
@@ -180,10 +178,10 @@ def test_a_run_by_tag_is_a_job_in_the_container_that_the_variable_names(
     )
     sandbox.commit("In a container")
     with sandbox.settings("variables", RUN_CONTAINER=json.dumps(container)):
-        tag, said = sandbox.tag()
+        tag, output = sandbox.tag()
     shutil.rmtree(kept)
-    assert "| me " in said, "the image's user"
-    assert "seen in the container" in said
+    assert "| me " in output, "the image's user"
+    assert "seen in the container" in output
     commit = results_of(sandbox, tag)
     assert "accuracy" in sandbox.show(commit, "metrics/quick.json")
     left = run("podman", "ps", "--all", "--quiet", "--filter", f"ancestor={IMAGE}")

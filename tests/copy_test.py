@@ -1,4 +1,4 @@
-"""A copy of the template, by copier and by hand: filled in, started, looked at, updated, run."""
+"""A copy of the template, by copier and by hand: filled in, started, checked, updated, run."""
 
 import json
 import os
@@ -33,7 +33,7 @@ OWN = ("tests", ".ci", "copier.yml", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE
 
 
 class Copy(Project):
-    """A folder that is a project already."""
+    """A project in an existing folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,21 +44,21 @@ class Copy(Project):
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """The template with its version as a tag, as `copier copy` finds it."""
+    """The template with its version as a tag, which `copier copy` needs."""
     template = Project(tmp_path_factory.mktemp("template") / "the template")
     template.git("tag", "v0.1.0")
     return template
 
 
 def copier(template, *arguments, ok=True):
-    """`copier` unattended, as in a shell."""
-    # Packed, as a hosting site has it: copier renders the name of each file in .git.
+    """The output of `copier`, without its questions."""
+    # Packed, as on a hosting site: copier renders the name of each file in .git.
     template.git("repack", "-a", "-d", "--quiet")
     return template.run("tools/within", "--dev", ".", "copier", *arguments, ok=ok)
 
 
 def copied(template, folder, **answers):
-    """What `copier copy` makes of the template, with these answers; made once for each."""
+    """A project made by `copier copy` with these answers; made once for the same answers."""
     made = template.folder.parent / f"copy-{hash(frozenset(answers.items()))}"
     if not made.exists():
         copied_now(template, made, **answers)
@@ -67,7 +67,7 @@ def copied(template, folder, **answers):
 
 
 def copied_now(template, folder, *, ok=True, **answers):
-    """What copier says of these answers beside the usual."""
+    """The output of `copier copy` with these answers added to ANSWERS."""
     file = folder.parent / "answers.yml"
     file.write_text(yaml.safe_dump(ANSWERS | answers))
     arguments = ("copy", "--quiet", "--defaults", "--data-file", str(file))
@@ -75,7 +75,7 @@ def copied_now(template, folder, *, ok=True, **answers):
 
 
 def fill_in(project, **values):
-    """By hand: each mark's text replaced where `make todo` says that it stands."""
+    """Fill in by hand: replace each mark's text in the files that `make todo` names."""
     listed = re.findall(r"^(.+):(\d+)  TODO\((\w+)\)", project.make("todo", ok=False), re.MULTILINE)
     assert {name for _, _, name in listed} == set(ANSWERS)
     for file, name in {(file, name) for file, _, name in listed}:
@@ -83,7 +83,7 @@ def fill_in(project, **values):
 
 
 def by_hand(template, folder, **values):
-    """A clone, filled in, without the template's history."""
+    """A clone, filled in by hand, without the template's history."""
     template.run("git", "clone", "--quiet", str(template.folder), str(folder))
     project = Copy(folder)
     fill_in(project, **values)
@@ -92,7 +92,7 @@ def by_hand(template, folder, **values):
 
 
 def tree(project):
-    """Every file's bytes and whether it is executable, by its path."""
+    """By path, each file's bytes and whether it is executable."""
     names = project.git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     return {
         name: ((project.folder / name).read_bytes(), (project.folder / name).stat().st_mode & 0o111)
@@ -133,7 +133,7 @@ def test_a_project_without_the_example_is_the_same_by_copier_and_by_hand(templat
         assert [*project.folder.glob("runtimes/*/"), *project.folder.glob("goals/*.py")] == []
         assert "The example" not in text_of(project, "README.md")
     assert "There is no stage yet" in one.make("run")
-    # What is there when `make start` is typed again is the team's.
+    # A second `make start` does not touch the team's files.
     one.make("process", "NAME=prepare_wine")
     one.commit("A process")
     assert "Nothing was left to do" in one.make("start")
@@ -143,7 +143,7 @@ def test_a_project_without_the_example_is_the_same_by_copier_and_by_hand(templat
 PARTS = {"runtimes": r"\bkrt\b|\bruntimes?[-/.]|rehears|`releases`", "sandbox": "sandbox"}
 
 
-def test_what_a_project_is_without_is_the_same_by_copier_and_by_hand(template, tmp_path):
+def test_a_project_without_parts_is_the_same_by_copier_and_by_hand(template, tmp_path):
     one = copied(template, tmp_path / "copier", runtimes=False, sandbox=False)
     other = by_hand(template, tmp_path / "hand")
     other.make("start", f"TEMPLATE={template.folder}", "RUNTIMES=no", "SANDBOX=no")
@@ -153,7 +153,7 @@ def test_what_a_project_is_without_is_the_same_by_copier_and_by_hand(template, t
 
 
 @pytest.mark.parametrize("without", [("runtimes",), ("sandbox",), ("runtimes", "sandbox")])
-def test_without_a_part_nothing_that_a_person_reads_speaks_of_it(template, tmp_path, without):
+def test_without_a_part_no_page_and_no_command_mentions_it(template, tmp_path, without):
     project = copied(template, tmp_path / "copy", **dict.fromkeys(without, False))
     project.make("start")
     assert "none of its files is edited or missing" in project.make("doctor", ok=False)
@@ -162,8 +162,8 @@ def test_without_a_part_nothing_that_a_person_reads_speaks_of_it(template, tmp_p
     pages = {name: content.decode() for name, (content, _) in files.items() if name.endswith(".md")}
     pages |= {target: project.make(target) for target in ("help", "settings")}
     for part, words in PARTS.items():
-        speaking = [name for name, page in pages.items() if re.search(words, page)]
-        assert (speaking == []) == (part in without), (part, speaking)
+        found = [name for name, page in pages.items() if re.search(words, page)]
+        assert (found == []) == (part in without), (part, found)
     assert not [name for name, page in pages.items() if "<!--" + "%" in page]
     for part in without:
         assert "No rule to make target" in project.make(part.removesuffix("s"), ok=False)
@@ -172,7 +172,7 @@ def test_without_a_part_nothing_that_a_person_reads_speaks_of_it(template, tmp_p
         project.run("tools/within", "--dev", ".", *command)
 
 
-def test_a_copy_has_a_readme_of_its_own_and_none_of_the_templates(template, tmp_path):
+def test_a_copy_has_its_own_readme_and_not_the_templates(template, tmp_path):
     project = copied(template, tmp_path / "copy")
     lines = text_of(project, "README.md").splitlines()
     assert lines[:5] == [
@@ -186,7 +186,7 @@ def test_a_copy_has_a_readme_of_its_own_and_none_of_the_templates(template, tmp_
     assert "template" not in "\n".join(lines[:30])
 
 
-def test_a_copy_has_nothing_of_the_templates_own_and_its_links_lead_somewhere(template, tmp_path):
+def test_a_copy_has_none_of_the_templates_own_files_and_no_broken_links(template, tmp_path):
     project = copied(template, tmp_path / "copy")
     project.make("start")
     files = set(tree(project))
@@ -197,13 +197,13 @@ def test_a_copy_has_nothing_of_the_templates_own_and_its_links_lead_somewhere(te
     assert "bench" not in project.make("help")
 
 
-def test_the_links_of_the_templates_own_pages_lead_somewhere():
+def test_the_templates_own_pages_have_no_broken_links():
     listed = Project.at(ROOT).git("ls-files", "--cached", "--others", "--exclude-standard")
     assert broken_links(ROOT, listed.splitlines()) == []
 
 
 def broken_links(root, files):
-    """The links in Markdown files that lead to no file, or to no heading of one."""
+    """The links in Markdown files to a missing file or heading."""
     pages = {name: (root / name).read_text() for name in files if name.endswith(".md")}
     links = [
         (name, *link.partition("#")[::2])
@@ -219,7 +219,7 @@ def broken_links(root, files):
 
 
 def anchors(text):
-    """What a page's headings are called in links, as hosting sites make it."""
+    """The anchors of a page's headings, as hosting sites form them."""
     code = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", code.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
@@ -255,17 +255,17 @@ def text_of(project, name):
         ("contact", "nobody"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_and_nothing_is_written(template, tmp_path, name, value):
-    said = copied_now(template, tmp_path / "copy", ok=False, **{name: value})
-    assert f"'{name}': '{value}' is not " in said
+def test_an_invalid_value_is_refused_and_nothing_is_written(template, tmp_path, name, value):
+    error = copied_now(template, tmp_path / "copy", ok=False, **{name: value})
+    assert f"'{name}': '{value}' is not " in error
     assert not (tmp_path / "copy").exists()
 
 
-READ_OTHERWISE = ("2024", "true", "null", "1e3", "0x1f", "on", "2024-01-01", "0o17")
+READ_AS_ANOTHER_TYPE = ("2024", "true", "null", "1e3", "0x1f", "on", "2024-01-01", "0o17")
 
 
-@pytest.mark.parametrize("value", READ_OTHERWISE)
-def test_a_value_that_yaml_takes_for_another_is_itself_or_is_refused(value):
+@pytest.mark.parametrize("value", READ_AS_ANOTHER_TYPE)
+def test_a_value_that_yaml_could_misread_is_read_correctly_or_refused(value):
     for mark in (mark for mark in marks() if mark.file.endswith((".yaml", ".yml"))):
         if not mark.allows(value):
             continue
@@ -290,29 +290,29 @@ def test_a_name_that_looks_like_a_number_works_by_copier_and_by_hand(template, t
     assert text_of(other, "params.yaml") == text_of(project, "params.yaml")
 
 
-def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_is(template, tmp_path):
+def test_a_folder_that_is_not_empty_is_refused_and_unchanged(template, tmp_path):
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy/README.md").write_text("mine")
-    said = copied_now(template, tmp_path / "copy", ok=False)
-    assert "is not empty: name a folder that is not there yet" in said
+    output = copied_now(template, tmp_path / "copy", ok=False)
+    assert "is not empty: name a folder that is not there yet" in output
     assert [file.read_text() for file in (tmp_path / "copy").iterdir()] == ["mine"]
 
 
-def test_a_value_that_cannot_be_is_found_where_it_was_filled_in_by_hand(template, tmp_path):
+def test_an_invalid_value_filled_in_by_hand_is_found(template, tmp_path):
     project = by_hand(template, tmp_path / "cache/hand", bucket="My_Bucket")
     project.edit("params.yaml", ANSWERS["name"], "TODO(name)")
     (project.folder / "lib/__pycache__").mkdir(exist_ok=True)
     (project.folder / "lib/__pycache__/text.pyc").write_text("TODO(name)")
-    said = project.make("todo", ok=False)
-    assert re.search(r"^params.yaml:\d+  TODO\(name\)", said, re.MULTILINE)
-    assert ".dvc/config:6  bucket is 'My_Bucket': it must be a bucket's name" in said
-    assert "2 to fill in" in said
+    output = project.make("todo", ok=False)
+    assert re.search(r"^params.yaml:\d+  TODO\(name\)", output, re.MULTILINE)
+    assert ".dvc/config:6  bucket is 'My_Bucket': it must be a bucket's name" in output
+    assert "2 to fill in" in output
     assert "bucket is 'My_Bucket'" in project.make("start", ok=False)
-    assert (project.folder / "copier.yml").exists(), "nothing is done while something is wrong"
+    assert (project.folder / "copier.yml").exists(), "nothing is done before all values are valid"
     assert not (project.folder / ".git").exists()
 
 
-def test_checks_hold_whatever_was_filled_in(template, tmp_path):
+def test_checks_pass_with_unusual_values(template, tmp_path):
     project = copied(template, tmp_path / "copy")
     project.make("start")
     hooks = ("actionlint", "zizmor", "yamllint", "check-yaml", "end-of-file-fixer")
@@ -326,31 +326,31 @@ def test_checks_hold_whatever_was_filled_in(template, tmp_path):
 # ---- first steps
 
 
-def test_credentials_go_where_git_and_others_cannot_see_them(template, tmp_path):
+def test_credentials_are_hidden_from_git_and_other_users(template, tmp_path):
     project = copied(template, tmp_path / "copy")
     project.make("start")
     assert "Nothing was written" in project.make("credentials", ok=False)
     keys = {"AWS_ACCESS_KEY_ID": "the-access-key", "AWS_SECRET_ACCESS_KEY": "the-secret-key"}
-    said = project.make("credentials", **keys)
+    output = project.make("credentials", **keys)
     local = project.folder / ".dvc/config.local"
     assert "the-secret-key" in local.read_text()
-    assert "the-secret-key" not in said
+    assert "the-secret-key" not in output
     assert stat.S_IMODE(local.stat().st_mode) == 0o600
     assert project.git("status", "--porcelain") == ""
-    said = project.make("doctor", ok=False)
-    assert "in .dvc/config.local" in said
-    servers = re.findall(r"^MISSING +S3, MLflow +(S3|MLflow) ", said, re.MULTILINE)
-    assert servers == ["S3", "MLflow"], "a line each"
+    output = project.make("doctor", ok=False)
+    assert "in .dvc/config.local" in output
+    servers = re.findall(r"^MISSING +S3, MLflow +(S3|MLflow) ", output, re.MULTILINE)
+    assert servers == ["S3", "MLflow"], "one line each"
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """For tests that write its config.local, each its own."""
+    """A clone for tests that each write its config.local."""
     return Project(tmp_path_factory.mktemp("clone") / "a clöne")
 
 
 def put(project, secret, ok=True) -> str:
-    """What `make credentials` says of a secret."""
+    """The output of `make credentials` with this secret."""
     keys = {"AWS_ACCESS_KEY_ID": "new", "AWS_SECRET_ACCESS_KEY": secret}
     return project.run("make", "--silent", "credentials", ok=ok, **keys)
 
@@ -365,7 +365,7 @@ OTHERS = """# ours
 
 
 @pytest.mark.parametrize("secret", ["plain", "geheim-ü", "a, 'b' # \"c\"", "%(half"])
-def test_credentials_leave_what_else_is_in_config_local(clone, secret):
+def test_credentials_keep_the_rest_of_config_local(clone, secret):
     local = clone.folder / ".dvc/config.local"
     local.write_text(OTHERS)
     put(clone, secret)
@@ -377,39 +377,39 @@ def test_credentials_leave_what_else_is_in_config_local(clone, secret):
 
 
 @pytest.mark.parametrize("secret", ["hidden%(x)s", "hidden\rb", "hidden\u2028b", "hidden'''\"\"\""])
-def test_a_secret_that_dvc_would_not_read_back_is_refused_in_a_line(clone, secret):
+def test_a_secret_that_dvc_would_misread_is_refused_in_one_line(clone, secret):
     local = clone.folder / ".dvc/config.local"
     local.write_text(OTHERS)
     line, *ending = put(clone, secret, ok=False).splitlines()
     assert "cannot hold what was given as secret_access_key" in line
-    assert all("***" in text and text.startswith("make") for text in ending), "nothing else is said"
+    assert all("***" in text and text.startswith("make") for text in ending), "no other output"
     assert "hidden" not in line
     assert local.read_text() == OTHERS
 
 
 @pytest.mark.parametrize("broken", [b"[core\nhidden\n", b"[core]\nremote = hidden-\xfc\n"])
-def test_a_config_local_that_cannot_be_read_is_told_without_what_is_in_it(clone, broken):
+def test_an_unreadable_config_local_is_reported_without_its_content(clone, broken):
     local = clone.folder / ".dvc/config.local"
     local.write_bytes(broken)
-    said = put(clone, "new", ok=False)
-    assert re.search(r"config\.local, line \d: ", said)
-    assert "Traceback" not in said
-    assert "hidden" not in said
+    output = put(clone, "new", ok=False)
+    assert re.search(r"config\.local, line \d: ", output)
+    assert "Traceback" not in output
+    assert "hidden" not in output
     assert local.read_bytes() == broken
 
 
-def test_a_key_below_no_section_of_config_local_is_told(clone):
+def test_a_key_outside_sections_of_config_local_is_reported(clone):
     (clone.folder / ".dvc/config.local").write_text("core = x\n")
     assert "'core' stands below no [section]" in put(clone, "new", ok=False)
 
 
-def test_without_a_default_remote_credentials_say_how_to_name_one(project):
+def test_without_a_default_remote_credentials_say_how_to_set_one(project):
     project.edit(".dvc/config", "    remote = minio\n", "")
     assert "`dvc remote default NAME`" in put(project, "new", ok=False)
     assert not (project.folder / ".dvc/config.local").exists()
 
 
-# Stands in for gh and the hosting site: sets secrets and variables, and remembers what api is told.
+# Replaces gh and the hosting site: sets secrets and variables, and keeps what `gh api` sends.
 GH = """#!/usr/bin/env python3
 import json, pathlib, sys
 home = pathlib.Path(__file__).parent
@@ -448,7 +448,7 @@ FORKS = "actions/permissions/fork-pr-workflows-private-repos"
 
 @pytest.fixture
 def hosted(template, tmp_path):
-    """A project whose hosting site is as it comes, with a secret as projects had it once."""
+    """A project on a hosting site with default settings, and a secret as in older projects."""
     project = copied(template, tmp_path / "copy")
     write_executable(tmp_path / "bin/gh", GH)
     state = {
@@ -467,26 +467,26 @@ def with_gh(project):
 KEYS = {"AWS_ACCESS_KEY_ID": "an-access-key", "AWS_SECRET_ACCESS_KEY": "hidden-secret"}
 
 
-def test_settings_are_listed_and_set_through_gh_without_a_secret_on_a_command_line(hosted):
+def test_settings_are_listed_and_set_by_gh_with_no_secret_on_its_command_line(hosted):
     listed = hosted.make("settings")
     for workflow in ("experiments", "runtimes"):
         text = text_of(hosted, f".github/workflows/{workflow}.yml")
         for name in set(re.findall(r"(?:secrets|vars)\.(\w+)", text)):
             assert name in listed
-    said = hosted.make("settings", "SET=yes", **KEYS, **with_gh(hosted))
-    assert "secret   MINIO_SECRET_ACCESS_KEY in experiments: set" in said
-    assert "MLFLOW_URL is not set here" in said
+    output = hosted.make("settings", "SET=yes", **KEYS, **with_gh(hosted))
+    assert "secret   MINIO_SECRET_ACCESS_KEY in experiments: set" in output
+    assert "MLFLOW_URL is not set here" in output
     log = (hosted.folder.parent / "bin/log").read_text()
     assert "secret set MINIO_SECRET_ACCESS_KEY --env releases < hidden-secret\n" in log
     assert log.count("hidden-secret") == log.count("< hidden-secret") == 2
 
 
-def test_secrets_are_for_the_tags_and_branches_that_rules_name_and_the_doctor_says_what_is_missing(
+def test_secrets_are_limited_to_tags_and_branches_and_the_doctor_finds_gaps(
     hosted,
 ):
     def found():
-        said = hosted.make("doctor", ok=False, **with_gh(hosted))
-        return re.findall(r"^(?:MISSING|--|ok) +hosting site +(.+)$", said, re.MULTILINE)
+        output = hosted.make("doctor", ok=False, **with_gh(hosted))
+        return re.findall(r"^(?:MISSING|--|ok) +hosting site +(.+)$", output, re.MULTILINE)
 
     old = "MINIO_ACCESS_KEY_ID is a secret of the repository, for every branch: gh secret delete"
     missing = found()
@@ -516,7 +516,7 @@ def test_secrets_are_for_the_tags_and_branches_that_rules_name_and_the_doctor_sa
     log = hosted.folder.parent / "bin/log"
     log.unlink()
     hosted.make("settings", "SET=yes", **with_gh(hosted))
-    assert log.read_text() == "", "what is there is not set again"
+    assert log.read_text() == "", "existing settings are not set again"
 
 
 def test_the_doctor_says_whether_a_runner_has_the_labels(hosted):
@@ -524,8 +524,8 @@ def test_the_doctor_says_whether_a_runner_has_the_labels(hosted):
 
     def found(**state):
         file.write_text(json.dumps(json.loads(file.read_text()) | state))
-        said = hosted.make("doctor", ok=False, **with_gh(hosted))
-        return re.search(r"^(\S+) +runner labels +(.+)$", said, re.MULTILINE).groups()
+        output = hosted.make("doctor", ok=False, **with_gh(hosted))
+        return re.search(r"^(\S+) +runner labels +(.+)$", output, re.MULTILINE).groups()
 
     assert found() == (
         "--",
@@ -535,11 +535,11 @@ def test_the_doctor_says_whether_a_runner_has_the_labels(hosted):
     runner = {"name": "box", "status": "offline", "labels": labels}
     assert found(**{"actions/runners": {"runners": [runner]}})[0] == "--"
     runner["status"] = "online"
-    mark, said = found(**{"actions/runners": {"runners": [runner]}})
-    assert (mark, said.partition(":")[0]) == ("ok", "box has")
+    mark, output = found(**{"actions/runners": {"runners": [runner]}})
+    assert (mark, output.partition(":")[0]) == ("ok", "box has")
     variable = {"name": "RUNNER_LABELS", "value": '["ubuntu-latest"]'}
-    said = found(**{"actions/variables/RUNNER_LABELS": variable})
-    assert said == ("ok", "one of GitHub's: ubuntu-latest")
+    output = found(**{"actions/variables/RUNNER_LABELS": variable})
+    assert output == ("ok", "one of GitHub's: ubuntu-latest")
 
 
 @pytest.mark.parametrize(
@@ -550,13 +550,13 @@ def test_the_doctor_says_whether_a_runner_has_the_labels(hosted):
         ("RUN_CONTAINER", "my/image:1", "what GitHub takes for `container`, in JSON"),
     ],
 )
-def test_a_variable_that_no_job_could_start_with_is_not_set(hosted, name, value, why):
-    said = hosted.make("settings", "SET=yes", ok=False, **with_gh(hosted), **{name: value})
-    assert f"variable {name}: NOT set: it must be {why}" in said
-    assert "1 could not be set" in said
+def test_a_variable_with_which_no_job_could_start_is_not_set(hosted, name, value, why):
+    output = hosted.make("settings", "SET=yes", ok=False, **with_gh(hosted), **{name: value})
+    assert f"variable {name}: NOT set: it must be {why}" in output
+    assert "1 could not be set" in output
 
 
-# A user whom git knows, whoever runs the tests.
+# A user for git, whoever runs the tests.
 KNOWN = {
     "GIT_CONFIG_COUNT": "2",
     "GIT_CONFIG_KEY_0": "user.name",
@@ -568,27 +568,29 @@ KNOWN = {
 
 def test_the_doctor_says_what_is_missing_and_how_to_get_it(template, tmp_path):
     project = copied(template, tmp_path / "copy")
-    said = project.make("doctor", ok=False, **KNOWN)
-    assert re.search(r"^ok +Python +3\.11", said, re.MULTILINE)
-    assert re.search(r"^ok +marks", said, re.MULTILINE)
-    assert re.search(r"^MISSING +git +this folder is no repository.*make start", said, re.MULTILINE)
+    text = project.make("doctor", ok=False, **KNOWN)
+    assert re.search(r"^ok +Python +3\.11", text, re.MULTILINE)
+    assert re.search(r"^ok +marks", text, re.MULTILINE)
+    assert re.search(r"^MISSING +git +this folder is no repository.*make start", text, re.MULTILINE)
     project.make("start")
     project.git("remote", "add", "origin", "https://example.org/wine.git")
     project.edit("Pipfile", "[packages]", '[packages]\nattrs = "*"')
-    said = project.make("doctor", ok=False, **KNOWN)
-    assert re.search(r"^ok +git ", said, re.MULTILINE)
-    assert re.search(r"^ok +git remote +origin https://example.org/wine.git", said, re.MULTILINE)
-    assert re.search(r"^MISSING +locks .*make lock", said, re.MULTILINE)
-    assert re.search(r"^MISSING +credentials .*make credentials", said, re.MULTILINE)
+    text = project.make("doctor", ok=False, **KNOWN)
+    assert re.search(r"^ok +git ", text, re.MULTILINE)
+    assert re.search(r"^ok +git remote +origin https://example.org/wine.git", text, re.MULTILINE)
+    assert re.search(r"^MISSING +locks .*make lock", text, re.MULTILINE)
+    assert re.search(r"^MISSING +credentials .*make credentials", text, re.MULTILINE)
     (project.folder / "Pipfile.lock").unlink()
     project.git("config", "core.sparseCheckout", "yes")
-    said = project.make("doctor", ok=False, **KNOWN)
-    assert re.search(r"^MISSING +git +.*: git sparse-checkout disable$", said, re.MULTILINE)
+    text = project.make("doctor", ok=False, **KNOWN)
+    assert re.search(r"^MISSING +git +.*: git sparse-checkout disable$", text, re.MULTILINE)
     assert re.search(
-        r"^MISSING +environments +Pipfile.lock does not exist: run `make lock`", said, re.MULTILINE
+        r"^MISSING +environments +Pipfile.lock does not exist: run `make lock`",
+        text,
+        re.MULTILINE,
     )
-    assert not re.search(r"^MISSING +disk +Pipfile", said, re.MULTILINE)
-    assert "Traceback" not in said
+    assert not re.search(r"^MISSING +disk +Pipfile", text, re.MULTILINE)
+    assert "Traceback" not in text
 
 
 DISK = (
@@ -598,8 +600,8 @@ DISK = (
 )
 
 
-def test_the_doctor_asks_the_disks_of_environments_and_of_the_clone(template):
-    home = Path("/dev/not-there-yet")  # a file system of its own, on every machine
+def test_the_doctor_checks_the_disks_of_environments_and_of_the_clone(template):
+    home = Path("/dev/not-there-yet")  # its own file system, on every machine
 
     def disk(sizes, more="", ok=False):
         line = DISK.format(sizes=sizes, more=more)
@@ -607,21 +609,21 @@ def test_the_doctor_asks_the_disks_of_environments_and_of_the_clone(template):
 
     of_environments = f" GB are free where environments are ({home}), 1e+06 are needed: make clean"
     of_clone = f" GB are free where this clone is ({template.folder}), 1e+06 are needed: remove"
-    said = disk("1e6, 0")
-    assert of_environments in said
-    assert of_clone not in said
+    output = disk("1e6, 0")
+    assert of_environments in output
+    assert of_clone not in output
     made = "doctor.missing_environments = list; "
-    assert " GB free" in disk("1e6, 0", made, ok=True), "with nothing to make, less is needed"
-    said = disk("1e6, 1e6", made)
-    assert of_environments in said
-    assert of_clone in said
+    assert " GB free" in disk("1e6, 0", made, ok=True), "less is needed if all environments exist"
+    output = disk("1e6, 1e6", made)
+    assert of_environments in output
+    assert of_clone in output
 
 
-def test_the_doctor_names_files_of_the_templates_that_were_edited(template, tmp_path):
+def test_the_doctor_names_edited_files_of_the_template(template, tmp_path):
     project = copied(template, tmp_path / "copy")
     project.make("start")
     assert "none of its files is edited or missing" in project.make("doctor", ok=False)
-    # Marks that are filled in otherwise, line endings and permissions are no edit.
+    # Other values for marks, other line endings and permissions are no edits.
     project.edit(".github/workflows/experiments.yml", '"gpu_1"]', '"gpu_2"]')
     crlf = project.folder / "ruff.toml"
     crlf.write_bytes(crlf.read_bytes().replace(b"\n", b"\r\n"))
@@ -642,12 +644,12 @@ def test_the_doctor_names_files_of_the_templates_that_were_edited(template, tmp_
 # ---- updates
 
 
-def test_the_manifest_is_as_the_hook_writes_it():
-    assert manifest.FILE.read_text() == manifest.written(), "`make check` writes it anew"
+def test_the_manifest_is_up_to_date():
+    assert manifest.FILE.read_text() == manifest.written(), "`make check` updates it"
 
 
-def test_an_update_replaces_what_the_manifest_lists_but_for_workflows(template):
-    """What is the template's is listed twice: for the doctor, and for copier."""
+def test_an_update_replaces_all_files_of_the_manifest_except_workflows(template):
+    """The template's files are listed twice: for the doctor, and for copier."""
     listed = [line.split("  ", 1)[1] for line in manifest.FILE.read_text().splitlines()]
     replaced = template.folder / "TODO('.gitattributes')"
     attributes = template.run(
@@ -661,7 +663,7 @@ def test_an_update_replaces_what_the_manifest_lists_but_for_workflows(template):
     assert [name for name in merged if not name.startswith(".github/")] == []
 
 
-def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_path):
+def test_an_update_adds_what_is_new_and_keeps_the_projects_changes(tmp_path):
     folder = tmp_path / "template"
     template = Project(folder)
     template.edit("Makefile", "results: ## Show the results", "results: ## Display the results")
@@ -687,10 +689,10 @@ def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_pa
     template.git("tag", "v0.2.0")
     update(template, project, "--data", "sandbox=true")
     sandbox = {"tools/sandbox/README.md", "tools/sandbox/Pipfile", "tools/sandbox/Pipfile.lock"}
-    assert sandbox <= tree(project).keys(), "what is wanted later comes"
-    said = project.make("doctor", ok=False, **KNOWN)
-    assert " is missing" not in said
-    assert re.search(r"^ok +locks", said, re.MULTILINE)
+    assert sandbox <= tree(project).keys(), "a part can be added later"
+    output = project.make("doctor", ok=False, **KNOWN)
+    assert " is missing" not in output
+    assert re.search(r"^ok +locks", output, re.MULTILINE)
     assert "make sandbox" in text_of(project, "tools/README.md")
     assert (project.folder / "lib/metrics_test.py").exists()
     assert "# Older." not in text_of(project, "lib/progress.py")
@@ -706,7 +708,7 @@ def test_an_update_brings_what_is_new_and_leaves_what_the_project_changed(tmp_pa
     assert "_commit: v0.2.0" in text_of(project, ".copier-answers.yml")
 
 
-def test_an_update_takes_out_what_is_no_longer_wanted_but_for_what_is_the_teams(template, tmp_path):
+def test_an_update_removes_an_unwanted_part_except_the_teams_files(template, tmp_path):
     project = copied(template, tmp_path / "project")
     project.make("start")
     before = tree(project)
@@ -714,17 +716,17 @@ def test_an_update_takes_out_what_is_no_longer_wanted_but_for_what_is_the_teams(
     parts = yaml.safe_load(text_of(project, "tools/project/marks.yml"))["parts"]["default"]
     left = {name for name in tree(project) if name.startswith(tuple(parts["runtimes"]))}
     assert left == {name for name in before if name.startswith("runtimes/")}
-    said = project.make("doctor", ok=False, **KNOWN)
-    assert " is missing" not in said
+    output = project.make("doctor", ok=False, **KNOWN)
+    assert " is missing" not in output
     (project.folder / ".copier-answers.yml").write_text("<<<<<<< ours\n")
-    said = project.make("doctor", ok=False, **KNOWN)
+    output = project.make("doctor", ok=False, **KNOWN)
     assert re.search(
-        r"^MISSING +template +\.copier-answers\.yml is not what copier wrote", said, re.MULTILINE
+        r"^MISSING +template +\.copier-answers\.yml is not what copier wrote", output, re.MULTILINE
     )
 
 
 def update(template, project, *options):
-    """`copier update`, unattended, to the newest version."""
+    """Run `copier update` to the newest version, without its questions."""
     copier(template, "update", "--defaults", "--quiet", *options, str(project.folder))
 
 
@@ -736,10 +738,10 @@ def conflicts(project):
 
 @pytest.fixture(scope="module")
 def updated(tmp_path_factory):
-    """A project without the example, and what an update to a later version made of it.
+    """The template, a project without the example after an update, and its files before.
 
-    The later version changes the README, the example, lib/, tools/ and the workflow; so did the
-    project, but for the example, which it does not have.
+    The update changes the README, the example, lib/, tools/ and the workflow. The project has
+    changed the same, except for the example.
     """
     folder = tmp_path_factory.mktemp("update") / "template"
     template = Project(folder)
@@ -795,17 +797,17 @@ TEAMS = re.compile(
 )
 
 
-def test_an_update_leaves_what_is_the_teams_to_the_byte_and_brings_nothing_of_the_example(updated):
+def test_an_update_changes_none_of_the_teams_files_and_adds_no_example(updated):
     _, project, before = updated
     ours = {name: content for name, content in before.items() if TEAMS.match(name)}
     assert len(ours) > 20
     assert {name: content for name, content in tree(project).items() if TEAMS.match(name)} == ours
 
 
-def test_an_update_merges_lib_and_marks_where_both_changed_a_line(updated):
+def test_an_update_merges_lib_and_marks_conflicts(updated):
     _, project, _ = updated
     assert (project.folder / "lib/new.py").exists()
-    assert not (project.folder / "lib/metrics_test.py").exists(), "the team has removed it"
+    assert not (project.folder / "lib/metrics_test.py").exists(), "the team removed it"
     splits = text_of(project, "lib/splits.py")
     assert "# Ours." in splits
     assert splits.startswith('"""New: the')
@@ -815,7 +817,7 @@ def test_an_update_merges_lib_and_marks_where_both_changed_a_line(updated):
     assert "lib/viz.py" in conflicts(project)
 
 
-def test_an_update_replaces_what_is_the_templates(updated):
+def test_an_update_replaces_the_templates_files(updated):
     template, project, _ = updated
     for name in ("tools/project/credentials.py", "tools/project/todo.py", "tools/new.py"):
         assert text_of(project, name) == text_of(template, name)
@@ -824,7 +826,7 @@ def test_an_update_replaces_what_is_the_templates(updated):
     assert not list(project.folder.rglob("*.rej"))
 
 
-def test_an_update_runs_no_stage_again(updated):
+def test_an_update_reruns_no_stage(updated):
     _, project, _ = updated
     assert "up to date" in project.dvc("status")
 
@@ -840,14 +842,14 @@ def test_from_copier_copy_to_the_first_results_commit(template, tmp_path):
     assert "Results" in project.make("run")
     sandbox = Sandbox(project)
     try:
-        said = sandbox.up()
-        assert "git tag run/wine-v0.0.1" in said
+        output = sandbox.up()
+        assert "git tag run/wine-v0.0.1" in output
         project.edit("params.yaml", "epochs: 120", "epochs: 110")
         project.commit("Fewer epochs")
         sandbox.branch = "main"
         sandbox.push()
-        tag, said = sandbox.tag("run/wine-v0.0.1")
-        assert "Job succeeded" in said, said
+        tag, output = sandbox.tag("run/wine-v0.0.1")
+        assert "Job succeeded" in output, output
         sandbox.git("pull", "--quiet", "sandbox", "main")
         message = sandbox.git("log", "-1", "--format=%B")
         assert message.startswith("Fewer epochs-results\n")

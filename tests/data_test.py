@@ -1,7 +1,7 @@
-"""Adding data, both ways that its chapter names, on the platform that `make sandbox` starts.
+"""Adding data in both ways that its chapter describes, in the sandbox.
 
-A local dataset goes the way of that chapter's own commands. An external database is an SQLite file
-that is no part of the repository; where it is, a job learns from the repository's settings.
+A local dataset is added with that chapter's own commands. An external database is an SQLite file
+outside of the repository; jobs get its path from the repository's settings.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from tests.rehearsal import rehearsing
 
 pytestmark = pytest.mark.integration
 
-# The runner's cache outlives a test: what is new to it must be new each time.
+# The runner's cache outlives a test: data that must not be in it are unique to each test run.
 UNIQUE = secrets.token_hex(8)
 
 COUNT = """#!/bin/sh
@@ -58,7 +58,7 @@ QUERY_STAGE = """
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory):
-    """A project with its sandbox up, and no pipeline yet: each test brings its own."""
+    """A project with a running sandbox and no pipeline: each test has its own."""
     folder = tmp_path_factory.mktemp("data") / "a projëct"
     ignored = ("/artifacts/count", "/data/raw/patients.csv")
     with rehearsing(folder, dvc_yaml="stages: {}\n", ignored=ignored) as sandbox:
@@ -66,7 +66,7 @@ def sandbox(tmp_path_factory):
 
 
 def pipeline(sandbox, stages, **processes):
-    """A branch with these stages and processes, committed, without the data of another."""
+    """Commit these stages and processes on a new branch, without data of other tests."""
     shutil.rmtree(sandbox.project.folder / "data", ignore_errors=True)
     sandbox.change()
     for name, script in processes.items():
@@ -76,19 +76,19 @@ def pipeline(sandbox, stages, **processes):
 
 
 def run(sandbox):
-    """Push the branch and a tag: the commit with its results, or None, and what was said."""
+    """Push the branch and a tag: the results commit, or None, and the output."""
     sandbox.push()
     source = sandbox.git("rev-parse", "HEAD")
-    tag, said = sandbox.tag()
+    tag, output = sandbox.tag()
     tip = sandbox.tip()
     if tip == source:
-        return None, said
+        return None, output
     assert f"Tag: {tag}" in sandbox.message(tip)
     changed = sandbox.origin("diff", "--name-only", source, tip).split()
     assert "dvc.lock" in changed
-    assert set(changed) <= {"dvc.lock", "metrics/count.json"}, "results and nothing else"
+    assert set(changed) <= {"dvc.lock", "metrics/count.json"}, "only results"
     sandbox.git("pull", "--quiet", "sandbox", sandbox.branch)
-    return tip, said
+    return tip, output
 
 
 def rows(sandbox, commit):
@@ -96,7 +96,7 @@ def rows(sandbox, commit):
 
 
 def locked(sandbox, stage, kind):
-    """The checksum of a stage's data, by the results that are pulled: kind is deps or outs."""
+    """The checksum of a stage's data in dvc.lock; `kind` is deps or outs."""
     found = read_yaml(sandbox.project.folder / "dvc.lock")["stages"][stage][kind]
     return next(entry["md5"] for entry in found if entry["path"].startswith("data/raw/"))
 
@@ -106,7 +106,7 @@ def md5(text):
 
 
 def commands_on_local_datasets(facts):
-    """Everything that the chapter on data says to type, with the sandbox's names in the places."""
+    """All commands of the chapter on data, with the sandbox's values for the placeholders."""
     chapter = (ROOT / "lab/processes/DATA.md").read_text()
     section = chapter.partition("\n## Local datasets\n")[2].partition("\n## ")[0]
     commands = "".join(re.findall(r"^```bash\n(.*?)^```$", section, re.MULTILINE | re.DOTALL))
@@ -123,7 +123,7 @@ def commands_on_local_datasets(facts):
 
 
 def contents(folder):
-    """Every file's bytes, by its path."""
+    """By path, each file's bytes."""
     return {
         str(file.relative_to(folder)): file.read_bytes()
         for file in folder.rglob("*")
@@ -132,7 +132,7 @@ def contents(folder):
 
 
 def bucket_copy(sandbox, facts, folder):
-    """What lies in the bucket under data/raw/scans by now."""
+    """The files that are now in the bucket under data/raw/scans."""
     credentials = {
         "AWS_ENDPOINT_URL": facts["s3"],
         "AWS_ACCESS_KEY_ID": facts["access_key"],
@@ -142,9 +142,7 @@ def bucket_copy(sandbox, facts, folder):
     return contents(folder)
 
 
-def test_a_local_dataset_is_there_when_its_stage_runs_and_new_versions_run_it_again(
-    sandbox, tmp_path
-):
+def test_a_stage_gets_a_local_dataset_and_runs_again_for_each_new_version(sandbox, tmp_path):
     folder, project = sandbox.project.folder, sandbox.project
     pipeline(sandbox, COUNT_STAGE.format(data="scans"), count=COUNT)
     given = folder / "scans"
@@ -163,9 +161,9 @@ def test_a_local_dataset_is_there_when_its_stage_runs_and_new_versions_run_it_ag
     assert {f"data/raw/scans/{name}.dvc" for name in delivered} <= set(tracked)
     assert sandbox.git("status", "--porcelain") == ""
 
-    commit, said = run(sandbox)
-    assert commit, said
-    assert "Running stage 'count'" in said
+    commit, output = run(sandbox)
+    assert commit, output
+    assert "Running stage 'count'" in output
     assert rows(sandbox, commit) == 3
     first = locked(sandbox, "count", "deps")
     project.dvc("pull")
@@ -179,25 +177,25 @@ def test_a_local_dataset_is_there_when_its_stage_runs_and_new_versions_run_it_ag
     project.dvc("add", str(changed), str(as_one))
     project.commit("A second version, and a folder")
 
-    commit, said = run(sandbox)
-    problems = [line for line in said.splitlines() if "PROBLEM" in line]
+    commit, output = run(sandbox)
+    problems = [line for line in output.splitlines() if "PROBLEM" in line]
     assert commit is None
-    assert len(problems) == 1, said
+    assert len(problems) == 1, output
     named = "data/raw/scans/größe b.csv, data/raw/masks"
     assert f"Not in the bucket: {named}: `dvc push` where the data are" in problems[0]
-    assert "Running stage" not in said
+    assert "Running stage" not in output
 
     project.dvc("push")
-    commit, said = run(sandbox)
-    assert commit, said
-    assert "Running stage 'count'" in said
+    commit, output = run(sandbox)
+    assert commit, output
+    assert "Running stage 'count'" in output
     assert rows(sandbox, commit) == 4
     assert locked(sandbox, "count", "deps") != first
 
-    assert bucket_copy(sandbox, facts, tmp_path / "again") == delivered, "nobody touches it"
+    assert bucket_copy(sandbox, facts, tmp_path / "again") == delivered, "old files are unchanged"
 
 
-def test_a_changed_row_of_a_database_makes_a_new_version_and_nothing_makes_none(sandbox, tmp_path):
+def test_only_a_changed_row_of_a_database_makes_a_new_version(sandbox, tmp_path):
     file = tmp_path / "hospital.db"
 
     def execute(*statements):
@@ -212,7 +210,7 @@ def test_a_changed_row_of_a_database_makes_a_new_version_and_nothing_makes_none(
     pipeline(
         sandbox, QUERY_STAGE + COUNT_STAGE.format(data="patients.csv"), count=COUNT, query=QUERY
     )
-    # As the chapter says: a secret in the repository's settings, handed on by the workflow.
+    # As the chapter says: a secret in the repository's settings, passed on by the workflow.
     sandbox.project.edit(
         ".github/workflows/experiments.yml",
         "    env:\n      RUN_REF:",
@@ -227,22 +225,22 @@ def test_a_changed_row_of_a_database_makes_a_new_version_and_nothing_makes_none(
     sandbox.project.dvc("push")
     assert locked(sandbox, "query", "outs") == md5(f"1,Ada {UNIQUE},36\n2,Grace,85\n")
 
-    # The same rows, stored anew in another order: nothing has changed.
+    # The same rows, stored in another order: nothing has changed.
     execute(
         "DELETE FROM patients WHERE id = 1",
         f"INSERT INTO patients VALUES (1, 'Ada {UNIQUE}', 36)",
     )
-    commit, said = run(sandbox)
-    assert commit is None, "no change, no version"
-    assert "Nothing changed" in said
-    assert "Job succeeded" in said
-    assert "Running stage 'query'" in said, "only asking tells"
-    assert "Running stage 'count'" not in said
+    commit, output = run(sandbox)
+    assert commit is None, "no new version without a change"
+    assert "Nothing changed" in output
+    assert "Job succeeded" in output
+    assert "Running stage 'query'" in output, "the database must be asked"
+    assert "Running stage 'count'" not in output
 
     execute("UPDATE patients SET age = 37 WHERE id = 1")
-    commit, said = run(sandbox)
-    assert commit, said
-    assert "Running stage 'count'" in said
+    commit, output = run(sandbox)
+    assert commit, output
+    assert "Running stage 'count'" in output
     second = md5(f"1,Ada {UNIQUE},37\n2,Grace,85\n")
     assert locked(sandbox, "query", "outs") == second
     assert locked(sandbox, "count", "deps") == second

@@ -38,9 +38,9 @@ def compute(folder: Path, workers: int, kinds: Sequence[str]) -> None:
 
 
 def train_one(folder: Path, kind: str) -> None:
-    """Train a small network and write its history; KILLED says what happens in one worker.
+    """Train a small network and write its history.
 
-    APART gives each worker a folder of its own for checkpoints, SEEDS each a seed.
+    APART gives each worker its own folder for checkpoints, SEEDS its own seed.
     """
     rng = np.random.default_rng(1)
     X = rng.normal(size=(203, 6)).astype("float32")
@@ -49,7 +49,7 @@ def train_one(folder: Path, kind: str) -> None:
     checkpoints = folder / str(number) if "APART" in os.environ else folder
     seed_everything(int(os.environ.get("SEEDS", "3 3").split()[number]))
     torch.set_num_threads(1)
-    # No bias before batch norm: its gradient is nothing but rounding, which Adam makes steps of.
+    # No bias before batch norm: its gradient is only rounding error, of which Adam makes steps.
     first = nn.Linear(6, 16, bias=False)
     network = nn.Sequential(first, nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
     if kind == "convolution":
@@ -60,9 +60,9 @@ def train_one(folder: Path, kind: str) -> None:
 
     def measured(outputs: torch.Tensor, found: torch.Tensor) -> float:
         nonlocal epoch
-        if len(found) == 150:  # before the validation split is measured, the training split is
+        if len(found) == 150:  # the training split, once per epoch
             epoch += 1
-            happens(epoch)
+            stop(epoch)
         return accuracy(outputs, found)
 
     history = train(
@@ -85,10 +85,11 @@ def train_one(folder: Path, kind: str) -> None:
         torch.save(network.state_dict(), folder / "weights.pt")
 
 
-def happens(epoch: int) -> None:
-    """KILLED is a worker's number, and in which epoch since the start it is killed.
+def stop(epoch: int) -> None:
+    """Kill or hold this worker, if a variable says so.
 
-    HELD is a folder, in which each worker leaves its process id before it waits for ever.
+    KILLED is a worker's number, and the epoch since the start in which it is killed. HELD is a
+    folder in which each worker leaves its process id before it waits.
     """
     if folder := os.environ.get("HELD"):
         (Path(folder) / f"{os.getpid()}.pid").touch()
@@ -111,21 +112,21 @@ def start(folder: Path, *kinds: str, **variables: str) -> subprocess.Popen[str]:
 
 def run(folder: Path, *kinds: str, ok: bool = True, **variables: str) -> str:
     process = start(folder, *kinds or KINDS[:1], **variables)
-    said, _ = process.communicate(timeout=600)
-    assert (process.returncode == 0) == ok, said
-    return said
+    output, _ = process.communicate(timeout=600)
+    assert (process.returncode == 0) == ok, output
+    return output
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """What two workers give that nothing happens to: a folder for each kind of training."""
+    """The results of two undisturbed workers: a folder for each kind of training."""
     folder = tmp_path_factory.mktemp("two")
     run(folder, *KINDS)
     return folder
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_workers_give_the_metrics_of_one(two, tmp_path, kind):
+def test_two_workers_give_the_same_metrics_as_one(two, tmp_path, kind):
     compute(tmp_path, 1, [kind])
     one, both = (json.loads((f / kind / "history.json").read_text()) for f in (tmp_path, two))
     assert len(one) == len(both) == EPOCHS
@@ -133,7 +134,7 @@ def test_two_workers_give_the_metrics_of_one(two, tmp_path, kind):
         assert other == pytest.approx(row, abs=1e-3)
 
 
-def test_after_a_worker_was_killed_the_rest_is_trained_to_the_same_bits(two, tmp_path):
+def test_training_after_a_killed_worker_ends_with_the_same_bits(two, tmp_path):
     run(tmp_path, ok=False, KILLED="0 6")
     assert "Training continues after epoch 4" in run(tmp_path, ok=False, KILLED="1 6")
     assert not (tmp_path / "plain/history.json").exists()
@@ -142,22 +143,22 @@ def test_after_a_worker_was_killed_the_rest_is_trained_to_the_same_bits(two, tmp
         assert (tmp_path / "plain" / name).read_bytes() == (two / "plain" / name).read_bytes()
 
 
-def test_workers_that_share_no_disk_go_on_from_the_first_ones_checkpoint(two, tmp_path):
+def test_workers_without_a_shared_disk_use_the_first_ones_checkpoint(two, tmp_path):
     run(tmp_path, ok=False, KILLED="0 6", APART="yes")
-    said = run(tmp_path, APART="yes")
-    assert said.count("Training continues after epoch 4") == 2
+    output = run(tmp_path, APART="yes")
+    assert output.count("Training continues after epoch 4") == 2
     assert not (tmp_path / "plain/1").exists()
     for name in ("history.json", "weights.pt"):
         assert (tmp_path / "plain" / name).read_bytes() == (two / "plain" / name).read_bytes()
 
 
-def test_workers_that_would_train_something_else_than_each_other_are_told(tmp_path):
-    said = run(tmp_path, ok=False, SEEDS="3 4")
-    assert said.count("UserError: workers: of 2, 2 would train something else than 1: data,") == 2
+def test_workers_that_would_train_different_things_are_refused(tmp_path):
+    output = run(tmp_path, ok=False, SEEDS="3 4")
+    assert output.count("UserError: workers: of 2, 2 would train something else than 1: data,") == 2
     assert not (tmp_path / "plain/history.json").exists()
 
 
-def test_workers_end_with_what_started_them(tmp_path):
+def test_workers_end_when_their_launcher_ends(tmp_path):
     launcher = start(tmp_path, "plain", HELD=str(tmp_path))
     deadline = time.monotonic() + 120
     while len([*tmp_path.glob("*.pid")]) < 2 and time.monotonic() < deadline:
@@ -166,7 +167,7 @@ def test_workers_end_with_what_started_them(tmp_path):
     launcher.kill()
     try:
         assert len(workers) == 2
-        launcher.communicate(timeout=60)  # what they print on is closed by the last of them
+        launcher.communicate(timeout=60)  # returns when the last worker closes its output
     finally:
         for worker in workers:
             with suppress(ProcessLookupError):
@@ -174,7 +175,7 @@ def test_workers_end_with_what_started_them(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(8, 3), (8, 3, 5)])
-def test_a_batch_norm_that_is_shared_is_torchs_own_for_rows_of_any_shape(shape):
+def test_a_shared_batch_norm_equals_torchs_own_for_rows_of_any_shape(shape):
     torch.manual_seed(3)
     norm, own, x = _SharedBatchNorm(3), nn.BatchNorm1d(3), torch.randn(shape) * 2 + 1
     found, expected = (each(x.requires_grad_()) for each in (norm, own))
@@ -185,7 +186,7 @@ def test_a_batch_norm_that_is_shared_is_torchs_own_for_rows_of_any_shape(shape):
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(3), nn.BatchNorm1d(3, affine=False)])
-def test_a_batch_norm_that_cannot_be_shared_is_told(norm, monkeypatch):
+def test_a_batch_norm_that_cannot_be_shared_is_refused(norm, monkeypatch):
     monkeypatch.setattr("lib.distributed.world_size", lambda: 2)
     with pytest.raises(UserError, match=r"workers: on the CPU, 0 \(BatchNorm.* cannot be shared"):
         shared(nn.Sequential(norm), torch.device("cpu"))
@@ -193,7 +194,7 @@ def test_a_batch_norm_that_cannot_be_shared_is_told(norm, monkeypatch):
 
 @pytest.fixture
 def among_two(monkeypatch):
-    """As one of two workers, without the other."""
+    """Make this process one of two workers, without the other."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr("lib.distributed._end_with", lambda _: None)
     for name in ("init_process_group", "destroy_process_group"):
@@ -209,7 +210,7 @@ def among_two(monkeypatch):
         torch.distributed.DistBackendError("NCCL communicator was aborted"),
     ],
 )
-def test_a_worker_that_lost_another_ends_by_a_code_of_its_own_and_records_what_was_said(
+def test_a_worker_that_lost_another_records_why_and_has_its_own_exit_code(
     error, among_two, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
@@ -219,12 +220,12 @@ def test_a_worker_that_lost_another_ends_by_a_code_of_its_own_and_records_what_w
     assert str(error) in (tmp_path / "error.json").read_text()
 
 
-def test_an_error_of_the_users_own_that_tells_of_a_socket_stays_one(among_two):
+def test_a_users_error_that_mentions_a_socket_stays_the_users_error(among_two):
     with pytest.raises(RuntimeError, match="database"), joined(2, torch.device("cpu")):
         raise RuntimeError("the database closed the socket")
 
 
-def test_another_number_of_workers_than_the_parameters_say_is_told(tmp_path):
+def test_a_number_of_workers_other_than_in_params_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"workers is 2 in params\.yaml, and 1 started"):
         compute(tmp_path, 2, KINDS)
 

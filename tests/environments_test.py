@@ -1,4 +1,4 @@
-"""Environments are made once, whole, and by nobody else: `lab/processes/run` and `tools/within`."""
+"""`tools/within` makes environments once and completely, and uses none of another user's."""
 
 import hashlib
 import http.server
@@ -51,7 +51,7 @@ def locked(tmp_path_factory):
 
 @pytest.fixture
 def project(tmp_path, locked):
-    """The scripts of this repository around one small process, called small."""
+    """The scripts of this repository and one process, called small."""
     return small(tmp_path / "a project with spaces, ünï¢ode", locked)
 
 
@@ -67,7 +67,7 @@ def small(folder, locked):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory, locked):
-    """Where the environment of the small process is made already."""
+    """A folder in which the environment of the small process exists already."""
     data = tmp_path_factory.mktemp("shared")
     done = run(small(data / "first", locked), data)
     assert done.returncode == 0, done.stderr
@@ -114,7 +114,7 @@ def made(data):
 NO_NETWORK = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_NO_CACHE_DIR": "1", "PIP_RETRIES": "0"}
 
 
-def test_a_process_runs_in_the_environment_called_after_its_lock(project, tmp_path, locked):
+def test_a_process_runs_in_the_environment_named_after_its_lock(project, tmp_path, locked):
     done = run(project, tmp_path, "small --flag 'two words'")
     name = "small-" + hashlib.sha256(locked.encode()).hexdigest()[:12]
     assert done.returncode == 0, done.stderr
@@ -124,19 +124,17 @@ def test_a_process_runs_in_the_environment_called_after_its_lock(project, tmp_pa
     assert made(tmp_path) == [name]
 
 
-def test_once_made_it_is_used_without_network_and_by_other_clones(project, tmp_path):
+def test_an_existing_environment_is_used_offline_and_by_other_clones(project, tmp_path):
     run(project, tmp_path)
     again = run(project, tmp_path, **NO_NETWORK)
     assert again.returncode == 0, again.stderr
     assert again.stderr == ""
     clone = shutil.copytree(project, tmp_path / "clone")
-    elsewhere = run(clone, tmp_path, **NO_NETWORK)
-    assert (elsewhere.returncode, elsewhere.stdout) == (0, again.stdout)
+    other = run(clone, tmp_path, **NO_NETWORK)
+    assert (other.returncode, other.stdout) == (0, again.stdout)
 
 
-def test_a_folder_that_is_reached_by_a_link_has_the_environment_of_its_own_name(
-    project, shared, tmp_path
-):
+def test_a_folder_reached_by_a_link_has_the_environment_of_its_own_name(project, shared, tmp_path):
     (tmp_path / "link").symlink_to(project / "lab/processes/small")
     line = "'{}/tools/within' '{}/link' python -c 'import sys; print(sys.prefix)'"
     done = command(project, shared, line.format(project, tmp_path))
@@ -153,7 +151,7 @@ def test_an_unknown_name_lists_the_known_ones(project, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", ["", ".", "--dev", "--dev ."])
-def test_a_command_that_is_missing_is_told(project, tmp_path, arguments):
+def test_a_missing_command_is_reported(project, tmp_path, arguments):
     done = command(project, tmp_path, f"tools/within {arguments}")
     assert (done.returncode, done.stderr.partition(":")[0]) == (2, "usage"), done.stderr
 
@@ -166,7 +164,7 @@ def test_a_process_in_another_language_runs_by_the_same_command(project, tmp_pat
     assert done.stdout == f"{project} one two three\n"
 
 
-def test_a_lock_that_no_longer_fits_its_pipfile_says_make_lock(project, tmp_path):
+def test_an_outdated_lock_says_to_run_make_lock(project, tmp_path):
     run(project, tmp_path)
     pipfile = project / "lab/processes/small/Pipfile"
     pipfile.write_text(PIPFILE.replace("1.17.0", "1.16.0"))
@@ -181,7 +179,7 @@ def test_a_lock_that_no_longer_fits_its_pipfile_says_make_lock(project, tmp_path
 
 @pytest.mark.parametrize("lock", [None, "<<<<<<< HEAD\n{}\n"])
 @pytest.mark.parametrize("kind", ["lab/processes", "runtimes"])
-def test_a_pipfile_that_is_missing_comes_before_its_lock(project, tmp_path, kind, lock):
+def test_a_missing_pipfile_is_reported_before_its_lock(project, tmp_path, kind, lock):
     place = project / kind / "bare"
     place.mkdir(parents=True)
     if lock:
@@ -195,7 +193,7 @@ def test_a_pipfile_that_is_missing_comes_before_its_lock(project, tmp_path, kind
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", "<<<<<<< HEAD\n{}\n"])
-def test_a_missing_or_broken_lock_says_make_lock(project, tmp_path, text):
+def test_a_missing_or_broken_lock_says_to_run_make_lock(project, tmp_path, text):
     lock = project / "lab/processes/small/Pipfile.lock"
     lock.unlink() if text is None else lock.write_text(text)
     done = run(project, tmp_path)
@@ -204,23 +202,23 @@ def test_a_missing_or_broken_lock_says_make_lock(project, tmp_path, text):
     assert "Traceback" not in done.stderr
 
 
-def test_a_lock_fits_whatever_index_the_site_has(project, tmp_path):
+def test_a_lock_fits_whatever_the_sites_index(project, tmp_path):
     (tmp_path / "pip.conf").write_text("[global]\nindex-url = https://site.example/simple\n")
     line = '"$(tools/environments/bootstrap)" -m tools.environments verify'
     done = command(project, tmp_path, line, PIP_CONFIG_FILE=str(tmp_path / "pip.conf"))
     assert done.returncode == 0, done.stderr
 
 
-def test_a_site_whose_index_is_away_is_told_so_in_a_line(project, tmp_path):
+def test_an_unreachable_index_is_reported_in_one_line(project, tmp_path):
     done = run(project, tmp_path, **NO_NETWORK)
     assert done.returncode == 1
     assert "/six/ error sending request" in done.stderr
     assert "pip config list" in done.stderr
     assert "Traceback" not in done.stderr
-    assert run(project, tmp_path).returncode == 0, "the next try, with a network, must succeed"
+    assert run(project, tmp_path).returncode == 0, "with a network, the next try succeeds"
 
 
-def test_an_install_killed_half_way_is_redone_and_never_used(project, tmp_path):
+def test_a_killed_installation_is_redone_and_never_used(project, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         index = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         first = subprocess.Popen(
@@ -242,12 +240,12 @@ def test_an_install_killed_half_way_is_redone_and_never_used(project, tmp_path):
     assert not (half / "left-over").exists()
     assert not (half / "tmp").exists()
     (half / "bin/python").unlink()
-    (half / "bin/python").write_text("")  # there, and nothing that can be started
+    (half / "bin/python").write_text("")  # exists, but cannot be started
     done = run(project, tmp_path)
     assert done.returncode == 0, done.stderr
 
 
-def test_two_starts_at_once_make_one_environment(project, tmp_path):
+def test_simultaneous_starts_make_one_environment(project, tmp_path):
     starts = [
         subprocess.Popen(
             ["lab/processes/run", "small"],
@@ -267,7 +265,7 @@ def test_two_starts_at_once_make_one_environment(project, tmp_path):
     assert created == 1
 
 
-def test_clean_removes_what_no_lock_names_and_says_how_much_it_freed(project, tmp_path, locked):
+def test_clean_removes_unused_environments_and_says_how_much_it_freed(project, tmp_path, locked):
     run(project, tmp_path)
     [old] = made(tmp_path)
     lock = project / "lab/processes/small/Pipfile.lock"
@@ -276,7 +274,7 @@ def test_clean_removes_what_no_lock_names_and_says_how_much_it_freed(project, tm
     new = next(name for name in made(tmp_path) if name != old)
 
     kept = command(project, tmp_path, "make clean")
-    assert f"kept {old}" in kept.stdout, "used a moment ago, perhaps by another clone"
+    assert f"kept {old}" in kept.stdout, "used recently, perhaps by another clone"
     assert "make clean DAYS=0" in kept.stdout
     listed = command(project, tmp_path, "make list").stdout
     assert all(name in listed for name in (old, new))
@@ -318,12 +316,12 @@ NOTHING=
 PATH=/somewhere:${PATH}
 SUBSTITUTED=$(touch executed)`touch executed`
 """
-SAID = "import json, os, sys; json.dump(dict(os.environ), sys.stdout)"
+SHOW = "import json, os, sys; json.dump(dict(os.environ), sys.stdout)"
 
 
 def seen_within(project, data, **extra):
-    """The variables that a command gets in the small process's environment."""
-    (project / "seen.py").write_text(SAID)
+    """The variables of a command in the small process's environment, and stderr."""
+    (project / "seen.py").write_text(SHOW)
     line = "tools/within lab/processes/small python -I seen.py"
     done = command(project, data, line, **extra)
     assert done.returncode == 0, done.stderr
@@ -331,10 +329,10 @@ def seen_within(project, data, **extra):
 
 
 def seen_by_pipenv(project, **extra):
-    """What pipenv makes of the same file, by the function that it calls for `pipenv run`."""
+    """The variables that pipenv reads from the same file, as for `pipenv run`."""
     read = "from pipenv.vendor.dotenv import load_dotenv; load_dotenv('.env', override=True); "
     done = command(
-        project, project, f'"$(tools/environments/bootstrap)" -c "{read}{SAID}"', **extra
+        project, project, f'"$(tools/environments/bootstrap)" -c "{read}{SHOW}"', **extra
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -350,17 +348,17 @@ def seen_by_pipenv(project, **extra):
     ],
     ids=["plain", "CRLF", "BOM", "empty"],
 )
-def test_dotenv_has_one_meaning_which_is_pipenvs_and_none_of_it_is_executed(project, shared, text):
+def test_dotenv_is_read_as_by_pipenv_and_none_of_it_is_executed(project, shared, text):
     (project / ".env").write_bytes(text)
     given = {"FROM_OUTSIDE": "outside 'it'", "SET_TO_NOTHING": "", "name": "kept", "root": "kept"}
-    ours, said = seen_within(project, shared, **given)
+    ours, error = seen_within(project, shared, **given)
     theirs = seen_by_pipenv(project, **given)
     assert not (project / "executed").exists()
-    assert said == ""
+    assert error == ""
     prefix, theirs["PATH"] = ours["PATH"].partition(":")[0] + ":", theirs["PATH"].strip()
     assert ours.pop("PATH") == prefix + theirs.pop("PATH")
     assert ours.pop("PYTHONPATH") == str(project)
-    # What differs by nature: the environment itself, and what a shell or pipenv's Python sets.
+    # These differ by nature: those of the environment itself, of a shell and of pipenv's Python.
     own = {"PYTHONPATH", "VIRTUAL_ENV", "XDG_DATA_HOME", "_", "SHLVL", "PWD", "OLDPWD"}
     own |= {"PYTHONDONTWRITEBYTECODE", "PYTHONUTF8", "PYTHONIOENCODING", "no_proxy", "NO_PROXY"}
     own |= {"SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_DISABLE_PIP_VERSION_CHECK"}
@@ -369,23 +367,23 @@ def test_dotenv_has_one_meaning_which_is_pipenvs_and_none_of_it_is_executed(proj
     }
 
 
-def test_dotenv_is_read_again_once_it_has_changed(project, shared):
+def test_a_changed_dotenv_is_read_again(project, shared):
     for value in ("one", "two", "one"):
         (project / ".env").write_text(f"CHANGING={value}\n")
         assert seen_within(project, shared)[0]["CHANGING"] == value
 
 
-def test_a_line_of_dotenv_that_cannot_be_read_is_told_and_left_out(project, shared):
+def test_an_unreadable_line_of_dotenv_is_reported_and_left_out(project, shared):
     (project / ".env").write_text("A=1\n\nB='open\nC=3\n")
     for _ in range(2):
-        seen, said = seen_within(project, shared)
+        seen, error = seen_within(project, shared)
         assert (seen["A"], seen["C"]) == ("1", "3")
         assert "B" not in seen
-        assert said == ".env, line 3 cannot be read and is left out: is a quote open there?\n"
+        assert error == ".env, line 3 cannot be read and is left out: is a quote open there?\n"
 
 
 @pytest.mark.parametrize("text", [b"A=1\nB=caf\xe9\n", b"A=1\nB=\0\n", b"A=1\n'a=b'=1\n"])
-def test_a_dotenv_that_nobody_could_set_is_refused_in_a_line(project, shared, text):
+def test_a_dotenv_with_invalid_variables_is_refused_in_one_line(project, shared, text):
     (project / ".env").write_bytes(text)
     done = command(project, shared, "tools/within lab/processes/small true")
     assert done.returncode == 1
@@ -402,7 +400,7 @@ def test_a_dotenv_that_nobody_could_set_is_refused_in_a_line(project, shared, te
         "a{b}",
     ],
 )
-def test_a_clone_in_any_folder_works_or_is_refused_in_a_line(shared, tmp_path, locked, name):
+def test_a_clone_in_any_folder_works_or_is_refused_in_one_line(shared, tmp_path, locked, name):
     project = small(tmp_path / name, locked)
     done = run(project, shared)
     if ":" in name:
@@ -425,7 +423,7 @@ def test_a_clone_in_any_folder_works_or_is_refused_in_a_line(shared, tmp_path, l
 
 
 @pytest.mark.parametrize("name", ["HOME", "WORKON_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"])
-def test_a_folder_for_environments_that_is_another_from_each_is_refused(project, name):
+def test_a_relative_folder_for_environments_is_refused(project, name):
     variables = {"PATH": os.environ["PATH"], "HOME": str(project / "home"), name: "a folder"}
     line = ["tools/within", "lab/processes/small", "true"]
     done = subprocess.run(
@@ -439,7 +437,7 @@ def test_a_folder_for_environments_that_is_another_from_each_is_refused(project,
 
 @pytest.fixture(scope="module")
 def unusual(tmp_path_factory, locked):
-    """What a first start did where the user has set all that could lead Python and pip astray."""
+    """A first start for a user with all settings that could mislead Python and pip."""
     data = tmp_path_factory.mktemp("unusual")
     project = small(data / "project", locked)
     (data / "pip.conf").write_text("[global]\nuser = true\nrequire-virtualenv = true\n")
@@ -452,7 +450,7 @@ def unusual(tmp_path_factory, locked):
     return done, project, cache
 
 
-def test_pythons_and_pips_settings_of_the_user_change_nothing(unusual):
+def test_the_users_settings_of_python_and_pip_change_nothing(unusual):
     done, project, _ = unusual
     assert done.stdout.startswith("six 1.17.0")
     assert not project.with_name("elsewhere").exists()
@@ -465,11 +463,11 @@ def test_the_pipenv_of_the_bootstrap_can_be_called_by_hand(unusual):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("pipenv, version")
     made = [place.name for place in cache.iterdir() if place.name.startswith("bootstrap")]
-    assert len(made) == 1, "what it was made in is still there"
+    assert len(made) == 1, "no temporary folder is left"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "sh"])
-def test_python_in_make_shell_is_the_environments_whatever_the_shell_reads(
+def test_make_shell_has_the_environments_python_whatever_the_shell_reads(
     project, shared, tmp_path, shell
 ):
     if not shutil.which(shell):
@@ -520,7 +518,7 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 
 
 def source_package(folder, requires=()):
-    """A package that is built when it is installed, and keeps what its build could see."""
+    """A package that is built at its installation, and keeps the variables that its build saw."""
     project = f"[build-system]\nrequires = {list(requires)}\n"
     project += 'build-backend = "backend"\nbackend-path = ["."]\n'
     information = "Metadata-Version: 2.1\nName: spy\nVersion: 1.0\n"
@@ -538,7 +536,7 @@ def source_package(folder, requires=()):
 
 
 def lock_by_hand(project, name, **packages):
-    """A process whose lock names these files, by their folder's name and version."""
+    """A process whose lock has these packages, by name, each with its entry."""
     process = project / "lab/processes" / name
     process.mkdir(exist_ok=True)
     (process / "Pipfile").write_text(
@@ -561,7 +559,7 @@ def hashed(file, version="==1.0"):
     return {"hashes": [f"sha256:{digest}"], "version": version}
 
 
-def test_what_builds_a_package_sees_no_secret_of_the_caller(project, tmp_path):
+def test_a_packages_build_sees_no_secret_of_the_caller(project, tmp_path):
     spy = source_package(tmp_path)
     process = lock_by_hand(project, "watched", spy=hashed(spy))
     (process / "main.py").write_text("import spy; print(spy.SEEN)")
@@ -574,7 +572,7 @@ def test_what_builds_a_package_sees_no_secret_of_the_caller(project, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "change"),
+    ("message", "change"),
     [
         ("has no hashes", {"hashes": []}),
         ("has no hashes", {"hashes": None}),
@@ -590,7 +588,7 @@ def test_what_builds_a_package_sees_no_secret_of_the_caller(project, tmp_path):
         ("has the extras", {"extras": ["a]\n"]}),
     ],
 )
-def test_an_entry_of_a_lock_that_no_hash_holds_is_refused(project, shared, said, change):
+def test_a_lock_entry_that_no_hash_secures_is_refused(project, shared, message, change):
     lock = project / "lab/processes/small/Pipfile.lock"
     content = json.loads(lock.read_text())
     content["develop"] = {"other": content["default"]["six"] | change}
@@ -603,11 +601,11 @@ def test_an_entry_of_a_lock_that_no_hash_holds_is_refused(project, shared, said,
         assert done.returncode == 1, done.stdout
         [found] = done.stderr.splitlines()
         assert found.startswith("lab/processes/small/Pipfile.lock: 'other' ")
-        assert said in found
+        assert message in found
         assert found.endswith(": run `make lock`.")
 
 
-# ---- what installs
+# ---- installation
 
 
 def test_environments_share_the_files_of_their_packages(project, tmp_path):
@@ -619,9 +617,9 @@ def test_environments_share_the_files_of_their_packages(project, tmp_path):
         assert done.stdout == "1.0\n", done.stderr
     inodes = {path.stat().st_ino for path in tmp_path.glob("data/*/*/lib/*/*/alone.py")}
     assert len(inodes) == 1
-    said = command(project, tmp_path, "make list", UV_CACHE_DIR=str(tmp_path / "uv")).stdout
-    assert re.search(r"one-\w{12} +\d+ MB of its own +\d+ MB shared", said)
-    assert "MB in uv's cache" in said
+    output = command(project, tmp_path, "make list", UV_CACHE_DIR=str(tmp_path / "uv")).stdout
+    assert re.search(r"one-\w{12} +\d+ MB of its own +\d+ MB shared", output)
+    assert "MB in uv's cache" in output
     keyed = run(
         project,
         tmp_path / "keyed",
@@ -631,7 +629,7 @@ def test_environments_share_the_files_of_their_packages(project, tmp_path):
     )
     assert keyed.stdout == "1.0\n", keyed.stderr
     [own] = tmp_path.glob("keyed/data/*/*/lib/*/*/alone.py")
-    assert own.stat().st_nlink == 1, "what a job with secrets runs is shared with nobody"
+    assert own.stat().st_nlink == 1, "a job with secrets shares no files"
 
 
 def only_from(folder):
@@ -639,7 +637,7 @@ def only_from(folder):
 
 
 def sealed_bootstrap(project, tmp_path, key):
-    """A bootstrap that bears the seal already, for what takes its key."""
+    """The variables of a job with a key, whose bootstrap is sealed with it already."""
     found = command(project, tmp_path, "tools/environments/bootstrap").stdout
     place = tmp_path / "cache" / Path(found).parents[1].name
     shutil.copytree(Path(found).parents[1], place, symlinks=True)
@@ -649,7 +647,7 @@ def sealed_bootstrap(project, tmp_path, key):
     return keyed
 
 
-def test_a_file_that_is_not_the_locked_one_is_not_installed(project, tmp_path):
+def test_a_file_other_than_the_locked_one_is_not_installed(project, tmp_path):
     file = wheel(tmp_path, "alone")
     lock_by_hand(project, "one", alone=hashed(file))
     with zipfile.ZipFile(file, "a") as archive:
@@ -657,10 +655,10 @@ def test_a_file_that_is_not_the_locked_one_is_not_installed(project, tmp_path):
     done = run(project, tmp_path, "one", **only_from(tmp_path), UV_CACHE_DIR=str(tmp_path / "uv"))
     assert done.returncode == 1
     assert "Hash mismatch for `alone==1.0`" in done.stderr
-    assert done.stderr.count("\n") == 2, "one line for the start, one for the end"
+    assert done.stderr.count("\n") == 2, "one line at the start, one at the end"
 
 
-def test_what_builds_a_package_is_checked_by_its_hash_too(project, tmp_path):
+def test_build_requirements_are_checked_by_hash_too(project, tmp_path):
     file = source_package(tmp_path, requires=["alone"])
     wheel(tmp_path, "alone")
     lock_by_hand(project, "watched", spy=hashed(file))
@@ -671,7 +669,7 @@ def test_what_builds_a_package_is_checked_by_its_hash_too(project, tmp_path):
     assert done.stderr.count("\n") == 2
 
 
-def test_pips_settings_are_handed_on_and_no_password_of_an_index_is_shown(project, tmp_path):
+def test_pips_settings_are_used_and_no_password_of_an_index_is_shown(project, tmp_path):
     asked = []
 
     class Index(http.server.BaseHTTPRequestHandler):
@@ -697,7 +695,7 @@ def test_pips_settings_are_handed_on_and_no_password_of_an_index_is_shown(projec
 
 
 @pytest.mark.parametrize("status", [401, 403, 407])
-def test_an_index_that_refuses_is_not_told_as_one_that_lacks_a_package(project, tmp_path, status):
+def test_a_refused_login_is_not_reported_as_a_missing_package(project, tmp_path, status):
     with server_that(answer(status, "Who are you?")) as address:
         index = f"{address}/simple".replace("//", "//user:s3cr3t@")
         given = {"PIP_INDEX_URL": index, "PIP_EXTRA_INDEX_URL": "", "PIP_CONFIG_FILE": os.devnull}
@@ -710,43 +708,43 @@ def test_an_index_that_refuses_is_not_told_as_one_that_lacks_a_package(project, 
 
 
 @pytest.mark.parametrize("login", ["user:12/34s3cr3t", "token/s3cr3t"])
-def test_a_password_that_ends_an_address_is_refused_and_not_shown(project, tmp_path, login):
+def test_a_password_with_a_slash_is_refused_and_not_shown(project, tmp_path, login):
     done = run(project, tmp_path, PIP_INDEX_URL=f"https://{login}@127.0.0.1:9/simple")
     assert "pip's index-url is not a valid URL (127.0.0.1:9/simple): in a password" in done.stderr
     logs = "".join(log.read_text() for log in tmp_path.glob("data/*/*.log"))
     assert "s3cr3t" not in done.stderr + logs
 
 
-def test_a_cache_that_cannot_be_used_costs_a_line_and_no_environment(project, tmp_path, locked):
+def test_an_unusable_cache_causes_only_a_warning(project, tmp_path, locked):
     (tmp_path / "file").touch()
     done = run(project, tmp_path, UV_CACHE_DIR=str(tmp_path / "file/uv"))
     assert done.stdout.startswith("six 1.17.0"), done.stderr
     assert [line for line in done.stderr.splitlines() if "cannot be written to" in line]
-    elsewhere = Path("/dev/shm")
-    if elsewhere.is_dir() and elsewhere.stat().st_dev != tmp_path.stat().st_dev:
-        with tempfile.TemporaryDirectory(dir=elsewhere) as cache:
+    memory = Path("/dev/shm")
+    if memory.is_dir() and memory.stat().st_dev != tmp_path.stat().st_dev:
+        with tempfile.TemporaryDirectory(dir=memory) as cache:
             (project / "lab/processes/small/Pipfile.lock").write_text(locked + "\n")
             done = run(project, tmp_path, UV_CACHE_DIR=cache)
         assert done.stdout.startswith("six 1.17.0"), done.stderr
         assert [line for line in done.stderr.splitlines() if "is on another file system" in line]
 
 
-def test_a_home_that_is_not_set_or_cannot_be_written_is_told_in_a_line(project, tmp_path):
+def test_a_home_that_is_unset_or_not_writable_is_reported_in_one_line(project, tmp_path):
     (tmp_path / "file").touch()
-    nowhere = str(tmp_path / "file/home")
+    unusable = str(tmp_path / "file/home")
     without = {"XDG_CACHE_HOME": "", "XDG_DATA_HOME": "", "WORKON_HOME": ""}
     for line in ("tools/within lab/processes/small true", "tools/environments/bootstrap"):
         done = command(project, tmp_path, f"unset HOME; {line}", **without)
         assert "HOME: is not set: let it name a folder" in done.stderr
         assert done.returncode != 0
-    done = run(project, tmp_path, **without | {"HOME": nowhere})
+    done = run(project, tmp_path, **without | {"HOME": unusable})
     assert "Set HOME, or XDG_CACHE_HOME, to a folder that you may write to." in done.stderr
-    done = run(project, tmp_path, WORKON_HOME=nowhere)
-    assert f"{nowhere} cannot be made (Not a directory): set HOME, or WORKON_HOME," in done.stderr
+    done = run(project, tmp_path, WORKON_HOME=unusable)
+    assert f"{unusable} cannot be made (Not a directory): set HOME, or WORKON_HOME," in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_pipenv_by_hand_works_beside_it(project, tmp_path):
+def test_pipenv_can_be_used_by_hand(project, tmp_path):
     file = wheel(tmp_path, "alone")
     process = lock_by_hand(project, "one", alone=hashed(file))
     pipenv = '"$(tools/environments/bootstrap)"'
@@ -757,18 +755,16 @@ def test_pipenv_by_hand_works_beside_it(project, tmp_path):
     assert done.stdout.splitlines()[-1:] == ["1.0"], done.stdout + done.stderr
 
 
-def test_packages_are_compiled_once_whatever_the_users_setting(project, shared):
+def test_packages_are_compiled_whatever_the_users_setting(project, shared):
     done = run(project, shared, PYTHONDONTWRITEBYTECODE="1")
     assert done.returncode == 0, done.stderr
     assert list(shared.glob("data/virtualenvs/small-*/lib/*/site-packages/__pycache__/six.*.pyc"))
 
 
-# ---- what an environment holds
+# ---- what an environment contains
 
 
-def test_what_was_planted_in_an_environment_is_not_run_by_a_job_that_holds_secrets(
-    project, shared, tmp_path
-):
+def test_code_planted_in_an_environment_is_not_run_by_a_job_with_secrets(project, shared, tmp_path):
     keyed = sealed_bootstrap(project, tmp_path, "of the job")
     within = tmp_path / "data/virtualenvs"
     [place] = (shared / "data/virtualenvs").glob("small-*[0-9a-f]/")
@@ -777,7 +773,7 @@ def test_what_was_planted_in_an_environment_is_not_run_by_a_job_that_holds_secre
     assert command(project, tmp_path, sealing, **keyed).returncode == 0
     ran = tmp_path / "ran"
 
-    # What came since is removed.
+    # Files added since are removed.
     evil = f"import os; os.system('touch \"{ran}\"')\n"
     for packages in tmp_path.glob("**/site-packages"):
         (packages / "sitecustomize.py").write_text(evil)
@@ -788,12 +784,12 @@ def test_what_was_planted_in_an_environment_is_not_run_by_a_job_that_holds_secre
     assert done.stdout.startswith("six 1.17.0"), done.stderr
     assert not ran.exists()
 
-    # What is another than was installed is made anew.
+    # An environment with a changed file is made again.
     [python] = within.glob("*/bin/python")
     python.unlink()
     write_executable(python, f'#!/bin/sh\ntouch "{ran}"\n')
-    anew = run(project, tmp_path, **keyed)
-    assert anew.stdout == done.stdout, anew.stderr
+    again = run(project, tmp_path, **keyed)
+    assert again.stdout == done.stdout, again.stderr
     assert not ran.exists()
     checking = f"python3.11 -I tools/environments/seal.py check '{python.parents[1]}'"
     assert command(project, tmp_path, checking, **keyed).returncode == 0
@@ -802,7 +798,7 @@ def test_what_was_planted_in_an_environment_is_not_run_by_a_job_that_holds_secre
 
 
 def wheel(folder, name, version="1.0", requires=()):
-    """A package of one empty module."""
+    """A package with one module, which only has a version."""
     module, lines = name.replace("-", "_"), [f"Requires-Dist: {need}" for need in requires]
     information = f"{module}-{version}.dist-info"
     file = folder / f"{module}-{version}-py3-none-any.whl"
@@ -821,9 +817,7 @@ def wheel(folder, name, version="1.0", requires=()):
     return file
 
 
-def test_a_python_planted_in_the_bootstraps_place_is_not_run_by_a_job_that_holds_secrets(
-    project, tmp_path
-):
+def test_a_python_planted_as_the_bootstrap_is_not_run_by_a_job_with_secrets(project, tmp_path):
     file = wheel(tmp_path, "pipenv")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     packages = project / "tools/environments/requirements.txt"
@@ -838,10 +832,10 @@ def test_a_python_planted_in_the_bootstraps_place_is_not_run_by_a_job_that_holds
     assert done.stdout == "1.0\n", done.stderr
     assert not (tmp_path / "ran").exists()
     again = command(project, tmp_path, line, **given)
-    assert (again.stdout, again.stderr) == ("1.0\n", ""), "what is sealed is used"
+    assert (again.stdout, again.stderr) == ("1.0\n", ""), "the sealed bootstrap is used"
 
 
-def test_what_another_user_put_in_an_environments_place_is_not_run(project, shared, tmp_path):
+def test_an_environment_of_another_user_is_not_used(project, shared, tmp_path):
     if os.geteuid():
         pytest.skip("only root can give files away")
     shutil.copytree(shared / "data", tmp_path / "data", symlinks=True)
@@ -856,7 +850,7 @@ def test_what_another_user_put_in_an_environments_place_is_not_run(project, shar
     assert "WORKON_HOME" in line
 
 
-def test_the_bootstrap_installs_what_its_hashes_say_and_nothing_else(project, tmp_path):
+def test_the_bootstrap_installs_only_packages_with_the_right_hashes(project, tmp_path):
     packages = project / "tools/environments/requirements.txt"
     packages.write_text(f"certifi==2026.10.19.post1 --hash=sha256:{'0' * 64}\n")
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
@@ -866,7 +860,7 @@ def test_the_bootstrap_installs_what_its_hashes_say_and_nothing_else(project, tm
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_an_index_that_the_bootstrap_does_not_reach_is_told_by_the_cause(project, tmp_path):
+def test_the_bootstrap_names_the_cause_if_it_cannot_reach_an_index(project, tmp_path):
     own = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_RETRIES": "1"}
     own |= {"PIP_INDEX_URL": "https://host.invalid/simple", "PIP_EXTRA_INDEX_URL": ""}
     unreached = {"HTTPS_PROXY": "http://127.0.0.1:9", "XDG_CACHE_HOME": str(tmp_path / "cache")}
@@ -891,8 +885,8 @@ def test_an_environment_in_use_is_not_removed(project, tmp_path, shared, locked)
         assert process.stdout.readline() == "1\n"
         lock = project / "lab/processes/small/Pipfile.lock"
         lock.write_text(locked + "\n")
-        said = command(project, tmp_path, "make clean DAYS=0").stdout
-        assert f"kept {name}: in use by process {process.pid}." in said
+        output = command(project, tmp_path, "make clean DAYS=0").stdout
+        assert f"kept {name}: in use by process {process.pid}." in output
         process.stdin.write("\n")
         process.stdin.close()
         assert process.wait() == 0
@@ -909,12 +903,12 @@ def test_a_half_made_environment_is_listed_and_removed(project, shared, tmp_path
     assert list(half.parent.iterdir()) == []
 
 
-def test_without_git_one_line_says_what_is_missing(project, tmp_path):
+def test_without_git_one_line_says_that_it_is_missing(project, tmp_path):
     tools = tmp_path / "bin"
     tools.mkdir()
     for tool in ("sh", "dirname", "env"):
         (tools / tool).symlink_to(shutil.which(tool))
-    nowhere = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": str(tools), "PYTHON": ""}
-    no_git = command(project, tmp_path, "tools/environments/bootstrap", **nowhere)
+    variables = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": str(tools), "PYTHON": ""}
+    no_git = command(project, tmp_path, "tools/environments/bootstrap", **variables)
     assert (no_git.returncode, no_git.stderr.count("\n")) == (1, 1)
     assert "git is missing" in no_git.stderr

@@ -1,4 +1,4 @@
-"""Goals judge what a run left behind: what meets them goes into production, nothing else does."""
+"""Goals judge the results of a run: only models that meet them go into production."""
 
 import hashlib
 import json
@@ -32,27 +32,27 @@ def sandbox(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def good(sandbox):
-    """A run of the example as it is: what the pusher saw, the results commit; pulled."""
+    """A run of the example with good results: its output and results commit, which is pulled."""
     sandbox.branch = "good"
     sandbox.git("checkout", "--quiet", "-B", "good", sandbox.base)
     sandbox.project.edit("params.yaml", "epochs: 120", "epochs: 60")
     sandbox.commit("A good model")
-    tag, said = sandbox.tag("run-example-good")
+    tag, output = sandbox.tag("run-example-good")
     commit = results_of(sandbox, tag)
     sandbox.git("pull", "--quiet", "sandbox", "good")
     sandbox.project.dvc("pull")
-    return said, commit
+    return output, commit
 
 
 @pytest.fixture
 def project(good, sandbox, tmp_path):
-    """A copy of the project with the good results, for one test."""
+    """A copy of the project with good results, for one test."""
     return sandbox.project.copied(tmp_path / "copy", ".sandbox", "mlruns", "mlflow.db*")
 
 
 @pytest.fixture
 def bare(tmp_path):
-    """A project without results, whose goals a test writes."""
+    """A project without results and goals: each test writes its own goals."""
     project = Project(tmp_path / "bare")
     for file in ("conftest.py", "results_test.py"):
         (project.folder / "goals" / file).unlink()
@@ -60,37 +60,37 @@ def bare(tmp_path):
 
 
 def verdicts(project):
-    """State, and what was reached or why not, of each goal."""
+    """By title, each goal's state, and the value reached or the reason."""
     return {
         goal["title"]: (goal["state"], goal["reached"] or goal["message"])
-        for goal in goals_noted(project)
+        for goal in recorded_goals(project)
     }
 
 
-def goals_noted(project):
+def recorded_goals(project):
     return json.loads((project.folder / ".goals.json").read_text())["goals"]
 
 
-def test_a_good_run_says_so_in_its_commit_and_on_its_page(sandbox, good):
-    said, commit = good
+def test_a_good_runs_commit_and_page_show_its_goals(sandbox, good):
+    output, commit = good
     message = sandbox.message(commit)
     assert "\nGoals: 9 of 9 met\n" in message
     assert "Goals-Missed" not in message
     trailers = sandbox.origin("show", "-s", "--format=%(trailers:key=Goals,valueonly)", commit)
     assert trailers.strip() == "9 of 9 met"
-    assert "9 of 9 goals met" in said
-    assert "Recall on malignant" in said
-    assert "Job succeeded" in said
+    assert "9 of 9 goals met" in output
+    assert "Recall on malignant" in output
+    assert "Job succeeded" in output
 
 
-def test_a_worse_model_keeps_its_results_misses_goals_and_is_red(sandbox, good):
+def test_a_run_that_misses_goals_fails_and_keeps_its_results(sandbox, good):
     sandbox.branch = "worse"
     sandbox.git("checkout", "--quiet", "-B", "worse", sandbox.base)
     sandbox.project.edit("params.yaml", "epochs: 120", "epochs: 3")
     sandbox.project.edit("params.yaml", "lr: 0.001", "lr: 1.0e-6")
     sandbox.commit("A worse model")
     try:
-        tag, said = sandbox.tag("run-example-worse")
+        tag, output = sandbox.tag("run-example-worse")
     finally:
         sandbox.git("checkout", "--quiet", "--force", "good")
     commit = results_of(sandbox, tag)
@@ -98,35 +98,35 @@ def test_a_worse_model_keeps_its_results_misses_goals_and_is_red(sandbox, good):
     assert "\nGoals-Missed: " in message
     assert "Errors made with certainty" in message
     assert "train_dnn_pytorch" in sandbox.show(commit, "dvc.lock")
-    assert "The results are kept, but not good enough: " in said
-    assert "Job failed" in said
+    assert "The results are kept, but not good enough: " in output
+    assert "Job failed" in output
     sandbox.git("fetch", "--quiet", "sandbox")
-    _, said = sandbox.tag("runtime-not-on-main", commit)
-    assert "main does not contain this commit" in said
-    assert "Preflight" not in said, "nothing of it is executed"
+    _, output = sandbox.tag("runtime-not-on-main", commit)
+    assert "main does not contain this commit" in output
+    assert "Preflight" not in output, "nothing is executed"
     sandbox.git("push", "--quiet", "sandbox", f"{commit}:refs/heads/main")
-    tag, said = sandbox.tag("runtime-worse", commit)
+    tag, output = sandbox.tag("runtime-worse", commit)
     sandbox.origin("update-ref", "-d", "refs/heads/main")
     assert re.search(
-        r"runtime: goals: \d of 9 goals met. What misses its goals is not", said, re.MULTILINE
+        r"runtime: goals: \d of 9 goals met. What misses its goals is not", output, re.MULTILINE
     )
-    assert "Not released. runtime: goals: " in said
-    assert "Job failed" in said
+    assert "Not released. runtime: goals: " in output
+    assert "Job failed" in output
     assert not sandbox.bucket("krt/cancer-worse.krt")
 
 
-def test_the_table_can_be_read_without_the_code(project):
-    said = project.run("make", "goals")
-    assert said.strip().endswith("8 of 8 goals met")
+def test_the_table_of_goals_is_readable_without_the_code(project):
+    output = project.run("make", "goals")
+    assert output.strip().endswith("8 of 8 goals met")
     for text in ("Time for one biopsy", "A tumour that is overlooked", "not applicable"):
-        assert text in said
-    assert "Traceback" not in said
+        assert text in output
+    assert "Traceback" not in output
 
 
-def test_a_threshold_runs_no_stage_and_a_missed_goal_fails(project):
+def test_a_new_threshold_reruns_no_stage_and_a_missed_goal_fails(project):
     project.edit("params.yaml", "accuracy: 0.95", "accuracy: 0.9999")
-    said = project.run("make", "goals", ok=False)
-    assert "7 of 8 goals met" in said
+    output = project.run("make", "goals", ok=False)
+    assert "7 of 8 goals met" in output
     changed = project.dvc(
         "status", "train_standard_classifiers", "train_dnn_pytorch", "export_models"
     )
@@ -137,29 +137,29 @@ def test_a_row_in_two_splits_is_found(project):
     folder = project.folder / "data/processed"
     rows, train = np.load(folder / "X_test.npy"), np.load(folder / "X_train.npy")
     rows[3] = train[5]
-    (folder / "X_test.npy").unlink()  # a link to the cache perhaps
+    (folder / "X_test.npy").unlink()  # it may be a link to the cache
     np.save(folder / "X_test.npy", rows)
     project.run("make", "goals", ok=False)
     assert verdicts(project)["Rows that are in two splits"] == ("missed", "1")
 
 
-def test_missing_results_are_told_with_what_to_do(project):
+def test_missing_results_are_reported_with_what_to_do(project):
     shutil.rmtree(project.folder / "artifacts/onnx")
-    said = project.run("make", "goals", ok=False)
+    output = project.run("make", "goals", ok=False)
     state, why = verdicts(project)["Size of a model's file"]
     assert (state, why) == (
         "not judged",
         "artifacts/onnx/standard_classifier.onnx is missing: `make run`, or `dvc pull`.",
     )
-    assert "5 of 8 goals met" in said
+    assert "5 of 8 goals met" in output
 
 
-def test_a_goal_that_cannot_be_read_is_no_goal_met(project):
+def test_a_goal_that_cannot_be_read_is_not_met(project):
     goals = project.folder / "goals"
     (goals / "more_test.py").write_text("import os\nimport no_such_package\n")
     (goals / "torn_test.py").write_text("<<<<<<< HEAD\n")
     (goals / "wrong_test.py").write_text('def test_it():\n    """Wrong."""\n    {}["key"]\n')
-    said = project.run("make", "goals", ok=False)
+    output = project.run("make", "goals", ok=False)
     found = verdicts(project)
     assert found["more_test.py"] == (
         "not judged",
@@ -167,10 +167,10 @@ def test_a_goal_that_cannot_be_read_is_no_goal_met(project):
     )
     assert found["torn_test.py"][1] == "SyntaxError: invalid syntax (goals/torn_test.py, line 1)"
     assert found["Wrong"][1] == "KeyError: 'key' (goals/wrong_test.py, line 3)"
-    assert "8 of 11 goals met" in said
+    assert "8 of 11 goals met" in output
 
 
-def test_a_goal_that_holds_nothing_against_a_threshold_is_not_met(project):
+def test_a_goal_that_compares_nothing_is_not_met(project):
     (project.folder / "goals/more_test.py").write_text(
         "def test_nothing(reached):\n    reached({}, at_least=0.9)\n"
         "def test_both(reached):\n    reached({'m': 5.0}, at_least=1, at_most=2)\n"
@@ -178,8 +178,8 @@ def test_a_goal_that_holds_nothing_against_a_threshold_is_not_met(project):
         'def test_brackets(reached):\n    """Share in [low, high]."""\n'
         "    reached({'[/x]': 1.0}, at_least=1)\n"
     )
-    said = project.run("make", "goals", ok=False)
-    assert "Share in [low, high]" in said
+    output = project.run("make", "goals", ok=False)
+    assert "Share in [low, high]" in output
     found = verdicts(project)
     assert found["test_nothing"] == ("not judged", "there is no value to compare")
     assert found["test_both"][0] == found["test_none"][0] == "not judged"
@@ -228,12 +228,12 @@ def test_threshold(reached):
 """
 
 
-def test_a_goal_whose_own_code_fails_is_not_judged_whatever_it_reached(bare):
+def test_a_goal_whose_code_fails_is_not_judged_whatever_it_reached(bare):
     (bare.folder / "goals/own_test.py").write_text(FAILING)
     bare.edit("params.yaml", "  accuracy: ", "  acuracy: ")
-    said = bare.run("make", "goals", ok=False)
-    assert "0 of 7 goals met" in said
-    assert "KeyError: 'validation' (goals/own_test.py, line 6)" in said
+    output = bare.run("make", "goals", ok=False)
+    assert "0 of 7 goals met" in output
+    assert "KeyError: 'validation' (goals/own_test.py, line 6)" in output
     assert verdicts(bare) == {
         "test_key": ("not judged", "KeyError: 'validation' (goals/own_test.py, line 6)"),
         "test_after_a_miss": (
@@ -255,7 +255,7 @@ def test_a_goal_whose_own_code_fails_is_not_judged_whatever_it_reached(bare):
     }
 
 
-# Goals of a team's own: the marks and the skip in them are what is judged here.
+# Goals with marks and a skip, which must not hide what was compared.
 COMPARING = """
 import contextlib
 import pytest
@@ -283,7 +283,7 @@ def test_skipped(reached):
 """
 
 
-def test_what_was_compared_decides_whatever_pytest_makes_of_it(bare):
+def test_the_comparison_decides_whatever_the_outcome_in_pytest(bare):
     (bare.folder / "goals/own_test.py").write_text(COMPARING)
     assert "2 of 4 goals met" in bare.run("make", "goals", ok=False)
     assert verdicts(bare) == {
@@ -293,9 +293,9 @@ def test_what_was_compared_decides_whatever_pytest_makes_of_it(bare):
         "test_several": ("met", "test 0.9; validation 0.9"),
         "test_skipped": ("not applicable", "there is no validation"),
     }
-    wanted = {g["title"]: g["goal"] for g in goals_noted(bare)}
-    assert wanted["test_swallowed"] == "≥ 0.5; ≤ 3 ms"
-    assert wanted["test_several"] == "≥ 0.5"
+    thresholds = {g["title"]: g["goal"] for g in recorded_goals(bare)}
+    assert thresholds["test_swallowed"] == "≥ 0.5; ≤ 3 ms"
+    assert thresholds["test_several"] == "≥ 0.5"
 
 
 VALUES = """
@@ -330,11 +330,11 @@ def test_classes(reached):
 """
 
 
-def test_a_value_is_told_apart_from_the_threshold_and_from_what_is_no_number(bare):
+def test_close_values_are_shown_exactly_and_only_numbers_are_compared(bare):
     (bare.folder / "goals/own_test.py").write_text(VALUES)
     assert "1 of 9 goals met" in bare.run("make", "goals", ok=False)
-    wanted = {g["title"]: g["goal"] for g in goals_noted(bare)}
-    assert (wanted["test_narrow"], wanted["test_narrower"]) == ("≥ 0.95", "≥ 0.95004")
+    thresholds = {g["title"]: g["goal"] for g in recorded_goals(bare)}
+    assert (thresholds["test_narrow"], thresholds["test_narrower"]) == ("≥ 0.95", "≥ 0.95004")
     assert verdicts(bare) == {
         "test_narrow": ("missed", "test 0.94996"),
         "test_narrower": ("missed", "test 0.95001"),
@@ -355,20 +355,20 @@ def test_a_value_is_told_apart_from_the_threshold_and_from_what_is_no_number(bar
     ("ends", "code"),
     [("os._exit(0)", 0), ("os.abort()", -6), ("pytest.exit('enough', returncode=0)", 0)],
 )
-def test_a_goal_that_ends_python_is_told_and_no_goal_is_met(bare, ends, code):
+def test_a_goal_that_ends_python_is_reported_and_no_goal_is_met(bare, ends, code):
     (bare.folder / "goals/own_test.py").write_text(
         "import os\nimport pytest\n"
         "def test_one(reached):\n    reached({'m': 1.0}, at_least=0.5)\n"
         f"def test_two(reached):\n    {ends}\n"
         "def test_three(reached):\n    reached({'m': 0.1}, at_least=0.5)\n"
     )
-    told = f"No verdict on the goals: pytest ended with exit code {code} before all"
-    said = bare.run("make", "goals", ok=False)
-    assert told in said
-    assert "goals met" not in said
+    error = f"No verdict on the goals: pytest ended with exit code {code} before all"
+    output = bare.run("make", "goals", ok=False)
+    assert error in output
+    assert "goals met" not in output
 
 
-def test_results_on_main_are_what_may_not_be_given_away(project):
+def test_results_must_not_be_worse_than_the_best_on_main(project):
     title = "Log loss above the best that the same model had on main"
     reason = "main has no result to compare with yet"
     project.run("make", "goals")
@@ -390,7 +390,7 @@ def test_results_on_main_are_what_may_not_be_given_away(project):
     assert "densenet 0.0" in reached
 
 
-def test_a_shallow_clone_compares_with_what_it_knows(project, tmp_path):
+def test_a_shallow_clone_compares_with_the_commits_it_has(project, tmp_path):
     project.git("branch", "main")
     project.git("clone", "--quiet", "--depth", "1", f"file://{project.folder}", str(tmp_path / "s"))
     for name in ("data", "artifacts"):
@@ -398,7 +398,7 @@ def test_a_shallow_clone_compares_with_what_it_knows(project, tmp_path):
     assert "9 of 9 goals met" in Project.at(tmp_path / "s").run("make", "goals")
 
 
-def test_a_project_whose_pipeline_is_another_is_not_judged_by_these_goals(project):
+def test_a_project_with_another_pipeline_is_not_judged_by_these_goals(project):
     (project.folder / "dvc.yaml").write_text("stages: {}\n")
     assert "no goal applies" in project.run("make", "goals")
 
@@ -409,8 +409,8 @@ def test_a_goal_is_judged_wherever_pytest_finds_it(project, name):
     file = project.folder / "goals" / name
     file.parent.mkdir(exist_ok=True)
     file.write_text("def test_goal(reached):\n    reached({'rate': 1.0}, at_least=0.5)\n")
-    said = project.run(*JUDGE)
-    assert "1 of 1 goals met" in said
+    output = project.run(*JUDGE)
+    assert "1 of 1 goals met" in output
 
 
 def test_goals_are_judged_in_a_folder_whose_name_has_brackets(bare, tmp_path):
@@ -420,25 +420,25 @@ def test_goals_are_judged_in_a_folder_whose_name_has_brackets(bare, tmp_path):
     assert "1 of 1 goals met" in project.run("make", "goals")
 
 
-def test_a_project_without_goals_is_told_so(project):
+def test_a_project_without_goals_gets_a_message(project):
     (project.folder / "goals/results_test.py").unlink()
     assert "There are no goals in goals/ yet" in project.run("make", "goals")
     assert "nothing to judge" in project.run(*JUDGE)
     assert "No goals were judged." in project.run(*JUDGE, "--verdict")
 
 
-def test_goals_that_crash_are_reported_and_do_not_stop_the_sharing(project):
+def test_goals_that_crash_are_reported_and_results_are_still_shared(project):
     (project.folder / "goals/conftest.py").write_text("raise SystemError('broken')\n")
     project.run(*JUDGE)
-    said = project.run(*JUDGE, "--verdict", ok=False)
-    assert "goals could not be judged" in said
-    assert "Traceback" not in said
+    output = project.run(*JUDGE, "--verdict", ok=False)
+    assert "goals could not be judged" in output
+    assert "Traceback" not in output
 
 
-# ---- into production; last, for it makes a branch main
+# ---- into production; last, because it creates a branch main
 
 
-def test_good_results_are_merged_released_downloaded_and_answer_right(sandbox, good, tmp_path):
+def test_good_results_are_merged_released_and_rehearsed_after_download(sandbox, good, tmp_path):
     sandbox.branch = "main"
     sandbox.git("checkout", "--quiet", "-B", "main", sandbox.base)
     sandbox.push()
@@ -452,18 +452,18 @@ def test_good_results_are_merged_released_downloaded_and_answer_right(sandbox, g
         assert registered["champion"]["dvc.md5"] == md5.hexdigest()
         assert registered["champion"]["git.commit"] == sandbox.git("rev-parse", "good~1")
         assert registered["candidate"]["version"] != registered["champion"]["version"], (
-            "the newest is the worse one"
+            "the newest model is the worse one"
         )
-        _, said = sandbox.tag("run-example-on-main")
-        assert re.search(r"champion is .*-densenet version", said), (
-            "the results are on main at once"
+        _, output = sandbox.tag("run-example-on-main")
+        assert re.search(r"champion is .*-densenet version", output), (
+            "the results are on main already"
         )
-        tag, said = sandbox.tag("runtime-v1")
-        assert "9 of 9 goals met" in said
+        tag, output = sandbox.tag("runtime-v1")
+        assert "9 of 9 goals met" in output
         assert "| rehearsal | 11 passed" in sandbox.summary(tag)
-        assert "Job succeeded" in said
+        assert "Job succeeded" in output
         content = sandbox.bucket("krt/cancer-v1.krt")
-        assert hashlib.sha256(content).hexdigest() in said
+        assert hashlib.sha256(content).hexdigest() in output
         (tmp_path / "downloaded.krt").write_bytes(content)
         rehearse = ("make", "rehearse", f"FILE={tmp_path}/downloaded.krt")
         assert "11 passed" in sandbox.project.run(*rehearse)
@@ -472,21 +472,21 @@ def test_good_results_are_merged_released_downloaded_and_answer_right(sandbox, g
             readme = archive.extractfile("docs/README.md").read().decode()
         assert model == (sandbox.project.folder / "artifacts/onnx/densenet.onnx").read_bytes()
         assert sandbox.tip() in readme
-        _, said = sandbox.tag("runtime-cancer-v1", f"{tag}^{{commit}}")
-        assert "Job succeeded" in said, "the same version of the same commit: the same bytes"
+        _, output = sandbox.tag("runtime-cancer-v1", f"{tag}^{{commit}}")
+        assert "Job succeeded" in output, "the same version and commit give the same bytes"
         (sandbox.project.folder / "notes.md").write_text("another commit\n")
         sandbox.commit("More")
         sandbox.git("tag", "--delete", "runtime-cancer-v1")
         sandbox.origin("tag", "--delete", "runtime-cancer-v1")
-        _, said = sandbox.tag("runtime-cancer-v1")
-        assert "is there already with other content, and a release is never replaced" in said
+        _, output = sandbox.tag("runtime-cancer-v1")
+        assert "is there already with other content, and a release is never replaced" in output
         assert sandbox.bucket("krt/cancer-v1.krt") == content
     finally:
         sandbox.git("checkout", "--quiet", "--force", "good")
 
 
 @pytest.mark.parametrize(
-    ("tag", "said"),
+    ("tag", "reason"),
     [
         ("runtime-V1.0", "version is 'cancer-V1.0': the engine wants"),
         (
@@ -495,9 +495,9 @@ def test_good_results_are_merged_released_downloaded_and_answer_right(sandbox, g
         ),
     ],
 )
-def test_a_tag_that_names_no_version_is_refused_with_a_reason(sandbox, good, tag, said):
+def test_a_tag_without_a_valid_version_is_refused_with_a_reason(sandbox, good, tag, reason):
     if not sandbox.origin("branch", "--list", "main"):
         sandbox.git("push", "--quiet", "sandbox", "good:refs/heads/main")
-    _, found = sandbox.tag(tag)
-    assert said in found
-    assert "Job failed" in found
+    _, output = sandbox.tag(tag)
+    assert reason in output
+    assert "Job failed" in output

@@ -1,7 +1,7 @@
-"""The commit hooks, installed in a copy of this working tree and met the way a user meets them.
+"""The commit hooks, installed in a copy of this working tree and used as a user does.
 
-Each test makes one commit or push with git itself and looks at what git did. The copy's
-tools/within uses the environment that these tests run in, for its Pipfile.lock is the same.
+Each test makes a commit or a push with git itself and checks what git did. The copy's tools/within
+uses the environment that these tests run in, because its Pipfile.lock is the same.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
-# git for what a test only needs to have done.
+# git without hooks, for what a test only prepares.
 UNHOOKED = ("git", "-c", f"core.hooksPath={os.devnull}")
 
 pytestmark = pytest.mark.integration
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Variables for git and pre-commit without anything of the user's or of a surrounding hook."""
+    """Variables for git and pre-commit, without those of the user or of a surrounding hook."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -42,14 +42,14 @@ def environment(home: Path) -> dict[str, str]:
         "GIT_COMMITTER_EMAIL": "test@example.org",
         "PRE_COMMIT_HOME": str(home / "pre-commit"),
         "PRE_COMMIT_COLOR": "never",
-        # Not under test but at their own place: each takes seconds.
+        # Only for the tests about them: each takes seconds.
         "SKIP": "mypy,dvc-status",
     }
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with this working tree as its one commit on main, and the hooks installed."""
+    """A repository with this working tree as the only commit on main, and the hooks installed."""
     base = tmp_path_factory.mktemp("hooks")
     target = base / "project"
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -73,7 +73,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(project: Path) -> Iterator[Command]:
-    """A function that runs a command in the project, on a branch that is thrown away afterwards."""
+    """A function that runs a command in the project, on a branch that is deleted afterwards."""
 
     def run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -99,14 +99,14 @@ def run(project: Path) -> Iterator[Command]:
 
 
 def commit(run: Command, path: Path, content: str | bytes) -> subprocess.CompletedProcess[str]:
-    """What `git commit` answers once the file is written and staged."""
+    """The result of `git commit` after this file is written and staged."""
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     assert run("git", "add", "--all").returncode == 0
     return run("git", "commit", "--message=a change")
 
 
 def track(run: Command, path: Path, content: str) -> None:
-    """Write a file, let DVC keep it, and commit what git keeps of it."""
+    """Write a file, add it to DVC, and commit its .dvc file."""
     path.write_text(content)
     added = run("tools/within", ".", "dvc", "add", "--quiet", path.name)
     assert added.returncode == 0, added.stdout
@@ -116,17 +116,17 @@ def track(run: Command, path: Path, content: str) -> None:
 
 
 def commits_since_main(run: Command) -> int:
-    """How many commits the branch has of its own."""
+    """How many commits the branch is ahead of main."""
     return int(run("git", "rev-list", "--count", "main..HEAD").stdout)
 
 
 def planted_key() -> str:
-    """An AWS key that no one owns, in pieces, so that this file is not refused itself."""
+    """An AWS key that nobody owns, in pieces, so that this file itself is not refused."""
     return "aws_access_key_id = " + "AKIA" + "Z5XQ3MGR" + "VW2T7KPN" + "\n"
 
 
 def notebook(outputs: list[dict[str, object]]) -> str:
-    """A notebook of one cell."""
+    """A notebook with one cell."""
     cell: dict[str, object] = {
         "cell_type": "code",
         "execution_count": 1 if outputs else None,
@@ -143,7 +143,7 @@ def test_a_clean_commit_on_a_branch_passes(run: Command, project: Path) -> None:
     answer = commit(run, project / "notes.md", "# Notes\n")
 
     assert answer.returncode == 0, answer.stdout
-    assert commits_since_main(run) == 1, "git said yes, and there is no commit"
+    assert commits_since_main(run) == 1, "git succeeded, but there is no commit"
 
 
 def test_a_commit_to_main_is_refused(run: Command, project: Path) -> None:
@@ -154,14 +154,14 @@ def test_a_commit_to_main_is_refused(run: Command, project: Path) -> None:
     run(*UNHOOKED, "switch", "work")
 
     assert answer.returncode != 0, answer.stdout
-    assert after == before, "git said no, and main has moved"
+    assert after == before, "git failed, but main has moved"
 
 
 def test_a_planted_key_is_refused_at_a_commit(run: Command, project: Path) -> None:
     answer = commit(run, project / "settings.ini", planted_key())
 
     assert commits_since_main(run) == 0, answer.stdout
-    assert "aws-access-token" in answer.stdout, "gitleaks was not what refused it"
+    assert "aws-access-token" in answer.stdout, "it was not refused by gitleaks"
 
 
 def test_a_refused_key_is_not_printed(run: Command, project: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_planted_key_in_a_tracked_file_is_found_by_a_check_of_all_files(
     assert "README.md" in answer.stdout, "the finding does not name its file"
 
 
-def test_the_template_itself_holds_no_secret(run: Command) -> None:
+def test_the_template_itself_contains_no_secret(run: Command) -> None:
     answer = run(sys.executable, "-m", "pre_commit", "run", "--all-files", "gitleaks")
 
     assert answer.returncode == 0, answer.stdout
@@ -243,7 +243,7 @@ def test_a_broken_symlink_is_refused(run: Command, project: Path) -> None:
     assert commits_since_main(run) == 0, answer.stdout
 
 
-def test_a_push_before_the_remote_is_filled_in_says_so_and_passes(run: Command) -> None:
+def test_a_push_passes_with_a_message_if_the_remote_is_not_filled_in(run: Command) -> None:
     answer = run("git", "push", "origin", "work")
 
     assert answer.returncode == 0, answer.stdout
@@ -251,7 +251,7 @@ def test_a_push_before_the_remote_is_filled_in_says_so_and_passes(run: Command) 
     assert run("git", "ls-remote", "origin", "work").stdout, "nothing arrived at the origin"
 
 
-def test_a_push_takes_the_data_to_the_remote(run: Command, project: Path, tmp_path: Path) -> None:
+def test_a_push_also_pushes_the_data(run: Command, project: Path, tmp_path: Path) -> None:
     track(run, project / "table.csv", "1,2\n")
     for setting, value in (("remote.here.url", str(tmp_path)), ("core.remote", "here")):
         assert run("tools/within", ".", "dvc", "config", "--local", setting, value).returncode == 0
@@ -262,7 +262,7 @@ def test_a_push_takes_the_data_to_the_remote(run: Command, project: Path, tmp_pa
     assert "1,2\n" in kept, answer.stdout
 
 
-def test_a_checkout_brings_the_data_of_that_commit(run: Command, project: Path) -> None:
+def test_a_checkout_also_checks_out_the_data(run: Command, project: Path) -> None:
     track(run, project / "table.csv", "1,2\n")
     track(run, project / "table.csv", "3,4\n")
     answer = run("git", "checkout", "--quiet", "HEAD~1")
@@ -273,7 +273,7 @@ def test_a_checkout_brings_the_data_of_that_commit(run: Command, project: Path) 
     assert restored == "1,2\n"
 
 
-# What of a branch could be executed while it is checked out, or be taken for what is meant.
+# Files of a branch that a checkout could execute, also in place of the right ones.
 PLANTED = {
     ".env": "X=$(touch executed)\n",
     "tools/within": "#!/bin/sh\ntouch executed\n",
@@ -290,7 +290,7 @@ PLANTED = {
 }
 
 
-def test_a_branch_that_is_only_checked_out_executes_nothing(run: Command, project: Path) -> None:
+def test_checking_out_a_branch_executes_nothing_of_it(run: Command, project: Path) -> None:
     for name, text in PLANTED.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(text)
@@ -307,7 +307,7 @@ def test_a_branch_that_is_only_checked_out_executes_nothing(run: Command, projec
 
 
 @pytest.mark.parametrize("way", ["..", ".git"])
-def test_data_of_a_branch_that_is_checked_out_come_nowhere_but_into_the_project(
+def test_checking_out_a_branch_writes_no_data_outside_the_project(
     run: Command, project: Path, way: str
 ) -> None:
     content = b"what the branch brings"
@@ -339,7 +339,7 @@ def test_a_commit_is_followed_by_the_status_of_the_data(run: Command, project: P
     assert "table.csv.dvc" in answer.stdout, "the changed table is not named"
 
 
-def test_an_experiment_is_followed_by_no_status_which_would_fail(run: Command) -> None:
+def test_an_experiment_shows_no_status_because_it_would_fail(run: Command) -> None:
     stage = ("stage", "add", "--quiet", "--run", "--name=greet", "--metrics-no-cache=m.json")
     dvc = ("tools/within", "--dev", ".", "dvc")
     run(*dvc, *stage, "echo '{\"a\": 1}' > m.json")
@@ -351,7 +351,7 @@ def test_an_experiment_is_followed_by_no_status_which_would_fail(run: Command) -
     assert "error" not in answer.stdout.lower()
 
 
-def test_a_check_of_all_files_runs_nothing_but_the_commit_hooks(run: Command) -> None:
+def test_a_check_of_all_files_runs_only_the_commit_hooks(run: Command) -> None:
     skipped = "check-added-large-files,locks,mypy,ruff-check,ruff-format"
     answer = run(sys.executable, "-m", "pre_commit", "run", "--all-files", SKIP=skipped)
 
@@ -360,31 +360,31 @@ def test_a_check_of_all_files_runs_nothing_but_the_commit_hooks(run: Command) ->
 
 DOCTOR = (
     '"$(tools/environments/bootstrap)" -c "from tools.project import doctor; '
-    "doctor.CHECKS = {'hooks': doctor.hooks}; doctor.main()\""  # of all checks this one
+    "doctor.CHECKS = {'hooks': doctor.hooks}; doctor.main()\""  # only this check
 )
 
 
-def test_where_git_runs_the_hooks_of_another_folder_that_is_said_with_what_helps(
+def test_hooks_in_another_folder_are_reported_with_a_remedy(
     run: Command, project: Path, tmp_path: Path
 ) -> None:
     settings = tmp_path / "gitconfig"
     settings.write_text(f"[core]\n\thooksPath = {tmp_path}\n")
-    elsewhere = {"GIT_CONFIG_GLOBAL": str(settings)}
+    variables = {"GIT_CONFIG_GLOBAL": str(settings)}
     hooks = ("tools/within", "--dev", ".", "python", "-m", "tools.project.hooks")
-    refused = run(*hooks, **elsewhere)
-    asked = run("sh", "-c", DOCTOR, **elsewhere)
+    refused = run(*hooks, **variables)
+    asked = run("sh", "-c", DOCTOR, **variables)
     command = shlex.split(refused.stdout.split("`")[1])
-    helped = run(*command, **elsewhere)
-    installed = run(*hooks, **elsewhere)
-    asked_again = run("sh", "-c", DOCTOR, **elsewhere)
-    committed = run("git", "commit", "--allow-empty", "--message=a change", **elsewhere)
+    helped = run(*command, **variables)
+    installed = run(*hooks, **variables)
+    asked_again = run("sh", "-c", DOCTOR, **variables)
+    committed = run("git", "commit", "--allow-empty", "--message=a change", **variables)
     run("git", "config", "--unset", "core.hooksPath")
 
-    said = f"git runs the hooks of {tmp_path} (core.hooksPath in {settings}), not this clone's: "
+    message = f"git runs the hooks of {tmp_path} (core.hooksPath in {settings}), not this clone's: "
     assert refused.returncode == 1
-    assert refused.stdout.startswith(said)
+    assert refused.stdout.startswith(message)
     assert refused.stdout.count("\n") == 1
-    assert asked.stdout.startswith(f"--       hooks          {said}")
+    assert asked.stdout.startswith(f"--       hooks          {message}")
     assert command[:3] == ["git", "config", "core.hooksPath"]
     assert helped.returncode == installed.returncode == 0, installed.stdout
     assert asked_again.stdout == "ok       hooks          installed\n"

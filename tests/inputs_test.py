@@ -1,4 +1,4 @@
-"""Results are noted of what they were made from, whatever is edited while a stage runs."""
+"""dvc.lock names what results were made from, whatever is edited while a stage runs."""
 
 import json
 import subprocess
@@ -22,8 +22,8 @@ pytestmark = [
 ]
 
 
-class WhenSaid(threading.Thread):
-    """In a timer's place: looks when the process says that it has begun, which waits for that."""
+class AtBegin(threading.Thread):
+    """Replaces a timer: calls `look` when the process, which then waits, says that it began."""
 
     def __init__(self, _seconds, look):
         super().__init__(daemon=True)
@@ -45,7 +45,7 @@ LATER = "touch begun; while [ ! -e seen ]; do sleep 0.05; done"
 
 @pytest.fixture
 def work_tree(tmp_path, monkeypatch):
-    """A repository with what a stage may read."""
+    """A repository with files that a stage may read."""
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").write_text("[core]\n    analytics = false\n")
     (tmp_path / "src").mkdir()
@@ -54,15 +54,15 @@ def work_tree(tmp_path, monkeypatch):
     (tmp_path / "rows.csv").write_text("1\n")
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     subprocess.run(["git", "add", "params.yaml", "src", "n.ipynb"], cwd=tmp_path, check=True)
-    monkeypatch.chdir(tmp_path)  # where DVC looks for a stage
-    monkeypatch.setattr(inputs, "Timer", WhenSaid)
+    monkeypatch.chdir(tmp_path)  # where DVC looks for stages
+    monkeypatch.setattr(inputs, "Timer", AtBegin)
     guarded = inputs.recording_inputs(dvc.stage.run.cmd_run)
     monkeypatch.setattr(dvc.stage.run, "cmd_run", guarded)
     return tmp_path
 
 
 def reproduce(folder, *scripts):
-    """Run a stage whose commands are these, each in a script of its own."""
+    """Run a stage with these scripts as its commands: the stages that ran."""
     for number, script in enumerate(scripts):
         (folder / f"{number}.sh").write_text(script)
     stage = {
@@ -85,7 +85,7 @@ def reproduce(folder, *scripts):
     ],
     ids=["parameter", "code", "code removed"],
 )
-def test_what_is_edited_later_is_for_the_next_run(work_tree, script, changed):
+def test_a_later_edit_counts_for_the_next_run(work_tree, script, changed):
     assert reproduce(work_tree, script) == ["slow"]
     assert read_yaml(work_tree / "dvc.lock")["stages"]["slow"]["params"]["params.yaml"] == {"a": 1}
     (line,) = Revision("", work_tree).outdated
@@ -100,9 +100,9 @@ def test_what_is_edited_later_is_for_the_next_run(work_tree, script, changed):
         [f"echo 2 > src/k.py; cp src/k.py made; {LATER}"],
         [f"{LATER}; echo a: 2 > params.yaml", "cp params.yaml made"],
     ],
-    ids=["parameter", "parameter, and again later", "code", "between two commands"],
+    ids=["parameter", "parameter, also later", "code", "between two commands"],
 )
-def test_what_is_edited_as_a_process_starts_may_be_in_its_results_or_not(work_tree, scripts):
+def test_a_stage_fails_if_its_inputs_are_edited_as_it_starts(work_tree, scripts):
     with pytest.raises(ReproductionError) as raised:
         reproduce(work_tree, *scripts)
     assert isinstance(raised.value.__cause__, DvcException)
@@ -120,15 +120,15 @@ def test_what_is_edited_as_a_process_starts_may_be_in_its_results_or_not(work_tr
         "echo 2 > n.ipynb; cp n.ipynb made",
         "echo 2 > src/made.log; cp src/k.py made",
     ],
-    ids=["another parameter", "a notebook that is executed in place", "what git does not have"],
+    ids=["another parameter", "a notebook executed in place", "a file that is not in git"],
 )
-def test_what_a_stage_does_not_read_as_it_starts_is_as_it_is_at_the_end(work_tree, script):
+def test_what_a_stage_does_not_read_at_its_start_is_recorded_at_its_end(work_tree, script):
     assert reproduce(work_tree, script) == ["slow"]
     assert Revision("", work_tree).outdated == []
     assert reproduce(work_tree, script) == [], "it is up to date"
 
 
-def test_data_that_change_while_a_stage_runs_are_told(work_tree, capfd):
+def test_data_that_change_while_a_stage_runs_cause_a_warning(work_tree, capfd):
     assert reproduce(work_tree, "cp rows.csv made") == ["slow"]
     assert "WARNING" not in capfd.readouterr().err
     (work_tree / "rows.csv").write_text("2\n")

@@ -1,4 +1,4 @@
-"""A network in more than one interpreter: killed and continued, dumped and loaded."""
+"""A network in several interpreters: killed and continued, dumped and loaded."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def start_python(
     )
 
 
-def test_a_training_killed_with_sigkill_ends_as_if_it_had_not_been(tmp_path):
+def test_a_killed_training_continues_to_the_same_result(tmp_path):
     code = (
         "import pathlib, sys, time\n"
         "from lib.pytorch_test import run\n"

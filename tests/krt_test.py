@@ -1,6 +1,6 @@
 """Each rule of the format, broken once: the problem names the key and the value.
 
-And what a build refuses, or says, without a commit of its own.
+Also what a build refuses or reports, where that needs no commit.
 """
 
 import copy
@@ -131,7 +131,7 @@ def packed(file, entries):
 
 
 def entries(manifest=V2, files=FILES):
-    """In the engine's order: each folder before what is in it."""
+    """The entries of an archive in the engine's order: each folder before its content."""
     folders = {"/".join(n.split("/")[:d]) for n in files for d in range(1, n.count("/") + 1)}
     yield entry("krt.yml", text_of(manifest).encode())
     yield from (entry(folder, kind=tarfile.DIRTYPE) for folder in sorted(folders))
@@ -154,24 +154,24 @@ def changed(manifest, path, value):
 
 
 @pytest.mark.parametrize(
-    ("goals", "all_met", "said"),
+    ("goals", "all_met", "text"),
     [
         ([], False, "none were set"),
         (["results_test.py"], True, "met"),
         (["results_test.py"], False, "some are missed; built all the same"),
     ],
 )
-def test_an_archive_says_that_goals_are_met_only_where_there_are_some(
-    monkeypatch, goals, all_met, said
+def test_an_archive_says_that_goals_are_met_only_if_there_are_goals(
+    monkeypatch, goals, all_met, text
 ):
     monkeypatch.setattr(build, "goal_files", lambda: goals)
     monkeypatch.setattr(build, "judge", lambda: ({"summary": "x", "all_met": all_met}, ""))
     _, verdict = build.judged_goals(anyway=True)
-    assert f"| goals | {said} |" in build.provenance("cancer-v1", {}, {}, verdict, [])
+    assert f"| goals | {text} |" in build.provenance("cancer-v1", {}, {}, verdict, [])
 
 
 @pytest.mark.parametrize(
-    ("assets", "said"),
+    ("assets", "message"),
     [
         ({"src/model/main.py": "dvc.yaml"}, "src/model/main.py is a file of the runtime itself"),
         ({"krt.yml": "dvc.yaml"}, "krt.yml is a file of the runtime itself"),
@@ -182,18 +182,18 @@ def test_an_archive_says_that_goals_are_met_only_where_there_are_some(
         ({"docs": "dvc.yaml"}, "docs would be a file and a folder"),
     ],
 )
-def test_an_asset_takes_the_place_of_no_other_file(assets, said):
-    with pytest.raises(UserError, match=f"runtimes/cancer/assets.yml: {said}"):
+def test_an_asset_cannot_replace_another_file(assets, message):
+    with pytest.raises(UserError, match=f"runtimes/cancer/assets.yml: {message}"):
         build.refuse_collisions("cancer", assets, ["krt.yml", "src/model/main.py"])
 
 
-def test_assets_beside_the_runtimes_own_files_are_packed():
+def test_assets_beside_the_runtimes_own_files_are_accepted():
     assets = {"assets/x": "dvc.yaml", "src/model/words.txt": "a", "docs/README.md": "README.md"}
     build.refuse_collisions("cancer", assets, ["krt.yml", "src/model/main.py"])
 
 
 @pytest.mark.parametrize("path", ["/etc/x", "", "./x", "a//b", "a/../b", "assets/", "."])
-def test_a_path_of_an_asset_is_that_of_a_file_in_the_archive(tmp_path, monkeypatch, path):
+def test_an_assets_path_must_be_that_of_a_file_in_the_archive(tmp_path, monkeypatch, path):
     monkeypatch.setattr(build, "ROOT", tmp_path)
     file = tmp_path / "runtimes/cancer/assets.yml"
     file.parent.mkdir(parents=True)
@@ -211,7 +211,7 @@ LOCKED = {
 
 @pytest.fixture
 def image(tmp_path, monkeypatch):
-    """The Dockerfile of a runtime, beside its lock."""
+    """The path of a runtime's Dockerfile; its lock exists."""
     monkeypatch.setattr(build, "ROOT", tmp_path)
     file = tmp_path / "runtimes/cancer/image/Dockerfile"
     file.parent.mkdir(parents=True)
@@ -229,11 +229,11 @@ def image(tmp_path, monkeypatch):
 )
 def test_an_image_with_another_version_than_the_rehearsals_is_refused(image, line, package, locked):
     image.write_text(f"FROM x\n{line}\n")
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as raised:
         build.refuse_other_versions("cancer")
-    assert f"runtimes/cancer/image/Dockerfile installs {package}, and " in str(told.value)
+    assert f"runtimes/cancer/image/Dockerfile installs {package}, and " in str(raised.value)
     assert f"runtimes/cancer/Pipfile.lock, which the rehearsal uses, has {locked}" in str(
-        told.value
+        raised.value
     )
 
 
@@ -256,7 +256,7 @@ def test_a_runtime_without_an_image_of_its_own_passes(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["<<<<<<< HEAD", "[]", "{}", '{"default": []}'])
-def test_a_broken_lock_beside_an_image_is_told(image, text):
+def test_a_broken_lock_beside_an_image_is_reported(image, text):
     image.write_text("FROM x\n")
     (image.parent.parent / "Pipfile.lock").write_text(text)
     with pytest.raises(UserError, match=r"runtimes/cancer/Pipfile\.lock is not a lock file"):
@@ -349,7 +349,7 @@ BROKEN_KAI = [
 
 
 def as_yaml(manifest, path, text):
-    """The manifest's YAML with this in place of a value, as a person writes it."""
+    """The manifest's YAML with this text in place of a value, as if written by hand."""
     return text_of(changed(manifest, path, "HERE")).replace("HERE", text)
 
 
@@ -368,9 +368,7 @@ def as_yaml(manifest, path, text):
     ],
     ids=str,
 )
-def test_what_has_nothing_behind_its_key_or_a_number_passes_as_in_the_engine(
-    tmp_path, manifest, path, text
-):
+def test_an_empty_value_or_a_number_passes_as_in_the_engine(tmp_path, manifest, path, text):
     texts = [entry("krt.yml", as_yaml(manifest, path, text).encode()), *list(entries())[1:]]
     assert check(packed(tmp_path / "x.krt", texts)) == []
 
@@ -389,13 +387,13 @@ def test_what_has_nothing_behind_its_key_or_a_number_passes_as_in_the_engine(
     ],
     ids=str,
 )
-def test_what_the_engine_fills_in_is_filled_in(tmp_path, path, text):
+def test_missing_values_that_have_defaults_pass(tmp_path, path, text):
     file = tmp_path / "version.yaml"
     file.write_text(as_yaml(KAI, path, text))
     assert check(file) == []
 
 
-def test_what_is_filled_in_is_the_engines():
+def test_defaults_are_those_of_the_engine():
     content = changed(KAI, (*PROCESSES, 0, "resourceLimits", "CPU", "limit"), None)
     content = changed(
         content, (*PROCESSES, 0, "networking"), {"targetPort": 1, "destinationPort": 2}
@@ -406,35 +404,35 @@ def test_what_is_filled_in_is_the_engines():
     assert process.networking.protocol == "HTTP"
 
 
-@pytest.mark.parametrize(("path", "value", "said"), BROKEN_V2, ids=str)
-def test_a_broken_rule_of_v2_is_named_with_key_and_value(tmp_path, path, value, said):
+@pytest.mark.parametrize(("path", "value", "message"), BROKEN_V2, ids=str)
+def test_a_broken_rule_of_v2_is_named_with_key_and_value(tmp_path, path, value, message):
     problems = check(packed(tmp_path / "x.krt", entries(changed(V2, path, value))))
-    assert any(said in problem for problem in problems), problems
+    assert any(message in problem for problem in problems), problems
 
 
-@pytest.mark.parametrize(("path", "value", "said"), BROKEN_V1, ids=str)
-def test_a_broken_rule_of_v1_is_named_with_key_and_value(tmp_path, path, value, said):
+@pytest.mark.parametrize(("path", "value", "message"), BROKEN_V1, ids=str)
+def test_a_broken_rule_of_v1_is_named_with_key_and_value(tmp_path, path, value, message):
     problems = check(packed(tmp_path / "x.krt", entries(changed(V1, path, value))))
-    assert any(said in problem for problem in problems), problems
+    assert any(message in problem for problem in problems), problems
 
 
-@pytest.mark.parametrize(("path", "value", "said"), BROKEN_KAI, ids=str)
-def test_a_broken_rule_of_kai_is_named_with_key_and_value(tmp_path, path, value, said):
+@pytest.mark.parametrize(("path", "value", "message"), BROKEN_KAI, ids=str)
+def test_a_broken_rule_of_kai_is_named_with_key_and_value(tmp_path, path, value, message):
     file = tmp_path / "version.yaml"
     file.write_text(text_of(KAI))
     assert check(file) == []
     file.write_text(text_of(changed(KAI, path, value)))
-    assert any(said in problem for problem in check(file)), check(file)
+    assert any(message in problem for problem in check(file)), check(file)
 
 
-def test_all_problems_are_told_at_once(tmp_path):
+def test_all_problems_are_reported_at_once(tmp_path):
     manifest = changed(changed(V2, ("version",), "X"), (*NODE, "replicas"), 0)
     problems = check(packed(tmp_path / "x.krt", [*entries(manifest), entry("/etc/passwd")]))
     assert len(problems) == 3
 
 
 def sparse():
-    """A file of 400 MB of which one block is in the archive."""
+    """A sparse file of 400 MB, with one block in the archive."""
     info, content = entry("big", b"0\n".ljust(512, b"\0"))
     about = {"major": "1", "minor": "0", "name": "big", "realsize": str(400 * 2**20)}
     info.pax_headers = {f"GNU.sparse.{key}": value for key, value in about.items()}
@@ -464,14 +462,14 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(("hostile", "said"), HOSTILE, ids=[said for _, said in HOSTILE])
-def test_a_hostile_entry_is_named_and_nothing_is_unpacked(tmp_path, hostile, said):
+@pytest.mark.parametrize(("hostile", "message"), HOSTILE, ids=[message for _, message in HOSTILE])
+def test_a_hostile_entry_is_named_and_nothing_is_unpacked(tmp_path, hostile, message):
     problems = check(packed(tmp_path / "x.krt", [*entries(), hostile]))
-    assert [said in problem for problem in problems] == [True], problems
+    assert [message in problem for problem in problems] == [True], problems
     assert [file.name for file in tmp_path.iterdir()] == ["x.krt"]
 
 
-def test_a_bomb_stops_where_it_begins(tmp_path):
+def test_a_decompression_bomb_is_refused(tmp_path):
     file = tmp_path / "x.krt"
     with gzip.open(file, "wb") as out:
         info, _ = entry("assets")
@@ -483,7 +481,7 @@ def test_a_bomb_stops_where_it_begins(tmp_path):
 
 
 def header(kind, content, name="x"):
-    """A header of that type with its content, as a tar has them."""
+    """A header of this type with its content, as in a tar."""
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, len(content)
     return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512)
@@ -515,18 +513,18 @@ EXTENDED = {
     "a chain": raw(*(header(tarfile.XHDTYPE, record("path", "a")) for _ in range(3000))),
     "a long name": raw(header(tarfile.GNUTYPE_LONGNAME, b"a" * 2**24)),
     "broken records": raw(header(tarfile.XHDTYPE, b"9999 path=a\n")),
-    "a size that is none": raw(
+    "a negative size": raw(
         header(tarfile.XHDTYPE, record("size", "-1")), header(tarfile.REGTYPE, b"")
     ),
-    "a size that is not there": raw(
+    "a size beyond the end": raw(
         header(tarfile.XHDTYPE, record("size", str(2**31))), header(tarfile.REGTYPE, b"")
     ),
-    "something behind the end": raw(bytes(512), header(tarfile.REGTYPE, b"", "../evil")),
+    "an entry after the end": raw(bytes(512), header(tarfile.REGTYPE, b"", "../evil")),
 }
 
 
 @pytest.mark.parametrize("content", EXTENDED.values(), ids=EXTENDED)
-def test_headers_of_headers_cost_no_more_than_they_weigh(tmp_path, content):
+def test_extended_headers_take_little_time_and_memory(tmp_path, content):
     file = tmp_path / "x.krt"
     file.write_bytes(content)
     tracemalloc.start()
@@ -548,7 +546,7 @@ def test_a_name_in_an_extended_header_is_the_entrys_name(tmp_path):
     assert "leads out of the archive" in problem
 
 
-def test_what_is_checked_is_what_is_unpacked(tmp_path):
+def test_the_checked_file_is_the_one_that_is_unpacked(tmp_path):
     file = packed(tmp_path / "x.krt", [*entries(), entry("docs/" + "ü" * 100, b"long")])
     assert check(file) == []
     with file.open("rb") as opened:
@@ -558,7 +556,7 @@ def test_what_is_checked_is_what_is_unpacked(tmp_path):
     assert found == {"krt.yml", *FILES, "docs/" + "ü" * 100, "x.krt"}
 
 
-def test_a_large_manifest_costs_what_it_weighs(tmp_path):
+def test_too_large_manifests_and_protos_are_refused(tmp_path):
     others, text = list(entries())[1:], "a: [" + "1," * 2**20 + "]"
     file = packed(tmp_path / "x.krt", [entry("krt.yml", text.encode()), *others])
     assert "krt.yml has 2,097,157 bytes" in check(file)[0]
@@ -566,7 +564,7 @@ def test_a_large_manifest_costs_what_it_weighs(tmp_path):
     assert any("all protos together" in p for p in check(packed(file, [*entries(), *protos])))
 
 
-def test_a_problem_lists_no_more_names_than_a_person_reads(tmp_path):
+def test_a_problem_lists_only_a_few_names(tmp_path):
     manifest = copy.deepcopy(V2)
     node = manifest["workflows"][0]["nodes"][1]
     manifest["workflows"][0]["nodes"] += [
@@ -583,10 +581,10 @@ def test_too_many_entries_are_refused(tmp_path, monkeypatch):
     assert any("more than 5 entries" in p for p in check(packed(tmp_path / "x.krt", entries())))
 
 
-def test_what_is_no_archive_is_refused(tmp_path):
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path):
     file = packed(tmp_path / "x.krt", entries())
     whole = file.read_bytes()
-    for content, said in (
+    for content, expected in (
         (b"", "no gzip file"),
         (b"PK\x03\x04", "no gzip file"),
         (whole[: len(whole) // 2], "cannot be unpacked to its end"),
@@ -594,11 +592,11 @@ def test_what_is_no_archive_is_refused(tmp_path):
         (gzip.compress(b"x" * 2000), "not a valid tar"),
     ):
         file.write_bytes(content)
-        assert any(said in problem for problem in check(file)), (said, check(file))
+        assert any(expected in problem for problem in check(file)), (expected, check(file))
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "error"),
     [
         ("a: &x [1]\nb: [*x, *x]", "YAML alias"),
         ("a: [", "not YAML"),
@@ -611,11 +609,11 @@ def test_what_is_no_archive_is_refused(tmp_path):
     ],
     ids=str,
 )
-def test_a_manifest_that_is_no_plain_mapping_is_refused(tmp_path, text, said):
+def test_a_manifest_that_is_not_a_plain_mapping_is_refused(tmp_path, text, error):
     others = list(entries())[1:]
     problems = check(packed(tmp_path / "x.krt", [entry("krt.yml", text.encode()), *others]))
     assert problems, text[:20]
-    assert any(said in problem or "nested too deeply" in problem for problem in problems), problems
+    assert any(error in problem or "nested too deeply" in problem for problem in problems), problems
 
 
 RPCS = [
@@ -633,23 +631,23 @@ RPCS = [
 
 
 @pytest.mark.parametrize(("proto", "rpcs"), RPCS, ids=[proto[:40] for proto, _ in RPCS])
-def test_rpcs_are_those_of_services_whatever_stands_around_them(proto, rpcs):
+def test_only_rpcs_in_services_are_found_whatever_is_around_them(proto, rpcs):
     assert krt.methods(proto) == rpcs
 
 
-def test_a_manifest_that_is_elsewhere_is_pointed_at(tmp_path):
+def test_a_manifest_in_the_wrong_folder_is_located(tmp_path):
     moved = [entry("a", kind=FOLDER), entry("a/krt.yml", text_of(V2).encode())]
     (problem,) = check(packed(tmp_path / "x.krt", moved))
     assert "must be at the archive's root: it is at 'a/krt.yml'" in problem
 
 
-# ---- an archive from elsewhere, served
+# ---- serving an archive from elsewhere
 
-ASKED = 'syntax = "proto3"; message A {} service S { rpc Predict (A) returns (A); }'
+PREDICT = 'syntax = "proto3"; message A {} service S { rpc Predict (A) returns (A); }'
 
 
 def serve(file, **variables):
-    """What serving an archive prints that cannot be served to its end."""
+    """The error of serving an archive, which must fail."""
     command = ("tools/within", "tools/krt", "python", "-m", "tools.krt.serve", str(file))
     environment = {**os.environ, "RUNTIME_ALLOW": "", **variables}
     done = subprocess.run(
@@ -667,23 +665,23 @@ def serve(file, **variables):
 
 
 @pytest.mark.integration
-def test_a_name_in_an_archive_is_no_option_of_protoc(tmp_path):
+def test_a_file_name_is_not_taken_as_an_option_of_protoc(tmp_path):
     manifest = changed(V2, ("entrypoint", "proto"), "@a.proto")
-    arguments = f"--descriptor_set_out={tmp_path}/escaped\n{ASKED}\n"
-    files = {**FILES, "@a.proto": arguments, ASKED: ASKED}
-    said = serve(packed(tmp_path / "x.krt", entries(manifest, files)))
+    arguments = f"--descriptor_set_out={tmp_path}/escaped\n{PREDICT}\n"
+    files = {**FILES, "@a.proto": arguments, PREDICT: PREDICT}
+    error = serve(packed(tmp_path / "x.krt", entries(manifest, files)))
     assert not (tmp_path / "escaped").exists()
-    assert "@a.proto:1:1: Expected top-level statement" in said
+    assert "@a.proto:1:1: Expected top-level statement" in error
 
 
 @pytest.mark.integration
-def test_a_module_in_an_archive_is_not_what_reads_its_proto(tmp_path):
+def test_a_module_in_an_archive_cannot_replace_protoc(tmp_path):
     code = f"open({str(tmp_path / 'escaped')!r}, 'w')"
     shadows = {"grpc_tools/__init__.py": code, "grpc_tools/protoc.py": code}
-    files = {**FILES, "public_input.proto": ASKED + "}", **shadows}
-    said = serve(packed(tmp_path / "x.krt", entries(files=files)))
+    files = {**FILES, "public_input.proto": PREDICT + "}", **shadows}
+    error = serve(packed(tmp_path / "x.krt", entries(files=files)))
     assert not (tmp_path / "escaped").exists()
-    assert "protoc: public_input.proto:1:" in said
+    assert "protoc: public_input.proto:1:" in error
 
 
 SWAP = """
@@ -693,15 +691,15 @@ from tools.krt import serve
 
 file, other = map(Path, sys.argv[1:])
 real = serve.check
-serve.check = lambda checked: (real(checked), other.replace(file))[0]  # as soon as it is checked
+serve.check = lambda checked: (real(checked), other.replace(file))[0]  # right after the check
 with serve.unpacked(file) as (folder, *_):
     print(sorted(path.name for path in folder.rglob("*") if path.is_file()))
 """
 
 
 @pytest.mark.integration
-def test_an_archive_that_is_swapped_after_its_check_is_not_the_one_that_is_unpacked(tmp_path):
-    file = packed(tmp_path / "x.krt", entries(files={**FILES, "public_input.proto": ASKED}))
+def test_an_archive_swapped_in_after_the_check_is_not_unpacked(tmp_path):
+    file = packed(tmp_path / "x.krt", entries(files={**FILES, "public_input.proto": PREDICT}))
     other = packed(tmp_path / "y.krt", [*entries(), entry("../evil")])
     command = ["tools/within", "tools/krt", "python", "-c", SWAP, str(file), str(other)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -710,21 +708,21 @@ def test_an_archive_that_is_swapped_after_its_check_is_not_the_one_that_is_unpac
 
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "DATABASE_URL"])
-def test_a_secret_goes_to_an_archive_only_if_it_is_allowed_by_name(tmp_path, name):
-    files = {**FILES, "public_input.proto": ASKED}
+def test_an_archive_gets_a_secret_only_if_it_is_allowed_by_name(tmp_path, name):
+    files = {**FILES, "public_input.proto": PREDICT}
     manifest = changed(V2, ("config", "variables"), [name])
     file = packed(tmp_path / "x.krt", entries(manifest, files))
-    said = serve(file, **{name: "hidden"})
-    assert f"config.variables asks for {name}, which may be a secret" in said
+    refused = serve(file, **{name: "hidden"})
+    assert f"config.variables asks for {name}, which may be a secret" in refused
     allowed = serve(file, **{name: "hidden", "RUNTIME_ALLOW": f"OTHER {name}"})
     assert "has no default_handler" in allowed
 
 
 @pytest.mark.integration
-def test_the_command_ends_as_it_should(tmp_path):
+def test_the_command_has_the_right_code_and_message(tmp_path):
     good = packed(tmp_path / "good.krt", entries())
     bad = packed(tmp_path / "bad.krt", [*entries(), entry("../evil")])
-    for file, code, said in (
+    for file, code, message in (
         (good, 0, "good.krt is as the engine takes it"),
         (bad, 2, "bad.krt: 1 to fix"),
         (tmp_path / "none.krt", 2, "does not exist"),
@@ -733,5 +731,5 @@ def test_the_command_ends_as_it_should(tmp_path):
         command = ["make", "runtime-check", f"FILE={file}"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr
-        assert said in done.stdout + done.stderr
+        assert message in done.stdout + done.stderr
         assert "Traceback" not in done.stderr

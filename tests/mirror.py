@@ -1,7 +1,7 @@
-"""A mirror of Python builds on the disk, as uv asks for them, with the Python that runs the tests.
+"""A mirror on disk from which uv downloads Python: the Python that runs the tests.
 
-uv downloads from python-build-standalone's releases. The mirror has one release, packed here, and a
-list that names it: the hashes of uv's own list are those of the real files.
+uv downloads releases of python-build-standalone. The mirror has one release, packed here, and its
+own list, because uv's list has the hashes of the real files.
 """
 
 import io
@@ -17,7 +17,7 @@ NAME = "python3.11"
 
 
 def make_mirror(folder: Path) -> dict[str, str]:
-    """The variables that have uv take Python 3.11 from this folder."""
+    """Create the mirror in this folder: the variables that make uv download from it."""
     version, machine = platform.python_version(), platform.machine()
     file = f"1/cpython-{version}+1-{machine}-unknown-linux-gnu-install_only.tar.gz"
     (folder / file).parent.mkdir(parents=True)
@@ -46,11 +46,11 @@ def make_mirror(folder: Path) -> dict[str, str]:
 
 
 def pack(file: Path) -> None:
-    """This Python in the layout of the releases, able to run from any folder."""
+    """Pack this Python in the layout of the releases, so that it runs from any folder."""
     base = Path(sys.base_prefix)
     with tarfile.open(file, "w:gz", compresslevel=1) as archive:
         program = (base / "bin" / NAME).read_bytes()
-        where = f"{base}/lib".encode() + b"\0"  # of its library, if it has one
+        where = f"{base}/lib".encode() + b"\0"  # where it looks for libpython, if it has one
         program = program.replace(where, b"$ORIGIN/../lib".ljust(len(where), b"\0"))
         entry = tarfile.TarInfo(f"python/bin/{NAME}")
         entry.size, entry.mode = len(program), 0o755
@@ -60,5 +60,5 @@ def pack(file: Path) -> None:
 
 
 def wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """What a Python needs to run."""
+    """The entry, if Python needs it to run."""
     return None if any(part in entry.name for part in LEFT_OUT) else entry

@@ -1,7 +1,7 @@
-"""A project with its sandbox up: what the tests of runs by tag share.
+"""A project with a running sandbox: what the tests of runs by tag share.
 
-The pipeline here is one stage of a few lines of shell, so that what is tested is the way from the
-tag to the results, and what goes wrong on it.
+The pipeline here is one stage of a few lines of shell: what is tested is the way from the tag to
+the results, and what can go wrong on it.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ stages:
       - metrics/quick.json:
           cache: false
 """
-# Waits while the file `hold` is there, so that things can happen in the middle of a run.
+# Waits while the file `hold` exists, so that a test can do something in the middle of a run.
 MAIN = """#!/bin/sh
 echo "the secret is $AWS_SECRET_ACCESS_KEY"
 while [ -e '{hold}' ]; do touch '{hold}.seen'; sleep 0.05; done
@@ -44,7 +44,7 @@ echo "{{\\"validation\\": {{\\"accuracy\\": 0.$seed}}}}" > metrics/quick.json
 
 
 class Sandbox:
-    """A project with its sandbox up."""
+    """A project with a running sandbox."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -61,11 +61,11 @@ class Sandbox:
         return self.project.git(*arguments).strip()
 
     def origin(self, *arguments: str) -> str:
-        """What git says in the bare origin."""
+        """The output of git in the bare origin."""
         return self.git(f"--git-dir={self.git('remote', 'get-url', 'sandbox')}", *arguments)
 
     def change(self) -> str:
-        """A branch of its own for a test, with a commit with another seed, pushed: its hash."""
+        """Create a branch for one test, with a commit that changes the seed: the commit's hash."""
         self.number += 1
         self.branch = f"branch-{self.number}"
         self.git("checkout", "--quiet", "--force", "-B", self.branch, self.base)
@@ -79,7 +79,7 @@ class Sandbox:
         return self.git("rev-parse", "HEAD")
 
     def add_a_stage_that_logs(self) -> None:
-        """Commit the example's first stage, to run after the one that can be held."""
+        """Add the example's first stage, to run after the one that can be held, and commit."""
         file = self.project.folder / "dvc.yaml"
         stages = read_yaml(file)["stages"]
         logs = read_yaml(ROOT / "dvc.yaml")["stages"]["prepare_data"]
@@ -91,22 +91,22 @@ class Sandbox:
         self.git("push", "--quiet", "sandbox", self.branch)
 
     def commit(self, message: str) -> None:
-        """Commit all that was changed, and push it."""
+        """Commit all changes, and push them."""
         self.project.commit(message)
         self.push()
 
     def tag(self, name: str = "", revision: str = "HEAD", *options: str) -> tuple[str, str]:
-        """Push a tag, which runs it to its end: the tag and what the pusher saw."""
+        """Push a tag, and wait for its run to end: the tag, and the output of the push."""
         name = name or f"run-example-{self.number}-{time.monotonic_ns()}"
         self.git("tag", *options, name, revision)
         return name, self.project.run("git", "push", "sandbox", f"refs/tags/{name}")
 
     def dispatch(self, ref: str) -> str:
-        """Press the button *Run workflow*: what the page would show."""
+        """Press the button *Run workflow*: the run's output."""
         return self.project.run(*SANDBOX, "dispatch", ref)
 
     def tag_meanwhile(self, meanwhile) -> tuple[str, str]:
-        """Push a tag, and do something while its stage is running."""
+        """Push a tag, and call `meanwhile` while its stage is running."""
         self.hold.touch()
         seen = Path(f"{self.hold}.seen")
         seen.unlink(missing_ok=True)
@@ -135,26 +135,26 @@ class Sandbox:
         return self.origin("show", f"{commit}:{path}")
 
     def facts(self) -> dict[str, Any]:
-        """What `sandbox status --json` says: addresses, keys, processes."""
+        """The output of `sandbox status --json`: addresses, keys, processes."""
         process = self.project.start(*SANDBOX, "status", "--json")
-        said, _ = process.communicate(timeout=60)
-        return dict(json.loads(said))
+        output, _ = process.communicate(timeout=60)
+        return dict(json.loads(output))
 
     def kill(self, part: str, how: signal.Signals = signal.SIGKILL) -> list[int]:
-        """Send the processes of a part of the platform a signal: their ids."""
+        """Send a signal to the processes of one part of the platform: their ids."""
         pids = [int(pid) for pid, its_part in self.facts()["pids"].items() if its_part == part]
         for pid in pids:
-            with contextlib.suppress(ProcessLookupError):  # a child went with its parent
+            with contextlib.suppress(ProcessLookupError):  # a child ended with its parent
                 os.kill(pid, how)
         return pids
 
     def summary(self, tag: str) -> str:
-        """The page of a tag's job."""
+        """The summary page of a tag's job."""
         (folder,) = (self.project.folder / ".sandbox/jobs").glob(f"{tag}-*")
         return (folder / "summary.md").read_text()
 
     def versions(self, model: str) -> dict[str, dict[str, str]]:
-        """The tags of the version that each alias of a model names in MLflow's registry."""
+        """For each alias of a model in MLflow's registry, the tags of its version."""
         project = read_yaml(self.project.folder / "params.yaml")["experiment"]
         base = f"{self.facts()['mlflow']}/api/2.0/mlflow/registered-models"
         found = {}
@@ -170,7 +170,7 @@ class Sandbox:
         return found
 
     def bucket(self, path: str) -> bytes:
-        """A file in the bucket, or nothing."""
+        """The content of a file in the bucket, empty if there is none."""
         script = (
             "import sys, dvc.repo\n"
             "remote = dvc.repo.Repo('.').cloud.get_remote()\n"
@@ -182,7 +182,7 @@ class Sandbox:
 
     @contextlib.contextmanager
     def settings(self, file: str, **changed: str) -> Iterator[None]:
-        """Other variables or secrets on the origin's settings page, for a time."""
+        """Change variables or secrets on the origin's settings page within the block."""
         page = self.project.folder / f".sandbox/{file}.yml"
         before = page.read_text()
         page.write_text(json.dumps(json.loads(before) | changed))
@@ -192,11 +192,11 @@ class Sandbox:
             page.write_text(before)
 
     def weed(self, *commands: str) -> str:
-        """What SeaweedFS's own shell says to these."""
+        """The output of these commands in SeaweedFS's own shell."""
         ports = self.facts()["ports"]
         where = [f"-{s}=127.0.0.1:{ports[s]}.{ports[f'{s}.grpc']}" for s in ("master", "filer")]
         lines = "".join(f"{command}\\n" for command in commands)
-        # There it finds the keys for SeaweedFS's parts.
+        # In this folder it finds the keys that SeaweedFS's parts share.
         script = (
             f"cd .sandbox/s3 && printf '{lines}' | timeout 60 weed shell {' '.join(where)} 2>&1"
         )
@@ -207,7 +207,7 @@ class Sandbox:
 def rehearsing(
     folder: Path, *, dvc_yaml: str = DVC_YAML, ignored: tuple[str, ...] = ("/artifacts/quick",)
 ) -> Iterator[Sandbox]:
-    """A project in this folder with this pipeline and no results, its sandbox up."""
+    """A project in this folder, with this pipeline, no results and a running sandbox."""
     sandbox = Sandbox(Project(folder))
     write_executable(folder / "lab/processes/quick/main", MAIN.format(hold=sandbox.hold))
     sandbox.project.give_pipeline(dvc_yaml)
@@ -223,7 +223,7 @@ def rehearsing(
 
 
 def results_of(sandbox: Sandbox, tag: str, branch: str = "") -> str:
-    """The newest commit of a branch, which must be the results of a tag."""
+    """The newest commit of a branch, which must have the results of this tag."""
     tip = sandbox.tip(branch)
     assert f"Tag: {tag}" in sandbox.message(tip)
     return tip
