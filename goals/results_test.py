@@ -12,7 +12,7 @@ import numpy as np
 def test_accuracy(metrics, goals, reached):
     """Accuracy on the test split.
 
-    Below this, a model is no help: its errors cost more time than it saves.
+    Below this, a model does not help: its errors cost more time than it saves.
     """
     found = {model: measures["test"]["accuracy"] for model, measures in metrics.items()}
     reached(found, at_least=goals.accuracy)
@@ -48,7 +48,7 @@ def test_certainty(metrics, goals, reached):
 def test_no_worse_than_main(metrics, goals, best_on_main, reached):
     """Log loss above the best that the same model had on main.
 
-    What was reached once is not given away unnoticed. Results on other splits do not count.
+    An earlier result must not get worse unnoticed. Results on other splits do not count.
     """
     above = {
         model: metrics[model]["test"]["log_loss"] - best for model, best in best_on_main.items()
@@ -72,7 +72,7 @@ def test_no_leakage(splits, goals, reached):
 def test_stability(models, features, goals, params, reached):
     """Share of biopsies whose class changes by small noise.
 
-    Two measurements of one biopsy are never quite alike, and must not get different answers.
+    Two measurements of one biopsy are never exactly equal, but must get the same answer.
     """
     spread = goals.noise * features.std(axis=0)
     noise = np.random.default_rng(params.random_seed).normal(0, spread, features.shape)
@@ -86,8 +86,8 @@ def test_stability(models, features, goals, params, reached):
 def test_time_per_row(models, features, goals, reached):
     """Time for one biopsy.
 
-    The answer is there while the image is still on the screen. The best of five rounds is what
-    counts, so that a busy machine does not decide.
+    The answer must come while the image is still on the screen. The best of five rounds counts, so
+    that a busy machine does not decide.
     """
 
     def milliseconds(predict):
@@ -106,7 +106,7 @@ def test_time_per_row(models, features, goals, reached):
 def test_size(model_files, goals, reached):
     """Size of a model's file.
 
-    It travels with every release, and is loaded on small machines.
+    It is part of every release, and is loaded on small machines.
     """
     found = {model: file.stat().st_size / 1e6 for model, file in model_files.items()}
     reached(found, at_most=goals.megabytes, unit="MB")

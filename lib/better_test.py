@@ -49,5 +49,5 @@ def test_the_words_of_a_name_say_whether_more_is_better(name, direction):
         ("market_share.test.rmse", -1),
     ],
 )
-def test_what_a_name_lies_below_tells_where_it_is_a_class_or_a_column(key, direction):
+def test_a_parent_key_decides_for_names_of_classes_and_columns(key, direction):
     assert better_when(key) == direction

@@ -1,4 +1,4 @@
-"""An interrupted training ends as if it had not been; a checkpoint of another is not used."""
+"""A resumed training equals an uninterrupted one; checkpoints of other trainings are not used."""
 
 from functools import cache, partial
 from typing import Any
@@ -81,7 +81,7 @@ def test_optimizer_and_scheduler_are_resumed_and_belong_to_the_training(tmp_path
         ),
     ],
 )
-def test_a_damaged_checkpoint_is_reported_and_training_starts_afresh(tmp_path, caplog, damage):
+def test_a_damaged_checkpoint_is_reported_and_training_restarts(tmp_path, caplog, damage):
     checkpoint = tmp_path / "checkpoint.pt"
     run_interrupted(checkpoint)
     checkpoint.write_bytes(damage(checkpoint.read_bytes()))
@@ -117,9 +117,7 @@ def test_a_checkpoint_of_another_training_is_reported_and_not_used(tmp_path, cap
     assert_same_state(network, expected_network)
 
 
-def test_a_checkpoint_made_with_another_number_of_threads_is_not_used(
-    tmp_path, caplog, monkeypatch
-):
+def test_a_checkpoint_from_another_number_of_threads_is_not_used(tmp_path, caplog, monkeypatch):
     checkpoint = tmp_path / "checkpoint.pt"
     run_interrupted(checkpoint)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1000)
@@ -128,7 +126,7 @@ def test_a_checkpoint_made_with_another_number_of_threads_is_not_used(
     assert history == uninterrupted()[1]
 
 
-def test_a_checkpoint_of_fewer_epochs_is_continued_to_more(tmp_path):
+def test_a_checkpoint_of_fewer_epochs_continues_to_more(tmp_path):
     checkpoint = tmp_path / "checkpoint.pt"
     run(checkpoint=checkpoint, epochs=6)
     network, history = run(checkpoint=checkpoint)

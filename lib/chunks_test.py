@@ -55,7 +55,7 @@ def test_every_source_gives_the_same_rows_counted_from_0(tmp_path, kind):
     chunks = list(read_chunks(sources(tmp_path)[kind], TYPES, rows=3))
     assert max(map(len, chunks)) <= 3
     pd.testing.assert_frame_equal(pd.concat(chunks), FRAME, check_dtype=False)
-    assert chunks[0]["size"].dtype == np.float64, "0.0, 1.0 … are no whole numbers"
+    assert chunks[0]["size"].dtype == np.float64, "0.0, 1.0 … are not whole numbers"
 
 
 @pytest.mark.parametrize("name", ["none.csv", "none.parquet"])
@@ -88,7 +88,7 @@ def test_a_table_without_rows_has_its_columns(tmp_path, name):
         ("a", "folder", "a has no file to read: expected .csv or"),
     ],
 )
-def test_what_cannot_be_read_is_told_by_its_name(tmp_path, name, content, message):
+def test_unreadable_sources_are_named(tmp_path, name, content, message):
     if content == "folder":
         (tmp_path / name).mkdir()
     elif content is not None:
@@ -98,7 +98,7 @@ def test_what_cannot_be_read_is_told_by_its_name(tmp_path, name, content, messag
 
 
 @pytest.mark.parametrize("name", ["2.csv", "2.csv.gz"])
-def test_a_value_that_does_not_fit_is_told_by_column_and_by_row_over_all_files(tmp_path, name):
+def test_a_bad_value_is_reported_with_its_column_and_row_over_all_files(tmp_path, name):
     put(tmp_path, "1.csv", FRAME)
     frame = pd.DataFrame({"size": ["1"] * 40, "mean, area": 2, "kind": "two\nlines"})
     frame.loc[33, "size"] = "12,5"
@@ -111,7 +111,7 @@ def test_a_value_that_does_not_fit_is_told_by_column_and_by_row_over_all_files(t
 
 
 @pytest.mark.parametrize("kind", ["integer", float])
-def test_a_type_that_arrow_has_not_is_told_with_its_column(tmp_path, kind):
+def test_a_type_that_arrow_lacks_is_named_with_its_column(tmp_path, kind):
     file = put(tmp_path, "a.csv", FRAME)
     with pytest.raises(
         UserError, match=f"Column 'size' has the type {kind!r} in `types`: expected"
@@ -119,7 +119,7 @@ def test_a_type_that_arrow_has_not_is_told_with_its_column(tmp_path, kind):
         list(read_chunks(file, {"kind": "string", "size": kind}))
 
 
-def test_what_holds_neither_text_nor_lines_is_told(tmp_path):
+def test_binary_data_are_reported(tmp_path):
     packed = gzip.compress(b"size,ort\n1,a\n", mtime=0)  # bytes 4 to 7 are the time
     (tmp_path / "a.csv").write_bytes(packed[:4] + b',\r\n"' + packed[8:])
     with pytest.raises(UserError, match=r"a\.csv cannot be read: is each quote closed .* UTF-8\?"):
@@ -139,7 +139,7 @@ def test_what_holds_neither_text_nor_lines_is_told(tmp_path):
     ],
     ids=["texts", "a text far below", "names", "names and texts", "rows", "UTF-16", "gzip"],
 )
-def test_what_is_no_utf_8_is_told_and_is_no_value(tmp_path, content, where):
+def test_non_utf8_text_is_reported_and_not_read(tmp_path, content, where):
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(
         UserError, match=rf"a\.csv cannot be read: {where} is not UTF-8 text\. Save it as CSV in"
@@ -147,14 +147,14 @@ def test_what_is_no_utf_8_is_told_and_is_no_value(tmp_path, content, where):
         list(read_chunks(tmp_path / "a.csv", TYPES, rows=100))
 
 
-def test_what_parquet_itself_says_is_binary_is_kept(tmp_path):
+def test_binary_columns_of_parquet_are_kept(tmp_path):
     pq.write_table(pa.table({"kind": [b"K\xf6ln", None]}), tmp_path / "a.parquet")
     [found] = read_chunks(tmp_path / "a.parquet")
     assert found["kind"].tolist() == [b"K\xf6ln", None]
 
 
 @pytest.mark.parametrize("first", ["a.csv", "a.parquet"])
-def test_a_type_that_is_guessed_otherwise_from_another_file_is_refused(tmp_path, first):
+def test_a_type_that_is_guessed_differently_by_file_is_refused(tmp_path, first):
     put(tmp_path, first, pd.DataFrame({"id": [7, 8], "gap": [1, 2]}))
     (tmp_path / "b.csv").write_text("id,gap\n007,\nA1,\n")
     found = r"Column 'id' is int64 in .*a\.\w+ and string in .*b\.csv.*: give its type in `types`"
@@ -164,13 +164,13 @@ def test_a_type_that_is_guessed_otherwise_from_another_file_is_refused(tmp_path,
     assert frames[-1]["id"].tolist() == ["007", "A1"]
 
 
-def test_a_quoted_value_may_hold_newlines_wherever_a_block_ends(tmp_path):
+def test_a_quoted_value_may_hold_newlines_at_any_block_border(tmp_path):
     frame = pd.DataFrame({"size": np.arange(100.0), "kind": ["a\nb,\n\nc" * 9] * 100})
     read = pd.concat(read_chunks(put(tmp_path, "a.csv", frame), TYPES, rows=3))
     pd.testing.assert_frame_equal(read, frame, check_dtype=False)
 
 
-def test_a_quote_that_is_never_closed_is_told(tmp_path):
+def test_an_unclosed_quote_is_reported(tmp_path):
     (tmp_path / "a.csv").write_text('size,kind\n1,"a\n' + "1,b\n" * 1000)
     with pytest.raises(UserError, match=r"a\.csv cannot be read: .*: is a quote closed that is"):
         list(read_chunks(tmp_path / "a.csv", TYPES, rows=3))
@@ -178,7 +178,7 @@ def test_a_quote_that_is_never_closed_is_told(tmp_path):
 
 @pytest.mark.parametrize("name", ["2.csv", "2.csv.gz"])
 @pytest.mark.parametrize("end", ["", "\n", "\n\n"])
-def test_rows_behind_a_quote_that_is_never_closed_are_not_lost(tmp_path, name, end):
+def test_rows_after_an_unclosed_quote_are_not_lost(tmp_path, name, end):
     put(tmp_path, "1.csv", FRAME)
     write = gzip.open if name.endswith(".gz") else open
     with write(tmp_path / name, "wt") as file:
@@ -192,7 +192,7 @@ def test_rows_behind_a_quote_that_is_never_closed_are_not_lost(tmp_path, name, e
 
 
 @pytest.mark.parametrize("types", [{}, TYPES | {"id": "large_string"}], ids=["guessed", "given"])
-def test_what_is_missing_in_csv_is_what_tables_say(tmp_path, types):
+def test_missing_values_in_csv_are_those_of_tables(tmp_path, types):
     assert MISSING == tables.MISSING
     missing = ["", '""', *sorted(MISSING_NUMBERS), '"NA"', '"nan"']
     lines = [
@@ -201,17 +201,17 @@ def test_what_is_missing_in_csv_is_what_tables_say(tmp_path, types):
     (tmp_path / "a.csv").write_text("\n".join(["id,kind,size", "A,b,1", *lines, "B,c,2.5"]))
     [found] = read_chunks(tmp_path / "a.csv", types)
     expected = tables.read_table(tmp_path / "a.csv")
-    assert expected["id"].count() > 6, "NA and NULL are texts among texts"
+    assert expected["id"].count() > 6, "NA and NULL are text in a text column"
     pd.testing.assert_frame_equal(found, expected, check_dtype=False, check_index_type=False)
 
 
-def test_floats_come_back_from_csv_to_the_bit(tmp_path):
+def test_floats_from_csv_are_exact_to_the_bit(tmp_path):
     frame = pd.DataFrame({"size": np.random.default_rng(0).standard_normal(1000) * 1e-5})
     [read] = read_chunks(put(tmp_path, "a.csv", frame), {"size": "float64"})
     assert np.array_equal(read["size"], frame["size"])
 
 
-def test_buckets_keep_the_order_in_which_rows_came(tmp_path):
+def test_buckets_keep_the_order_of_rows(tmp_path):
     rows = np.arange(20.0).reshape(10, 2)
     buckets = Buckets(tmp_path / "buckets", np.float64, width=2)
     for start in (0, 4):
@@ -222,7 +222,7 @@ def test_buckets_keep_the_order_in_which_rows_came(tmp_path):
     assert list(buckets.read(1)) == []
 
 
-def test_buckets_that_are_taken_come_by_number_and_leave_the_disk(tmp_path):
+def test_taken_buckets_come_by_number_and_leave_the_disk(tmp_path):
     buckets = Buckets(tmp_path / "buckets", np.float64)
     numbers = np.arange(30) % 11
     buckets.append(numbers, np.arange(30.0))
@@ -233,7 +233,7 @@ def test_buckets_that_are_taken_come_by_number_and_leave_the_disk(tmp_path):
 
 
 @pytest.mark.parametrize("size", [7, 100, 1000])
-def test_rows_that_repeat_are_counted_as_pandas_counts_them(tmp_path, size):
+def test_repeated_rows_are_counted_as_by_pandas(tmp_path, size):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"a": rng.integers(0, 30, 1000), "b": rng.integers(0, 9, 1000) / 2})
     duplicates = Duplicates(tmp_path)
@@ -250,20 +250,20 @@ def test_without_repeated_rows_there_is_no_first(tmp_path):
 
 
 @pytest.mark.parametrize("value", [[1, 2], {"a": 1}, np.ones(2)], ids=["list", "struct", "array"])
-def test_values_that_cannot_be_compared_are_told_by_their_column(tmp_path, value):
+def test_incomparable_values_are_reported_with_their_column(tmp_path, value):
     frame = pd.DataFrame({"size": [1, 2], "parts": [value, value]})
     with pytest.raises(UserError, match="Column 'parts' has values that cannot be compared"):
         Duplicates(tmp_path).add(frame)
 
 
-def test_values_that_a_file_cannot_hold_are_told_by_their_column(tmp_path):
+def test_unwritable_values_are_reported_with_their_column(tmp_path):
     frame = pd.DataFrame({"size": [1, 2], "parts": [[("a", 1)], "b"]})
     with pytest.raises(UserError, match=r"a\.parquet cannot be written: .* column parts"):
         list(also_written([frame], tmp_path / "a.parquet", "parquet"))
 
 
 @pytest.mark.parametrize("kind", ["CSV", "cursor"])
-def test_a_name_that_two_columns_have_is_told(tmp_path, kind):
+def test_duplicate_column_names_are_reported(tmp_path, kind):
     joined = FRAME.assign(other=1).set_axis(["size", "kind", "size"], axis=1)
     joined.to_csv(tmp_path / "joined.csv", index=False)
     source = tmp_path / "joined.csv" if kind == "CSV" else iter([FRAME[:0], joined])
@@ -271,7 +271,7 @@ def test_a_name_that_two_columns_have_is_told(tmp_path, kind):
         list(also_written(read_chunks(source), tmp_path / "all.csv", "csv"))
 
 
-def test_a_column_that_is_in_the_names_of_folders_alone_is_not_lost(tmp_path):
+def test_a_column_only_in_folder_names_is_not_lost(tmp_path):
     FRAME.assign(year=[2024, 2025] * 5).to_parquet(tmp_path / "sales", partition_cols=["year"])
     with pytest.raises(UserError, match=r"^year=2024/\S+ has the column 'year' in the name of its"):
         list(read_chunks(tmp_path / "sales"))
@@ -293,7 +293,7 @@ def test_columns_in_another_order_are_written_under_their_names(tmp_path, form):
         list(also_written([FRAME, FRAME[["size"]]], tmp_path / f"other.{form}", form))
 
 
-def test_a_gap_in_later_rows_is_a_gap_in_the_file(tmp_path):
+def test_a_missing_value_in_later_rows_is_kept(tmp_path):
     whole = [pd.DataFrame({"n": [1, 2]}), pd.DataFrame({"n": [3.0, None]})]
     list(also_written(whole, tmp_path / "n.parquet", "parquet"))
     assert pd.read_parquet(tmp_path / "n.parquet")["n"].isna().tolist() == [False] * 3 + [True]
@@ -317,7 +317,7 @@ WITH_GAPS = pd.DataFrame(
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 @pytest.mark.parametrize("rows", [1, 3, 8])
-def test_a_gap_in_one_chunk_changes_no_value_of_another(tmp_path, form, rows):
+def test_a_gap_in_one_chunk_changes_no_other_values(tmp_path, form, rows):
     file = put(tmp_path, f"a.{form}", WITH_GAPS)
     duplicates = Duplicates(tmp_path)
     types = {"age": "int64", "old": "bool", "size": "float64"}
@@ -354,9 +354,7 @@ def test_a_column_of_parquet_has_one_type_in_all_chunks(tmp_path):
     ],
     ids=["int32", "float64", "float32", "all missing", "no type"],
 )
-def test_a_column_has_one_type_in_all_files_of_parquet_and_rows_repeat_over_them(
-    tmp_path, first, kind
-):
+def test_a_column_has_one_type_over_all_parquet_files_and_rows_repeat(tmp_path, first, kind):
     folder = tmp_path / "parts"
     folder.mkdir()
     pd.DataFrame({"a": [], "b": []}).to_parquet(folder / "0.parquet")  # typed as floats
@@ -369,12 +367,12 @@ def test_a_column_has_one_type_in_all_files_of_parquet_and_rows_repeat_over_them
     found = Duplicates(tmp_path)
     for chunk in also_written(iter(chunks), tmp_path / "all.parquet", "parquet"):
         found.add(chunk[["a", "b"]])
-        assert set(chunk) == {"a", "b"}, "an index is no column"
+        assert set(chunk) == {"a", "b"}, "an index is not a column"
     assert found.count() == ((0, None) if first.null_count else (1, 2))
     assert pd.concat(read_chunks(tmp_path / "all.parquet"))["a"].tolist()[2:] == [-1, 7, 3]
 
 
-def test_types_that_no_type_holds_stay_as_they_are(tmp_path):
+def test_columns_without_a_common_type_are_kept(tmp_path):
     texts = pa.array(["x", "y"])
     for n, each in enumerate((texts, texts.dictionary_encode(), texts.cast(pa.binary()))):
         pq.write_table(pa.table({"a": each}), tmp_path / f"{n}.parquet")
@@ -382,7 +380,7 @@ def test_types_that_no_type_holds_stay_as_they_are(tmp_path):
     assert found == [["x", "y"], ["x", "y"], [b"x", b"y"]]
 
 
-def test_categories_stay_beside_whole_numbers_of_which_some_are_missing(tmp_path):
+def test_categories_are_kept_next_to_integers_with_missing_values(tmp_path):
     frame = WITH_GAPS.assign(kind=pd.Categorical(list("abababab")))
     file = put(tmp_path, "a.parquet", frame)
     for rows in (3, 8):
@@ -390,14 +388,14 @@ def test_categories_stay_beside_whole_numbers_of_which_some_are_missing(tmp_path
         assert found["kind"].tolist() == list("abababab")
 
 
-def test_what_is_no_file_of_data_is_left_out(tmp_path):
+def test_files_without_data_are_skipped(tmp_path):
     put(tmp_path, "1.csv", FRAME)
     (tmp_path / "._1.csv").write_bytes(b"\0")
     (tmp_path / "sub.csv").mkdir()
     assert sum(map(len, read_chunks(tmp_path, TYPES))) == len(FRAME)
 
 
-def test_a_part_is_made_while_the_one_before_it_is_worked_on():
+def test_the_next_part_is_made_while_the_current_one_is_used():
     made = []
     second = threading.Event()
 
@@ -410,12 +408,12 @@ def test_a_part_is_made_while_the_one_before_it_is_worked_on():
 
     following = ahead(parts())
     assert next(following) == 0
-    assert second.wait(10), "nobody has asked for it yet"
+    assert second.wait(10), "it has not been requested yet"
     assert [*following] == [1, 2]
     assert made == [0, 1, 2]
 
 
-def test_an_error_comes_where_the_part_would_that_it_is_about():
+def test_an_error_is_raised_in_place_of_its_part():
     def parts():
         yield "whole"
         raise UserError("broken")

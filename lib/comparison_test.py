@@ -1,4 +1,4 @@
-"""How values read, which metrics are judged, and the tables of results of any task."""
+"""How values are shown, which metrics are judged, and tables of results of any task."""
 
 import io
 import json
@@ -58,7 +58,7 @@ def revision(tmp_path):
     ("count", "text"),
     [(0, "0 B"), (999, "999 B"), (999_700, "1 MB"), (12_345, "12.3 kB"), (1.5e12, "1.5 TB")],
 )
-def test_bytes_read_as_a_person_says_them(count, text):
+def test_byte_counts_have_readable_units(count, text):
     assert size(count) == text
 
 
@@ -78,7 +78,7 @@ def test_bytes_read_as_a_person_says_them(count, text):
         ("x" * 200, "x" * 79 + "…"),
     ],
 )
-def test_a_value_reads_in_one_way(value, text):
+def test_every_value_has_one_form(value, text):
     assert shown(value) == text
 
 
@@ -86,7 +86,7 @@ def test_a_value_reads_in_one_way(value, text):
 
 
 @pytest.mark.parametrize(
-    ("key", "by", "said"),
+    ("key", "by", "verdict"),
     [
         ("m.test.accuracy", 0.1, " better"),
         ("m.test.log_loss", 0.1, " worse"),
@@ -101,11 +101,11 @@ def test_a_value_reads_in_one_way(value, text):
         ("m.test.accuracy", NAN, ""),
     ],
 )
-def test_a_metric_is_judged_only_where_its_name_tells(key, by, said):
-    assert judged(key, by) == said
+def test_a_metric_is_judged_only_if_its_name_is_clear(key, by, verdict):
+    assert judged(key, by) == verdict
 
 
-def test_a_difference_that_cannot_be_seen_is_not_judged():
+def test_a_difference_too_small_to_see_is_not_judged():
     assert change("accuracy", 0.97670001, 0.97670002) == "+1e-08"
     assert change("accuracy", 0.5, 0.6) == "+0.1 better"
     assert change("accuracy", None, 0.6) == ""
@@ -117,7 +117,7 @@ def test_a_difference_that_cannot_be_seen_is_not_judged():
 # ---- results
 
 
-def test_the_table_has_a_row_for_each_model_that_was_measured(revision):
+def test_the_table_has_a_row_for_each_measured_model(revision):
     header, rows = results_table(
         revision(
             sizes={"rows": 3},
@@ -152,7 +152,7 @@ def test_house_prices_have_results_and_a_best_model(revision):
     assert best_model(measured(houses)) == Best(["forest"], ["rmse"], "validation", [])
 
 
-def test_metrics_by_no_split_have_a_row_each_and_a_best_model(revision):
+def test_metrics_without_splits_have_rows_and_a_best_model(revision):
     flat = revision(a={"rmse": 3.0, "epochs": 5}, b={"rmse": 2.0, "curve": [1, 2], "none": None})
     header, rows = results_table(flat)
     assert header == ("metric", "value")
@@ -166,7 +166,7 @@ def test_metrics_by_no_split_have_a_row_each_and_a_best_model(revision):
     assert best_model(measured(flat)) == Best(["b"], ["rmse"], "", [])
 
 
-def test_models_that_are_level_are_told_apart_by_the_next_measure(revision):
+def test_ties_are_decided_by_the_next_measure(revision):
     level = revision(
         a={"validation": {"accuracy": 0.9, "log_loss": 0.3}},
         b={"validation": {"accuracy": 0.9, "log_loss": 0.2}},
@@ -190,21 +190,19 @@ def test_models_that_are_level_are_told_apart_by_the_next_measure(revision):
         ({"p": {"loss": 1}, "a": {"rmse": 5}, "b": {"rmse": 1}}, (["b"], ["rmse"], ["p"])),
     ],
 )
-def test_a_model_is_best_by_numbers_of_what_it_shares_with_others_or_level_with_them(
-    revision, models, best
-):
+def test_the_best_model_is_decided_by_shared_numeric_measures_or_tied(revision, models, best):
     found = measured(revision(**{name: {"test": values} for name, values in models.items()}))
     assert best_model(found) == (best and Best(best[0], best[1], "test", best[2]))
 
 
-def test_a_model_that_is_not_on_the_split_is_not_compared(revision):
+def test_a_model_without_the_split_is_not_compared(revision):
     both = {"validation": {"rmse": 5.0}, "test": {"rmse": 5.0}}
     assert best_model(measured(revision(a=both, b={"test": {"rmse": 1.0}}))) is None
     found = best_model(measured(revision(a=both, b={"test": {"rmse": 1.0}}, c=both)))
     assert found == Best(["a", "c"], ["rmse"], "validation", ["b"])
 
 
-def test_models_of_one_name_are_told_apart_by_their_files(revision):
+def test_models_with_one_name_are_shown_by_file(revision):
     rows = measured(
         revision(
             a={"model": "forest", "test": {"auc": 1}}, b={"model": "forest", "test": {"auc": 0}}
@@ -214,13 +212,13 @@ def test_models_of_one_name_are_told_apart_by_their_files(revision):
     assert measured(revision(a={"model": {"rmse": 1}}))[0].model == "a"
 
 
-def test_what_is_beside_the_measures_of_a_split_is_no_column(revision):
+def test_other_values_of_a_split_are_no_columns(revision):
     nested = {"auc": 0.9, "confusion": [[1, 2], [3, 4]], "by_class": {"cat": {"recall": 1}}}
     header, rows = results_table(revision(a={"test": nested}))
     assert (header, rows) == (("split", "model", "auc"), [("test", "a", "0.9")])
 
 
-def test_shares_of_columns_and_measures_by_class_are_no_split(revision):
+def test_column_shares_and_measures_by_class_are_not_splits(revision):
     found = measured(
         revision(
             table={"rows": {"train": 3, "test": 1}, "missing_share": {"credit_score": 0.03}},
@@ -232,7 +230,7 @@ def test_shares_of_columns_and_measures_by_class_are_no_split(revision):
     ]
 
 
-def test_many_measures_stand_below_each_other(revision):
+def test_many_measures_are_rows(revision):
     many = {f"recall_{n}": n / 8 for n in range(1500)}
     header, rows = results_table(revision(a={"validation": many, "test": many}, b={"test": many}))
     assert header == ("measure", "validation a", "test a", "test b")
@@ -240,7 +238,7 @@ def test_many_measures_stand_below_each_other(revision):
     assert rows[1] == ("recall_1", "0.125", "0.125", "0.125")
 
 
-def test_of_many_measures_of_many_models_each_has_a_row(revision):
+def test_many_measures_of_many_models_have_a_row_each(revision):
     many = {f"recall_{n}": 0.5 for n in range(13)}
     header, rows = results_table(revision(**{f"m{n}": {"test": many} for n in range(13)}))
     assert header == ("metric", "value")
@@ -250,20 +248,20 @@ def test_of_many_measures_of_many_models_each_has_a_row(revision):
 # ---- what differs
 
 
-def test_an_rmse_that_falls_is_better(revision):
+def test_a_lower_rmse_is_better(revision):
     old, new = (revision(prices={"test": {"rmse": rmse}}) for rmse in (38181.2, 38125.0))
     _, rows = metrics_table(old, new)
     assert rows == [("prices.test.rmse", "38,181.20", "38,125.00", "-56.20 better")]
 
 
-def test_lists_are_left_out_where_scalars_are_asked_for(revision):
+def test_lists_are_left_out_if_only_scalars_are_wanted(revision):
     old, new = revision(a={}), revision(a={"curve": [1], "auc": 1, "name": "x"})
     assert len(metrics_table(old, new)[1]) == 3
     scalars = metrics_table(old, new, scalars_only=True)[1]
     assert [row[0] for row in scalars] == ["a.auc", "a.name"]
 
 
-def test_lists_that_would_look_alike_are_whole(revision):
+def test_lists_that_look_equal_are_shown_whole(revision):
     matrices = [[50, 3], [2, 40]], [[51, 2], [2, 40]]
     old, new = (revision(a={"confusion": each, "curve": each[0]}) for each in matrices)
     assert metrics_table(old, new)[1] == [
@@ -272,13 +270,13 @@ def test_lists_that_would_look_alike_are_whole(revision):
     ]
 
 
-def test_a_file_is_called_alike_in_both_where_another_has_its_name_now(revision):
+def test_a_file_has_one_name_in_both_revisions_despite_a_new_namesake(revision):
     old, new = revision(a={"auc": 1}), revision(a={"auc": 1}, **{"below/a": {"auc": 0}})
     assert metrics_table(old, new)[1] == [("below/a.auc", "–", "0", "")]
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "expected"),
     [
         ("a,b\n1,2\n", "a,b\n1,2\n3,4\n", "1 rows came, 0 went"),
         ("a,b\n1,2\n", "a,c\n1,2\n", "0 rows came, 0 went, other columns"),
@@ -286,16 +284,16 @@ def test_a_file_is_called_alike_in_both_where_another_has_its_name_now(revision)
         ("", "a,b\n1,2\n", "1 rows came, 0 went, other columns"),
     ],
 )
-def test_the_line_of_names_is_no_row(before, after, told):
+def test_the_header_is_no_row(before, after, expected):
     def revision(text):
         out = Out("0", len(text), 1)
         opened = io.BytesIO(text.encode())
         return SimpleNamespace(outs={"a.csv": out}, opened=lambda _: opened)
 
-    assert rows_changed("a.csv", revision(before), revision(after)) == told
+    assert rows_changed("a.csv", revision(before), revision(after)) == expected
 
 
-def test_parameters_that_differ_are_shown(tmp_path):
+def test_differing_parameters_are_shown(tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder, depth in zip(folders, ("null", "20241231"), strict=True):
         folder.mkdir()
@@ -318,7 +316,7 @@ def test_parameters_that_differ_are_shown(tmp_path):
         ("[]", "null", ("[]", "null")),
     ],
 )
-def test_a_parameter_that_differs_is_seen_to_differ(tmp_path, before, after, shown):
+def test_the_difference_of_parameters_is_visible(tmp_path, before, after, shown):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder, value in zip(folders, (before, after), strict=True):
         folder.mkdir()
@@ -327,7 +325,7 @@ def test_a_parameter_that_differs_is_seen_to_differ(tmp_path, before, after, sho
     assert rows == [("key", *shown)]
 
 
-def test_a_parameter_that_is_not_there_is_none_that_is_null(tmp_path):
+def test_a_missing_parameter_is_not_shown_as_null(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/params.yaml").write_text("key: 1\n")
     (tmp_path / "b").mkdir()
@@ -339,7 +337,7 @@ def test_a_parameter_that_is_not_there_is_none_that_is_null(tmp_path):
 # ---- as text
 
 
-def test_long_lists_are_cut_and_counted_and_keep_what_is_less_nested():
+def test_long_tables_are_cut_and_counted_and_keep_top_level_rows():
     rows = [*((f"a.by_class.{n}.recall", "1") for n in range(1283)), ("a.recall", "1")]
     kept, more = cut(rows)
     assert len(kept) == 50

@@ -18,7 +18,7 @@ def test_rows_are_appended_below_one_header(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["folder that is gone", "full disk"])
-def test_where_nothing_can_be_written_the_training_goes_on(tmp_path, monkeypatch, place):
+def test_a_training_continues_if_nothing_can_be_written(tmp_path, monkeypatch, place):
     monkeypatch.setenv("LIVE_CURVE", str(tmp_path / place / "curve.csv"))
     if place == "full disk":
         (tmp_path / place).mkdir()

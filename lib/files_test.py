@@ -20,12 +20,12 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_block_that_ends_well_replaces_the_directory(tmp_path):
+def test_a_successful_block_replaces_the_directory(tmp_path):
     target = tmp_path / "below" / "out"
     for content in ("old", "new"):
         with replaced_directory(target) as folder:
             (folder / content).touch()
-    assert names(target) == ["new"], "nothing of the earlier content stays"
+    assert names(target) == ["new"], "no earlier content is left"
     assert names(target.parent) == ["out"]
 
 
@@ -34,7 +34,7 @@ def fill_half(folder):
     (folder / "missing" / "file").touch()
 
 
-def test_a_block_that_raises_leaves_what_was_there(tmp_path):
+def test_a_block_that_raises_changes_nothing(tmp_path):
     target = tmp_path / "out"
     target.mkdir()
     (target / "old").touch()
@@ -44,7 +44,7 @@ def test_a_block_that_raises_leaves_what_was_there(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
-def test_a_directory_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+def test_a_failed_replacement_keeps_the_directory(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/old").touch()
     rename = Path.rename
@@ -66,7 +66,7 @@ def test_a_table_without_rows_has_its_header(tmp_path):
     assert (tmp_path / "none.csv").read_text() == "a,b\n"
 
 
-def test_what_a_killed_process_left_is_cleared_and_what_it_moved_away_comes_back(tmp_path):
+def test_after_a_kill_partial_files_go_and_moved_files_return(tmp_path):
     half, moved = tmp_path / ".out.new", tmp_path / ".out.old"
     for folder, file in ((half, "half"), (moved, "old")):
         folder.mkdir()
@@ -77,7 +77,7 @@ def test_what_a_killed_process_left_is_cleared_and_what_it_moved_away_comes_back
     assert names(tmp_path) == ["out"]
 
 
-def test_a_csv_gives_back_every_digit(tmp_path):
+def test_a_csv_keeps_every_digit(tmp_path):
     values = [0.1 + 0.2, 1 / 3, math.pi * 1e-300]
     write_csv(tmp_path / "a.csv", [{"name": 'ä,"b"', "value": value} for value in values])
     rows = read_csv(tmp_path / "a.csv")
@@ -85,12 +85,12 @@ def test_a_csv_gives_back_every_digit(tmp_path):
     assert rows[0]["name"] == 'ä,"b"'
 
 
-def test_a_csv_that_a_spreadsheet_has_saved_has_the_names_of_its_columns(tmp_path):
+def test_a_csv_saved_by_a_spreadsheet_has_its_column_names(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfa,b\r\n1,2\r\n")
     assert read_columns(tmp_path / "a.csv", ["a", "b"]) == [[1.0, 2.0]]
 
 
-def test_json_refuses_what_json_cannot_say_and_keeps_the_old_file(tmp_path):
+def test_invalid_json_values_are_refused_and_keep_the_old_file(tmp_path):
     write_json(tmp_path / "a.json", {"b": 1})
     for value, shown in ((math.nan, "nan"), (np.float32("-inf"), "-inf")):
         with pytest.raises(
@@ -114,20 +114,20 @@ def test_json_refuses_what_json_cannot_say_and_keeps_the_old_file(tmp_path):
         (read_a, b"b\n1\n", "data.json: column 'a' is missing"),
     ],
 )
-def test_what_cannot_be_read_is_told_by_file_and_line(tmp_path, read, content, message):
+def test_unreadable_files_are_named_with_the_line(tmp_path, read, content, message):
     file = tmp_path / "data.json"
     file.write_bytes(content)
     with pytest.raises(UserError, match=message):
         read(file)
 
 
-def test_json_takes_numbers_of_numpy(tmp_path):
+def test_json_accepts_numpy_numbers(tmp_path):
     content = {"a": np.float32(0.5), "b": np.int64(2), "c": np.bool_(True), "d": np.arange(2)}
     write_json(tmp_path / "a.json", content)
     assert read_json(tmp_path / "a.json") == {"a": 0.5, "b": 2, "c": True, "d": [0, 1]}
 
 
-def test_json_keeps_letters_as_they_are_and_escapes_what_utf8_has_not(tmp_path):
+def test_json_keeps_letters_and_escapes_what_utf8_lacks(tmp_path):
     content = {"Größe m²": 1, "\udcff": 2}
     write_json(tmp_path / "file.json", content)
     assert '"Größe m²": 1' in (tmp_path / "file.json").read_text(encoding="utf-8")

@@ -25,7 +25,7 @@ def read_loader(loader):
 @pytest.mark.parametrize(
     ("n", "batch_size"), [(97, 10), (97, 16), (97, 97), (97, 500), (1, 8), (90, 1)]
 )
-def test_each_epoch_holds_each_row_exactly_once(n, batch_size, shuffle):
+def test_each_epoch_has_each_row_exactly_once(n, batch_size, shuffle):
     X, y = np.arange(n, dtype=np.float32).reshape(-1, 1), np.arange(n, dtype=np.uint8)
     loader = create_dataloader(X, y, batch_size, shuffle, seed=0)
     for _ in range(2):
@@ -38,7 +38,7 @@ def test_each_epoch_holds_each_row_exactly_once(n, batch_size, shuffle):
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_rows_come_in_the_order_of_a_per_row_loader_with_the_same_seed(shuffle):
+def test_rows_have_the_order_of_a_per_row_loader_with_the_same_seed(shuffle):
     X, y = make_data(100)
     fast = create_dataloader(X, y, 16, shuffle, seed=3)
     slow: Loader = DataLoader(
@@ -55,7 +55,7 @@ def test_rows_come_in_the_order_of_a_per_row_loader_with_the_same_seed(shuffle):
         assert torch.equal(rows[1], expected[1])
 
 
-def test_two_epochs_have_different_orders_and_the_same_seed_the_same():
+def test_epochs_differ_in_order_and_equal_seeds_give_equal_orders():
     X, y = make_data()
     one, same = (create_dataloader(X, y, 16, shuffle=True, seed=5) for _ in range(2))
     other = create_dataloader(X, y, 16, shuffle=True, seed=6)
@@ -66,7 +66,7 @@ def test_two_epochs_have_different_orders_and_the_same_seed_the_same():
 
 
 @pytest.mark.parametrize("n", [65, 1000, 1001, 1024])
-def test_more_rows_than_a_window_are_shuffled_window_by_window(monkeypatch, n):
+def test_more_rows_than_a_window_are_shuffled_by_window(monkeypatch, n):
     monkeypatch.setattr(loaders, "WINDOW_ROWS", 64)
     monkeypatch.setattr(loaders, "RUN_ROWS", 4)
     batches = BatchIndices(n, 10, torch.Generator().manual_seed(0))
@@ -102,7 +102,7 @@ def test_iterating_leaves_the_global_random_state_alone():
         (1, 16, [1]),
     ],
 )
-def test_batches_have_one_size_to_within_a_row_and_never_a_small_rest(n, batch_size, sizes):
+def test_batch_sizes_differ_by_at_most_one_row(n, batch_size, sizes):
     loader = create_dataloader(*make_data(n), batch_size, shuffle=True, seed=0)
     assert [len(y) for _, y in loader] == sizes
     assert len(loader) == len(sizes)
@@ -128,7 +128,7 @@ def test_a_memory_mapped_array_loads_without_a_warning_and_batches_are_copies(tm
     ("n_rows", "n_labels", "batch_size", "message"),
     [(3, 2, 1, "X has 3 rows and y 2"), (0, 0, 1, "X has 0 rows"), (3, 3, 0, "batch_size is 0")],
 )
-def test_a_loader_refuses_what_it_cannot_iterate(n_rows, n_labels, batch_size, message):
+def test_a_loader_refuses_invalid_arguments(n_rows, n_labels, batch_size, message):
     X, y = np.zeros((n_rows, 2), np.float32), np.zeros(n_labels, np.uint8)
     with pytest.raises(ValueError, match=message):
         create_dataloader(X, y, batch_size, shuffle=True, seed=0)

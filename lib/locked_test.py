@@ -30,22 +30,22 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["folder/a/b", "folder/c", "file.bin"])
-def test_what_dvc_lock_names_is_taken(folder, name):
+def test_files_in_dvc_lock_are_loaded(folder, name):
     assert locked(name, folder) == folder / name
 
 
 @pytest.mark.parametrize("name", ["folder/c", "file.bin", "folder/new", "other"])
-def test_what_it_does_not_name_is_refused(folder, name):
+def test_other_files_are_refused(folder, name):
     (folder / name).write_text("4")
     with pytest.raises(UserError, match=f"{name} is not what dvc.lock names"):
         locked(name, folder)
 
 
-def test_what_dvc_does_not_count_is_not_counted(folder):
+def test_files_that_dvc_ignores_are_ignored(folder):
     for name in (".DS_Store", "a/.b.new", ".c.old"):
         (folder / "folder" / name).write_text("5")
     assert locked("folder/c", folder) == folder / "folder/c"
 
 
-def test_without_dvc_nothing_is_asked(tmp_path):
+def test_without_dvc_any_file_is_loaded(tmp_path):
     assert locked("model", tmp_path) == tmp_path / "model"

@@ -47,7 +47,7 @@ def test_the_order_of_rows_changes_nothing():
     assert classification_metrics(y, p) == pytest.approx(classification_metrics(y[order], p[order]))
 
 
-def test_a_model_that_never_says_positive_has_precision_zero_and_no_warning():
+def test_a_model_without_positives_has_precision_zero_and_no_warning():
     found = classification_metrics([0, 1, 1], [0.1, 0.2, 0.3])
     assert (found["precision"], found["recall"]) == (0, 0)
 
@@ -60,7 +60,7 @@ def test_certainty_gives_finite_numbers():
 NAMES = ("cat", "dog", "hen")
 
 
-def test_those_of_several_classes_agree_with_their_definitions():
+def test_multiclass_metrics_agree_with_their_definitions():
     rng = np.random.default_rng(0)
     y, p = rng.integers(0, 3, 120), rng.dirichlet(np.ones(3), 120)
     found = multiclass_metrics(y, p, NAMES)
@@ -80,13 +80,13 @@ def test_those_of_several_classes_agree_with_their_definitions():
     )
 
 
-def test_where_one_class_occurs_there_is_no_area_under_a_curve():
+def test_with_one_class_there_is_no_area_under_the_curve():
     assert classification_metrics([1, 1], [0.9, 0.4])["roc_auc"] is None
     assert classification_metrics([0, 1], [0.1, 0.4])["roc_auc"] == 1
     assert regression_metrics([1.0], [2.0]) == {"rmse": 1.0, "mae": 1.0, "r2": None}
 
 
-def test_a_class_that_does_not_occur_costs_no_other_its_measures():
+def test_an_absent_class_does_not_affect_others():
     probability = [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.7, 0.2, 0.1]]
     found = multiclass_metrics([0, 1, 0], probability, NAMES)
     assert (found["accuracy"], found["roc_auc_macro"]) == (1, 1)
@@ -94,7 +94,7 @@ def test_a_class_that_does_not_occur_costs_no_other_its_measures():
     assert multiclass_metrics([0], probability[:1], NAMES)["roc_auc_macro"] is None
 
 
-def test_those_of_numbers_agree_with_their_definitions():
+def test_metrics_of_numbers_agree_with_their_definitions():
     y, found = np.array([1.0, 2.0, 6.0]), np.array([1.0, 4.0, 5.0])
     assert regression_metrics(y, found) == pytest.approx(
         {"rmse": np.sqrt(5 / 3), "mae": 1.0, "r2": 1 - 5 / 14}
@@ -112,7 +112,7 @@ def test_an_unknown_label_is_named():
         class_codes(["a", "d"], ["a", "b"])
 
 
-def test_measures_of_many_rows_are_those_of_all_at_once(monkeypatch):
+def test_metrics_in_parts_equal_those_of_all_rows(monkeypatch):
     rng = np.random.default_rng(0)
     y = (rng.random(1000) < 0.3).astype(int)
     probability = np.clip(0.3 * y + rng.random(1000) * 0.7, 0, 1).round(2)  # many are equal
@@ -125,7 +125,7 @@ def test_measures_of_many_rows_are_those_of_all_at_once(monkeypatch):
     assert at_once["roc_auc"] == roc_auc_score(y, probability)
 
 
-def test_confusion_counts_of_parts_are_those_of_all_rows(monkeypatch):
+def test_confusion_counts_in_parts_equal_those_of_all(monkeypatch):
     monkeypatch.setattr(metrics, "PART_ROWS", 7)
     y, predicted = np.random.default_rng(0).integers(0, 3, (2, 100))
     assert np.array_equal(confusion_counts(y, predicted, 3), confusion_matrix(y, predicted))

@@ -1,4 +1,4 @@
-"""Numbers read as people write them, whatever their size."""
+"""Numbers of any size are shown as people write them."""
 
 import pytest
 
@@ -27,11 +27,11 @@ pytestmark = pytest.mark.unittest
         (float("-inf"), "-inf"),
     ],
 )
-def test_a_number_reads_in_one_way(value, text):
+def test_every_number_has_one_form(value, text):
     assert shown_number(value) == text
 
 
-def test_numbers_below_each_other_have_as_many_decimals():
+def test_numbers_in_a_column_have_as_many_decimals():
     assert shown_alike([38181.2, 38125.0]) == ["38,181.20", "38,125.00"]
     assert shown_alike([0.97674, 1.0, float("nan")]) == ["0.9767", "1.0000", "nan"]
     assert shown_alike([0.0151271, 0.0097667]) == ["0.015127", "0.009767"]
@@ -50,7 +50,7 @@ def test_numbers_below_each_other_have_as_many_decimals():
         ([float("nan")], 0.5, ["nan"]),
     ],
 )
-def test_a_number_beside_another_is_told_from_it(values, other, texts):
+def test_a_number_differs_visibly_from_its_limit(values, other, texts):
     assert shown_beside(values, other) == texts
 
 

@@ -1,4 +1,4 @@
-"""Wrong parameters of any kind are found, of one process and in the whole file."""
+"""Invalid parameters of any kind are found, in one process and in the whole file."""
 
 import sys
 from datetime import date
@@ -75,7 +75,7 @@ def with_train(**changed):
     return {**VALID, "train": VALID["train"] | changed}
 
 
-def test_a_process_gets_its_own_sections_and_is_not_asked_about_others():
+def test_a_process_gets_only_its_own_sections_checked():
     params = check_params(VALID, Params)
     assert params.train.lr == 1.0
     assert params.train.layers[1].dropout == 0.5
@@ -119,7 +119,7 @@ def test_a_process_gets_its_own_sections_and_is_not_asked_about_others():
         ({}, ["random_seed is missing: write it.", "train is missing: write it."]),
     ],
 )
-def test_a_mistake_is_named_in_full_with_what_is_allowed(content, messages):
+def test_a_mistake_is_shown_with_full_key_and_allowed_values(content, messages):
     with pytest.raises(ParamsError) as caught:
         check_params(content, Params)
     for message in messages:
@@ -129,26 +129,26 @@ def test_a_mistake_is_named_in_full_with_what_is_allowed(content, messages):
 @pytest.mark.parametrize(
     "wrong", ["", [], True, -1.5, {"a": 1}, float("nan"), float("inf"), None], ids=repr
 )
-def test_a_wrong_value_is_named_in_full(wrong):
+def test_an_invalid_value_has_its_full_key(wrong):
     with pytest.raises(ParamsError, match=r"train\.lr"):
         check_params(with_train(lr=wrong), Params)
 
 
 @pytest.mark.parametrize("wrong", [-1, "42", 2**32, 1.5])
-def test_a_seed_is_a_whole_number_that_numpy_takes(wrong):
+def test_a_seed_is_an_integer_that_numpy_accepts(wrong):
     with pytest.raises(ParamsError, match="random_seed"):
         check_params(VALID | {"random_seed": wrong}, Params)
 
 
 @pytest.mark.parametrize("text", ["a: [", "random_seed: 1\nrandom_seed: 2", "", "- 1", "\x00"])
-def test_what_is_not_a_mapping_is_refused_without_a_traceback(tmp_path, text):
+def test_files_without_a_mapping_are_refused_without_traceback(tmp_path, text):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ParamsError, match=r"params\.yaml"):
         load_params(Params, tmp_path / "params.yaml")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             "a: &x [1]\nb: [*x, *x]\n",
@@ -162,11 +162,11 @@ def test_what_is_not_a_mapping_is_refused_without_a_traceback(tmp_path, text):
     ],
     ids=lambda text: text[:20],
 )
-def test_a_text_that_says_more_than_stands_there_is_refused_in_a_line(tmp_path, text, said):
+def test_hidden_meaning_in_yaml_is_refused_in_one_line(tmp_path, text, message):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ParamsError) as error:
         load_params(Params, tmp_path / "params.yaml")
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\x1b" not in str(error.value)
 
 
@@ -184,7 +184,7 @@ def test_parameters_cannot_be_changed_later():
 # ---- the whole file
 
 
-def test_a_date_in_quotes_is_a_date_where_its_type_says_so():
+def test_a_quoted_date_is_a_date_if_its_type_says_so():
     """DVC does not accept dates without quotes."""
 
     class Cutoff(Section):
@@ -201,7 +201,7 @@ def test_the_committed_file_is_valid():
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """Two processes, importable beside this repository's, and one in another language."""
+    """Two processes, importable next to this repository's, and one in another language."""
     monkeypatch.syspath_prepend(tmp_path)
     write = {
         "lab/processes/one_for_this_test/params.py": "one_for_this_test: dict[str, int]",
@@ -236,7 +236,7 @@ def check(project, text):
     check_all(project)
 
 
-def test_every_section_is_checked_by_the_params_py_that_reads_it(project):
+def test_each_section_is_checked_by_the_params_py_that_reads_it(project):
     check(project, CONTENT)
     with pytest.raises(ParamsError) as caught:
         check(project, CONTENT.replace("a: 1", "a: x").replace("b: 2", "b: y"))
@@ -250,7 +250,7 @@ def test_an_unknown_section_is_refused_by_name(project):
     assert "params.yaml: sharde is not known: did you mean shared?" in str(caught.value)
 
 
-def test_a_section_that_a_pipeline_alone_reads_is_known(project):
+def test_a_section_that_only_a_pipeline_reads_is_known(project):
     (project / "dvc.yaml").write_text(
         "stages:\n"
         "  fit:\n    foreach: ${models}\n    do:\n      cmd: fit ${item} ${rates.low}\n"
@@ -268,13 +268,13 @@ def test_a_section_that_a_pipeline_alone_reads_is_known(project):
         check(project, CONTENT.replace("a: 1", "a: x") + read)
 
 
-def test_an_empty_file_is_told_once(project):
+def test_an_empty_file_is_one_problem(project):
     with pytest.raises(ParamsError) as caught:
         check(project, "# Nothing yet.\n")
     assert str(caught.value) == "params.yaml: the file is empty: it must be a mapping (key: value)."
 
 
-def test_a_problem_that_several_processes_see_is_told_once(project):
+def test_a_problem_of_several_processes_is_reported_once(project):
     with pytest.raises(ParamsError) as caught:
         check(project, CONTENT.replace("random_seed: 1", "random_seed: x"))
     assert str(caught.value).count("random_seed") == 1
@@ -294,13 +294,13 @@ def test_a_problem_that_several_processes_see_is_told_once(project):
         ("Params = 1\n", "has no class Params derived from Section"),
     ],
 )
-def test_a_params_py_that_cannot_be_used_is_named_with_the_reason(project, text, message):
+def test_an_unusable_params_py_is_named_with_the_reason(project, text, message):
     (project / "lab/processes/one_for_this_test/params.py").write_text(text)
     with pytest.raises(ParamsError, match=message) as caught:
         check(project, CONTENT)
-    said = str(caught.value)
-    assert said.startswith("lab/processes/one_for_this_test/params.py")
-    assert "importlib" not in said, "the file's own frames alone"
+    output = str(caught.value)
+    assert output.startswith("lab/processes/one_for_this_test/params.py")
+    assert "importlib" not in output, "only the file's own frames are shown"
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_a_params_py_that_cannot_be_used_is_named_with_the_reason(project, text,
         (b"a: 1\nb: gr\xf6\xdfe\n", r"params.yaml, line 2: not UTF-8"),
     ],
 )
-def test_a_mistake_in_the_file_is_told_with_its_line(tmp_path, content, message):
+def test_a_mistake_in_the_file_is_shown_with_its_line(tmp_path, content, message):
     (tmp_path / "params.yaml").write_bytes(content)
     with pytest.raises(ParamsError, match=message) as caught:
         read_yaml(tmp_path / "params.yaml")

@@ -41,20 +41,20 @@ def written(folder, shares, size=N, classes=CLASSES, **which):
 
 
 def by_scikit_learn(y, shares, stratified=True):
-    """The row numbers as two calls of `train_test_split` draw them."""
+    """The row numbers that two calls of `train_test_split` draw."""
     seed, rows = shares.random_seed, np.arange(len(y))
-    of = (lambda rows: y[rows]) if stratified else lambda _: None
+    labels = (lambda rows: y[rows]) if stratified else lambda _: None
     rest, test = train_test_split(
-        rows, test_size=shares.test_size, stratify=of(rows), random_state=seed
+        rows, test_size=shares.test_size, stratify=labels(rows), random_state=seed
     )
     train, validation = train_test_split(
-        rest, test_size=shares.validation_size, stratify=of(rest), random_state=seed
+        rest, test_size=shares.validation_size, stratify=labels(rest), random_state=seed
     )
     return train, validation, test
 
 
 @pytest.mark.parametrize("shares", [DRAWN, HASHED])
-def test_a_querys_cursor_is_read_by_the_thread_that_opened_it(shares, tmp_path):
+def test_a_query_is_read_by_the_thread_that_opened_it(shares, tmp_path):
     frame = pd.DataFrame(X, columns=FEATURES).assign(y=Y, patient=IDS)
     with closing(sqlite3.connect(":memory:")) as connection:  # it refuses other threads
         frame.to_sql("rows", connection, index=False)
@@ -78,7 +78,7 @@ def test_the_rows_drawn_are_those_of_scikit_learn_in_its_order(n, n_classes, str
         assert np.array_equal(ours, theirs)
 
 
-def test_the_arrays_are_those_of_the_plain_script_to_the_byte(tmp_path):
+def test_the_arrays_equal_those_of_a_plain_script_to_the_byte(tmp_path):
     prepared, splits = written(tmp_path / "out", DRAWN, size=700)
     train, validation, test = by_scikit_learn(Y, DRAWN)
     scaler = StandardScaler().fit(X[train])
@@ -96,20 +96,20 @@ def test_the_arrays_are_those_of_the_plain_script_to_the_byte(tmp_path):
 
 @pytest.mark.parametrize("shares", [DRAWN, HASHED], ids=["drawn", "hashed"])
 @pytest.mark.parametrize("at_once", [64, 2**16], ids=["many blocks", "one block"])
-def test_the_bytes_do_not_depend_on_the_chunks_that_came(tmp_path, monkeypatch, shares, at_once):
+def test_the_bytes_do_not_depend_on_the_chunks(tmp_path, monkeypatch, shares, at_once):
     monkeypatch.setattr(preparation, "CHUNK_ROWS", at_once)
     sizes = (N, 77, 333)
     for size in sizes:
         written(tmp_path / str(size), shares, size)
     names = sorted(file.name for file in (tmp_path / "77").iterdir())
-    assert len(names) == 7, "what was needed on the way is gone"
+    assert len(names) == 7, "temporary files are gone"
     for name in names:
         contents = {(tmp_path / str(size) / name).read_bytes() for size in sizes}
         assert len(contents) == 1, name
 
 
 @pytest.mark.parametrize("shares", [DRAWN, HASHED], ids=["drawn", "hashed"])
-def test_many_blocks_hold_the_rows_of_one(tmp_path, monkeypatch, shares):
+def test_many_blocks_have_the_rows_of_one(tmp_path, monkeypatch, shares):
     monkeypatch.setattr(preparation, "MAX_BLOCKS", 8)
     one, splits = written(tmp_path / "one", shares)
     monkeypatch.setattr(preparation, "CHUNK_ROWS", 50)
@@ -131,23 +131,23 @@ def test_numbers_to_predict_are_drawn_without_classes(tmp_path):
 # ---- by hash
 
 
-def test_a_row_keeps_its_split_when_data_grow_and_are_reordered():
+def test_a_row_keeps_its_split_if_data_grow_or_are_reordered():
     before = hashed_splits(IDS, HASHED)
     more = pd.Series(np.random.default_rng(1).permutation(10 * N), name="patient")
     after = pd.Series(hashed_splits(more, HASHED), index=more)
     assert np.array_equal(after[IDS], before)
 
 
-def test_the_arrays_of_hashed_rows_keep_them_when_data_are_reordered(tmp_path):
+def test_reordered_data_keep_hashed_rows_in_their_splits(tmp_path):
     order = np.random.default_rng(1).permutation(N)
     _, splits = written(tmp_path / "a", HASHED)
     _, others = written(tmp_path / "b", HASHED, order=order)
     rows = hashed_splits(IDS, HASHED)
     assert np.array_equal(splits.y_val, Y[rows == 1])
-    assert np.array_equal(others.y_val, Y[order][rows[order] == 1]), "in the order they came"
+    assert np.array_equal(others.y_val, Y[order][rows[order] == 1]), "in the order of the data"
 
 
-def test_the_shares_of_hashed_rows_are_met_on_average_and_the_seed_decides():
+def test_hashed_splits_have_the_right_size_on_average_and_use_the_seed():
     ids = pd.Series(np.arange(100_000))
     splits = hashed_splits(ids, HASHED)
     found = np.bincount(splits) / len(ids)
@@ -156,7 +156,7 @@ def test_the_shares_of_hashed_rows_are_met_on_average_and_the_seed_decides():
     assert np.mean(splits == other) == pytest.approx(0.68**2 + 0.17**2 + 0.15**2, abs=0.01)
 
 
-def test_an_id_that_is_kept_as_categories_is_the_same_id():
+def test_an_id_of_a_categorical_column_is_the_same_id():
     texts = IDS.map("patient {}".format)
     for ids in (texts, IDS):
         found = hashed_splits(ids.astype("category"), HASHED)
@@ -185,7 +185,7 @@ def test_the_hash_is_the_same_in_every_version():
         (IDS + 0.5, r"'patient' holds floating values \(float64\): an id .* is text or a whole"),
     ],
 )
-def test_ids_that_are_none_are_told(tmp_path, ids, message):
+def test_invalid_ids_are_reported(tmp_path, ids, message):
     with pytest.raises(SplitError, match=message):
         write_splits([Chunk(X, Y, ids)], tmp_path, HASHED, FEATURES, CLASSES)
 
@@ -198,7 +198,7 @@ def test_a_split_without_a_class_is_refused(tmp_path, shares):
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_too_few_rows_are_told(tmp_path, n):
+def test_too_few_rows_are_an_error(tmp_path, n):
     with pytest.raises(SplitError, match="would have no"):
         write_splits([Chunk(X[:n], Y[:n])], tmp_path, DRAWN, FEATURES, CLASSES)
 
@@ -212,7 +212,7 @@ def test_too_few_rows_are_told(tmp_path, n):
         (Chunk(X, Y[:, None], IDS), r"X has 2000 rows and y the shape \(2000, 1\)"),
         (Chunk(X, Y, IDS[:7]), r"X has 2000 rows and ids the shape \(7,\)"),
     ],
-    ids=["names", "y", "y of two axes", "ids"],
+    ids=["names", "y", "y with two axes", "ids"],
 )
 def test_rows_of_another_shape_are_refused(tmp_path, shares, chunk, message):
     with pytest.raises(SplitError, match=message):
@@ -224,7 +224,7 @@ def test_rows_of_another_shape_are_refused(tmp_path, shares, chunk, message):
     ("column", "name", "value"),
     [(2, "c", np.inf), (2, "c", -np.inf), (2, "c", 1e39), (4, "y", np.inf), (4, "y", np.nan)],
 )
-def test_a_number_that_nothing_can_learn_from_is_told(tmp_path, shares, value, column, name):
+def test_a_number_that_cannot_be_learned_is_named(tmp_path, shares, value, column, name):
     values = np.column_stack([X, Y])
     values[1234, column] = value
     values[1235:, column] = -values[1234, column]
@@ -235,7 +235,7 @@ def test_a_number_that_nothing_can_learn_from_is_told(tmp_path, shares, value, c
 
 @pytest.mark.parametrize("value", ["low", pd.Timestamp("2025-01-31"), pd.Timedelta("1h")])
 @pytest.mark.parametrize("column", ["b", "y"])
-def test_what_is_no_number_is_told_with_its_column_and_row(tmp_path, value, column):
+def test_non_numbers_are_reported_with_column_and_row(tmp_path, value, column):
     frame = pd.DataFrame(X, columns=FEATURES).assign(y=Y)
     frame[column] = frame[column].astype(object).mask(frame.index == 1234, value)
     parts = [
@@ -248,7 +248,7 @@ def test_what_is_no_number_is_told_with_its_column_and_row(tmp_path, value, colu
 
 @pytest.mark.parametrize("unit", ["ns", "us"])
 @pytest.mark.parametrize("column", ["a", "y"])
-def test_dates_alone_are_told_as_no_numbers(tmp_path, unit, column):
+def test_dates_are_reported_as_no_numbers(tmp_path, unit, column):
     dates = pd.Series(pd.to_datetime(["NaT", "2025-01-31"] * 9)).dt.as_unit(unit)
     numbers = pd.Series(np.arange(18.0))
     X, y = (dates, numbers) if column == "a" else (numbers, dates)
@@ -257,7 +257,7 @@ def test_dates_alone_are_told_as_no_numbers(tmp_path, unit, column):
 
 
 @pytest.mark.parametrize("value", [3e38, -3e38])
-def test_a_feature_that_is_beyond_float32_once_standardised_is_told(tmp_path, value):
+def test_a_feature_that_overflows_once_standardised_is_reported(tmp_path, value):
     values = X * 1e-3
     row = np.flatnonzero(hashed_splits(IDS, HASHED) == 2)[7]
     values[row, 2] = value
@@ -268,7 +268,7 @@ def test_a_feature_that_is_beyond_float32_once_standardised_is_told(tmp_path, va
 
 @pytest.mark.parametrize("unknown", [-1, 3])
 @pytest.mark.parametrize("kind", [np.array, pd.Series])
-def test_a_class_without_a_name_is_told(tmp_path, unknown, kind):
+def test_an_unnamed_class_is_reported(tmp_path, unknown, kind):
     y = np.where(np.arange(N) == 1234, unknown, Y)
     parts = [Chunk(X[rows], kind(y[rows]), IDS[rows]) for rows in (slice(1000), slice(1000, N))]
     with pytest.raises(SplitError, match=rf"y holds {unknown} in row 1234 .* from 0 to 2\."):
@@ -283,7 +283,7 @@ def test_a_feature_may_be_missing(tmp_path):
     assert sum(np.isnan(x).sum() for x in (splits.X_train, splits.X_val, splits.X_test)) == 1
 
 
-def test_whole_numbers_may_be_missing_beside_other_types(tmp_path):
+def test_integers_may_be_missing_next_to_other_types(tmp_path):
     frame = pd.DataFrame(X, columns=FEATURES).assign(a=pd.Series(Y, dtype="Int64"))
     frame.loc[1234, "a"] = pd.NA
     y = pd.Series(Y, dtype="Int64")

@@ -1,4 +1,4 @@
-"""A process that fails ends with the message of a UserError, or a traceback of its own code."""
+"""A failing process ends with the message of a UserError, or with a traceback of its own code."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ start(compute, Params)
 
 
 def ended(folder, line):
-    """The exit code of a process with this line in it, and what it prints."""
+    """The exit code and the errors of a process with this line in it."""
     (folder / "count_rows").mkdir()
     (folder / "params.yaml").write_text("random_seed: 1\n")
     main = folder / "count_rows/main.py"
@@ -53,21 +53,21 @@ def ended(folder, line):
         ("raise ValueError from KeyError('first')", "KeyError: 'first'"),
     ],
 )
-def test_an_error_is_shown_from_the_authors_own_line_on(tmp_path, line, error):
-    code, said = ended(tmp_path, line)
+def test_a_traceback_begins_at_the_authors_own_line(tmp_path, line, error):
+    code, output = ended(tmp_path, line)
     assert code == 1
-    first, *rest = said.splitlines()
+    first, *rest = output.splitlines()
     assert first == "count_rows: main.py failed."
-    assert error in said
+    assert error in output
     shown = [text for text in rest if text.startswith("  File ")]
     assert "count_rows/main.py" in shown[0]
     assert f"    {line}" in rest
-    assert "lib/process.py" not in said
+    assert "lib/process.py" not in output
 
 
-def test_a_file_that_cannot_be_read_is_told_in_a_line(tmp_path):
+def test_an_unreadable_file_is_a_one_line_error(tmp_path):
     (tmp_path / "data.json").write_text("{\n<<<<<<< HEAD\n")
-    code, said = ended(tmp_path, 'read_json("data.json")')
+    code, output = ended(tmp_path, 'read_json("data.json")')
     assert code == 1
-    assert said.startswith("count_rows: data.json, line 2: not JSON (")
-    assert len(said.splitlines()) == 1
+    assert output.startswith("count_rows: data.json, line 2: not JSON (")
+    assert len(output.splitlines()) == 1

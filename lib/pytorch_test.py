@@ -41,7 +41,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """For networks as small as these, threads cost a hundred times what they gain."""
+    """Use one thread: for networks this small, threads cost a hundred times what they save."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -154,8 +154,8 @@ RIGHT, SURE, WRONG = 1.0, 2.0, -1.0
     ("logits_by_epoch", "best"),
     [
         pytest.param([[RIGHT, WRONG] * 2, [RIGHT] * 4, [WRONG] * 4], 2, id="highest accuracy"),
-        pytest.param([[RIGHT] * 4, [SURE] * 4, [RIGHT] * 4], 2, id="of equals, lowest loss"),
-        pytest.param([[WRONG] * 4, [SURE] * 4, [SURE] * 4], 2, id="of equals, earliest"),
+        pytest.param([[RIGHT] * 4, [SURE] * 4, [RIGHT] * 4], 2, id="lowest loss of ties"),
+        pytest.param([[WRONG] * 4, [SURE] * 4, [SURE] * 4], 2, id="earliest of ties"),
         pytest.param([[10.0] * 3 + [WRONG], [0.1] * 4], 2, id="accuracy before loss"),
     ],
 )
@@ -175,14 +175,14 @@ def test_training_stops_after_patience_epochs_without_a_better_one(patience, n_t
     assert history.best_epoch == 2
 
 
-def test_records_hold_mean_loss_and_accuracy_over_rows():
+def test_records_have_mean_loss_and_accuracy_over_rows():
     _, history = train_scripted([[RIGHT, RIGHT, RIGHT, WRONG]])
     expected = np.mean(np.log1p(np.exp([-1.0, -1.0, -1.0, 1.0])))
     assert history.best.measures["validation_accuracy"] == 0.75
     assert history.best.measures["validation_loss"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_what_an_epoch_is_measured_by_is_the_mean_over_windows(monkeypatch):
+def test_measures_of_an_epoch_are_means_over_windows(monkeypatch):
     _, whole = run(epochs=1)
     monkeypatch.setattr(loaders, "WINDOW_ROWS", 97)  # all rows, in one
     _, same = run(epochs=1)
@@ -242,13 +242,13 @@ def test_clipped_gradients_move_the_weights_at_most_by_their_norm():
     assert moved[1] == pytest.approx(0.01, rel=1e-3)
 
 
-def test_on_epoch_sees_every_epoch_as_the_history_has_it():
+def test_on_epoch_gets_every_record_of_the_history():
     seen = []
     _, history = run(on_epoch=seen.append)
     assert seen == history.records
 
 
-def test_a_loss_that_is_not_finite_says_epoch_and_learning_rate():
+def test_an_infinite_or_nan_loss_names_epoch_and_learning_rate():
     X, _ = make_data()
     X[3, 2] = np.nan
     with pytest.raises(
@@ -279,7 +279,7 @@ def train_on(X, y, n_outputs, **arguments):
     return network, history
 
 
-def test_numbers_are_learnt_and_predicted_in_their_own_unit():
+def test_numbers_are_learned_and_predicted_in_their_own_unit():
     X, _ = make_data()
     y = 38_000 + 5_000 * X[:, 0].astype(np.float64)
     mean, scale = y.mean(), y.std()
@@ -301,14 +301,14 @@ def test_numbers_are_learnt_and_predicted_in_their_own_unit():
     assert error == pytest.approx(history.best.measures["validation_rmse"] * scale, rel=1e-4)
 
 
-def test_several_numbers_are_learnt_at_once():
+def test_several_numbers_are_learned_at_once():
     X, _ = make_data()
     network, history = train_on(X, X[:, :2], 2, loss=nn.MSELoss(), metrics={"rmse": rmse})
     assert TorchRegressor(network).predict(X).shape == (97, 2)
     assert history.best.measures["validation_rmse"] < history.records[0].measures["validation_rmse"]
 
 
-def test_several_classes_are_learnt_and_predicted_by_their_names(tmp_path):
+def test_several_classes_are_learned_and_predicted_by_name(tmp_path):
     X, _ = make_data()
     codes = np.digitize(X[:, 0], [-0.5, 0.5])
     network, history = train_on(
@@ -357,7 +357,7 @@ def test_the_metrics_agree_with_their_definitions():
     assert r2(found, wanted) == pytest.approx(1 - 4 / (26 / 3))
 
 
-def test_balanced_weights_let_every_class_count_alike():
+def test_balanced_weights_give_classes_equal_weight():
     y = np.array([0] * 6 + [1] * 3 + [2])
     weights = balanced_weights(y).numpy()
     assert (weights * np.bincount(y)).tolist() == pytest.approx([10 / 3] * 3)
@@ -368,7 +368,7 @@ def test_balanced_weights_let_every_class_count_alike():
     [
         pytest.param("validation_loss", 3, id="smaller is better"),
         pytest.param("validation_true_score", 1, id="larger is better"),
-        pytest.param("validation_sure_error", 4, id="smaller is better, not a number is worst"),
+        pytest.param("validation_sure_error", 4, id="smaller is better, NaN is worst"),
     ],
 )
 def test_the_best_epoch_is_the_best_by_any_measure(best_by, best):
@@ -392,7 +392,7 @@ def test_the_best_epoch_is_the_best_by_any_measure(best_by, best):
         ("validation_xyz", "does not tell whether larger is better"),
     ],
 )
-def test_a_measure_that_says_nothing_of_the_best_epoch_is_refused(best_by, message):
+def test_measures_that_cannot_decide_the_best_epoch_are_refused(best_by, message):
     with pytest.raises(ValueError, match=message):
         train_scripted([[RIGHT] * 4], None, [best_by], xyz=accuracy)
 
@@ -418,7 +418,7 @@ def test_logits_do_not_depend_on_batch_size_or_memory_mapping(tmp_path):
     )
 
 
-def test_predicting_uses_the_running_statistics_and_leaves_the_network_as_it_was():
+def test_predicting_uses_running_statistics_and_does_not_change_the_network():
     network = run()[0]
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network.train()
@@ -444,7 +444,7 @@ def test_probabilities_are_the_sigmoid_of_the_logits_and_agree_with_the_classes(
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_pipeline_takes_the_classifier_as_fitted():
+def test_a_pipeline_uses_the_classifier_as_fitted():
     X, y = make_data()
     predictor = make_predictor(run()[0])
     assert predictor.predict_proba(X).shape == (97, 2)
@@ -462,18 +462,18 @@ def test_a_pipeline_takes_the_classifier_as_fitted():
         (np.full((1, 5), np.nan), "contains NaN"),
     ],
 )
-def test_the_classifier_refuses_what_is_not_finite_rows_of_its_width(X, message):
+def test_the_classifier_refuses_other_widths_and_infinite_values(X, message):
     with pytest.raises(ValueError, match=message):
         TorchClassifier(make_network()).predict(X)
 
 
 @pytest.mark.parametrize("first", [nn.Dropout(), nn.Flatten(), nn.LayerNorm(5), nn.BatchNorm1d(5)])
-def test_a_network_that_begins_with_no_linear_layer_tells_its_width(first):
+def test_networks_without_a_first_linear_layer_have_a_width(first):
     classifier = TorchClassifier(nn.Sequential(first, nn.Linear(5, 1)))
     assert classifier.n_features_in_ == 5
 
 
-def test_rows_of_pictures_are_classified_by_a_convolution():
+def test_images_in_rows_are_classified_by_a_convolution():
     layers = nn.Unflatten(1, (1, 4, 4)), nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3)
     classifier = TorchClassifier(nn.Sequential(*layers), classes=("cat", "dog", "owl"))
     assert set(make_pipeline(classifier).predict(np.zeros((2, 16)))) <= {"cat", "dog", "owl"}
@@ -533,7 +533,7 @@ def test_a_dump_has_the_same_bytes_after_resuming_predicting_and_loading(tmp_pat
         (False, False, "1", "2", "cpu"),
     ],
 )
-def test_the_fastest_device_there_is_is_chosen(monkeypatch, cuda, mps, own, workers, expected):
+def test_the_fastest_available_device_is_used(monkeypatch, cuda, mps, own, workers, expected):
     chosen = give_devices(monkeypatch, cuda, mps)
     monkeypatch.setenv("LOCAL_RANK", own)
     monkeypatch.setenv("WORLD_SIZE", workers)
@@ -541,7 +541,7 @@ def test_the_fastest_device_there_is_is_chosen(monkeypatch, cuda, mps, own, work
     assert [f"cuda:{card}" for card in chosen] == [expected] * cuda
 
 
-def test_a_worker_for_which_no_card_is_left_is_told(monkeypatch):
+def test_a_worker_without_a_graphics_card_fails(monkeypatch):
     give_devices(monkeypatch, cuda=True, mps=False)
     monkeypatch.setenv("LOCAL_RANK", "3")
     with pytest.raises(UserError, match="3 graphics cards are visible, none is left for worker 4"):

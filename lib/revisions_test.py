@@ -1,4 +1,4 @@
-"""What a revision's files may look like: all that DVC allows, and what a merge leaves."""
+"""Revisions are read in every form that DVC allows, and with the marks of a merge conflict."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ GIT = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.org"]
 
 @pytest.fixture
 def work_tree(tmp_path):
-    """A repository of its own, with DVC, and a commit."""
+    """A repository with DVC and a commit."""
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").touch()
     (tmp_path / ".dvc/.gitignore").write_text("/tmp\n/cache\n")
@@ -41,7 +41,7 @@ def one_metric(folder, name, content):
     return Revision("", folder)
 
 
-def test_parameters_of_other_files_are_there_by_their_file(work_tree):
+def test_parameters_of_other_files_are_listed_by_file(work_tree):
     (work_tree / "params.yaml").write_text("seed: 1\n")
     (work_tree / "extra.yaml").write_text("seed: 2\nforest: {depth: 3}\n")
     stage = {"cmd": "x", "params": ["seed", {"extra.yaml": ["seed", "forest"]}]}
@@ -52,7 +52,7 @@ def test_parameters_of_other_files_are_there_by_their_file(work_tree):
 
 
 def one_stage_that_ran(folder):
-    """A stage with one of each kind of input, as dvc.lock notes it, and its metrics; committed."""
+    """A committed stage with each kind of input, as recorded in dvc.lock, and its metrics."""
     md5s = {}
     files = {"given.csv": "1\n", "m.json": "{}", "params.yaml": "a: {b: 1, c: 1}\n"}
     for name, text in files.items():
@@ -76,7 +76,7 @@ def one_stage_that_ran(folder):
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "told"),
+    ("file", "old", "new", "expected"),
     [
         ("README.md", "", "Hello", ""),
         ("params.yaml", "c: 1", "c: 2", "a of {} has not run since a changed: its results are"),
@@ -85,11 +85,9 @@ def one_stage_that_ran(folder):
         ("dvc.lock", '"0000', '"1111', "a of {} has not run since made.csv changed: its results"),
         ("m.json", "{}", "{ }", "m.json of {} is not what a wrote: somebody changed it since"),
     ],
-    ids=["nothing it reads", "parameter", "dep", "command", "dep that is not here", "result"],
+    ids=["not an input", "parameter", "dep", "command", "missing dep", "result"],
 )
-def test_results_of_something_else_than_stands_beside_them_are_told(
-    work_tree, file, old, new, told
-):
+def test_results_made_from_other_inputs_are_reported(work_tree, file, old, new, expected):
     one_stage_that_ran(work_tree)
     assert Revision("", work_tree).outdated == Revision("HEAD", work_tree).outdated == []
     text = (work_tree / file).read_text() if old else ""
@@ -98,12 +96,14 @@ def test_results_of_something_else_than_stands_beside_them_are_told(
     commit(work_tree)
     revision = Revision("HEAD", work_tree)
     for label, lines in (("work tree", before), (revision.label, revision.outdated)):
-        assert [line.startswith(told.format(label)) for line in lines] == ([True] if told else [])
+        assert [line.startswith(expected.format(label)) for line in lines] == (
+            [True] if expected else []
+        )
     assert Revision("HEAD~1", work_tree).outdated == []
 
 
 @pytest.mark.parametrize(("dep", "md5"), [("code", f"{'1' * 32}.dir"), ("link", "1" * 32)])
-def test_what_a_commit_may_lack_a_part_of_is_no_change_in_it(work_tree, dep, md5):
+def test_deps_incomplete_in_a_commit_do_not_count_as_changed(work_tree, dep, md5):
     one_stage_that_ran(work_tree)
     lock = json.loads((work_tree / "dvc.lock").read_text())
     lock["stages"]["a"]["deps"].append({"path": dep, "hash": "md5", "md5": md5})
@@ -118,7 +118,7 @@ def test_what_a_commit_may_lack_a_part_of_is_no_change_in_it(work_tree, dep, md5
     assert f"{dep} changed" in Revision("", work_tree).outdated[0]
 
 
-def test_a_frozen_stage_is_not_told_to_run(work_tree):
+def test_a_frozen_stage_is_not_outdated(work_tree):
     one_stage_that_ran(work_tree)
     text = (work_tree / "dvc.yaml").read_text()
     frozen = text.replace('"x", "deps"', '"y", "frozen": true, "deps"')
@@ -127,7 +127,7 @@ def test_a_frozen_stage_is_not_told_to_run(work_tree):
     assert Revision("", work_tree).outdated == []
 
 
-def test_a_stage_is_run_by_the_command_of_its_file(work_tree):
+def test_a_missing_result_names_its_command(work_tree):
     (work_tree / "lab/tuning").mkdir(parents=True)
     for file, stage in (("dvc.yaml", "a"), ("lab/tuning/dvc.yaml", "tune_a"), ("b/dvc.yaml", "b")):
         (work_tree / file).parent.mkdir(exist_ok=True)
@@ -140,10 +140,10 @@ def test_a_stage_is_run_by_the_command_of_its_file(work_tree):
     assert revision.missing == [
         "a.json of work tree is not here: `make run` writes it.",
         "b/b.json of work tree is not here: `make run PIPELINE=b/dvc.yaml` writes it.",
-    ], "a sweep that has not run is no gap"
+    ], "a sweep that has not run is not missing"
 
 
-def test_plots_that_only_dvc_can_draw_are_named_and_the_others_found(work_tree):
+def test_plots_that_only_dvc_can_draw_are_named_and_others_found(work_tree):
     (work_tree / "dvc.yaml").write_text(
         """
 stages: {}
@@ -164,7 +164,7 @@ plots:
     assert len(revision.missing) == 4
 
 
-def test_points_and_bars_of_several_columns_are_a_plot_for_each(work_tree):
+def test_points_and_bars_of_several_columns_are_one_plot_each(work_tree):
     plots = [
         {"P": {"x": "a", "y": {"p.csv": ["b", "c"]}, "template": "scatter"}},
         {"L": {"x": "a", "y": {"l.csv": ["b", "c"]}, "template": "linear"}},
@@ -179,7 +179,7 @@ def test_points_and_bars_of_several_columns_are_a_plot_for_each(work_tree):
     ]
 
 
-def test_a_plot_of_a_stage_that_only_dvc_can_draw_is_named_and_a_picture_is_none(work_tree):
+def test_a_stages_plots_that_only_dvc_can_draw_are_named_not_pictures(work_tree):
     plots = ["a.csv", {"b.json": {"y": "loss"}}, {"c.tsv": {"x": "a", "y": "b"}}, "d.png", "e"]
     stage = {"cmd": "x", "plots": plots}
     (work_tree / "dvc.yaml").write_text(json.dumps({"stages": {"a": stage}}))
@@ -188,7 +188,7 @@ def test_a_plot_of_a_stage_that_only_dvc_can_draw_is_named_and_a_picture_is_none
     assert [line.split("'")[1] for line in revision.missing] == ["a.csv", "b.json"]
 
 
-def test_what_a_merge_left_is_told_in_a_line(work_tree):
+def test_merge_marks_are_a_one_line_error(work_tree):
     (work_tree / "params.yaml").write_text("<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> b\n")
     with pytest.raises(UserError, match=r"params.yaml of work tree is not YAML \(line \d"):
         _ = Revision("", work_tree).params
@@ -207,7 +207,7 @@ def test_what_a_merge_left_is_told_in_a_line(work_tree):
         ("m.toml", "a = ", "m.toml of work tree is not TOML ("),
     ],
 )
-def test_metrics_that_cannot_be_read_are_missing(work_tree, name, content, message):
+def test_unreadable_metrics_are_missing(work_tree, name, content, message):
     revision = one_metric(work_tree, name, content)
     assert revision.metrics == {}
     (line,) = revision.missing
@@ -215,7 +215,7 @@ def test_metrics_that_cannot_be_read_are_missing(work_tree, name, content, messa
     assert "\n" not in line
 
 
-def test_a_metrics_file_that_is_not_there_is_missing_by_its_name(work_tree):
+def test_a_missing_metrics_file_is_named(work_tree):
     revision = one_metric(work_tree, "m.json", "{}")
     (work_tree / "m.json").unlink()
     assert revision.metrics == {}
@@ -236,7 +236,7 @@ def test_a_cached_metrics_file_of_a_stage_that_never_ran_is_not_to_be_fetched(wo
     assert line.endswith("is not here: that commit does not have it.")
 
 
-def test_a_storage_that_dvc_has_no_package_for_is_told(work_tree):
+def test_storage_without_a_dvc_package_is_reported(work_tree):
     stages = {"a": {"cmd": "x", "deps": ["gs://bucket/rows.csv"]}}
     (work_tree / "dvc.yaml").write_text(json.dumps({"stages": stages}))
     revision = Revision("", work_tree)
@@ -244,7 +244,7 @@ def test_a_storage_that_dvc_has_no_package_for_is_told(work_tree):
     assert "cannot read the pipeline: gs is supported, but requires" in revision.missing[0]
 
 
-def test_a_folder_of_metrics_is_told_as_one(work_tree):
+def test_a_folder_of_metrics_is_reported(work_tree):
     (work_tree / "m").mkdir()
     (work_tree / "m/a.json").write_text("{}")
     stage = {"cmd": "x", "metrics": [{"m": {"cache": False}}]}
@@ -290,14 +290,14 @@ def test_a_metrics_file_may_hold_anything(work_tree, content):
 @pytest.mark.parametrize(
     ("content", "kind"), [('[{"rmse": 1}]', "a list"), ('"rmse"', "text"), ("0.93", "")]
 )
-def test_a_metrics_file_that_names_no_values_is_told(work_tree, content, kind):
+def test_a_metrics_file_without_names_is_reported(work_tree, content, kind):
     revision = one_metric(work_tree, "m.json", content)
-    told = f"m.json of work tree is {kind}: a mapping of names to values is expected."
+    expected = f"m.json of work tree is {kind}: a mapping of names to values is expected."
     assert revision.metrics == {"m": json.loads(content)}
-    assert revision.missing == ([told] if kind else [])
+    assert revision.missing == ([expected] if kind else [])
 
 
-def test_stages_are_those_that_dvc_resolves(work_tree):
+def test_stages_are_resolved_as_by_dvc(work_tree):
     (work_tree / "params.yaml").write_text("folder: scores\n")
     (work_tree / "dvc.yaml").write_text(
         """
@@ -345,7 +345,7 @@ vars: [../params.yaml, ending: json]
     assert Revision("main", work_tree).metrics == wanted
 
 
-def test_metrics_files_are_called_by_what_tells_them_apart():
+def test_metrics_files_have_their_shortest_unique_names():
     stem = {"metrics/svc.json": "svc", "a.b.json": "a.b"}
     path = {"a/m.json": "a/m", "b/m.json": "b/m"}
     whole = {name: name for name in ("metrics/one.yaml", "metrics/one.toml")}
@@ -365,13 +365,13 @@ def test_a_revision_is_read_as_it_was(work_tree):
     assert default_pair(work_tree) == ("HEAD~1", "")
 
 
-def test_a_revision_without_pipeline_holds_nothing(work_tree):
+def test_a_revision_without_a_pipeline_is_empty(work_tree):
     revision = Revision("main", work_tree)
     found = (revision.metrics, revision.outs, revision.plots, revision.params, revision.missing)
     assert found == ({}, {}, [], {}, [])
 
 
-def test_a_revision_from_before_dvc_holds_nothing(work_tree):
+def test_a_revision_from_before_dvc_is_empty(work_tree):
     subprocess.run([*GIT, "rm", "-rq", "--cached", ".dvc"], cwd=work_tree, check=True)
     message = ["commit", "--quiet", "--message", "No DVC"]
     subprocess.run([*GIT, *message], cwd=work_tree, check=True)
@@ -383,7 +383,7 @@ def test_a_revision_from_before_dvc_holds_nothing(work_tree):
     "broken",
     ["stages: [", "stages: {a: {}}", "stages: {a: {cmd: '${no.such}'}}", "<<<<<<<", "datasets: 3"],
 )
-def test_a_broken_pipeline_in_an_old_revision_is_told_in_a_line(work_tree, broken):
+def test_a_broken_pipeline_in_an_old_revision_is_one_line(work_tree, broken):
     (work_tree / "dvc.yaml").write_text(broken)
     (work_tree / "params.yaml").write_text("a: 1\n")
     commit(work_tree)
@@ -396,7 +396,7 @@ def test_a_broken_pipeline_in_an_old_revision_is_told_in_a_line(work_tree, broke
     assert revision.params == {"a": 1}, "the rest is read"
 
 
-def test_what_dvc_does_not_take_in_a_stage_is_named(work_tree):
+def test_keys_that_dvc_rejects_in_a_stage_are_named(work_tree):
     (work_tree / "dvc.yaml").write_text("stages: {a: {cmd: b, dep: [c]}}")
     revision = Revision("", work_tree)
     assert revision.metrics == {}
@@ -409,7 +409,7 @@ def test_an_unknown_revision_is_an_error_and_not_an_empty_one(work_tree):
         _ = Revision("none", work_tree).metrics
 
 
-def test_an_experiment_of_dvc_is_a_revision_by_its_name(work_tree):
+def test_a_dvc_experiment_is_a_revision_by_its_name(work_tree):
     for name, value in (("slower", 1), ("wide", 2)):
         one_metric(work_tree, "m.json", json.dumps({"a": value}))
         commit(work_tree)
@@ -423,7 +423,7 @@ def test_an_experiment_of_dvc_is_a_revision_by_its_name(work_tree):
         _ = Revision("wid", work_tree).commit
 
 
-def test_what_a_shallow_clone_lacks_is_told_with_what_gets_it(work_tree, tmp_path_factory):
+def test_revisions_missing_in_a_shallow_clone_get_advice(work_tree, tmp_path_factory):
     commit(work_tree)
     clone = tmp_path_factory.mktemp("clones") / "shallow"
     command = ["git", "clone", "--quiet", "--depth=1", work_tree.as_uri(), str(clone)]
@@ -432,7 +432,7 @@ def test_what_a_shallow_clone_lacks_is_told_with_what_gets_it(work_tree, tmp_pat
         _ = Revision("HEAD~1", clone).metrics
 
 
-def test_rows_that_are_no_csv_are_told(work_tree):
+def test_rows_that_are_no_csv_are_named(work_tree):
     (work_tree / "wide.csv").write_text("a\n" + "x" * 200_000 + "\n")
     revision = Revision("", work_tree)
     assert revision.table("wide.csv") is None
@@ -449,20 +449,20 @@ def test_rows_that_are_no_csv_are_told(work_tree):
         ("a.yaml", "- {epoch: 1, loss: 0.5}\n- {epoch: 2, loss: null}\n"),
     ],
 )
-def test_a_plot_is_read_of_every_kind_of_table_that_dvc_draws(work_tree, name, content):
+def test_plots_are_read_from_any_kind_of_table_dvc_draws(work_tree, name, content):
     (work_tree / name).write_text(content)
     wanted = [{"epoch": "1", "loss": "0.5"}, {"epoch": "2", "loss": ""}]
     assert Revision("", work_tree).table(name) == wanted
 
 
-def test_a_plot_that_is_no_json_is_told(work_tree):
+def test_a_plot_of_invalid_json_is_named(work_tree):
     (work_tree / "a.json").write_text("[{]")
     revision = Revision("", work_tree)
     assert revision.table("a.json") is None
     assert revision.missing[0].startswith("a.json of work tree is not JSON (")
 
 
-def test_nested_keys_are_joined_however_deep():
+def test_deeply_nested_keys_are_joined():
     deep = current = {}
     for _ in range(5000):
         current["k"] = current = {}
@@ -471,7 +471,7 @@ def test_nested_keys_are_joined_however_deep():
     assert flat({"a": {"b": 1, "c": {}}, "d": {1: None}}) == {"a.b": 1, "d.1": None}
 
 
-def test_nan_is_like_nan():
+def test_nan_equals_nan():
     nan = {"a": float("nan"), "b": [float("nan")], "c": 1}
     again = {"a": float("nan"), "b": [float("nan")], "c": 2}
     assert changes(nan, again) == [("c", 1, 2)]
@@ -480,13 +480,13 @@ def test_nan_is_like_nan():
 # ---- rows of tables
 
 
-def test_rows_that_came_and_went_are_counted_wherever_they_stand():
+def test_added_and_removed_rows_are_counted_at_any_position():
     assert changed_rows([b"a\n", b"b\n", b"b\n"], [b"b\n", b"a\n", b"c"]) == (1, 1)
     assert changed_rows([b"a\n", b"b"], [b"a\r\n", b"b\r\n", b"b\r\n"]) == (1, 0)
     assert changed_rows([], [b"a\n"]) == (1, 0)
 
 
-def test_rows_are_compared_without_holding_them():
+def test_rows_are_compared_in_little_memory():
     def rows(inserted):
         yield b"id,value\n"
         for n in range(100_000):

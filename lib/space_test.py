@@ -1,4 +1,4 @@
-"""Sections of sweeps in params.yaml are checked, and mistakes in them explained."""
+"""Sections of sweeps in params.yaml are checked, and mistakes are explained."""
 
 from typing import Annotated
 
@@ -36,7 +36,7 @@ def section(**changed):
     return {"tune_model": plain | {"space": {"lr": {"log": [0.001, 1]}}} | changed}
 
 
-def test_a_space_has_the_ranges_that_it_says_by_dotted_name():
+def test_a_space_has_its_ranges_by_dotted_name():
     space = {"lr": {"log": [0.001, 1]}, "tree": {"depth": {"choice": [1, None]}}}
     found = dict(ranges(check_params(section(space=space), Params).tune_model.space))
     assert {name: (each.kind, each.values) for name, each in found.items()} == {
@@ -46,7 +46,7 @@ def test_a_space_has_the_ranges_that_it_says_by_dotted_name():
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         (
             {"space": {"lrr": {"log": [1, 2]}}},
@@ -82,13 +82,13 @@ def test_a_space_has_the_ranges_that_it_says_by_dotted_name():
         ({"better": "up"}, "tune_model.better is 'up': it must be 'larger' or 'smaller'"),
     ],
 )
-def test_a_mistake_is_told_in_one_line_with_its_place(changed, said):
-    with pytest.raises(ParamsError, match=said) as raised:
+def test_a_mistake_is_one_line_with_its_key(changed, message):
+    with pytest.raises(ParamsError, match=message) as raised:
         check_params(section(**changed), Params)
     assert len(str(raised.value).splitlines()) == 1
 
 
-def test_what_is_searched_is_no_part_of_what_is_fixed_and_takes_its_place_again():
+def test_searched_values_are_not_fixed_and_are_put_back_in_place():
     model = Model(lr=0.1, size=3, tree=Tree(depth=4))
     space = space_of(Model).model_validate({"tree": {"depth": {"choice": [1, 2]}}})
     assert fixed(model, space) == {"lr": 0.1, "size": 3, "tree": {}}
@@ -104,12 +104,12 @@ class WithoutSize(Tuning):
 
 
 @pytest.mark.parametrize("space", [{"size": {"choice": [2, 3]}}, {"size": {}, "lr": None}])
-def test_what_no_trial_reads_cannot_be_searched(space):
+def test_parameters_unused_by_trials_are_refused(space):
     with pytest.raises(ValidationError, match="left out: it cannot be searched, for no trial"):
         WithoutSize.model_validate(section(space=space)["tune_model"])
 
 
-def test_what_no_trial_reads_is_no_part_of_what_is_fixed():
+def test_parameters_unused_by_trials_are_not_fixed():
     plain = section(space={"size": None, "lr": {"log": [0.001, 1]}})["tune_model"]
     space = WithoutSize.model_validate(plain).space
     assert [name for name, _ in ranges(space)] == ["lr"]
@@ -124,7 +124,7 @@ class Forest(Section):
 
 
 @pytest.mark.parametrize("first", [Tree(depth=1), None])
-def test_sections_in_lists_mappings_and_options_are_plain_values_or_searched_whole(first):
+def test_nested_sections_are_plain_values_or_searched_as_a_whole(first):
     model = Forest(first=first, trees=[Tree(depth=2)], by_name={"a": Tree(depth=3)})
     plain = {"trees": [{"depth": 2}], "by_name": {"a": {"depth": 3}}}
     assert fixed(model, space_of(Forest)()) == {"first": first and {"depth": 1}} | plain
@@ -135,7 +135,7 @@ def test_sections_in_lists_mappings_and_options_are_plain_values_or_searched_who
     }
 
 
-def test_a_number_is_better_than_none_and_none_is_better_than_a_number():
+def test_a_number_is_better_than_nan_and_nan_is_never_better():
     nan = float("nan")
     assert is_better(1, nan, "smaller")
     assert not is_better(nan, 1, "smaller")

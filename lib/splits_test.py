@@ -17,7 +17,7 @@ def splits():
     return Splits(*X, *y, ("a", "b", "c"), ("no", "yes"))
 
 
-def test_what_is_loaded_is_what_was_saved(splits, tmp_path):
+def test_loaded_splits_equal_saved_ones(splits, tmp_path):
     save_data_splits(splits, tmp_path)
     loaded = load_data_splits(tmp_path)
     for name, before, after in zip(ARRAYS, splits, loaded, strict=True):
@@ -35,7 +35,7 @@ def test_numbers_to_predict_need_no_class_names(splits, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [str, object])
-def test_classes_with_names_are_saved_by_their_codes(splits, tmp_path, kind):
+def test_classes_with_names_must_be_saved_as_codes(splits, tmp_path, kind):
     texts = [np.array(["cat", "dog"], dtype=kind)] * 3
     with pytest.raises(UserError, match=r"y_train holds .*: of classes with names, save their"):
         save_data_splits(Splits(*list(splits)[:3], *texts, splits.feature_names), tmp_path)
@@ -48,7 +48,7 @@ def test_arrays_are_memory_mapped_and_read_only(splits, tmp_path):
         assert not array.flags.writeable
 
 
-def test_tensors_hold_the_same_numbers(splits, tmp_path):
+def test_tensors_have_the_same_numbers(splits, tmp_path):
     save_data_splits(splits, tmp_path)
     for before, after in zip(splits, load_data_splits(tmp_path, as_type="tensor"), strict=True):
         assert np.array_equal(before, after.numpy())

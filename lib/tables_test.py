@@ -1,4 +1,4 @@
-"""Tables are read, split and separated into X and y; errors in them are explained in a line."""
+"""Tables are read, split and separated into X and y; errors are explained in one line."""
 
 import gzip
 import re
@@ -30,7 +30,7 @@ def frame():
     return pd.DataFrame({"size": np.arange(200.0), "kind": kinds, "price": np.arange(200) * 2.5})
 
 
-def test_a_table_comes_back_from_its_file(frame, tmp_path):
+def test_a_table_is_read_as_it_was_saved(frame, tmp_path):
     frame.to_csv(tmp_path / "table.csv", index=False)
     pd.testing.assert_frame_equal(read_table(tmp_path / "table.csv"), frame, check_dtype=False)
 
@@ -59,14 +59,14 @@ PACKED = gzip.compress(b"a,y\n1,2\n", mtime=0)  # bytes 4 to 7 are the time
         ("a,y\n1,2\n".encode("utf-16-le"), "byte of 0 in the line of names.* Convert it to UTF-8"),
     ],
 )
-def test_a_file_that_is_no_table_is_told_by_its_name(tmp_path, content, message):
+def test_a_file_that_is_not_a_table_is_named(tmp_path, content, message):
     if content is not None:
         (tmp_path / "table.csv").write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_table(tmp_path / "table.csv")
 
 
-def test_a_compressed_file_that_is_damaged_is_told_by_its_name(tmp_path):
+def test_a_damaged_compressed_file_is_named(tmp_path):
     whole = gzip.compress(b"a,y\n" + b"1,2\n" * 1000)
     for name, content in (
         ("table.csv.gz", whole[: len(whole) // 2]),
@@ -86,12 +86,12 @@ def test_a_comma_at_the_end_of_rows_shifts_no_column(tmp_path):
         read_table(tmp_path / "table.csv")
 
 
-def test_a_column_with_one_text_far_below_is_text_throughout(tmp_path):
+def test_a_column_with_one_text_far_below_is_text(tmp_path):
     (tmp_path / "table.csv").write_text("code,size\n" + "7,1\n" * 600_000 + "x,2\n")
     assert set(read_table(tmp_path / "table.csv")["code"]) == {"7", "x"}
 
 
-def test_a_word_for_what_is_missing_is_a_text_among_texts_and_missing_among_numbers(tmp_path):
+def test_words_for_missing_values_are_text_among_texts_only(tmp_path):
     (tmp_path / "table.csv").write_text(
         "grade,grade,size,sold,code\nNone,n/a,1.5,True,1\nMild,null,NA,NA,NA\n"
         "NA,b,null,False,\n,nan,,,x\n"
@@ -107,7 +107,7 @@ def test_a_word_for_what_is_missing_is_a_text_among_texts_and_missing_among_numb
     assert frame["size"].dtype == float
 
 
-def test_whole_numbers_keep_their_digits_beside_missing_values_and_beyond_64_bits(tmp_path):
+def test_integers_keep_their_digits_with_missing_values_and_beyond_64_bits(tmp_path):
     first = [10**25, 10**25 + 1, 10**400]
     second = [1780000000000000123, None, 1780000000000000124]
     third = [2**63, None, -5]  # no type of pandas can hold all of them
@@ -116,7 +116,7 @@ def test_whole_numbers_keep_their_digits_beside_missing_values_and_beyond_64_bit
     )
     (tmp_path / "table.csv").write_text(f"a,b,c,d,e\n{rows}0,0,,x,0\n")
     frame = read_table(tmp_path / "table.csv")
-    assert frame["c"].dtype == float, "what is written as a float is one"
+    assert frame["c"].dtype == float, "a value written as a float is one"
     assert frame["e"].dropna().tolist() == [2**63, -5, 0]
     assert frame["a"].tolist() == [*first, 0]
     assert frame["b"].tolist() == [second[0], pd.NA, second[2], 0]
@@ -125,7 +125,7 @@ def test_whole_numbers_keep_their_digits_beside_missing_values_and_beyond_64_bit
     pd.testing.assert_frame_equal(read_table(tmp_path / "again.csv"), frame)
 
 
-def test_whole_numbers_of_any_size_are_numbers_to_a_training(frame, tmp_path):
+def test_integers_of_any_size_are_numbers_in_a_training(frame, tmp_path):
     n = range(200)
     long = frame.assign(
         a=[10**25 + i for i in n], b=[-(10**30) * i for i in n], c=["", *[2**60 + i for i in n[1:]]]
@@ -151,7 +151,7 @@ def test_classes_that_are_long_numbers_stay_different(frame, tmp_path):
             check_classes(train.y, 2)
 
 
-def test_each_row_is_in_one_split_and_the_seed_decides_in_which(frame):
+def test_each_row_is_in_one_split_as_the_seed_decides(frame):
     first, again, other = (with_splits(frame, random_seed=seed) for seed in (1, 1, 2))
     assert first["split"].value_counts().to_dict() == {"train": 136, "validation": 34, "test": 30}
     assert first["split"].equals(again["split"])
@@ -173,27 +173,27 @@ def test_a_table_of_many_columns_is_split_without_a_warning(tmp_path):
     rows_by_split(table, "c0", 0)
 
 
-def test_rows_without_a_class_are_a_class_of_their_own(frame):
+def test_rows_without_a_class_are_one_more_class(frame):
     for kinds in (frame["kind"], frame["kind"] == "b", frame["kind"].map({"a": 0, "b": 1})):
         gaps = frame.assign(kind=kinds.where(frame.index % 5 > 0))
         split = with_splits(gaps, random_seed=0, stratify="kind")
         shares = split.groupby("split")["kind"].apply(lambda kind: kind.isna().mean())
         assert shares.to_numpy() == pytest.approx(0.2, abs=0.02)
     one = frame.assign(kind=frame["kind"].where(frame.index > 0))
-    told = r"200 rows are too few to split: .*'missing'.* each class of 'kind', .* `stratify` by"
-    with pytest.raises(UserError, match=told):
+    message = r"200 rows are too few to split: .*'missing'.* each class of 'kind', .* `stratify` by"
+    with pytest.raises(UserError, match=message):
         with_splits(one, random_seed=0, stratify="kind")
 
 
-def test_too_few_rows_are_told(frame):
+def test_too_few_rows_are_refused(frame):
     with pytest.raises(UserError, match="2 rows are too few to split"):
         with_splits(frame[:2], random_seed=0)
-    with pytest.raises(UserError, match=r"200 rows are too few .*: \[0\.0, .* …\]\. Add") as told:
+    with pytest.raises(UserError, match=r"200 rows are too few .*: \[0\.0, .* …\]\. Add") as caught:
         with_splits(frame, random_seed=0, stratify="price")
-    assert len(str(told.value)) < 400, "not each of 200 classes"
+    assert len(str(caught.value)) < 400, "not each of 200 classes"
 
 
-def test_what_is_predicted_is_the_named_column_or_the_last(frame):
+def test_the_target_is_the_named_column_or_the_last(frame):
     frame.loc[3, "price"] = np.nan
     train, validation, test = rows_by_split(frame, None, 0)
     assert train.y.name == "price"
@@ -209,15 +209,15 @@ def test_a_column_may_have_any_name(frame):
     assert list(frame) == ["size", "kind", "self"]
 
 
-def test_a_name_that_several_columns_have_is_told(tmp_path, caplog):
+def test_duplicate_column_names_are_reported(tmp_path, caplog):
     file = tmp_path / "joined.csv"
     file.write_text("\ufeffprice,kind,,price,\n1,a,,1,\n", "utf-8")
     assert list(read_table(file))[:4] == ["price", "kind", "Unnamed: 2", "price.1"]
-    [said] = caplog.messages
-    assert "joined.csv has several columns 'price': the second is called 'price.1' here" in said
+    [warning] = caplog.messages
+    assert "joined.csv has several columns 'price': the second is called 'price.1' here" in warning
 
 
-def test_a_column_that_cannot_be_predicted_is_told(frame):
+def test_invalid_targets_are_reported(frame):
     with pytest.raises(UserError, match="no column 'age': it has 'size', 'kind', 'price'"):
         rows_by_split(frame, "age", 0)
     wide = pd.DataFrame([[0] * 2000], columns=[f" {n}" for n in range(2000)])
@@ -232,9 +232,9 @@ def test_a_column_that_cannot_be_predicted_is_told(frame):
     with pytest.raises(UserError, match="No row is for validation"):
         rows_by_split(frame.assign(split="train"), "price", 0)
     splits = with_splits(frame, random_seed=0)["split"]
-    for value, told in (("val", "'val'"), (np.nan, "empty"), (np.int64(1), "1")):
+    for value, shown in (("val", "'val'"), (np.nan, "empty"), (np.int64(1), "1")):
         values = splits.astype(object).where(splits.index > 0, value)
-        with pytest.raises(UserError, match=f"'split' is {told} somewhere: it says train, "):
+        with pytest.raises(UserError, match=f"'split' is {shown} somewhere: it says train, "):
             rows_by_split(frame.assign(split=values), "price", 0)
     with pytest.raises(UserError, match=r"'kind' holds .*: a regression predicts numbers"):
         check_numbers(frame["kind"])
@@ -246,18 +246,18 @@ def test_a_column_that_cannot_be_predicted_is_told(frame):
     check_classes(frame["kind"], 2)
 
 
-def test_a_column_that_names_each_row_is_told_and_can_be_left_out(frame, caplog):
+def test_a_column_of_row_names_is_reported_and_can_be_dropped(frame, caplog):
     named = frame.assign(house_id=[f"H{n}" for n in range(len(frame))])
     rows_by_split(named, "price", random_seed=0)
     assert "house_id has another text in nearly every row" in caplog.text
     caplog.clear()
     rows_by_split(without_columns(named, ["house_id"]), "price", random_seed=0)
-    assert caplog.text == "", "numbers, and texts that repeat, are to be learned from"
+    assert caplog.text == "", "numbers and repeated texts can be learned from"
     with pytest.raises(UserError, match="no column 'houseid': it has 'size', 'kind', 'price'"):
         without_columns(frame, ["houseid"])
 
 
-def test_a_column_without_a_value_in_training_is_told(frame, caplog):
+def test_a_column_without_training_values_is_named(frame, caplog):
     frame = with_splits(frame, random_seed=0)
     in_training = frame["split"] == "train"
     late = frame["size"].mask(in_training)
@@ -273,19 +273,19 @@ def test_a_column_without_a_value_in_training_is_told(frame, caplog):
     assert caplog.text == "", "training has values of it"
 
 
-def test_true_and_false_stay_so_where_some_are_missing(frame):
+def test_booleans_stay_so_if_some_are_missing(frame):
     sold = (frame["kind"] == "b").astype(object).where(frame.index > 20)
     assert rows_by_split(frame.assign(sold=sold), "sold", 0)[0].y.dtype == bool
 
 
-def test_classes_that_are_whole_numbers_stay_so_where_some_are_missing(frame):
+def test_integer_classes_stay_so_if_some_are_missing(frame):
     for factor, dtype in ((1, int), (0.5, float), (2.0**60, float)):
         codes = (frame["kind"] == "b") * factor
         sold = codes.where(frame.index > 20)
         assert rows_by_split(frame.assign(sold=sold), "sold", 0)[0].y.dtype == dtype
 
 
-def test_classes_that_cannot_be_learned_are_told_before_the_training(frame):
+def test_classes_that_cannot_be_learned_are_refused_first(frame):
     halves = frame["kind"].map({"a": 1.5, "b": 2.0})
     with pytest.raises(UserError, match=r"'kind' holds 1\.5: classes are text or whole numbers"):
         check_classes(halves)
@@ -298,7 +298,7 @@ def test_classes_that_cannot_be_learned_are_told_before_the_training(frame):
         check_classes(frame["kind"].map({"a": 7, "b": 8}).where(frame.index > 0, 54), least=2)
 
 
-def test_a_class_of_which_a_split_has_none_is_told(frame, caplog):
+def test_a_class_missing_in_a_split_is_named(frame, caplog):
     train, validation, test = rows_by_split(frame, "kind", 0)
     check_same_classes(train, validation=validation, test=test)
     assert not caplog.messages
@@ -317,19 +317,21 @@ def test_a_class_of_which_a_split_has_none_is_told(frame, caplog):
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 @pytest.mark.parametrize("value", [-np.inf, 1e39, -1e200])
-def test_a_number_beyond_float32_is_told_with_its_column_and_row(frame, split, value):
+def test_a_number_beyond_float32_is_shown_with_column_and_row(frame, split, value):
     frame = with_splits(frame, random_seed=0)
     row = frame.index[frame["split"] == split][3]
     beyond = frame.assign(price=frame["price"].where(frame.index != row, value))
-    told = re.escape(f"'price' holds {value:g} in row {row} (the first is 0): numbers up to 3.4e38")
-    with pytest.raises(UserError, match=told):
+    message = re.escape(
+        f"'price' holds {value:g} in row {row} (the first is 0): numbers up to 3.4e38"
+    )
+    with pytest.raises(UserError, match=message):
         rows_by_split(beyond, "price", 0)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         check_finite(beyond)
     check_finite(frame.assign(price=frame["price"] * 1e35))
 
 
-def test_numbers_that_are_all_the_same_are_told_before_the_training(frame):
+def test_constant_targets_are_refused_before_training(frame):
     for rows in (frame.assign(price=5.0), frame[:1]):
         with pytest.raises(UserError, match="'price' has 1 different values in training: two num"):
             check_numbers(rows["price"])

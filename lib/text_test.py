@@ -1,4 +1,4 @@
-"""Text from elsewhere is one line, and steers nothing."""
+"""Text from other sources becomes one line without control characters."""
 
 import pytest
 
@@ -16,7 +16,7 @@ from lib.text import cell, one_line, prose, shown_address, without_password
         ("naïve 数 👩\u200d🔬", "naïve 数 👩\u200d🔬"),
     ],
 )
-def test_a_text_is_one_line_with_its_control_characters_shown(text, shown):
+def test_a_text_is_one_line_with_control_characters_shown(text, shown):
     assert one_line(text) == shown
 
 
@@ -40,13 +40,13 @@ def test_an_address_is_shown_without_user_and_password(address, shown):
     assert shown_address(address) == shown
 
 
-def test_no_password_is_left_in_a_text(monkeypatch):
+def test_passwords_are_removed_in_texts(monkeypatch):
     monkeypatch.setenv("MLFLOW_URL", "http://user:a b/c@host")
     text = "https://u:p@q@other/x?y=1 refused; http://user:a b/c@host/api too (a@b)"
     assert without_password(text) == "https://other/x?y=1 refused; http://host/api too (a@b)"
 
 
-def test_a_message_keeps_its_code_and_no_other_markup():
+def test_a_message_keeps_code_and_no_other_markup():
     text = "`git checkout <commit>` <b> ![x](y) $z$ `"
     assert prose(text) == r"`git checkout <commit>` \<b> ![x\](y) \$z\$ `"
     assert cell("a|b `c` [x](y)") == r"a\|b \`c\` [x\](y)"

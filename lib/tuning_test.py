@@ -78,17 +78,17 @@ def swept(tmp_path, run=loss, data=None, **changed):
     )
 
 
-def test_the_size_of_a_batch_does(tmp_path):
+def test_another_batch_size_gives_other_trials(tmp_path):
     small = swept(tmp_path / "one", trials=16, batch=4)
     assert trial_rows(small) != trial_rows(swept(tmp_path / "two", trials=16, batch=8))
 
 
-def test_the_first_trials_of_a_longer_sweep_are_those_of_a_shorter_one(tmp_path):
+def test_a_longer_sweep_begins_with_the_trials_of_a_shorter_one(tmp_path):
     longer = trial_rows(swept(tmp_path / "one", trials=12))
     assert longer[:6] == trial_rows(swept(tmp_path / "two", trials=6))
 
 
-def test_no_trial_is_computed_again_when_a_sweep_gets_more_or_another_objective(tmp_path):
+def test_no_trial_is_repeated_for_more_trials_or_another_objective(tmp_path):
     (tmp_path / "count").mkdir()
     swept(tmp_path, counted, tmp_path / "count", trials=6)
     again = swept(tmp_path, counted, tmp_path / "count", trials=12)
@@ -96,7 +96,7 @@ def test_no_trial_is_computed_again_when_a_sweep_gets_more_or_another_objective(
     assert trial_rows(again) == trial_rows(swept(tmp_path / "other"))
 
 
-def test_a_damaged_file_is_a_trial_that_is_not_done(tmp_path):
+def test_a_damaged_file_counts_as_a_trial_to_repeat(tmp_path):
     first = trial_rows(swept(tmp_path))
     for file in (tmp_path / "trials").glob("*/*.json"):
         file.write_text(file.read_text()[:20])
@@ -113,13 +113,13 @@ def test_the_better_half_of_a_batch_goes_on_to_the_next_rung(tmp_path):
         batch = sweep.trials[start : start + 4]
         assert sorted(trial.budget for trial in batch) == [1, 1, 3, 9]
         first = [loss(None, trial.values, 1)["validation"]["loss"] for trial in batch]
-        went_on = [trial.budget > 1 for trial in batch]
-        assert sorted(zip(first, went_on, strict=True), key=lambda pair: pair[0])[1][1]
+        continued = [trial.budget > 1 for trial in batch]
+        assert sorted(zip(first, continued, strict=True), key=lambda pair: pair[0])[1][1]
         assert [trial.state == "complete" for trial in batch].count(True) == 1
     assert sweep.best.budget == 9
 
 
-def test_a_trial_that_fails_says_why_and_the_others_go_on(tmp_path):
+def test_a_failed_trial_says_why_and_the_others_continue(tmp_path):
     sweep = swept(tmp_path, bad, trials=16)
     by_state = {trial.state: trial for trial in sweep.trials}
     assert set(by_state) == {"complete", "failed"}
@@ -137,7 +137,7 @@ def short(enough, values, budget):
     return loss(None, values, budget)
 
 
-def test_a_trial_that_was_short_of_memory_is_tried_again_at_the_next_start(tmp_path):
+def test_a_trial_that_ran_out_of_memory_is_repeated_next_time(tmp_path):
     enough = tmp_path / "enough"
     reasons = {trial.reason for trial in swept(tmp_path, short, enough).trials}
     assert any(reason.endswith("that is more than fits into the memory.") for reason in reasons)
@@ -154,12 +154,12 @@ def test_the_best_is_the_largest_where_larger_is_better(tmp_path):
 @pytest.mark.parametrize(
     ("name", "hint"), [("validation.los", "did you mean validation.loss"), ("x", "name another")]
 )
-def test_an_objective_that_no_trial_has_is_told_with_what_there_is(tmp_path, name, hint):
+def test_an_unknown_objective_is_reported_with_those_allowed(tmp_path, name, hint):
     with pytest.raises(UserError, match=f"{name} is not known: {hint}. Allowed here: "):
         swept(tmp_path, objective=name)
 
 
-def test_an_error_after_the_first_trial_is_all_that_is_said(recwarn):
+def test_an_error_after_the_first_trial_adds_no_warning(recwarn):
     jobs = {Path(str(n)): ({}, None) for n in range(20)}
     results = on_this_machine(lambda *_: {"loss": 0.5}, None, 2, jobs)
     next(results)
@@ -167,18 +167,18 @@ def test_an_error_after_the_first_trial_is_all_that_is_said(recwarn):
     assert [str(each.message) for each in recwarn] == []
 
 
-def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path, monkeypatch):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # nothing listens there, and nothing else can
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+def test_a_missing_cluster_is_reported_at_once(tmp_path, monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # nothing listens there, and nothing else can
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", address)
-        with pytest.raises(UserError) as told:
+        with pytest.raises(UserError) as caught:
             swept(tmp_path)
-    assert f"RAY_ADDRESS is {address}, and no cluster is there: " in str(told.value)
+    assert f"RAY_ADDRESS is {address}, and no cluster is there: " in str(caught.value)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:99999", f"{'a' * 64}.b:6379"])
-def test_what_can_be_nobodys_address_is_told_in_the_same_way(address):
+def test_impossible_addresses_are_reported_the_same_way(address):
     with pytest.raises(UserError, match=f"RAY_ADDRESS is {address}, and no cluster is there: "):
         refuse_absent_cluster("RAY_ADDRESS", address)
 
@@ -188,7 +188,7 @@ def test_a_head_that_takes_a_connection_is_not_refused():
         refuse_absent_cluster("RAY_ADDRESS", f"127.0.0.1:{head.getsockname()[1]}")
 
 
-def test_an_address_of_ipv6_is_asked_without_its_brackets(monkeypatch):
+def test_an_ipv6_address_is_used_without_its_brackets(monkeypatch):
     asked = []
     monkeypatch.setattr(
         socket, "create_connection", lambda to, **_: asked.append(to) or socket.socket()
@@ -198,12 +198,12 @@ def test_an_address_of_ipv6_is_asked_without_its_brackets(monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["auto", "ray://127.0.0.1:1", "127.0.0.1"])
-def test_an_address_that_is_no_host_and_port_is_left_to_ray(address):
+def test_addresses_without_host_and_port_are_left_to_ray(address):
     refuse_absent_cluster("RAY_ADDRESS", address)
 
 
 def arrays(_, values, budget):
-    """As `loss`, with values of numpy and others in place of Python's numbers."""
+    """As `loss`, with numpy's numbers and other values in place of Python's numbers."""
     found = loss(None, values, budget)["validation"]["loss"]
     return {
         "loss": np.float32(found),
@@ -213,14 +213,14 @@ def arrays(_, values, budget):
     }
 
 
-def test_numbers_of_numpy_and_arrays_without_dimensions_are_metrics(tmp_path):
+def test_numpy_numbers_and_zero_dimensional_arrays_are_metrics(tmp_path):
     metrics = swept(tmp_path, arrays, objective="loss").best.metrics
     assert list(metrics) == ["loss", "size", "array"]
     assert metrics["loss"] == pytest.approx(metrics["array"])
 
 
 @pytest.mark.parametrize(
-    ("run", "said"),
+    ("run", "message"),
     [
         (arrays, r"no number that is called each, but loss \(float\), .*, each \(list\): return"),
         (lambda *_: {"each": "good"}, r"no number that is called each, but each \(str\): "),
@@ -228,13 +228,13 @@ def test_numbers_of_numpy_and_arrays_without_dimensions_are_metrics(tmp_path):
         (lambda *_: 0.5, "no number that is called each, but float: "),
     ],
 )
-def test_an_objective_that_is_no_number_is_told_with_what_the_trial_returned(tmp_path, run, said):
+def test_a_non_numeric_objective_is_reported_with_what_was_returned(tmp_path, run, message):
     for _ in ("computed", "kept"):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             swept(tmp_path, run, objective="each")
 
 
-def test_what_a_sweep_leaves_is_the_same_to_the_byte(tmp_path):
+def test_outputs_of_a_sweep_are_the_same_to_the_byte(tmp_path):
     for name in ("one", "two"):
         folder = tmp_path / name
         sweep = swept(folder)
@@ -248,7 +248,7 @@ def test_what_a_sweep_leaves_is_the_same_to_the_byte(tmp_path):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
-def test_a_sweep_whose_trials_are_all_as_good_has_a_table_of_importances_without_rows(tmp_path):
+def test_a_sweep_of_equal_trials_has_an_empty_table_of_importances(tmp_path):
     sweep = swept(tmp_path, lambda *_: {"validation": {"loss": 0.5}})
     write_sweep(sweep, tmp_path / "out", tmp_path / "metrics.json", seed=0, tunes="model")
     assert (tmp_path / "out/importances.csv").read_text() == "parameter,importance\n"
@@ -256,7 +256,7 @@ def test_a_sweep_whose_trials_are_all_as_good_has_a_table_of_importances_without
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 @pytest.mark.parametrize("scale", [1e200, 1e308])
-def test_losses_whose_squares_overflow_tell_no_importances(tmp_path, scale):
+def test_losses_with_overflowing_squares_have_no_importances(tmp_path, scale):
     sweep = swept(tmp_path, lambda _, values, __: {"validation": {"loss": scale * values["y"]}})
     assert importances(sweep, seed=0) == {}
 

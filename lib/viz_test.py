@@ -47,7 +47,7 @@ def test_a_confusion_matrix_shows_each_count_and_its_share_of_the_true_class():
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["7", "8"]
 
 
-def test_a_class_that_does_not_occur_has_a_row_all_the_same():
+def test_a_class_that_does_not_occur_still_has_a_row():
     [axes] = plot_confusion_matrix([0, 0], [0, 0], ("no", "yes")).axes
     assert len(axes.texts) == 4
 
@@ -65,14 +65,14 @@ def test_a_training_history_draws_four_curves_and_marks_the_best_epoch():
     assert list(loss.lines[2].get_xdata()) == [2, 2]
 
 
-def test_roc_curves_of_several_models_are_in_one_picture_the_best_first():
+def test_roc_curves_of_several_models_share_a_picture_best_first():
     probabilities = {"coin": [0.5] * 5, "right": [0.1, 0.2, 0.3, 0.8, 0.9]}
     [axes] = plot_roc_curves(probabilities, Y).axes
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["right (1.000)", "coin (0.500)"]
 
 
-def test_what_only_one_class_occurs_of_has_no_roc_curve():
+def test_data_of_one_class_have_no_roc_curve():
     [axes] = plot_roc_curves({"model": [0.2, 0.3]}, [1, 1]).axes
     assert len(axes.lines) == 1, "the diagonal"
     assert roc_rows({"model": [0.2, 0.3]}, [1, 1]) == []
@@ -87,7 +87,7 @@ def test_a_history_of_any_measures_has_a_panel_for_each():
     assert [axes.get_title() for axes in panels] == ["loss", "rmse", "r2"]
 
 
-def test_each_of_several_classes_has_a_curve_against_the_rest_if_it_occurs():
+def test_each_class_that_occurs_has_a_curve_against_the_rest():
     probability = [[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1]]
     curves, truth = one_versus_rest(probability, [0, 1, 1], ("cat", "dog", "hen"))
     [axes] = plot_roc_curves(curves, truth).axes
@@ -116,13 +116,13 @@ def test_names_of_classes_do_not_overlap(k, name):
         assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
 
 
-def test_of_many_classes_the_cells_without_a_row_are_empty():
+def test_empty_cells_of_many_classes_have_no_text():
     [axes] = plot_confusion_matrix([0, 10], [0, 3], [str(n) for n in range(11)]).axes
     assert [text.get_text() for text in axes.texts] == ["1\n100.0%", "1\n100.0%"]
 
 
 @pytest.mark.parametrize("k", [2, 12, 100])
-def test_every_curve_is_named_and_of_many_beside_the_picture(k):
+def test_every_curve_is_named_and_many_outside_the_axes(k):
     curves = {f"_{n}": [0.5] * 4 + [n / 100] for n in range(k)}
     figure = plot_roc_curves(curves, Y)
     FigureCanvasAgg(figure).draw()
@@ -137,7 +137,7 @@ def test_every_curve_is_named_and_of_many_beside_the_picture(k):
     assert len(looks) == min(k, 40)
 
 
-def test_predicted_numbers_lie_against_the_true_ones():
+def test_predicted_numbers_are_drawn_with_true_ones():
     [axes] = plot_predicted([1.0, 5.0], [2.0, 4.0]).axes
     points, line = axes.lines
     assert list(points.get_xdata()) == [1, 5]
@@ -145,7 +145,7 @@ def test_predicted_numbers_lie_against_the_true_ones():
     assert list(line.get_xdata()) == list(line.get_ydata()) == [1, 5]
 
 
-def test_of_many_predicted_numbers_some_stand_for_all():
+def test_many_predicted_numbers_are_sampled():
     numbers = np.arange(20_000.0)
     rows = predicted_rows(numbers, numbers + 1)
     assert len(rows) == 2000
@@ -154,7 +154,7 @@ def test_of_many_predicted_numbers_some_stand_for_all():
     assert predicted_rows([1.0], [2.0]) == [{"actual": 1, "predicted": 2}]
 
 
-def test_rows_for_dvc_hold_the_same_curves_and_cases():
+def test_rows_for_dvc_have_the_same_curves_and_cases():
     rows = roc_rows({"right": [0.1, 0.2, 0.3, 0.8, 0.9]}, Y)
     assert {row["model"] for row in rows} == {"right"}
     assert (rows[0]["false_positive_rate"], rows[-1]["true_positive_rate"]) == (0, 1)
@@ -186,7 +186,7 @@ def test_large_numbers_are_written_out():
 
 
 @pytest.mark.parametrize("largest", [9.9e4, 9.9e5, 9.9e6, 1.4e9, 9.9e11])
-def test_no_number_beside_an_axis_stands_over_another(largest):
+def test_tick_labels_do_not_overlap(largest):
     figure = plot_predicted([0.2 * largest, largest], [0.2 * largest, largest])
     figure.draw_without_rendering()
     labels = [label for label in figure.axes[0].get_xticklabels() if label.get_text()]
@@ -195,7 +195,9 @@ def test_no_number_beside_an_axis_stands_over_another(largest):
         left, right = one.get_window_extent(), other.get_window_extent()
         height = one.get_fontsize() * figure.dpi / 72
         between = (right.x1 - left.x1) * math.sin(math.radians(one.get_rotation()))
-        assert left.x1 < right.x0 or between > height, "side by side, or lines that do not touch"
+        assert left.x1 < right.x0 or between > height, (
+            "the labels are side by side, or their lines do not touch"
+        )
 
 
 # ---- of many rows
@@ -230,6 +232,6 @@ def test_the_confusion_table_of_many_rows_has_the_same_shares(many):
     assert wrong == pytest.approx(np.mean(y != predicted), abs=1e-3)
 
 
-def test_a_cloud_of_many_rows_has_some_of_them(many):
+def test_a_scatter_plot_samples_many_rows(many):
     [axes] = plot_predicted(*many).axes
     assert len(axes.lines[0].get_xdata()) == 20_000

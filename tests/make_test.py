@@ -1,4 +1,4 @@
-"""What make takes its arguments from, and what it lists."""
+"""Where make takes its arguments from, and what it lists."""
 
 import re
 import socket
@@ -33,13 +33,13 @@ ARGUMENTS = sorted({"ANYWAY", *(name for names in TARGETS.values() for name in n
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_an_argument_counts_on_the_command_line_and_not_in_the_environment(target):
+def test_arguments_come_from_the_command_line_not_the_environment(target):
     project = Project.at(ROOT)
-    elsewhere = {name: f"environments-{name}" for name in ARGUMENTS}
+    environment = {name: f"environments-{name}" for name in ARGUMENTS}
     plain = project.run("make", "--dry-run", target)
-    assert project.run("make", "--dry-run", target, **elsewhere) == plain
+    assert project.run("make", "--dry-run", target, **environment) == plain
     given = [f"{name}=given-{name}" for name in TARGETS[target]]
-    commands = project.run("make", "--dry-run", target, *given, **elsewhere)
+    commands = project.run("make", "--dry-run", target, *given, **environment)
     assert all(f"given-{name}" in commands for name in TARGETS[target]), commands
 
 
@@ -52,31 +52,31 @@ def test_a_misspelled_argument_is_refused_instead_of_ignored(misspelled):
     assert "tools/within" not in output
 
 
-def test_line_ends_with_which_no_script_runs_are_told_in_a_line(tmp_path):
+def test_windows_line_endings_are_reported_in_one_line(tmp_path):
     for name in ("Makefile", "tools/environments/bootstrap"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((ROOT / name).read_bytes().replace(b"\n", b"\r\n"))
-    said = Project.at(tmp_path).run("make", "doctor", ok=False)
-    assert "the files have Windows line endings (CRLF)" in said
-    assert len(said.splitlines()) == 1
+    output = Project.at(tmp_path).run("make", "doctor", ok=False)
+    assert "the files have Windows line endings (CRLF)" in output
+    assert len(output.splitlines()) == 1
 
 
-def test_a_folder_that_is_no_repository_is_told_with_what_makes_it_one(tmp_path):
+def test_without_a_git_repository_make_says_what_creates_it(tmp_path):
     (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
-    told = "this folder is no git repository yet, which most commands need: `make start` makes it"
-    assert told in Project.at(tmp_path).run("make", "--dry-run", "run")
-    assert told not in Project.at(tmp_path).run("make", "--dry-run", "start")
-    (tmp_path / ".git").touch()  # a file, in git's own work trees
-    assert told not in Project.at(tmp_path).run("make", "--dry-run", "run")
+    hint = "this folder is no git repository yet, which most commands need: `make start` makes it"
+    assert hint in Project.at(tmp_path).run("make", "--dry-run", "run")
+    assert hint not in Project.at(tmp_path).run("make", "--dry-run", "start")
+    (tmp_path / ".git").touch()  # a file, as in git's linked work trees
+    assert hint not in Project.at(tmp_path).run("make", "--dry-run", "run")
 
 
 @pytest.mark.parametrize("text", ['a "b" c', "it's", "`touch made`", "$(touch made) $HOME", "a\\b"])
-def test_an_argument_reaches_its_command_as_it_was_typed(tmp_path, text):
-    said = Project.at(ROOT).run("make", "--dry-run", "compare", f"A={text}")
-    command = next(line for line in said.splitlines() if "tools.report.compare" in line)
-    given = ["sh", "-c", command.replace("tools/within", 'printf "%s\\n"', 1)]
-    shown = subprocess.run(given, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert f"--from={text}" in shown.splitlines()
+def test_arguments_reach_their_command_as_typed(tmp_path, text):
+    output = Project.at(ROOT).run("make", "--dry-run", "compare", f"A={text}")
+    command = next(line for line in output.splitlines() if "tools.report.compare" in line)
+    shell = ["sh", "-c", command.replace("tools/within", 'printf "%s\\n"', 1)]
+    printed = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert f"--from={text}" in printed.splitlines()
     assert not (tmp_path / "made").exists()
 
 
@@ -88,54 +88,54 @@ def test_an_argument_reaches_its_command_as_it_was_typed(tmp_path, text):
         *((port, "which Ray uses itself") for port in ("8265", "10002", "19999")),
     ],
 )
-def test_a_port_that_cannot_be_rays_is_told_in_a_line(port, why):
+def test_invalid_ray_ports_are_refused_in_one_line(port, why):
     with pytest.raises(UserError, match=f"^RAY_PORT is .*{why}"):
         check_port(port)
 
 
-def test_a_port_that_another_program_has_is_told_in_a_line():
+def test_a_port_in_use_is_reported_without_a_traceback():
     with socket.create_server(("", 0)) as other:
         port = other.getsockname()[1]
-        said = Project.at(ROOT).run("make", "ray-head", f"RAY_PORT={port}", ok=False)
-    assert f"RAY_PORT is {port}: " in said
-    assert "Traceback" not in said
+        output = Project.at(ROOT).run("make", "ray-head", f"RAY_PORT={port}", ok=False)
+    assert f"RAY_PORT is {port}: " in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("address", ["", "10.0.0.5", "a b", "6379", "http://h:1", "127.0.0.1:1"])
-def test_an_address_where_no_cluster_is_is_told_in_a_line(address):
-    said = Project.at(ROOT).run("make", "ray-worker", f"ADDRESS={address}", ok=False)
-    assert re.search(f"^ADDRESS is '?{re.escape(address)}", said, re.MULTILINE)
-    assert "Traceback" not in said
+def test_addresses_without_a_cluster_are_named(address):
+    output = Project.at(ROOT).run("make", "ray-worker", f"ADDRESS={address}", ok=False)
+    assert re.search(f"^ADDRESS is '?{re.escape(address)}", output, re.MULTILINE)
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("port", ["", "x", "-1", "65536", "²"])
-def test_a_port_that_cannot_be_mlflows_is_told_in_a_line(project, port):
+def test_invalid_mlflow_ports_are_refused(project, port):
     (project.folder / "mlflow.db").touch()
-    said = project.run("make", "ui", f"PORT={port}", ok=False)
-    assert f"PORT is {port!r}: it must be a whole number up to 65535." in said
-    assert "Traceback" not in said
+    output = project.run("make", "ui", f"PORT={port}", ok=False)
+    assert f"PORT is {port!r}: it must be a whole number up to 65535." in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("port", ["x", "-1", "65536"])
-def test_a_port_that_no_runtime_can_have_is_told_in_a_line(port):
-    said = Project.at(ROOT).run("make", "serve", "FILE=build/x.krt", f"PORT={port}", ok=False)
-    assert f"serve: PORT is {port!r}: it must be a whole number from 0 (any that is free)" in said
+def test_invalid_runtime_ports_are_refused_in_one_line(port):
+    output = Project.at(ROOT).run("make", "serve", "FILE=build/x.krt", f"PORT={port}", ok=False)
+    assert f"serve: PORT is {port!r}: it must be a whole number from 0 (any that is free)" in output
 
 
 @pytest.mark.parametrize("days", ["a week", "7d"])
-def test_days_that_are_no_number_are_told(days):
-    said = Project.at(ROOT).run("make", "clean", f"DAYS={days}", ok=False)
-    assert "it must be a number of days, such as 0 or 7." in said
+def test_days_must_be_a_number(days):
+    output = Project.at(ROOT).run("make", "clean", f"DAYS={days}", ok=False)
+    assert "it must be a number of days, such as 0 or 7." in output
 
 
-def test_make_alone_lists_every_target_once_in_groups_run_and_test_first():
+def test_make_lists_every_target_once_run_and_test_first():
     listed = Project.at(ROOT).run("make")
     groups = [group.splitlines() for group in listed.strip().split("\n\n")]
     assert len(groups) > 3
     assert all(not title.startswith(" ") for title, *_ in groups)
     lines = [re.fullmatch(r"  make (\S+) +(\S.*)", line) for _, *rest in groups for line in rest]
     targets = [line[1] for line in lines if line]
-    assert len(targets) == len(lines), "each with what it does, in a line"
+    assert len(targets) == len(lines), "each target has a one-line description"
     assert targets[:2] == ["run", "test"]
     files = [ROOT / "Makefile", *ROOT.glob("t*/**/*.mk")]
     documented = re.findall(r"(?m)^([a-z-]+):.*## ", "".join(file.read_text() for file in files))

@@ -1,7 +1,7 @@
-"""Data larger than the memory that a process is given are prepared and trained on.
+"""Data larger than a process's memory limit can be prepared and trained on.
 
-The limit is Linux' own on what a process has allocated, used or not (RLIMIT_DATA). Memory-mapped
-files are left out of it: the system takes their pages back when it needs them.
+The limit is Linux's RLIMIT_DATA: on what a process has allocated, used or not. Memory-mapped files
+do not count: the system frees their pages when it needs memory.
 """
 
 import os
@@ -23,12 +23,12 @@ from lib.splits import load_data_splits
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold to the limit"),
+    pytest.mark.skipif(sys.platform != "linux", reason="other systems do not enforce the limit"),
 ]
 
 
 NAMES = [f"feature {n}" for n in range(30)]
-FEW, MANY = 100_000, 800_000  # rows: of a file, and of eight
+FEW, MANY = 100_000, 800_000  # rows: of one file, and of eight
 
 
 def make(folder: Path, rows: int) -> None:
@@ -41,7 +41,7 @@ def make(folder: Path, rows: int) -> None:
 
 
 def prepare(folder: Path) -> None:
-    """Look for repeated rows, share out, standardise, write."""
+    """Look for repeated rows, split, standardise, write."""
     duplicates = Duplicates(folder)
 
     def chunks():
@@ -54,7 +54,7 @@ def prepare(folder: Path) -> None:
 
 
 def train(folder: Path) -> None:
-    """An epoch of a small network, and what it says of the validation split."""
+    """Train a small network for an epoch, and check it on the validation split."""
     import torch
 
     from lib.metrics import classification_metrics
@@ -85,9 +85,9 @@ AT_ONCE = {
 
 
 def limited(name: str, folder: str, megabytes: str) -> None:
-    """Do a piece of work with so much more memory than a small one has left behind.
+    """Do the work on many rows with `megabytes` more than is allocated after the work on few.
 
-    By then packages are imported, and threads have their stacks.
+    By then, packages are imported and threads have their stacks.
     """
     few, many = Path(folder) / "few", Path(folder) / "many"
     globals()[name](few)
@@ -100,12 +100,12 @@ def limited(name: str, folder: str, megabytes: str) -> None:
 
 
 def run_limited(name: str, folder: Path, megabytes: float) -> None:
-    """The same in a process of its own."""
+    """Run `limited` in a process of its own."""
     call = "import sys; from tests.memory_test import limited; limited(*sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", call, name, str(folder), str(megabytes)],
         cwd=ROOT,
-        # Arrow's own allocator takes a gigabyte at once, for later.
+        # Arrow's default allocator reserves a gigabyte in advance.
         env=os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -114,7 +114,7 @@ def run_limited(name: str, folder: Path, megabytes: float) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_table_and_arrays_larger_than_memory_are_prepared_and_trained_on(tmp_path):
+def test_tables_and_arrays_larger_than_memory_are_processed(tmp_path):
     for folder, rows in (("few", FEW), ("many", MANY)):
         make(tmp_path / folder / "raw", rows)
     run_limited("prepare", tmp_path, 0.75 * MANY * (len(NAMES) + 1) * 8 / 1e6)

@@ -1,4 +1,4 @@
-"""The pipeline as its users run it: once, twice, changed, killed, and with mistakes in it."""
+"""The pipeline as users run it: once, twice, changed, killed and with mistakes in it."""
 
 import json
 import os
@@ -24,8 +24,8 @@ def locked(project):
     return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
 
 
-def stages_run(said):
-    return [stage for stage in STAGES if f"Running stage '{stage}'" in said]
+def stages_run(output):
+    return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
 
 
 @pytest.fixture
@@ -35,11 +35,11 @@ def project(finished, tmp_path):
 
 
 def test_the_first_run_ends_in_a_table_and_pictures(finished):
-    said = finished.first_run
-    assert stages_run(said) == list(STAGES)
+    output = finished.first_run
+    assert stages_run(output) == list(STAGES)
     for expected in ("Results", "validation", "train_dnn_pytorch", "brier_score", "make ui"):
-        assert expected in said, said
-    pictures = [line.split(": ")[1] for line in said.splitlines() if line.startswith("Picture: ")]
+        assert expected in output, output
+    pictures = [line.split(": ")[1] for line in output.splitlines() if line.startswith("Picture: ")]
     assert len(pictures) == 4
     for picture in pictures:
         assert (finished.folder / picture).read_bytes().startswith(b"\x89PNG")
@@ -51,19 +51,19 @@ def test_both_best_models_reach_an_accuracy_of_095(finished):
         assert metrics["validation"]["accuracy"] >= 0.95, stage
 
 
-def test_afterwards_git_is_clean_and_only_the_query_wants_to_run(finished):
+def test_after_a_run_git_is_clean_and_only_the_query_would_run(finished):
     assert finished.git("status", "--porcelain") == ""
     assert finished.dvc("status").split() == ["prepare_data:", "always", "changed"]
     assert finished.dvc("status", *STAGES[1:]).strip() == "Data and pipelines are up to date."
 
 
-def test_a_second_run_only_asks_for_the_data_and_says_nothing_differs(project):
+def test_a_second_run_only_checks_the_data_and_shows_no_difference(project):
     before = locked(project)
-    said = project.run("make", "run")
-    assert stages_run(said) == ["prepare_data"]
+    output = project.run("make", "run")
+    assert stages_run(output) == ["prepare_data"]
     assert locked(project) == before
     assert project.git("status", "--porcelain") == ""
-    assert "differ" not in said
+    assert "differ" not in output
 
 
 def test_another_clone_gets_the_same_bytes(finished, tmp_path):
@@ -74,7 +74,7 @@ def test_another_clone_gets_the_same_bytes(finished, tmp_path):
     assert locked(clone) == locked(finished)
 
 
-def test_the_learning_rate_runs_the_network_only_and_comes_back_from_the_cache(project):
+def test_a_learning_rate_reruns_only_the_network_and_is_cached(project):
     before = locked(project)
     project.edit("params.yaml", "lr: 0.001", "lr: 0.01")
     changed = project.run("make", "run")
@@ -91,7 +91,7 @@ def test_the_learning_rate_runs_the_network_only_and_comes_back_from_the_cache(p
     assert project.git("status", "--porcelain") == ""
 
 
-def test_the_seed_runs_all_and_comes_back_from_the_cache(project):
+def test_a_seed_reruns_everything_and_is_cached(project):
     before = locked(project)
     project.edit("params.yaml", "random_seed: 42", "random_seed: 43")
     project.edit("params.yaml", "epochs: 120", "epochs: 2")
@@ -105,7 +105,7 @@ def test_the_seed_runs_all_and_comes_back_from_the_cache(project):
     assert locked(project) == before
 
 
-def test_what_cannot_change_a_result_runs_no_stage_again(project):
+def test_changes_that_affect_no_result_rerun_no_stage(project):
     folder = project.folder
     project.run("make", "process", "NAME=count_rows")
     (folder / "goals/more_test.py").write_text('def test_more():\n    """More."""\n')
@@ -115,8 +115,8 @@ def test_what_cannot_change_a_result_runs_no_stage_again(project):
     for lock in (folder / "tools").rglob("Pipfile.lock"):
         lock.write_text(lock.read_text() + "\n")
     project.edit("lab/processes/train_standard_classifiers/log.py", "MLflow", "The tracker")
-    said = project.dvc("status", *STAGES[1:])
-    assert said.strip() == "Data and pipelines are up to date."
+    output = project.dvc("status", *STAGES[1:])
+    assert output.strip() == "Data and pipelines are up to date."
     assert project.dvc("status", STAGES[0]).split() == ["prepare_data:", "always", "changed"]
 
 
@@ -128,16 +128,16 @@ def test_what_cannot_change_a_result_runs_no_stage_again(project):
         ("train_dnn_pytorch", ".checkpoints/train_dnn_pytorch.pt"),
     ],
 )
-def test_a_run_killed_in_a_stage_ends_well_the_next_time(finished, project, stage, sign):
+def test_a_killed_run_completes_the_next_time(finished, project, stage, sign):
     forget(project, stage)
-    kill_amid(project, stage, sign)
-    said = project.run("make", "run")
-    assert stage in stages_run(said)
-    assert locked(project) == locked(finished), "as if it had not been killed"
+    kill_during(project, stage, sign)
+    output = project.run("make", "run")
+    assert stage in stages_run(output)
+    assert locked(project) == locked(finished), "the results are the same as without the kill"
 
 
 def forget(project, stage):
-    """Leave nothing of a stage, as before its first run; what comes before it is done."""
+    """Delete a stage's results, as before its first run; keep those of earlier stages."""
     lock = project.folder / "dvc.lock"
     content = read_yaml(lock)
     for out in content["stages"].pop(stage)["outs"]:
@@ -150,56 +150,56 @@ def forget(project, stage):
 PIPELINE = ("tools/within", ".", "dvc", "repro")
 
 
-def kill_amid(project, stage, sign, command=PIPELINE):
-    """Start the pipeline, or a stage, and end all of it by SIGKILL in the middle of a stage."""
+def kill_during(project, stage, sign, command=PIPELINE):
+    """Start the pipeline, or one stage, and end it by SIGKILL in the middle of a stage."""
     with project.start(*command) as process:
-        said, deadline = "", time.monotonic() + 120
-        while sign not in said and not (project.folder / sign).exists():
-            assert process.poll() is None, f"{stage} was over before it could be killed: {said}"
-            assert time.monotonic() < deadline, said
+        output, deadline = "", time.monotonic() + 120
+        while sign not in output and not (project.folder / sign).exists():
+            assert process.poll() is None, f"{stage} ended before it could be killed: {output}"
+            assert time.monotonic() < deadline, output
             if select.select([process.stdout], [], [], 0.01)[0]:
-                said += os.read(process.stdout.fileno(), 65536).decode()
-        if sign in said:
-            time.sleep(2)  # amid its imports or its training
+                output += os.read(process.stdout.fileno(), 65536).decode()
+        if sign in output:
+            time.sleep(2)  # into its imports or its training
 
 
-def test_a_killed_training_goes_on_where_it_was(project):
+def test_a_killed_training_resumes(project):
     project.edit("params.yaml", "patience: 40", "patience: null")
     training = ("lab/processes/run", "train_dnn_pytorch")
-    kill_amid(project, "train_dnn_pytorch", ".checkpoints/train_dnn_pytorch.pt", training)
-    said = project.run(*training)
-    assert "Training continues after epoch" in said
+    kill_during(project, "train_dnn_pytorch", ".checkpoints/train_dnn_pytorch.pt", training)
+    output = project.run(*training)
+    assert "Training continues after epoch" in output
     assert not (project.folder / ".checkpoints/train_dnn_pytorch.pt").exists()
 
 
-def test_a_model_that_dvc_lock_does_not_name_is_not_unpickled(project):
+def test_a_model_not_in_dvc_lock_is_not_unpickled(project):
     model = project.folder / "artifacts/standard_classifiers/model.joblib"
     model.chmod(0o644)
     model.write_bytes(b"cos\nsystem\n(S'touch escaped'\ntR.")
-    said = project.run("lab/processes/run", "export_models", ok=False)
-    assert "model.joblib is not what dvc.lock names" in said
+    output = project.run("lab/processes/run", "export_models", ok=False)
+    assert "model.joblib is not what dvc.lock names" in output
     assert not (project.folder / "escaped").exists()
 
 
-def test_an_image_that_a_stage_does_not_list_is_named(project):
+def test_an_image_missing_from_a_stages_deps_is_named(project):
     check = ("tools/within", "--dev", ".", "python", "-m", "pytest", "lab/processes/stages_test.py")
     (project.folder / "lab/processes/prepare_data/image").write_text("my/image:1 --gpus all\n")
-    said = project.run(*check, "-k", "image or deps", ok=False)
-    assert "lab/processes/prepare_data/image is no dep" in said
+    output = project.run(*check, "-k", "image or deps", ok=False)
+    assert "lab/processes/prepare_data/image is no dep" in output
     lock = "      - lab/processes/prepare_data/Pipfile.lock\n"
     project.edit("dvc.yaml", lock, f"{lock}      - lab/processes/prepare_data/image\n")
     assert " passed" in project.run(*check, "-k", "image or deps")
 
 
 def test_an_out_that_git_does_not_ignore_is_named(project):
-    """DVC ignores it when its stage ends, and takes that back when a later one fails."""
+    """DVC adds it to .gitignore when its stage ends, and reverts that when a later stage fails."""
     check = ("tools/within", "--dev", ".", "python", "-m", "pytest", "lab/processes/stages_test.py")
     one = "  one:\n    cmd: mkdir -p data/one && touch data/one/a\n    outs: [data/one]\n"
     two = "  two:\n    cmd: exit 1\n    deps: [data/one]\n    outs: [data/two]\n"
     project.edit("dvc.yaml", "stages:\n", f"stages:\n{one}{two}")
     assert "failed to reproduce 'two'" in project.dvc("repro", "two", ok=False)
-    said = project.run(*check, "-k", "ignores", ok=False)
-    assert "{'data/one', 'data/two'}" in said or "{'data/two', 'data/one'}" in said
+    output = project.run(*check, "-k", "ignores", ok=False)
+    assert "{'data/one', 'data/two'}" in output or "{'data/two', 'data/one'}" in output
     project.edit(".gitignore", "/data/processed\n", "/data/processed\n/data/one/\n/data/two\n")
     assert " passed" in project.run(*check, "-k", "ignores")
 
@@ -208,15 +208,15 @@ def test_an_out_that_git_does_not_ignore_is_named(project):
 def test_a_typo_in_params_stops_before_any_data_are_touched(project, command):
     project.edit("params.yaml", "test_size: 0.15", "test_sise: 0.15")
     before = locked(project)
-    said = project.run(*command, ok=False)
-    assert "prepare_data.test_sise is not known: did you mean test_size?" in said
-    assert "prepare_data.test_size is missing" in said
-    assert "Traceback" not in said
-    assert "Running stage" not in said
+    output = project.run(*command, ok=False)
+    assert "prepare_data.test_sise is not known: did you mean test_size?" in output
+    assert "prepare_data.test_size is missing" in output
+    assert "Traceback" not in output
+    assert "Running stage" not in output
     assert locked(project) == before
 
 
-def test_bad_data_stop_the_pipeline_and_leave_the_earlier_outputs(project):
+def test_invalid_data_stop_the_pipeline_and_keep_earlier_outputs(project):
     module = "lab/processes/prepare_data/cancer_data.py"
     project.edit(
         module,
@@ -224,25 +224,25 @@ def test_bad_data_stop_the_pipeline_and_leave_the_earlier_outputs(project):
         "    bunch.data.loc[7, 'mean area'] = -1.0\n    return bunch.data.assign(",
     )
     before = {p: p.read_bytes() for p in (project.folder / "data").rglob("*") if p.is_file()}
-    said = project.dvc("repro", ok=False)
-    assert "column 'mean area', row 7: -1.0 is not a number from 0 to 10000" in said
-    assert "Traceback" not in said
+    output = project.dvc("repro", ok=False)
+    assert "column 'mean area', row 7: -1.0 is not a number from 0 to 10000" in output
+    assert "Traceback" not in output
     assert {
         p: p.read_bytes() for p in (project.folder / "data").rglob("*") if p.is_file()
     } == before
     assert project.git("status", "--porcelain").split() == ["M", module]
 
 
-def test_a_stage_that_fails_says_how_to_run_it_alone(project):
+def test_a_failed_stage_shows_how_to_run_it_alone(project):
     project.edit(
         "lab/processes/train_dnn_pytorch/main.py", "device = choose_device()", "device = 1 / 0"
     )
-    said = project.dvc("repro", "--single-item", "train_dnn_pytorch", ok=False)
-    assert "ZeroDivisionError" in said
-    assert "lab/processes/run train_dnn_pytorch" in said
+    output = project.dvc("repro", "--single-item", "train_dnn_pytorch", ok=False)
+    assert "ZeroDivisionError" in output
+    assert "lab/processes/run train_dnn_pytorch" in output
 
 
-def test_a_second_pipeline_in_its_own_folder_runs_by_its_name(project):
+def test_a_second_pipeline_in_its_own_folder_runs_by_name(project):
     folder = project.folder / "lab/pipelines/hello"
     folder.mkdir(parents=True)
     write_executable(
@@ -254,14 +254,14 @@ def test_a_second_pipeline_in_its_own_folder_runs_by_its_name(project):
         "    deps: [data/raw/breast_cancer.csv, lab/processes/hello/main]\n"
         "    outs: [lab/pipelines/hello/lines.txt]\n"
     )
-    said = project.run("make", "run", "PIPELINE=lab/pipelines/hello/dvc.yaml:hello")
-    assert "Running stage 'lab/pipelines/hello/dvc.yaml:hello'" in said
+    output = project.run("make", "run", "PIPELINE=lab/pipelines/hello/dvc.yaml:hello")
+    assert "Running stage 'lab/pipelines/hello/dvc.yaml:hello'" in output
     assert (folder / "lines.txt").read_text().strip() == "570"
     assert (folder / "dvc.lock").exists()
     for wrong in ("lab/pipelines/hello", "no-such/dvc.yaml"):
-        said = project.run("make", "run", f"PIPELINE={wrong}", ok=False)
-        assert f"There is no file '{wrong}' to run: PIPELINE= names a pipeline's, such as" in said
-        assert "grep" not in said
+        output = project.run("make", "run", f"PIPELINE={wrong}", ok=False)
+        assert f"There is no file '{wrong}' to run: PIPELINE= names a pipeline's, such as" in output
+        assert "grep" not in output
 
 
 def test_dvc_draws_the_plots(project):
@@ -271,23 +271,23 @@ def test_dvc_draws_the_plots(project):
         assert title in page, title
 
 
-def test_metrics_show_the_two_models_side_by_side(project):
-    said = project.dvc("metrics", "show", "--md")
-    rows = {line.split("|")[1].strip(): line for line in said.splitlines() if ".json" in line}
-    header = said.splitlines()[0]
+def test_metrics_show_both_models_side_by_side(project):
+    output = project.dvc("metrics", "show", "--md")
+    rows = {line.split("|")[1].strip(): line for line in output.splitlines() if ".json" in line}
+    header = output.splitlines()[0]
     column = [cell.strip() for cell in header.split("|")].index("validation.accuracy")
     for stage in TRAINING:
         assert float(rows[f"metrics/{stage}.json"].split("|")[column]) >= 0.95
 
 
-def test_a_process_started_twice_at_once_is_refused_by_dvc_not_broken(project):
+def test_two_runs_at_once_are_refused_by_dvc(project):
     with project.start("tools/within", ".", "dvc", "repro", "--force"):
         time.sleep(2)
-        said = project.dvc("repro", ok=False)
-    assert "Unable to acquire lock" in said or "busy" in said or "is locked" in said
+        output = project.dvc("repro", ok=False)
+    assert "Unable to acquire lock" in output or "busy" in output or "is locked" in output
 
 
 def test_the_working_directory_does_not_matter(project):
-    said = project.run("sh", "-c", f"cd / && '{project.folder}/lab/processes/run' prepare_data")
-    assert "train: 386 rows" in said
+    output = project.run("sh", "-c", f"cd / && '{project.folder}/lab/processes/run' prepare_data")
+    assert "train: 386 rows" in output
     assert Path(project.folder / "metrics/prepare_data.json").exists()

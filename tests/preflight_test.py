@@ -1,4 +1,4 @@
-"""What preflight says ok to, works: without the sandbox, on a remote that is a folder."""
+"""What preflight approves works: without the sandbox, with a folder as the remote."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ stages:
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory) -> Project:
-    """A project whose stage reads a file, which the bucket has; its branch is at the origin."""
+    """A project whose stage reads a file from the bucket; its branch is on the origin."""
     folder = tmp_path_factory.mktemp("preflight") / "a projëct"
     project = Project(folder)
     project.give_pipeline(DVC_YAML)
@@ -56,7 +56,7 @@ def project(original, tmp_path) -> Project:
 
 
 def preflight(project, *, ok, **extra) -> str:
-    """What it says to a job in a new clone of the project, with a cache of its own."""
+    """Preflight's output in a new clone of the project, with a cache of its own."""
     project.commit("Another")
     project.git("push", "--quiet", "origin", "work")
     project.git("clone", "--quiet", "../origin", "../clone")
@@ -66,33 +66,33 @@ def preflight(project, *, ok, **extra) -> str:
     return clone.run(*command, ok=ok, **({"RUN_REF": "work"} | cache | extra))
 
 
-def test_each_disk_that_a_run_fills_is_asked(project):
+def test_each_disk_that_a_run_uses_is_checked(project):
     other = Path("/dev/shm")
     if not other.exists() or other.stat().st_dev == project.folder.stat().st_dev:
         pytest.skip("there is one file system only")
     extra = {"FREE_GIGABYTES": "1e9", "DVC_CACHE_DIR": str(other / "not-there-yet")}
-    said = preflight(project, ok=False, **extra)
-    assert "GB are free where code and results are" in said
-    assert f"GB are free where DVC's cache is ({other}" in said
+    output = preflight(project, ok=False, **extra)
+    assert "GB are free where code and results are" in output
+    assert f"GB are free where DVC's cache is ({other}" in output
 
 
 @pytest.mark.parametrize("place", ["", "files/md5", "files/md5/0f", "runs/0f"])
-def test_a_cache_that_cannot_be_written_to_is_told_before_anything_is_trained(project, place):
+def test_a_cache_that_is_not_writable_is_reported_before_training(project, place):
     cache = project.folder.parent / "cache"
     (cache / place).parent.mkdir(parents=True, exist_ok=True)
-    (cache / place).touch(mode=0o600)  # for root, too: a folder of another user would let it in
-    said = preflight(project, ok=False)
-    assert f"PROBLEM  DVC's cache on the runner cannot be written to ({cache / place}): " in said
+    (cache / place).touch(mode=0o600)  # fails for root, too, who may write to other users' folders
+    output = preflight(project, ok=False)
+    assert f"PROBLEM  DVC's cache on the runner cannot be written to ({cache / place}): " in output
 
 
-def test_data_that_are_in_the_bucket_are_ok(project):
+def test_data_in_the_bucket_are_ok(project):
     (project.folder / "data/raw/given.csv").unlink()
-    said = preflight(project, ok=True)
-    assert "PROBLEM" not in said
-    assert "what stages need is in git, or in the bucket" in said
+    output = preflight(project, ok=True)
+    assert "PROBLEM" not in output
+    assert "what stages need is in git, or in the bucket" in output
 
 
-def test_a_dataset_is_what_dvc_lock_says_and_no_file(project):
+def test_a_dataset_is_looked_up_in_dvc_lock(project):
     rows = {"name": "rows", "type": "dvc", "url": "https://sandbox.invalid/rows", "path": "rows"}
     project.edit("dvc.yaml", "[data/raw/given.csv]", '["ds://rows"]')
     with (project.folder / "dvc.yaml").open("a") as file:
@@ -102,30 +102,30 @@ def test_a_dataset_is_what_dvc_lock_says_and_no_file(project):
     assert "PROBLEM" not in preflight(project, ok=True)
 
 
-def test_data_that_are_tracked_nowhere_are_named(project):
+def test_untracked_data_are_named(project):
     project.edit("dvc.yaml", "[data/raw/given.csv]", "[data/raw/mine.csv, first.csv]")
     (project.folder / "data/raw/.gitignore").write_text("/given.csv\n/mine.csv\n")
     (project.folder / "data/raw/mine.csv").write_text("3,4\n")
     first = {"cmd": "true", "wdir": "../..", "deps": ["data/theirs.csv"], "outs": ["first.csv"]}
     (project.folder / "lab/first").mkdir()
     (project.folder / "lab/first/dvc.yaml").write_text(json.dumps({"stages": {"first": first}}))
-    said = preflight(project, ok=False)
-    assert "quick needs data/raw/mine.csv, which neither git nor DVC has: `dvc add`" in said
-    assert "lab/first/dvc.yaml:first needs data/theirs.csv, which neither" in said
-    assert said.count("PROBLEM") == 1
+    output = preflight(project, ok=False)
+    assert "quick needs data/raw/mine.csv, which neither git nor DVC has: `dvc add`" in output
+    assert "lab/first/dvc.yaml:first needs data/theirs.csv, which neither" in output
+    assert output.count("PROBLEM") == 1
 
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab\nsize 12345\n"
 
 
 @pytest.mark.parametrize("dep", ["data/lfs/n.csv", "data/lfs"])
-def test_a_pointer_of_git_lfs_is_not_computed_with(project, dep):
+def test_git_lfs_pointers_are_not_taken_for_data(project, dep):
     project.edit("dvc.yaml", "[data/raw/given.csv]", f"[data/raw/given.csv, {dep}]")
     (project.folder / "data/lfs").mkdir()
     (project.folder / "data/lfs/n.csv").write_text(POINTER)
-    said = preflight(project, ok=False)
-    assert f"quick needs {dep}: data/lfs/n.csv is a pointer of git LFS, not the file, " in said
-    assert said.count("PROBLEM") == 1
+    output = preflight(project, ok=False)
+    assert f"quick needs {dep}: data/lfs/n.csv is a pointer of git LFS, not the file, " in output
+    assert output.count("PROBLEM") == 1
 
 
 @pytest.mark.parametrize(
@@ -136,13 +136,13 @@ def test_a_pointer_of_git_lfs_is_not_computed_with(project, dep):
         ("metrics/**", "metrics/quick.json"),
     ],
 )
-def test_results_that_git_lfs_would_take_are_told_before_they_are_lost(project, pattern, named):
-    # A pointer of it would be pushed, and the file that it stands for would be nowhere.
+def test_results_that_git_lfs_would_take_are_reported(project, pattern, named):
+    # Only the pointer would be pushed; the file itself would be lost.
     attributes = project.folder / ".gitattributes"
     attributes.write_text(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n")
-    said = preflight(project, ok=False)
-    line = re.search(f"PROBLEM  git LFS would keep {named}, .* `(.*)` .*", said)
-    assert line, said
+    output = preflight(project, ok=False)
+    line = re.search(f"PROBLEM  git LFS would keep {named}, .* `(.*)` .*", output)
+    assert line, output
     with attributes.open("a") as file:
         file.write(f"{line[1]}\n")
     shutil.rmtree(project.folder.parent / "clone")
@@ -150,36 +150,36 @@ def test_results_that_git_lfs_would_take_are_told_before_they_are_lost(project, 
 
 
 @pytest.mark.parametrize("dep", ["data/other/n.csv", "data/other", "data"])
-def test_what_is_in_a_submodule_is_told_as_such(project, dep):
+def test_data_in_a_submodule_are_reported(project, dep):
     project.edit("dvc.yaml", "data/raw/given.csv", dep)
     head = project.git("rev-parse", "HEAD").strip()
     project.git("update-index", "--add", "--cacheinfo", f"160000,{head},data/other")
-    (project.folder / "data/other").mkdir()  # as git leaves it where it is not checked out
-    said = preflight(project, ok=False)
-    assert f"quick needs {dep}: data/other is a submodule, which a job does not check out" in said
-    assert "neither git nor DVC" not in said
+    (project.folder / "data/other").mkdir()  # as git leaves a submodule that is not checked out
+    output = preflight(project, ok=False)
+    assert f"quick needs {dep}: data/other is a submodule, which a job does not check out" in output
+    assert "neither git nor DVC" not in output
 
 
-def test_data_imported_from_a_repository_that_is_gone_are_named(project):
+def test_imported_data_whose_repository_is_gone_are_named(project):
     imported = {
         "frozen": True,
         "deps": [{"path": "a.csv", "repo": {"url": "../nowhere", "rev_lock": "0" * 40}}],
         "outs": [{"md5": "0" * 32, "size": 3, "hash": "md5", "path": "imported.csv"}],
     }
     (project.folder / "imported.csv.dvc").write_text(json.dumps(imported))
-    said = preflight(project, ok=False)
-    assert "imported.csv cannot be fetched from where it was imported" in said
-    assert said.count("PROBLEM") == 1
+    output = preflight(project, ok=False)
+    assert "imported.csv cannot be fetched from where it was imported" in output
+    assert output.count("PROBLEM") == 1
 
 
 def test_data_that_are_never_pushed_are_named(project):
     file = project.folder / "data/raw/given.csv.dvc"
     file.write_text(file.read_text() + "  push: false\n")
-    said = preflight(project, ok=False)
-    assert "Not in the bucket: data/raw/given.csv: " in said
+    output = preflight(project, ok=False)
+    assert "Not in the bucket: data/raw/given.csv: " in output
 
 
-def test_credentials_that_are_not_there_were_not_refused(project):
+def test_missing_credentials_are_not_called_refused(project):
     script = (
         "from botocore.exceptions import HTTPClientError, NoCredentialsError\n"
         "from tools.job.preflight import why_storage_failed\n"
@@ -187,32 +187,34 @@ def test_credentials_that_are_not_there_were_not_refused(project):
         "of_headers = 'Forbidden control character detected in headers.'\n"
         "print(why_storage_failed(HTTPClientError(error=of_headers)))\n"
     )
-    said = project.run("tools/within", ".", "python", "-c", script).splitlines()
-    assert "there are no credentials: `make credentials`" in said[0]
-    assert "refuses" not in said[0]
-    assert "refuses the credentials: check" in said[1], "a key with the end of a line in it"
+    output = project.run("tools/within", ".", "python", "-c", script).splitlines()
+    assert "there are no credentials: `make credentials`" in output[0]
+    assert "refuses" not in output[0]
+    assert "refuses the credentials: check" in output[1], "a key that contains a line break"
 
 
-def test_a_cache_and_a_remote_may_have_any_letters(project):
+def test_cache_and_remote_may_have_any_characters(project):
     folder = project.folder.parent
     shutil.copytree(folder / "bucket", folder / "größe")
     given = {"DVC_CACHE_DIR": f"{folder}/cäche", "DVC_REMOTE_URL": "../größe"}
-    said = preflight(project, ok=True, **given)
-    assert "PROBLEM" not in said
-    assert f"DVC's cache is {folder}/cäche" in said
+    output = preflight(project, ok=True, **given)
+    assert "PROBLEM" not in output
+    assert f"DVC's cache is {folder}/cäche" in output
     listed = Project.at(folder / "clone").dvc("config", "--list", "--local")
     assert f"remote.here.url={folder}/größe" in listed.replace("/clone/..", "")
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "expected"),
     [
         ({"DVC_REMOTE_URL": "s4://lab/dvc"}, "Unsupported URL type s4://"),
         ({"DVC_CACHE_DIR": "/nowhere/%(x)s"}, "cannot hold what was given as dir"),
     ],
 )
-def test_what_dvc_would_not_read_is_a_problem_and_is_not_written(project, given, said):
-    assert re.search(f"(?m)^PROBLEM  .*{re.escape(said)}", preflight(project, ok=False, **given))
+def test_settings_that_dvc_cannot_read_are_reported_not_written(project, given, expected):
+    assert re.search(
+        f"(?m)^PROBLEM  .*{re.escape(expected)}", preflight(project, ok=False, **given)
+    )
     assert not (project.folder.parent / "clone/.dvc/config.local").exists()
 
 
@@ -220,7 +222,7 @@ MARKS = "<<<<<<< HEAD\n=======\n>>>>>>> other\n"
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "said"),
+    ("file", "text", "expected"),
     [
         ("dvc.yaml", DVC_YAML + MARKS, "'dvc.yaml'"),
         ("dvc.yaml", DVC_YAML.replace("deps", "depz"), "dvc.yaml' validation failed"),
@@ -229,40 +231,40 @@ MARKS = "<<<<<<< HEAD\n=======\n>>>>>>> other\n"
         (".dvc/config", "[core]\n    remote = here\n" + MARKS, "config"),
     ],
 )
-def test_a_file_that_dvc_cannot_read_is_a_problem_in_a_line(project, tmp_path, file, text, said):
+def test_a_file_that_dvc_cannot_read_is_a_one_line_problem(project, tmp_path, file, text, expected):
     (project.folder / file).write_text(text)
-    printed = preflight(project, ok=False, GITHUB_STEP_SUMMARY=str(tmp_path / "page.md"))
-    assert "Traceback" not in printed
-    assert said in printed
-    assert said in (tmp_path / "page.md").read_text()
+    output = preflight(project, ok=False, GITHUB_STEP_SUMMARY=str(tmp_path / "page.md"))
+    assert "Traceback" not in output
+    assert expected in output
+    assert expected in (tmp_path / "page.md").read_text()
     head = project.git("rev-parse", "HEAD").strip()
     assert noted(project)["commit"] == head
 
 
 def noted(project) -> dict:
-    """What preflight has noted for later steps."""
+    """The notes that preflight writes for later steps."""
     return json.loads((project.folder.parent / "clone/.dvc/tmp/run.json").read_text())
 
 
-def test_a_package_that_dvc_lacks_is_a_problem_and_one_that_we_name_wrong_a_bug():
-    def lacking() -> str:
+def test_packages_that_dvc_lacks_are_problems_and_our_own_typos_bugs():
+    def missing() -> str:
         raise ImportError("gs is supported, but requires 'dvc-gs' to be installed")
 
-    def wrong() -> str:
+    def typo() -> str:
         from lib.errors import UsrError  # type: ignore[attr-defined]
 
         return str(UsrError)
 
-    assert "requires 'dvc-gs'" in failed([lacking])[0]
+    assert "requires 'dvc-gs'" in failed([missing])[0]
     with pytest.raises(ImportError):
-        failed([wrong])
+        failed([typo])
 
 
 @pytest.mark.parametrize(
     ("ref", "sweeps"),
     [("refs/tags/tune-a", "lab/tuning"), ("tune-a", "lab/tuning"), ("tune-b", ""), ("work", "")],
 )
-def test_sweeps_are_run_for_a_tag_and_for_no_branch_of_such_a_name(project, ref, sweeps, tmp_path):
+def test_sweeps_run_for_a_tag_and_not_for_a_branch_of_that_name(project, ref, sweeps, tmp_path):
     (project.folder / "lab/tuning/dvc.yaml").write_text("stages: {}\n")
     project.commit("A sweep")
     project.git("tag", "tune-a")
@@ -272,21 +274,21 @@ def test_sweeps_are_run_for_a_tag_and_for_no_branch_of_such_a_name(project, ref,
     assert noted(project)["sweep"] == bool(sweeps)
 
 
-def test_a_tag_of_sweeps_on_a_commit_that_has_none_is_told_before_anything_runs(project):
-    said = preflight(project, ok=False, RUN_REF="refs/tags/tune-a")
-    assert "A tag that begins with tune- runs the sweeps of lab/tuning/dvc.yaml, and this" in said
-    assert said.count("PROBLEM") == 1
+def test_a_sweep_tag_on_a_commit_without_sweeps_is_refused(project):
+    output = preflight(project, ok=False, RUN_REF="refs/tags/tune-a")
+    assert "A tag that begins with tune- runs the sweeps of lab/tuning/dvc.yaml, and this" in output
+    assert output.count("PROBLEM") == 1
 
 
 def results_of(project) -> str:
-    """A results commit of the newest one, as a run makes it."""
+    """A results commit of the newest commit, as a run creates it."""
     head = project.git("rev-parse", "HEAD").strip()
     message = f"Another-results\n\nSource-Commit: {head}"
     return project.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", message).strip()
 
 
 def branch_for(project, **extra) -> str:
-    """What preflight says to the project's newest commit, in a clone that has it checked out."""
+    """Preflight's output on branches, in a clone that has the newest commit checked out."""
     head = project.git("rev-parse", "HEAD").strip()
     project.git("clone", "--quiet", "../origin", "../clone")
     clone = Project.at(project.folder.parent / "clone")
@@ -297,7 +299,7 @@ def branch_for(project, **extra) -> str:
     return clone.run("tools/within", ".", "python", "-c", script, **extra)
 
 
-def test_a_re_run_gives_its_results_to_the_branch_that_has_those_of_the_first(project):
+def test_a_rerun_adds_results_to_the_branch_that_has_the_first_ones(project):
     results = results_of(project)
     project.git("push", "--quiet", "origin", f"{results}:refs/heads/work")
     later = project.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "Other work").strip()
@@ -309,7 +311,7 @@ def test_a_re_run_gives_its_results_to_the_branch_that_has_those_of_the_first(pr
 
 
 @pytest.mark.parametrize("default", ["trunk", "work"])
-def test_a_commit_amid_several_branches_gives_its_results_to_the_default_one(project, default):
+def test_of_several_branches_the_default_one_gets_the_results(project, default):
     for branch in ("work", "trunk"):
         later = project.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", branch).strip()
         project.git("push", "--quiet", "origin", f"{later}:refs/heads/{branch}")
@@ -317,26 +319,26 @@ def test_a_commit_amid_several_branches_gives_its_results_to_the_default_one(pro
     assert f"results go to branch {default}" in branch_for(project, **asked)
 
 
-def test_a_commit_that_is_on_results_alone_is_told_what_to_do(project):
+def test_a_commit_only_on_a_results_branch_gets_advice(project):
     results = results_of(project)
     project.git("push", "--quiet", "origin", f"{results}:refs/heads/results/a-tag")
     project.git("reset", "--quiet", "--hard", results)
-    said = branch_for(project, ok=False, RUN_REF="refs/tags/another-tag")
+    output = branch_for(project, ok=False, RUN_REF="refs/tags/another-tag")
     push = f"`git push origin {results[:10]}:refs/heads/NAME`"
-    assert "The commit is on results/a-tag alone, where no results go: push it to a" in said
-    assert push in said
+    assert "The commit is on results/a-tag alone, where no results go: push it to a" in output
+    assert push in output
 
 
 @contextlib.contextmanager
 def silent_server():
-    """One that takes connections and answers none."""
+    """A server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @contextlib.contextmanager
 def server_that_deletes_nothing():
-    """A bucket for one object that may be written, read and listed; a delete has no answer."""
+    """A bucket that can be written, read and listed, but never answers a delete."""
     objects, ended = {}, threading.Event()
 
     def handle(request):
@@ -369,7 +371,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
 
 
 @pytest.mark.parametrize("server", [silent_server, server_that_deletes_nothing])
-def test_storage_that_hangs_is_told_in_seconds(project, server):
+def test_hanging_storage_is_reported_in_seconds(project, server):
     with server() as address:
         (project.folder / ".dvc/config").write_text(
             "[core]\n    remote = far\n['remote \"far\"']\n    url = s3://bucket/dvc\n"
@@ -377,8 +379,8 @@ def test_storage_that_hangs_is_told_in_seconds(project, server):
         )
         script = "from tools.job import preflight as p; p.SECONDS = 2; p.main(p.connections)"
         started = time.monotonic()
-        said = project.run("tools/within", ".", "python", "-c", script, ok=False, **KEYS)
-    assert "does not answer: is it up, and the address right?" in said
+        output = project.run("tools/within", ".", "python", "-c", script, ok=False, **KEYS)
+    assert "does not answer: is it up, and the address right?" in output
     assert time.monotonic() - started < 30
 
 
@@ -409,13 +411,13 @@ for bucket in sys.argv[2:]:
 
 
 def refuse(request):
-    """As S3 refuses, by the code that the bucket is called by."""
+    """Refuse as S3 does, with the error code that is the bucket's name."""
     code = request.path.split("/")[1].partition("?")[0]
     answer_s3(REFUSALS[code][0], f"<Error><Code>{code}</Code></Error>")(request)
 
 
 def answer_s3(status, text):
-    """For `server_that`: the same answer to each request of a client of S3's."""
+    """For `server_that`: the same answer to each request of an S3 client."""
 
     def handle(request):
         if request.command == "PUT":
@@ -425,43 +427,43 @@ def answer_s3(status, text):
     return handle
 
 
-def test_each_refusal_of_s3_is_told_by_its_cause(project):
+def test_each_refusal_by_s3_gives_its_cause(project):
     with server_that(refuse) as address:
         ask = ("tools/within", ".", "python", "-c", ASK_EACH, address, *REFUSALS)
-        said = project.run(*ask, **KEYS)
+        output = project.run(*ask, **KEYS)
     for code, (_, expected) in REFUSALS.items():
-        assert f"S3 (s3://{code}/dvc at {address}) {expected}" in said, said
+        assert f"S3 (s3://{code}/dvc at {address}) {expected}" in output, output
 
 
-def test_certificates_that_are_not_there_are_named_with_their_variable(project):
+def test_missing_certificates_are_named_with_their_variable(project):
     ask = ("tools/within", ".", "python", "-c", ASK_EACH, "https://127.0.0.1:1", "bucket")
-    said = project.run(*ask, AWS_CA_BUNDLE="/nowhere/ca.pem", **KEYS)
-    assert "was not contacted, AWS_CA_BUNDLE names /nowhere/ca.pem, which does not exist" in said
-    said = project.run(*ask, AWS_CA_BUNDLE=str(project.folder / "params.yaml"), **KEYS)
-    assert "or AWS_CA_BUNDLE names has no certificate in it: fix it" in said
+    output = project.run(*ask, AWS_CA_BUNDLE="/nowhere/ca.pem", **KEYS)
+    assert "was not contacted, AWS_CA_BUNDLE names /nowhere/ca.pem, which does not exist" in output
+    output = project.run(*ask, AWS_CA_BUNDLE=str(project.folder / "params.yaml"), **KEYS)
+    assert "or AWS_CA_BUNDLE names has no certificate in it: fix it" in output
 
 
-def test_a_profile_that_is_nowhere_is_told_with_where_it_is_named(project):
+def test_a_missing_profile_is_reported_with_its_setting(project):
     ask = ("tools/within", ".", "python", "-c", ASK_EACH, "http://127.0.0.1:1", "bucket")
-    said = project.run(*ask, AWS_PROFILE="nobody")
-    assert "was not contacted, the profile is in no file of credentials: fix AWS_PROFILE" in said
-    assert "(nobody)" in said
+    output = project.run(*ask, AWS_PROFILE="nobody")
+    assert "was not contacted, the profile is in no file of credentials: fix AWS_PROFILE" in output
+    assert "(nobody)" in output
 
 
-def test_what_is_on_the_way_to_s3_is_told_as_that(project, certificate):
+def test_certificate_and_proxy_errors_are_reported(project, certificate):
     ask = ("tools/within", ".", "python", "-c", ASK_EACH)
     with server_that(answer(200, ""), certificate) as address:
-        said = project.run(*ask, address, "bucket", **KEYS)
-    assert f"at {address}) has a certificate that this machine does not trust (self-" in said
+        output = project.run(*ask, address, "bucket", **KEYS)
+    assert f"at {address}) has a certificate that this machine does not trust (self-" in output
     with server_that(answer_s3(407, "<html>Who?</html>")) as proxy:
         for host in ("http", "https"):
             given = {f"{host}_proxy": proxy.replace("//", "//user:the-password@")} | KEYS
-            said = project.run(*ask, f"{host}://s3.invalid", "bucket", **given)
-            assert f"at {host}://s3.invalid) was not reached: the proxy is down" in said
-            assert "the-password" not in said
+            output = project.run(*ask, f"{host}://s3.invalid", "bucket", **given)
+            assert f"at {host}://s3.invalid) was not reached: the proxy is down" in output
+            assert "the-password" not in output
     with server_that(answer_s3(502, "<html>Bad Gateway</html>")) as address:
-        said = project.run(*ask, address, "bucket", **KEYS)
-    assert f"at {address}) does not answer: is it up" in said
+        output = project.run(*ask, address, "bucket", **KEYS)
+    assert f"at {address}) does not answer: is it up" in output
 
 
 LOOK = """
@@ -474,14 +476,14 @@ except UserError as problem:
 """
 
 
-def test_doctor_tells_storage_that_works_from_an_mlflow_that_does_not(project):
-    said = project.run("make", "doctor", ok=False, MLFLOW_URL="http://127.0.0.1:1")
-    found = re.findall(r"^(\w+) +S3, MLflow +(S3 takes|MLflow at)", said, re.MULTILINE)
-    assert found == [("ok", "S3 takes"), ("MISSING", "MLflow at")], said
+def test_doctor_separates_working_storage_from_failing_mlflow(project):
+    output = project.run("make", "doctor", ok=False, MLFLOW_URL="http://127.0.0.1:1")
+    found = re.findall(r"^(\w+) +S3, MLflow +(S3 takes|MLflow at)", output, re.MULTILINE)
+    assert found == [("ok", "S3 takes"), ("MISSING", "MLflow at")], output
 
 
 @pytest.mark.parametrize(
-    ("variable", "setting", "value", "said"),
+    ("variable", "setting", "value", "expected"),
     [
         ("", "url", "s3://bucket/dvc", "DVC has none: make credentials"),
         ("", "url", "/mnt/storage", "none of S3: DVC's remote is /mnt/storage"),
@@ -496,8 +498,8 @@ def test_doctor_tells_storage_that_works_from_an_mlflow_that_does_not(project):
         ("", "credentialpath", "lab", "in .dvc/config"),
     ],
 )
-def test_credentials_are_not_missing_where_dvc_finds_them(
-    project, tmp_path, variable, setting, value, said
+def test_credentials_are_not_missing_if_dvc_finds_them(
+    project, tmp_path, variable, setting, value, expected
 ):
     project.dvc("remote", "modify", "here", "url", "s3://bucket/dvc")
     project.dvc("remote", "modify", "here", setting, value)
@@ -505,5 +507,5 @@ def test_credentials_are_not_missing_where_dvc_finds_them(
     unset.pop("", None)
     look = ("sh", "-c", 'PYTHONPATH=. "$(tools/environments/bootstrap)" -c "$1"', "sh", LOOK)
     caches = {"XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or f"{Path.home()}/.cache"}
-    printed = project.run(*look, HOME=str(tmp_path), **caches, **unset)
-    assert printed == f"{said}\n"
+    output = project.run(*look, HOME=str(tmp_path), **caches, **unset)
+    assert output == f"{expected}\n"

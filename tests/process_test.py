@@ -1,4 +1,4 @@
-"""Processes of every kind are added, run, renamed and removed; nothing of them is left behind."""
+"""Processes of every kind are add_process, run, renamed and removed without a trace."""
 
 import json
 import re
@@ -32,7 +32,7 @@ ADD = (
     "    check(Wanted(name, after, kind, task, target))\n"
     "    add(Wanted(name, after, kind, task, target))\n"
 )
-# In the development environment, which has what all of them need: none is made for each.
+# In the development environment, which has all their packages: no environment is made for each.
 RUN = (
     "import runpy, sys\n"
     "for name in sys.argv[1:]:\n"
@@ -40,7 +40,7 @@ RUN = (
 )
 
 
-MACHINERY = (":!tools", ":!Makefile", ":!*.md")  # where names are examples
+MACHINERY = (":!tools", ":!Makefile", ":!*.md")  # files in which the names are only examples
 REMOVE = (
     "import subprocess, sys\n"
     "from tools.project.remove import remove\n"
@@ -75,14 +75,14 @@ def write(project, file, text):
 
 
 def python(project, code, *arguments, ok=True):
-    """What a few lines of Python print in the project's development environment."""
+    """The output of a few lines of Python in the project's development environment."""
     command = ("tools/within", "--dev", ".", "python", "-c", code, *arguments)
     return project.run(*command, ok=ok, PYTHONPATH=".", OMP_NUM_THREADS="1")
 
 
 @pytest.fixture(scope="module")
 def houses(tmp_path_factory):
-    """A project of processes of all kinds and tasks, run and committed."""
+    """A project with processes of all kinds and tasks, run and committed."""
     project = Project(tmp_path_factory.mktemp("process") / "a projëct")
     project.run("git", "rm", "-rq", "tests")  # as in a project
     project.commit("A project")
@@ -105,7 +105,7 @@ def metrics(project, name):
     return json.loads((project.folder / f"metrics/{name}.json").read_text())
 
 
-def added(project, *arguments, ok=True):
+def add_process(project, *arguments, ok=True):
     return project.run("make", "process", *arguments, ok=ok)
 
 
@@ -123,29 +123,29 @@ def added(project, *arguments, ok=True):
         ("net_sold", "roc_auc"),
     ],
 )
-def test_each_training_learns_what_it_is_to_predict(houses, name, measure):
+def test_each_training_learns_its_target(houses, name, measure):
     found = metrics(houses, name)
     assert found["validation"][measure] > 0.8
     assert found["test"][measure] > 0.8
 
 
-def test_an_empty_process_reads_whatever_the_one_before_writes(houses):
-    assert metrics(houses, "count_files")["rows"] == 2, "train_price's model and its picture"
+def test_an_empty_process_reads_the_outputs_of_the_one_before(houses):
+    assert metrics(houses, "count_files")["rows"] == 2, "the model and the picture of train_price"
 
 
-def test_their_stages_and_tests_hold_at_once(houses):
+def test_all_their_tests_and_checks_pass(houses):
     check = ("tools/within", "--dev", ".", "python", "-m", "pytest", "-q", "lab")
     assert " passed" in houses.run(*check, OMP_NUM_THREADS="1")
     houses.run("tools/within", "--dev", ".", "ruff", "check", ".")
     houses.run("tools/within", "--dev", ".", "ruff", "format", "--check", ".")
-    cache = str(ROOT / ".mypy_cache")  # of types that are the same there
+    cache = str(ROOT / ".mypy_cache")  # it holds the types of the same packages
     houses.run("tools/within", "--dev", ".", "mypy", MYPY_CACHE_DIR=cache)
 
 
-def test_they_pass_the_hooks_whatever_their_names_and_in_whatever_order(project):
+def test_hooks_pass_with_long_names_added_in_any_order(project):
     names = [(name + "_" + "x" * 35)[:35] for name in NAMES]
-    long = dict(zip(NAMES, names, strict=True))
-    wanted = [(long[name], long.get(after, after), *more) for name, after, *more in WANTED]
+    longer = dict(zip(NAMES, names, strict=True))
+    wanted = [(longer[name], longer.get(after, after), *more) for name, after, *more in WANTED]
     python(project, ADD, json.dumps(wanted[:1]))
     python(project, RUN, names[0])
     python(project, ADD, json.dumps([wanted[n] for n in (1, 3, 2, 6, 4, 5, 7)]))
@@ -158,31 +158,33 @@ def test_they_pass_the_hooks_whatever_their_names_and_in_whatever_order(project)
     project.run("tools/within", "--dev", ".", "trailing-whitespace-fixer", *texts)
 
 
-def test_their_results_are_shown_with_their_plots(houses):
-    said = houses.run("tools/within", ".", "python", "-m", "tools.report.results")
-    assert re.search(r"┃ measure +┃ validation train_price ┃", said)
-    assert re.search(r"│ rmse +│ \d\d?,\d{3}\.\d\d +│", said)
+def test_results_are_shown_with_plots(houses):
+    output = houses.run("tools/within", ".", "python", "-m", "tools.report.results")
+    assert re.search(r"┃ measure +┃ validation train_price ┃", output)
+    assert re.search(r"│ rmse +│ \d\d?,\d{3}\.\d\d +│", output)
     command = ("tools/within", "--dev", ".", "python", "-m", "tools.report.compare")
     assert "Missing" not in houses.run(*command, "--from", "HEAD", "--to", "")
     page = (houses.folder / "build/compare.html").read_text()
     assert page.count("<img") == 10
 
 
-def test_a_dataset_can_be_what_a_process_reads_before_there_is_a_bucket(project):
+def test_a_process_can_read_a_dataset_before_a_bucket_exists(project):
     (project.folder / "data/raw").mkdir()
     rows = "".join(f"{n},{'ab'[n % 2]},{n * 2}\n" for n in range(50))
     (project.folder / "data/raw/boats.csv").write_text("length,kind,weight in t\n" + rows)
     project.dvc("add", "data/raw/boats.csv")
-    added(project, "NAME=prepare_boats", "KIND=table", "AFTER=data/raw/boats.csv")
+    add_process(project, "NAME=prepare_boats", "KIND=table", "AFTER=data/raw/boats.csv")
     python(project, RUN, "prepare_boats")
     assert metrics(project, "prepare_boats")["rows"]["train"] == 33
-    added(project, "NAME=train_boats", "KIND=sklearn", "TASK=regression", "AFTER=prepare_boats")
+    add_process(
+        project, "NAME=train_boats", "KIND=sklearn", "TASK=regression", "AFTER=prepare_boats"
+    )
     text = (project.folder / "params.yaml").read_text()
     assert "target: 'weight in t'  # the column to predict" in text
     python(project, RUN, "train_boats")
 
 
-def test_a_table_keeps_each_row_and_counts_what_a_training_reads_as_missing(project):
+def test_tables_keep_each_row_and_count_values_missing_in_training(project):
     lengths = ["None"] * 10 + ["  "] + list(range(49))
     ids = ["", *(1780000000000000123 + n for n in range(59))]
     rows = "".join(f"{i},{n},a\n" for i, n in zip(ids, lengths, strict=True))
@@ -213,16 +215,16 @@ def test_a_table_keeps_each_row_and_counts_what_a_training_reads_as_missing(proj
         ),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_line_and_nothing_is_written(houses, arguments, why):
-    said = added(houses, "NAME=another", *arguments, ok=False)
-    assert why in said
-    assert "Nothing was written" in said
-    assert "Traceback" not in said
+def test_invalid_arguments_are_refused_in_one_line_without_changes(houses, arguments, why):
+    output = add_process(houses, "NAME=another", *arguments, ok=False)
+    assert why in output
+    assert "Nothing was written" in output
+    assert "Traceback" not in output
     assert houses.git("status", "--porcelain") == ""
 
 
 @pytest.mark.parametrize("name", ["xgboost", "sklearn", "pydantic", "threadpoolctl", "seed"])
-def test_a_name_that_would_hide_a_package_or_a_type_is_refused(name):
+def test_names_that_hide_a_package_or_a_type_are_refused(name):
     with pytest.raises(UserError, match=f"NAME is '{name}', a"):
         check_name(name)
 
@@ -230,7 +232,7 @@ def test_a_name_that_would_hide_a_package_or_a_type_is_refused(name):
 @pytest.mark.parametrize(
     "name", ["price", "on", "it's", "Price\n(EUR)", "a\tb: #c", " é👩\u200d🔬\n", "\\"]
 )
-def test_the_column_to_predict_is_the_last_whatever_it_is_called(tmp_path, name):
+def test_the_last_column_is_predicted_whatever_its_name(tmp_path, name):
     table = tmp_path / "table.csv"
     table.write_text("\n\n" + pd.DataFrame({"a": [1], name: [2]}).to_csv(index=False), "utf-8")
     wanted = Wanted("train", kind="sklearn", target=name)
@@ -240,11 +242,11 @@ def test_the_column_to_predict_is_the_last_whatever_it_is_called(tmp_path, name)
     assert read_yaml(params) == {"target": name}
 
 
-def test_a_target_that_does_not_fit_the_task_is_told_in_a_line(project):
+def test_a_target_that_does_not_fit_the_task_gives_one_line(project):
     project.edit("params.yaml", "  target: grade", "  target: price")
-    said = python(project, RUN, "train_grade", ok=False)
-    assert "Column 'price' has 272 different values in training: 2 to 100 classes" in said
-    assert "Traceback" not in said
+    output = python(project, RUN, "train_grade", ok=False)
+    assert "Column 'price' has 272 different values in training: 2 to 100 classes" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
@@ -255,7 +257,7 @@ def test_a_target_that_does_not_fit_the_task_is_told_in_a_line(project):
         ("net_sold", "split", "test", "Column 'sold' has 'no' in test, and in no row of training"),
     ],
 )
-def test_rows_that_no_training_takes_are_told_before_it(project, name, column, value, why):
+def test_untrainable_rows_are_reported_before_training(project, name, column, value, why):
     table = project.folder / "data/prepare_houses.csv"
     rows = pd.read_csv(table)
     train = rows["split"] == "train"
@@ -265,12 +267,12 @@ def test_rows_that_no_training_takes_are_told_before_it(project, name, column, v
         rows["sold"] = rows["sold"].mask(train & (rows.index % 2 == 0), "perhaps")
     table.unlink()
     rows.to_csv(table, index=False)
-    said = python(project, RUN, name, ok=False)
-    assert why in said
-    assert "Traceback" not in said
+    output = python(project, RUN, name, ok=False)
+    assert why in output
+    assert "Traceback" not in output
 
 
-# Where files may not grow beyond 100 bytes, as on a disk that has become full.
+# Files cannot grow beyond 100 bytes, as on a full disk.
 FULL = """
 import resource
 from lib.errors import UserError
@@ -293,27 +295,27 @@ ADOPTING = f"{BEST}adopt.check_all = fill\nadopt.adopt([])"
 
 
 @pytest.mark.parametrize("code", [WRITING, ADOPTING], ids=["process", "adopt"])
-def test_a_full_disk_cuts_nothing_off_params_yaml(project, code):
+def test_a_full_disk_truncates_no_params_yaml(project, code):
     before = read_yaml(project.folder / "params.yaml")
-    said = python(project, FULL + code, ok=False)
-    assert "It is no good." in said
+    output = python(project, FULL + code, ok=False)
+    assert "It is no good." in output
     assert read_yaml(project.folder / "params.yaml").keys() - {"new"} == before.keys()
 
 
-def test_a_value_that_no_process_takes_is_not_adopted(project):
+def test_values_that_are_invalid_are_not_adopted(project):
     before = read_text(project, "params.yaml")
-    said = python(project, FULL + BEST.replace("7", "0") + "adopt.adopt([])", ok=False)
-    assert "UserError: params.yaml: net_sold.epochs is 0: it must be" in said
+    output = python(project, FULL + BEST.replace("7", "0") + "adopt.adopt([])", ok=False)
+    assert "UserError: params.yaml: net_sold.epochs is 0: it must be" in output
     assert read_text(project, "params.yaml") == before
 
 
 # ---- tuned
 
 
-def test_a_sweep_over_a_training_of_either_kind_runs_and_its_best_is_adopted(project):
+def test_sweeps_of_both_kinds_run_and_their_best_values_are_adopted(project):
     for name in ("train_price", "net_grade", "train_sold"):
-        said = project.run("make", "sweep", f"NAME={name}")
-        assert "But first" not in said, "the sweeps' lock has what processes of these kinds import"
+        output = project.run("make", "sweep", f"NAME={name}")
+        assert "But first" not in output, "the lock of sweeps has the packages of these kinds"
     file = project.folder / "params.yaml"
     text = file.read_text().replace("  trials: 20\n  batch: 10", "  trials: 3\n  batch: 3")
     file.write_text(text.replace("workers: null", "workers: 1"))
@@ -335,19 +337,34 @@ def test_a_sweep_over_a_training_of_either_kind_runs_and_its_best_is_adopted(pro
     assert f"learning_rate: {best}" in file.read_text()
 
 
-def test_what_no_trial_reads_cannot_be_searched(project):
-    """Else all trials would be alike, and `make adopt` would change what is predicted."""
+def test_a_sweep_that_fails_leaves_the_results_of_the_one_before(project):
+    project.run("make", "sweep", "NAME=train_price")
+    project.edit("params.yaml", "  trials: 20\n  batch: 10", "  trials: 2\n  batch: 2")
+    project.edit("params.yaml", "workers: null", "workers: 1")
+    project.run("make", "tune")
+    trials = project.folder / "artifacts/tune/price/trials.csv"
+    before = trials.read_bytes()
+    project.edit("params.yaml", "objective: validation.", "objective: validation.not_")
+    assert "not_" in project.run("make", "tune", ok=False)
+    assert trials.read_bytes() == before
+    assert metrics(project, "tune_price")["trials"] == 2
+
+
+def test_parameters_unused_by_trials_are_refused(project):
+    """Otherwise all trials would be equal, and `make adopt` would change the target."""
     for name in ("train_sold", "net_sold"):
         project.run("make", "sweep", f"NAME={name}")
     file = project.folder / "params.yaml"
     tried = "    target: {choice: [sold, grade]}\n    num_threads: {integer: [1, 4]}\n"
     file.write_text(file.read_text().replace("  space:\n", f"  space:\n{tried}"))
-    said = python(project, RUN.replace("processes", "tuning"), "tune_net_sold", ok=False)
+    output = python(project, RUN.replace("processes", "tuning"), "tune_net_sold", ok=False)
     for key in ("target", "num_threads"):
-        assert f"tune_net_sold.space.{key} is a mapping: it must be left out: it cannot be" in said
-    said = python(project, RUN.replace("processes", "tuning"), "tune_sold", ok=False)
-    assert "tune_sold.space.target is a mapping: it must be left out: it cannot be" in said
-    assert "Traceback" not in said
+        assert (
+            f"tune_net_sold.space.{key} is a mapping: it must be left out: it cannot be" in output
+        )
+    output = python(project, RUN.replace("processes", "tuning"), "tune_sold", ok=False)
+    assert "tune_sold.space.target is a mapping: it must be left out: it cannot be" in output
+    assert "Traceback" not in output
     assert not (project.folder / ".checkpoints").exists(), "nothing was trained"
 
 
@@ -360,31 +377,31 @@ def test_what_no_trial_reads_cannot_be_searched(project):
         ("prepare_houses", "not written as `make process` writes a training"),
     ],
 )
-def test_a_sweep_over_nothing_that_trains_is_refused(houses, name, why):
-    said = houses.run("make", "sweep", f"NAME={name}", ok=False)
-    assert why in said
-    assert "Nothing was written" in said
+def test_sweeps_of_processes_that_train_nothing_fail(houses, name, why):
+    output = houses.run("make", "sweep", f"NAME={name}", ok=False)
+    assert why in output
+    assert "Nothing was written" in output
     assert houses.git("status", "--porcelain") == ""
 
 
-def test_a_stage_that_writes_nothing_is_nothing_to_begin_with(project):
+def test_a_stage_without_outputs_cannot_be_read(project):
     write(project, "dvc.yaml", read_text(project, "dvc.yaml") + "\n  greet:\n    cmd: echo hello\n")
-    said = project.run("make", "process", "NAME=more", "AFTER=greet", ok=False)
-    assert "AFTER is 'greet', a stage that writes nothing" in said
+    output = project.run("make", "process", "NAME=more", "AFTER=greet", ok=False)
+    assert "AFTER is 'greet', a stage that writes nothing" in output
     assert not (project.folder / "lab/processes/more").exists()
 
 
 # ---- renamed
 
 
-def test_a_process_is_renamed_and_no_stage_runs_again(project):
+def test_renaming_a_process_reruns_no_stage(project):
     project.run("make", "rename-process", "FROM=train_price", "TO=estimate_price")
     assert project.dvc("status").strip() == "Data and pipelines are up to date."
     assert project.git("grep", "-l", "estimate_price").count("\n") == 5
     assert project.run("git", "grep", "-lw", "train_price", "--", ".", *MACHINERY, ok=False) == ""
     left = [p for p in project.folder.rglob("*train_price*") if ".git" not in p.parts]
     assert [p for p in left if ".dvc" not in p.parts and "__pycache__" not in p.parts] == []
-    project.run("tools/within", "--dev", ".", "ruff", "check", "lab")  # the order of imports
+    project.run("tools/within", "--dev", ".", "ruff", "check", "lab")  # import order
     project.run("tools/within", "--dev", ".", "ruff", "format", "--check", "lab")
     project.commit("Renamed")
     check = ("tools/within", "--dev", ".", "python", "-m", "pytest", "-q")
@@ -392,7 +409,7 @@ def test_a_process_is_renamed_and_no_stage_runs_again(project):
     assert " passed" in project.run(*check, *tests)
 
 
-def test_one_that_others_read_is_renamed_with_all_that_reads_it(project):
+def test_a_renamed_process_is_renamed_in_all_that_reads_it(project):
     goal = project.folder / "goals/more_test.py"
     goal.write_text('"""Goals."""\n\nSTAGES = ("prepare_houses",)\n')
     report = project.folder / "lab/docs/2026-01-01-first.md"
@@ -405,14 +422,14 @@ def test_one_that_others_read_is_renamed_with_all_that_reads_it(project):
     project.commit("A goal, a report, tests, and a second pipeline")
     project.run("make", "rename-process", "FROM=prepare_houses", "TO=clean_houses")
     assert (project.folder / "lab/processes/clean_houses/test_clean_houses.py").exists()
-    assert "prepare_houses" in report.read_text(), "it tells what was"
-    assert '("clean_houses",)' in goal.read_text(), "or the goal would no longer apply"
+    assert "prepare_houses" in report.read_text(), "a report describes the past"
+    assert '("clean_houses",)' in goal.read_text(), "otherwise the goal would no longer apply"
     assert project.dvc("status").strip() == "Data and pipelines are up to date."
     assert (project.folder / "data/clean_houses.csv").exists()
     python(project, RUN, "train_price")
 
 
-def test_what_a_process_writes_into_its_own_folder_goes_along(project):
+def test_outputs_in_the_folder_of_a_process_move_along(project):
     metrics = "      - metrics/prepare_houses.json:\n"
     own = "      - lab/processes/prepare_houses/size.json:\n          cache: false\n"
     project.edit("dvc.yaml", metrics, own + metrics)
@@ -423,27 +440,29 @@ def test_what_a_process_writes_into_its_own_folder_goes_along(project):
     assert not (project.folder / "lab/processes/prepare_houses").exists()
 
 
-def test_a_name_that_is_a_word_is_renamed_only_where_it_is_the_process(project):
-    added(
+def test_a_name_that_is_a_word_is_renamed_only_as_the_process(project):
+    add_process(
         project,
         *("NAME=train", "AFTER=prepare_houses", "KIND=sklearn", "TASK=binary", "TARGET=sold"),
     )
     write(project, "lab/processes/train/training.py", '"""Not the module of that name."""\n')
     write(project, "lab/processes/train-r/main", "#!/bin/sh\n")
-    others = 'SPLITS = ("train", "validation")\n\n\ndef train(train: str = "train") -> None: ...\n'
-    write(project, "goals/more_test.py", others)
+    unrelated = (
+        'SPLITS = ("train", "validation")\n\n\ndef train(train: str = "train") -> None: ...\n'
+    )
+    write(project, "goals/more_test.py", unrelated)
     write(project, "lab/docs/picture.png", "\0 train \0")
     write(project, "dvc.yaml", read_text(project, "dvc.yaml") + OTHER_STAGES)
     write(project, "params.yaml", read_text(project, "params.yaml") + "shares:\n  train: 0.8\n")
     python(project, RUN, "train")
     project.dvc("commit", "--force", "--quiet", "train")
     project.commit("A process called train, and others that have the word")
-    said = project.run("make", "rename-process", "FROM=train", "TO=fit")
-    still = said.partition("The word is still in (is it the process there?): ")[2]
-    assert "dvc.yaml, goals/more_test.py, " in still
-    assert "picture.png" not in still
+    output = project.run("make", "rename-process", "FROM=train", "TO=fit")
+    remaining = output.partition("The word is still in (is it the process there?): ")[2]
+    assert "dvc.yaml, goals/more_test.py, " in remaining
+    assert "picture.png" not in remaining
     assert project.dvc("status", "fit").strip() == "Data and pipelines are up to date."
-    assert read_text(project, "goals/more_test.py") == others
+    assert read_text(project, "goals/more_test.py") == unrelated
     assert [*project.folder.glob("lab/processes/*/training.py")] == [
         project.folder / "lab/processes/fit/training.py"
     ]
@@ -457,14 +476,14 @@ def test_a_name_that_is_a_word_is_renamed_only_where_it_is_the_process(project):
     assert stages["train-r"]["params"] == ["fit.target", "shares.train", {"train.yaml": ["x"]}]
 
 
-def test_a_process_whose_name_a_stage_computes_is_not_renamed(project):
+def test_a_process_whose_name_is_computed_is_not_renamed(project):
     write(project, "dvc.yaml", read_text(project, "dvc.yaml") + FITS)
     write(project, "lab/processes/ridge/main.py", "")
     project.commit("Stages of several processes")
-    said = project.run("make", "rename-process", "FROM=ridge", "TO=linear", ok=False)
-    assert "fits@ridge in dvc.yaml starts ridge without naming it" in said
-    said = project.run("make", "remove-process", "NAME=ridge", ok=False)
-    assert "starts forest, too: take ridge out of it first, by hand" in said
+    output = project.run("make", "rename-process", "FROM=ridge", "TO=linear", ok=False)
+    assert "fits@ridge in dvc.yaml starts ridge without naming it" in output
+    output = project.run("make", "remove-process", "NAME=ridge", ok=False)
+    assert "starts forest, too: take ridge out of it first, by hand" in output
     assert project.git("status", "--porcelain") == ""
 
 
@@ -477,19 +496,19 @@ def test_a_process_whose_name_a_stage_computes_is_not_renamed(project):
         ("net_sold", "Net", "TO is 'Net': it must be lower-case words"),
     ],
 )
-def test_a_rename_that_cannot_be_is_refused(houses, old, new, why):
-    said = houses.run("make", "rename-process", f"FROM={old}", f"TO={new}", ok=False)
-    assert why in said
-    assert "Nothing was renamed" in said
+def test_impossible_renames_are_refused(houses, old, new, why):
+    output = houses.run("make", "rename-process", f"FROM={old}", f"TO={new}", ok=False)
+    assert why in output
+    assert "Nothing was renamed" in output
     assert houses.git("status", "--porcelain") == ""
 
 
 # ---- removed
 
 
-def test_a_process_that_is_removed_leaves_nothing_behind(project):
-    said = project.run("make", "remove-process", "NAME=count_files")
-    assert "Removed: count_files, with its stage, section, outs and metrics." in said
+def test_a_removed_process_leaves_nothing_behind(project):
+    output = project.run("make", "remove-process", "NAME=count_files")
+    assert "Removed: count_files, with its stage, section, outs and metrics." in output
     project.commit("Without count_files")
     python(project, REMOVE, *reversed(NAMES[:-1]))
     for name in NAMES:
@@ -503,67 +522,69 @@ def test_a_process_that_is_removed_leaves_nothing_behind(project):
     assert [path for path in left if path.name != "__pycache__"] == []
 
 
-def test_what_others_read_or_what_is_not_committed_is_not_removed(project):
-    said = project.run("make", "remove-process", "NAME=prepare_houses", ok=False)
-    assert "train_price reads data/prepare_houses.csv, which prepare_houses writes" in said
-    assert "Nothing was removed" in said
+def test_processes_in_use_or_uncommitted_are_not_removed(project):
+    output = project.run("make", "remove-process", "NAME=prepare_houses", ok=False)
+    assert "train_price reads data/prepare_houses.csv, which prepare_houses writes" in output
+    assert "Nothing was removed" in output
     goal = project.folder / "goals/more_test.py"
     goal.write_text("from lab.processes.net_sold.params import Params\n")
     project.commit("A goal")
-    said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
-    assert "goals/more_test.py imports net_sold: change it first" in said
+    output = project.run("make", "remove-process", "NAME=net_sold", ok=False)
+    assert "goals/more_test.py imports net_sold: change it first" in output
     goal.unlink()
-    beside = "lab/processes/net_sold_too/main.py"  # whose name begins alike
-    write(project, beside, "from lab.processes.net_sold.params import Params\n")
+    similar = "lab/processes/net_sold_too/main.py"  # its name begins the same
+    write(project, similar, "from lab.processes.net_sold.params import Params\n")
     project.commit("Another process, without the goal")
-    said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
-    assert f"{beside} imports net_sold: change it first" in said
-    (project.folder / beside).unlink()
+    output = project.run("make", "remove-process", "NAME=net_sold", ok=False)
+    assert f"{similar} imports net_sold: change it first" in output
+    (project.folder / similar).unlink()
     project.commit("Without it")
     project.edit("params.yaml", "hidden: [64, 32]", "hidden: [64, 64]")
-    said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
-    assert "Not committed: params.yaml" in said
+    output = project.run("make", "remove-process", "NAME=net_sold", ok=False)
+    assert "Not committed: params.yaml" in output
     assert "NAME is 'nothing': it must be a process (" in project.run(
         "make", "remove-process", "NAME=nothing", ok=False
     )
 
 
-def test_a_section_that_another_stage_reads_is_not_taken_from_it(project):
+def test_a_section_that_another_stage_reads_is_kept(project):
     stages = "stages:\n  hello:\n    # ${net_sold.lr}\n    cmd: echo ${ net_sold.target }\n"
     write(project, "lab/hello/dvc.yaml", f"vars: [../../params.yaml]\n{stages}")
     project.commit("A second pipeline")
-    said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
-    assert "lab/hello/dvc.yaml reads ${ net_sold.target }: change it first." in said
+    output = project.run("make", "remove-process", "NAME=net_sold", ok=False)
+    assert "lab/hello/dvc.yaml reads ${ net_sold.target }: change it first." in output
     assert project.git("status", "--porcelain") == ""
     project.edit("lab/hello/dvc.yaml", "echo ${ net_sold.target }", "lab/processes/run net_sold")
     project.commit("It starts it")
-    said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
-    assert "hello in lab/hello/dvc.yaml starts net_sold: take it out there first." in said
+    output = project.run("make", "remove-process", "NAME=net_sold", ok=False)
+    assert "hello in lab/hello/dvc.yaml starts net_sold: take it out there first." in output
     project.edit("lab/hello/dvc.yaml", "lab/processes/run net_sold", "echo hello")
     project.edit("lab/hello/dvc.yaml", "params.yaml]", "params.yaml:net_sold]")
     project.commit("It chooses it")
-    said = project.run("make", "remove-process", "NAME=net_sold", ok=False)
-    assert "lab/hello/dvc.yaml names net_sold in its `vars`: change it first." in said
-    # What has a params.yaml of its own beside it may call a section as it likes.
+    output = project.run("make", "remove-process", "NAME=net_sold", ok=False)
+    assert "lab/hello/dvc.yaml names net_sold in its `vars`: change it first." in output
+    # A pipeline with its own params.yaml may use any section names.
     write(project, "lab/hello/params.yaml", "net_sold: {target: 1}\n")
     project.edit("lab/hello/dvc.yaml", "vars: [../../params.yaml:net_sold]\n", "")
     project.edit("lab/hello/dvc.yaml", "echo hello", "echo ${net_sold.target}")
     main = read_text(project, "dvc.yaml")
     write(project, "dvc.yaml", f"{main}  show:\n    cmd: echo\n    params: [net_sold.target]\n")
     project.commit("A stage that lists it")
-    said = project.run("make", "remove-process", "NAME=net_sold")
-    assert "Removed: net_sold, with its stage, outs and metrics." in said
-    assert "Its section stays: show reads net_sold.target." in said
+    output = project.run("make", "remove-process", "NAME=net_sold")
+    assert "Removed: net_sold, with its stage, outs and metrics." in output
+    assert "Its section stays: show reads net_sold.target." in output
     assert "net_sold" in read_yaml(project.folder / "params.yaml")
     project.dvc("status", "show")  # DVC can read all of it
 
 
-def test_comments_that_are_not_indented_go_or_stay_with_what_they_stand_in(project):
+def test_unindented_comments_stay_or_go_with_their_section(project):
     before = {file: read_text(project, file) for file in ("params.yaml", "dvc.yaml")}
     section = re.search(r"(?ms)^count_files:\n.*?(?=^\S|\Z)", before["params.yaml"])[0]
     key, _, rest = section.partition("\n")
-    odd = before["params.yaml"].replace(section, f"{key}\n# factor: 3\n\n{rest}")
-    write(project, "params.yaml", odd.replace("\nnet_price:", "\n# Of a network.\nnet_price:"))
+    commented = before["params.yaml"].replace(section, f"{key}\n# factor: 3\n\n{rest}")
+    write(
+        project, "params.yaml", commented.replace("\nnet_price:", "\n# Of a network.\nnet_price:")
+    )
     lock = "      - lab/processes/count_files/Pipfile.lock\n"
     project.edit("dvc.yaml", lock, f"#      - data/old\n{lock}")
     project.commit("Comments")
@@ -572,13 +593,13 @@ def test_comments_that_are_not_indented_go_or_stay_with_what_they_stand_in(proje
         assert "count_files" not in read_text(project, file)
         left = read_yaml(project.folder / file)
         write(project, file, text)
-        were = read_yaml(project.folder / file)
-        were.pop("count_files", None)
-        were.get("stages", {}).pop("count_files", None)
-        assert left.get("stages", left) == were.get("stages", were)
+        expected = read_yaml(project.folder / file)
+        expected.pop("count_files", None)
+        expected.get("stages", {}).pop("count_files", None)
+        assert left.get("stages", left) == expected.get("stages", expected)
 
 
-def test_a_sweep_goes_along_when_what_it_tunes_is_renamed(project):
+def test_a_sweep_is_updated_when_its_process_is_renamed(project):
     rents = ("train_rents", "prepare_flats", "sklearn", "regression", "rent")
     python(project, ADD, json.dumps([("prepare_flats", "", "table", "", ""), rents]))
     project.run("make", "sweep", "NAME=train_rents")
@@ -592,7 +613,7 @@ def test_a_sweep_goes_along_when_what_it_tunes_is_renamed(project):
     assert '"tunes": "train_leases"' in (project.folder / "metrics/tune_rents.json").read_text()
 
 
-def test_what_a_sweep_wrote_goes_along_with_the_name_of_what_it_tunes(project):
+def test_a_sweeps_outputs_follow_the_name_of_its_process(project):
     rents = ("rent_model", "prepare_flats", "sklearn", "regression", "rent")
     python(project, ADD, json.dumps([("prepare_flats", "", "table", "", ""), rents]))
     project.run("make", "sweep", "NAME=rent_model")

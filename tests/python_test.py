@@ -1,4 +1,4 @@
-"""Where environments get their Python 3.11 from, on machines that have it, or another, or none."""
+"""How environments get Python 3.11, on machines that have it, another version, or none."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ def mirror(tmp_path_factory):
 
 
 class Machine:
-    """One that has these programs and no more."""
+    """A machine that has only these programs."""
 
     def __init__(self, folder):
         self.folder, self.bin = folder, folder / "bin"
@@ -42,7 +42,7 @@ class Machine:
         (self.bin / name).chmod(0o755)
 
     def python(self, **extra):
-        """What the script prints, and says."""
+        """The finished script, with its output and errors."""
         kept = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
         own = {"PATH": str(self.bin), "HOME": str(self.folder)}
         return subprocess.run(
@@ -60,7 +60,7 @@ def version(python):
     return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-def test_a_python_3_11_that_is_there_is_used(machine):
+def test_an_installed_python_3_11_is_used(machine):
     machine.has("python3", f'exec "{sys.executable}" "$@"')
     done = machine.python()
     assert (done.stdout, done.stderr) == ("python3\n", "")
@@ -78,13 +78,13 @@ def test_without_any_python_uv_gets_one_and_the_next_start_finds_it(machine, mir
     assert (again.stdout, again.stderr) == (done.stdout, "")
 
 
-def test_pipx_has_a_python_too(machine):
+def test_the_python_of_pipx_works(machine):
     machine.has("pipx", f'[ "$1 $2" = "environment --value" ] && echo "{sys.executable}"')
     assert machine.python().stdout == f"{sys.executable}\n"
 
 
 def old_python():
-    """One from 3.8 on that is not 3.11, of this machine."""
+    """A Python of this machine from 3.8 on that is not 3.11."""
     code = "import sys; sys.exit(not (3, 8) <= sys.version_info[:2] != (3, 11))"
     names = [f"python3.{minor}" for minor in (8, 9, 10, 12, 13, 14)]
     places = [shutil.which(name) for name in names]
@@ -95,7 +95,7 @@ def old_python():
     return None
 
 
-@pytest.mark.skipif(not old_python(), reason="no Python but 3.11 is on this machine")
+@pytest.mark.skipif(not old_python(), reason="this machine has no Python but 3.11")
 @pytest.mark.parametrize("broken", ["", "venv"])
 def test_another_python_installs_uv_with_its_venv_module_or_its_pip(machine, mirror, broken):
     refuse = f'[ "$2 $3" != "-m {broken}" ] || exit 1\n' if broken else ""
@@ -122,7 +122,7 @@ def test_another_python_installs_uv_with_its_venv_module_or_its_pip(machine, mir
         ("Darwin", "brew install python@3.11"),
     ],
 )
-def test_where_none_can_be_got_one_line_says_what_this_system_needs(machine, system, todo):
+def test_without_a_python_one_line_says_what_this_system_needs(machine, system, todo):
     if system == "Darwin":
         machine.has("uname", "echo Darwin")
         system = ""
@@ -135,7 +135,7 @@ def test_where_none_can_be_got_one_line_says_what_this_system_needs(machine, sys
     assert f"run '{todo}" in line
 
 
-def test_a_python_without_pip_and_venv_is_told_what_to_install(machine):
+def test_a_python_without_pip_and_venv_says_what_to_install(machine):
     refuse = (
         '[ "$2" = -c ] && case $3 in *ensurepip*|*pip*) exit 1 ;; esac\n[ "$2" != -m ] || exit 1\n'
     )
@@ -147,7 +147,7 @@ def test_a_python_without_pip_and_venv_is_told_what_to_install(machine):
     assert "apt install python3-venv" in line
 
 
-def test_a_mirror_without_the_file_is_told_in_a_line(machine, tmp_path):
+def test_a_mirror_without_the_file_gives_one_line(machine, tmp_path):
     (machine.bin / "uv").symlink_to(UV)
     (tmp_path / "os-release").write_text("ID=debian\nVERSION_ID=13")
     empty = {"UV_PYTHON_INSTALL_MIRROR": tmp_path.as_uri()}

@@ -1,6 +1,6 @@
-"""What results say in the terminal, in a comparison, at a milestone and on the page of a run.
+"""Results in the terminal, in a comparison, at a milestone and on the page of a run.
 
-Of any task: house prices, whose RMSE is better when it is lower; many classes; and metrics files as
+For any task: house prices, whose RMSE is better when lower; many classes; and metrics files as
 users write them.
 """
 
@@ -55,14 +55,14 @@ HOSTILE = {
 
 
 def write_metrics(project, **files):
-    """Metrics files, as a stage would write them."""
+    """Write metrics files as a stage would."""
     for name, content in files.items():
         (project.folder / f"metrics/{name}.json").write_text(json.dumps(content))
 
 
 @pytest.fixture(scope="module")
 def houses(tmp_path_factory):
-    """House prices, committed: HEAD has a better RMSE than the commit before."""
+    """Committed house prices: HEAD has a better RMSE than the commit before."""
     folder = tmp_path_factory.mktemp("report") / "a projëct"
     project = Project(folder)
     project.give_pipeline(PIPELINE)
@@ -94,7 +94,7 @@ def compare(project, *options):
 
 
 def run_page(project):
-    """The page of a run whose results are in the work tree."""
+    """The summary page of a run whose results are in the work tree."""
     page = project.folder / "summary.md"
     command = ("tools/within", ".", "python", "-m", "tools.report.run_page")
     printed = project.run(*command, GITHUB_STEP_SUMMARY=str(page))
@@ -103,7 +103,7 @@ def run_page(project):
 
 
 class Cells(HTMLParser):
-    """The texts of a page, and of those of a class."""
+    """The texts of a page, and those of its table cells by class."""
 
     def __init__(self, page):
         super().__init__()
@@ -126,10 +126,10 @@ class Cells(HTMLParser):
 
 
 def test_the_terminal_shows_the_results_of_any_task(houses):
-    said = results(houses)
-    assert re.search(r"split +┃ model +┃ rmse +┃ r2", said)
-    assert re.search(r"validation │ linear │ 38,125 │ 0.81", said)
-    assert "These results differ" not in said
+    output = results(houses)
+    assert re.search(r"split +┃ model +┃ rmse +┃ r2", output)
+    assert re.search(r"validation │ linear │ 38,125 │ 0.81", output)
+    assert "These results differ" not in output
 
 
 INTERRUPTED = """
@@ -153,11 +153,11 @@ runpy.run_module(sys.argv[0], run_name="__main__")
 def test_an_interrupt_ends_a_report_without_a_traceback(houses, tool):
     command = ("tools/within", "--dev", ".", "python", "-c", INTERRUPTED, tool)
     process = houses.start(*command)
-    said, _ = process.communicate(timeout=120)
-    assert (process.returncode, said) == (130, "")
+    output, _ = process.communicate(timeout=120)
+    assert (process.returncode, output) == (130, "")
 
 
-def test_no_model_and_no_number_is_cut_off_where_a_table_is_wider_than_the_terminal(project):
+def test_tables_wider_than_the_terminal_cut_no_model_and_no_number(project):
     classes = {"validation": {"accuracy": 0.91234, "precision": 0.5, "recall": 0.5, "roc_auc": 0.5}}
     prices = {"validation": {"rmse": 1744.65, "mae": 1350.81, "median_absolute_error": 9.5}}
     names = ["classes_by_forest", "prices_by_forest_of_trees", "prices_by_forest_of_stumps"]
@@ -167,29 +167,29 @@ def test_no_model_and_no_number_is_cut_off_where_a_table_is_wider_than_the_termi
         for name in names
     }
     (project.folder / "dvc.yaml").write_text(json.dumps({"stages": stages}))
-    said = results(project)
-    assert "…" not in said.partition("Runs:")[0]
-    assert max(map(len, said.partition("Runs:")[0].splitlines())) <= 120
-    assert re.search(r"│ validation │ classes_by_forest +│ 0.9123", said)
+    output = results(project)
+    assert "…" not in output.partition("Runs:")[0]
+    assert max(map(len, output.partition("Runs:")[0].splitlines())) <= 120
+    assert re.search(r"│ validation │ classes_by_forest +│ 0.9123", output)
     for name in names[1:]:
-        assert re.search(rf"│ validation │ {name} .*│ 1,744.65 │", said)
-        assert re.search(rf"│ validation │ {name} .*│ 9.5(00)? +│\n", said), "in a table below"
+        assert re.search(rf"│ validation │ {name} .*│ 1,744.65 │", output)
+        assert re.search(rf"│ validation │ {name} .*│ 9.5(00)? +│\n", output), "in a table below"
 
 
-def test_an_rmse_that_falls_is_better_in_the_text_and_on_the_page(houses):
-    said, page = compare(houses, "--from", "HEAD~1", "--to", "HEAD")
-    assert re.search(r"linear.validation.rmse \| 38,181.20 \| 38,125.00 \| -56.20 better", said)
-    assert re.search(r"\| validation \| linear \| 38,125 \| 0.81", said), "the table of results"
+def test_a_lower_rmse_is_better_in_the_text_and_on_the_page(houses):
+    output, page = compare(houses, "--from", "HEAD~1", "--to", "HEAD")
+    assert re.search(r"linear.validation.rmse \| 38,181.20 \| 38,125.00 \| -56.20 better", output)
+    assert re.search(r"\| validation \| linear \| 38,125 \| 0.81", output), "the table of results"
     assert Cells(page).marked == {"better": ["-56.20 better"]}
 
 
-def test_another_revision_alone_is_compared_with_the_last_commit(houses):
-    said, _ = compare(houses, "--to", "HEAD~1")
-    assert re.match(r"HEAD \(.*\) → HEAD~1 \(", said), "though nothing is uncommitted"
-    assert re.search(r"linear.validation.rmse \| 38,125.00 \| 38,181.20 \| \+56.20 worse", said)
+def test_one_given_revision_is_compared_with_the_last_commit(houses):
+    output, _ = compare(houses, "--to", "HEAD~1")
+    assert re.match(r"HEAD \(.*\) → HEAD~1 \(", output), "even if nothing is uncommitted"
+    assert re.search(r"linear.validation.rmse \| 38,125.00 \| 38,181.20 \| \+56.20 worse", output)
 
 
-def test_an_rmse_that_falls_is_better_on_the_page_of_a_run(project):
+def test_a_lower_rmse_is_better_on_the_page_of_a_run(project):
     write_metrics(project, linear=HOUSES["linear"] | {"validation": {"rmse": 38000.0, "r2": 0.9}})
     page = run_page(project)
     assert "| `linear.validation.rmse` | 38,125 | 38,000 | -125 better |" in page
@@ -197,14 +197,14 @@ def test_an_rmse_that_falls_is_better_on_the_page_of_a_run(project):
     assert "| validation | linear | 38,000 | 0.90 |" in page
 
 
-def test_a_milestone_names_the_best_model_by_what_is_measured(project):
+def test_a_milestone_names_the_best_model_by_its_metric(project):
     text = milestone_of(project)
     assert "**Best model:** linear, by rmse on the validation split." in text
     assert re.search(r"\| validation \| linear \| 38,125 \| 0.81", text)
 
 
 @pytest.mark.parametrize(
-    ("best", "said"),
+    ("best", "expected"),
     [
         (
             Best(["a"], ["accuracy", "log_loss"], "test", []),
@@ -218,8 +218,8 @@ def test_a_milestone_names_the_best_model_by_what_is_measured(project):
         ),
     ],
 )
-def test_a_milestone_says_by_what_a_model_is_best_and_which_are_level(best, said):
-    assert best_sentence(best) == said
+def test_a_milestone_names_the_deciding_metrics_and_ties(best, expected):
+    assert best_sentence(best) == expected
 
 
 def milestone_of(project):
@@ -230,7 +230,7 @@ def milestone_of(project):
     return file.read_text()
 
 
-def test_a_milestone_tells_parameters_of_all_files_and_what_changed_since_a_stage_ran(project):
+def test_a_milestone_shows_all_parameters_and_changes_since_a_stage_ran(project):
     form = "\n  form: {cmd: 'true', params: [{form.yaml: [depth]}], outs: [form.csv]}\n"
     (project.folder / "dvc.yaml").write_text(PIPELINE + form)
     (project.folder / "form.yaml").write_text("depth: 4\n")
@@ -249,12 +249,12 @@ def test_a_milestone_tells_parameters_of_all_files_and_what_changed_since_a_stag
     assert "form.yaml:depth: 5" in text
 
 
-def pictures_told(project):
-    """What a milestone says of pictures."""
+def picture_line(project):
+    """The line on pictures in a milestone."""
     return milestone_of(project).partition("## Pictures\n\n")[2].partition("\n")[0]
 
 
-def test_pictures_are_those_that_stages_write_unless_they_are_missing_or_too_many(project):
+def test_pictures_come_from_stages_unless_missing_or_too_many(project):
     scan = project.folder / "data/raw/scans/1.png"
     scan.parent.mkdir(parents=True)
     scan.write_bytes(b"a patient's")
@@ -268,18 +268,18 @@ def test_pictures_are_those_that_stages_write_unless_they_are_missing_or_too_man
     (out / "model.bin").write_text("no picture")
     project.dvc("commit", "--force", "--quiet")
     project.commit("A model")
-    assert pictures_told(project) == "No pictures."
+    assert picture_line(project) == "No pictures."
     shutil.rmtree(out)
-    assert pictures_told(project) == "None on disk: `dvc pull` gets them."
+    assert picture_line(project) == "None on disk: `dvc pull` gets them."
     out.mkdir()
     for n in range(51):
         (out / f"{n}.png").touch()
-    said = results(project)
-    assert "Picture: " not in said
-    assert "51 pictures are in artifacts/prices." in said
+    output = results(project)
+    assert "Picture: " not in output
+    assert "51 pictures are in artifacts/prices." in output
 
 
-def test_of_a_goal_on_times_a_milestone_tells_no_number():
+def test_a_milestone_shows_no_values_of_timing_goals():
     goal = {"goal": "≤ 3 ms; ≥ 0.5", "reached": "time 2 ms; test 0.9", "message": ""}
     assert without_times(goal)["reached"] == ""
     other = goal | {"goal": "≥ 0.5", "reached": "test 0.9"}
@@ -304,7 +304,7 @@ def test_each_template_of_dvc_has_its_kind_of_picture(template, kind):
 
 
 @pytest.mark.parametrize("losses", [["0.5"], ["", "0.5", ""]])
-def test_a_point_without_neighbours_is_to_be_seen(losses):
+def test_a_point_without_neighbours_is_visible(losses):
     rows = [{"epoch": str(n), "loss": loss} for n, loss in enumerate(losses)]
     figure = draw(Plot("Loss", "history.csv", "epoch", ["loss"], ""), {"work tree": rows})
     figure.savefig(picture := io.BytesIO())
@@ -317,7 +317,7 @@ def test_a_point_without_neighbours_is_to_be_seen(losses):
 @pytest.mark.parametrize(
     "classes", [["no", "yes"], [f"kind number {n}" for n in range(8)], [*map(str, range(20))]]
 )
-def test_names_of_classes_are_in_order_and_stand_beside_each_other(classes, revisions):
+def test_class_names_are_in_order_and_do_not_overlap(classes, revisions):
     rows = [{"predicted": name, "actual": name} for name in reversed(classes)]
     plot = Plot("Which", "cases.csv", "predicted", ["actual"], "confusion")
     figure = draw(plot, {f"revision {n}": rows for n in range(revisions)})
@@ -330,14 +330,14 @@ def test_names_of_classes_are_in_order_and_stand_beside_each_other(classes, revi
         assert all(figure.bbox.containsx(x) for box in boxes for x in (box.x0, box.x1))
 
 
-def test_a_row_that_ends_early_has_a_class_without_a_name():
+def test_a_truncated_row_has_a_class_without_a_name():
     rows = [{"actual": "a", "predicted": None}, {"actual": "a", "predicted": "a"}]
     plot = Plot("Which", "cases.csv", "predicted", ["actual"], "confusion")
     (axes,) = draw(plot, {"work tree": rows}).axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["", "a"]
 
 
-def test_a_matrix_of_many_classes_has_no_numbers_that_could_be_taken_for_them():
+def test_a_matrix_of_many_classes_has_no_tick_labels_or_counts():
     rows = [{"predicted": str(n), "actual": str(n)} for n in range(100, 200)]
     plot = Plot("Which", "cases.csv", "predicted", ["actual"], "confusion")
     (axes,) = draw(plot, {"work tree": rows}).axes
@@ -346,7 +346,7 @@ def test_a_matrix_of_many_classes_has_no_numbers_that_could_be_taken_for_them():
 
 @pytest.mark.parametrize("template", ["confusion", "simple"])
 @pytest.mark.parametrize("revisions", [1, 2])
-def test_the_title_of_a_plot_is_whole(template, revisions):
+def test_no_title_of_a_plot_is_cut(template, revisions):
     rows = [{"predicted": "1", "actual": "0"}, {"predicted": "0", "actual": "1"}]
     title = "Which of the classes were predicted, " * 4
     plot = Plot(title, "cases.csv", "predicted", ["actual"], template)
@@ -360,30 +360,30 @@ def test_the_title_of_a_plot_is_whole(template, revisions):
 # ---- metrics as users write them
 
 
-def test_whatever_metrics_hold_is_shown_everywhere(project):
+def test_any_metrics_content_is_shown_everywhere(project):
     write_metrics(project, linear=HOSTILE, forest={"deep": {"er": {"precision@10": 0.5}}})
-    said, (text, page), on_page = results(project), compare(project), run_page(project)
-    for found in (said, text, on_page):
+    output, (text, page), on_page = results(project), compare(project), run_page(project)
+    for found in (output, text, on_page):
         assert "Traceback" not in found
         assert "forest.deep.er.precision@10" in found
         assert re.search("nan", found)
-    assert "linear.[/red]" in said
+    assert "linear.[/red]" in output
     assert "linear.a\\|b" in text
     assert "`linear.a\\|b`" in on_page
     assert "[1, 1, 1, … 99 in all]" in on_page
     for found in (text, on_page):
         assert not re.search(r"(?<!\\)\](?=[(\[])|(?<!\\)\$", re.sub("`.*?`", "", found))
-    for found in (said, text, page, on_page):
+    for found in (output, text, page, on_page):
         assert not re.search("\x1b\\[2J|\u202e", found)
         assert re.search(r"\\+x1b\[2J\\+u202egone", found)
     assert "<img src=x" not in page
     assert "linear.<img src=x>" in " ".join(Cells(page).texts)
     tables = [line for line in (*text.splitlines(), *on_page.splitlines()) if line[:1] == "|"]
     columns = [len(re.findall(r"(?<!\\)\|", line)) - 1 for line in tables]
-    assert set(columns) <= {2, 4}, "no key makes a column or ends a row"
+    assert set(columns) <= {2, 4}, "no key adds a column or ends a row"
 
 
-def test_a_line_from_elsewhere_is_no_markup_and_no_password_on_the_page_of_a_run(project):
+def test_warnings_on_the_page_of_a_run_show_no_markup_and_no_password(project):
     line = "WARNING: MLflow at http://u:pw@w@host: <b>![x](http://elsewhere)\x1b[2J"
     note = project.folder / ".dvc/tmp/run.json"
     note.parent.mkdir(exist_ok=True)
@@ -394,42 +394,42 @@ def test_a_line_from_elsewhere_is_no_markup_and_no_password_on_the_page_of_a_run
     note.unlink()
 
 
-def test_parameters_with_aliases_are_refused_and_all_else_is_shown(project):
+def test_parameters_with_aliases_are_refused_the_rest_is_shown(project):
     bomb = "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9 if n else '1'}]\n" for n in range(9))
     (project.folder / "params.yaml").write_text(bomb)
-    said, _ = compare(project)
-    assert "Missing: work tree: params.yaml has a YAML alias ('*a0', line 2)" in said
-    assert "linear.validation.rmse" in said
+    output, _ = compare(project)
+    assert "Missing: work tree: params.yaml has a YAML alias ('*a0', line 2)" in output
+    assert "linear.validation.rmse" in output
 
 
 @pytest.mark.parametrize("content", [b"<<<<<<< HEAD", b"\xff\xfe\x00", b""])
-def test_metrics_that_cannot_be_read_are_told_by_their_name_everywhere(project, content):
+def test_unreadable_metrics_are_named_everywhere(project, content):
     (project.folder / "metrics/linear.json").write_bytes(content)
     (project.folder / "metrics/forest.json").unlink()
-    for said in (results(project), compare(project)[0], run_page(project)):
-        assert "metrics/linear.json of work tree is not " in said
-        assert "metrics/forest.json of work tree is not here: \\`make run\\`" in said or (
-            "metrics/forest.json of work tree is not here: `make run`" in said
+    for output in (results(project), compare(project)[0], run_page(project)):
+        assert "metrics/linear.json of work tree is not " in output
+        assert "metrics/forest.json of work tree is not here: \\`make run\\`" in output or (
+            "metrics/forest.json of work tree is not here: `make run`" in output
         )
-        assert "Traceback" not in said
+        assert "Traceback" not in output
 
 
-def test_a_pipeline_that_dvc_cannot_read_is_told_in_a_line_everywhere(project):
+def test_an_unreadable_pipeline_gives_one_line_everywhere(project):
     (project.folder / "dvc.yaml").write_text("<<<<<<< HEAD\n")
-    for said in (results(project, ok=False), *compare(project), run_page(project)):
-        assert "work tree: DVC cannot read the pipeline" in said
-        assert "its metrics, data and plots are not shown." in said
-        assert "No metrics yet" not in said
-        assert "Traceback" not in said
-    assert "Metrics are as before." not in said
-    assert "No metrics yet." not in said
+    for output in (results(project, ok=False), *compare(project), run_page(project)):
+        assert "work tree: DVC cannot read the pipeline" in output
+        assert "its metrics, data and plots are not shown." in output
+        assert "No metrics yet" not in output
+        assert "Traceback" not in output
+    assert "Metrics are as before." not in output
+    assert "No metrics yet." not in output
 
 
-def test_marks_that_a_merge_left_in_the_notes_of_stages_are_told(project):
+def test_merge_conflict_marks_in_dvc_lock_are_reported(project):
     (project.folder / "dvc.lock").write_text("schema: '2.0'\n<<<<<<< HEAD\nstages: {}\n=======\n")
-    for said in (results(project, ok=False), *compare(project), run_page(project)):
-        assert re.search(r"dvc.lock.{1,200}: a merge left marks in it; its metrics", said)
-        assert "d.v.c" not in said
+    for output in (results(project, ok=False), *compare(project), run_page(project)):
+        assert re.search(r"dvc.lock.{1,200}: a merge left marks in it; its metrics", output)
+        assert "d.v.c" not in output
 
 
 @pytest.mark.parametrize(
@@ -442,7 +442,7 @@ def test_marks_that_a_merge_left_in_the_notes_of_stages_are_told(project):
         ("unchanged", "Results"),
     ],
 )
-def test_results_that_no_stage_of_a_run_made_are_not_told_as_its_own(project, state, title):
+def test_results_not_made_by_a_run_are_not_shown_as_its_own(project, state, title):
     note = project.folder / ".dvc/tmp/run.json"
     note.parent.mkdir(exist_ok=True)
     note.write_text(json.dumps({"stages": {"linear": {"state": state}} if state else {}}))
@@ -453,29 +453,29 @@ def test_results_that_no_stage_of_a_run_made_are_not_told_as_its_own(project, st
 def test_thousands_of_metrics_are_cut_and_counted_everywhere(project):
     classes = {f"class_{n}": {"precision": 0.5, "recall": 0.5, "f1": 0.5} for n in range(1500)}
     write_metrics(project, linear={"accuracy": 0.5, "classes": classes}, forest={"rmse": 1})
-    said, (text, page), on_page = results(project), compare(project), run_page(project)
-    assert "… and 4,452 more" in said
+    output, (text, page), on_page = results(project), compare(project), run_page(project)
+    assert "… and 4,452 more" in output
     for found in (text, on_page):
-        assert "… and 4,460 more" in found, "with those of houses, which are gone"
-    assert "linear.accuracy" in on_page, "what is less nested stays"
-    assert len(said) + len(text) + len(on_page) < 60_000
+        assert "… and 4,460 more" in found, "with the removed metrics of houses"
+    assert "linear.accuracy" in on_page, "less nested metrics are kept"
+    assert len(output) + len(text) + len(on_page) < 60_000
     assert len(page) < 300_000
 
 
-def test_a_revision_that_cannot_be_read_costs_its_own_half_alone(project):
+def test_an_unreadable_revision_does_not_hide_the_other(project):
     good = (project.folder / "dvc.yaml").read_text()
     (project.folder / "dvc.yaml").write_text("stages: [\n")
     (project.folder / "params.yaml").write_text("<<<<<<< HEAD\na: 1\n=======\n")
     project.commit("Broken")
     (project.folder / "dvc.yaml").write_text(good)
     (project.folder / "params.yaml").write_text("random_seed: 1\n")
-    said, _ = compare(project, "--from", "HEAD", "--to", "")
-    assert re.search(r"Missing: HEAD \(\w+\): DVC cannot read the pipeline", said)
-    assert re.search(r"Missing: params.yaml of HEAD \(\w+\) is not YAML", said)
-    assert "linear.validation.rmse" in said
+    output, _ = compare(project, "--from", "HEAD", "--to", "")
+    assert re.search(r"Missing: HEAD \(\w+\): DVC cannot read the pipeline", output)
+    assert re.search(r"Missing: params.yaml of HEAD \(\w+\) is not YAML", output)
+    assert "linear.validation.rmse" in output
 
 
-def test_of_tables_those_with_rows_are_drawn_gaps_too_and_a_missing_column_is_told(tmp_path):
+def test_tables_with_rows_are_drawn_and_a_missing_column_is_named(tmp_path):
     for name in ("north.csv", "south.csv"):
         (tmp_path / name).write_text("step,mean_of_two\n1,\n2,3.5\n3,4\n")
     (tmp_path / "none.csv").write_text("parameter,importance\n")
@@ -523,35 +523,35 @@ def lock(code="c", seed=1, data="d", cmd="b", model="m", weights="w"):
     return LOCK.format(code=code, seed=seed, data=data, cmd=cmd, model=model, weights=weights)
 
 
-def test_nothing_is_said_of_the_same_results():
+def test_equal_results_give_no_message():
     assert difference(lock(), lock()) == []
-    assert difference(lock(), lock(code="other")) == [], "the results are the same all the same"
+    assert difference(lock(), lock(code="other")) == [], "the results are the same anyway"
 
 
-def test_other_results_of_the_same_inputs_are_laid_to_the_processor_or_the_data():
-    said = difference(lock(), lock(model="other"))
-    assert said[0] == "These results differ from those committed: second."
-    assert "another processor gives other last bits" in said[1]
+def test_other_results_from_the_same_inputs_name_the_processor_or_data():
+    output = difference(lock(), lock(model="other"))
+    assert output[0] == "These results differ from those committed: second."
+    assert "another processor gives other last bits" in output[1]
 
 
-def test_a_file_in_a_folder_that_a_stage_wrote_is_no_input_of_its_own():
-    said = difference(lock(), lock(model="other", weights="other"))
-    assert said[0] == "These results differ from those committed: second, third."
-    assert "another processor gives other last bits" in said[1]
+def test_a_file_in_an_output_folder_is_not_an_input_of_its_own():
+    output = difference(lock(), lock(model="other", weights="other"))
+    assert output[0] == "These results differ from those committed: second, third."
+    assert "another processor gives other last bits" in output[1]
 
 
 @pytest.mark.parametrize("changed", [{"code": "x"}, {"seed": 2}, {"cmd": "x"}])
-def test_other_results_of_other_inputs_are_no_surprise(changed):
-    said = difference(lock(), lock(model="other", **changed))
-    assert said[0] == "These results differ from those committed: second."
-    assert "processor" not in " ".join(said)
+def test_other_results_from_other_inputs_are_expected(changed):
+    output = difference(lock(), lock(model="other", **changed))
+    assert output[0] == "These results differ from those committed: second."
+    assert "processor" not in " ".join(output)
 
 
 def test_a_stage_that_was_never_committed_is_named():
     assert "first, second, third" in difference("stages: {}", lock())[0]
 
 
-def test_results_of_another_pipeline_are_told_from_those_committed_too(tmp_path):
+def test_results_of_another_pipeline_are_compared_with_the_commit(tmp_path):
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").touch()
     (other := tmp_path / "lab/other").mkdir(parents=True)
@@ -564,17 +564,17 @@ def test_results_of_another_pipeline_are_told_from_those_committed_too(tmp_path)
     assert lines_below(Revision("", tmp_path)) == []
     noted["stages"]["fit"]["outs"] = [{"path": "data", "md5": "a" * 32}]
     (other / "dvc.lock").write_text(json.dumps(noted))
-    said = lines_below(Revision("", tmp_path))
-    assert said[0] == "These results differ from those committed: lab/other/dvc.yaml:fit."
-    assert "`git add lab/other/dvc.lock lab/other/own && git commit`" in said[-1]
+    output = lines_below(Revision("", tmp_path))
+    assert output[0] == "These results differ from those committed: lab/other/dvc.yaml:fit."
+    assert "`git add lab/other/dvc.lock lab/other/own && git commit`" in output[-1]
     (other / "dvc.lock").write_text("<<<<<<< HEAD\n")
     subprocess.run(["git", *COMMIT, "--all", "--message", "a bad merge"], cwd=tmp_path, check=True)
     (other / "dvc.lock").write_text(json.dumps(noted))
-    (said,) = lines_below(Revision("", tmp_path))
-    assert said.startswith("lab/other/dvc.lock, as committed: this is not a dvc.lock: did a")
+    (output,) = lines_below(Revision("", tmp_path))
+    assert output.startswith("lab/other/dvc.lock, as committed: this is not a dvc.lock: did a")
 
 
 @pytest.mark.parametrize("lock", ["<<<<<<< HEAD", "stages: [1]", "stages: {a: 3}", "7"])
-def test_a_lock_that_cannot_be_read_is_an_error_in_a_line(lock):
+def test_an_unreadable_lock_is_a_one_line_error(lock):
     with pytest.raises(UserError, match="this is not a dvc"):
         difference("stages: {}", lock)

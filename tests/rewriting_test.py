@@ -1,4 +1,4 @@
-"""Values are put into YAML that a person wrote, and every other line stays."""
+"""Values are changed in YAML that a person wrote, and every other line stays."""
 
 import pytest
 
@@ -35,11 +35,11 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_only_what_changes_is_written_anew_however_it_was_written(end):
+def test_only_changed_values_are_rewritten_in_any_style(end):
     values = {"lr": 0.001, "hidden": [64, 16], "names": ["c"], "a solver": "sgd", "flow.a": 2.5}
     values |= {"flow.b": [], "text": None, "nothing": 1e-5, "unknown": 1, "lr.deeper": 1}
     text, taken = put(PARAMS.replace("\n", end), "network", values)
-    assert {"text null", "hidden [64, 16]"} < set(taken), "as YAML has them"
+    assert {"text null", "hidden [64, 16]"} < set(taken), "values are shown as in YAML"
     expected = PARAMS
     for old, new in CHANGES.items():
         assert expected.count(old) == 1
@@ -52,14 +52,14 @@ def test_only_what_changes_is_written_anew_however_it_was_written(end):
 
 
 @pytest.mark.parametrize("value", ["b, c", "b]", "{b", "b: c", "b #c", "- b", "", "1", "b\nc"])
-def test_a_text_is_read_back_as_it_was_in_flow_style_too(value):
+def test_a_text_is_read_back_unchanged_in_flow_style_too(value):
     text = "network:\n  flow: {name: a, lr: 1}\n  each: [a, 1]\n  name: a\n"
     values = {"flow.name": value, "each": [value, 1], "name": value}
     network = parse_yaml(put(text, "network", values)[0])["network"]
     assert network == {"flow": {"name": value, "lr": 1}, "each": [value, 1], "name": value}
 
 
-def test_a_value_that_is_equal_but_of_another_type_is_written():
+def test_an_equal_value_of_another_type_is_written():
     text = "network:\n  a: 1  # number\n  b: True\n  c: [1, 0]\n  d: {e: 1}\n  f: 1\n"
     values = {"a": True, "b": 1, "c": [1, False], "d": {"e": 1.0}, "f": 1}
     assert put(text, "network", values)[0] == (

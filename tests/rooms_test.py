@@ -1,4 +1,4 @@
-"""Who may import whom: the table of rooms in CONTRIBUTING.md, held against every file."""
+"""Who may import what: every file is checked against the table of rooms in CONTRIBUTING.md."""
 
 import ast
 import json
@@ -12,12 +12,12 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.unittest
 
 ROOMS = ("lab", "goals", "runtimes", "lib", "tools", "tests")
-# By those who have them.
+# Imported only by those who have these packages.
 OPTIONAL = {("lib/splits.py", "torch"), ("lib/engines.py", "ray"), ("lib/tuning.py", "pandas.util")}
 
 
 def sources(*folders):
-    """Each Python file and notebook of some folders, but for tests, as path and syntax tree."""
+    """Each Python file and notebook of these folders except tests, as path and syntax tree."""
     for folder in folders:
         for file in sorted((ROOT / folder).rglob("*")):
             path = file.relative_to(ROOT)
@@ -31,7 +31,7 @@ def sources(*folders):
 
 
 def imports(tree):
-    """The modules that a file imports, with the names that it takes from them."""
+    """The names of the modules that a file imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -39,7 +39,7 @@ def imports(tree):
             yield node.module or ""
 
 
-def strangers(allowed, *folders, but="no such folder"):
+def foreign_imports(allowed, *folders, exclude="no such folder"):
     """Imports from this repository's rooms that are not allowed, as path and module."""
     return [
         (str(path), module)
@@ -47,43 +47,43 @@ def strangers(allowed, *folders, but="no such folder"):
         for module in imports(tree)
         if module.partition(".")[0] in ROOMS
         and not module.startswith(allowed)
-        and but not in path.parts
+        and exclude not in path.parts
     ]
 
 
-def test_lib_imports_lib_alone():
-    assert strangers(("lib",), "lib") == []
+def test_lib_imports_only_lib():
+    assert foreign_imports(("lib",), "lib") == []
 
 
 def test_goals_notebooks_and_runtimes_import_lib_and_their_own_folder():
-    assert strangers(("lib", "goals"), "goals") == []
-    assert strangers(("lib",), "lab/analysis") == []
+    assert foreign_imports(("lib", "goals"), "goals") == []
+    assert foreign_imports(("lib",), "lab/analysis") == []
     for folder in (ROOT / "runtimes").glob("*/"):
-        # A rehearsal is a plugin's guest: what serves the archive comes with the fixture.
-        assert strangers(("lib", "runtimes"), f"runtimes/{folder.name}") == []
+        # A rehearsal gets the server of its archive as a fixture from a plugin.
+        assert foreign_imports(("lib", "runtimes"), f"runtimes/{folder.name}") == []
 
 
 def test_tools_import_lib_and_tools_and_no_process_by_name():
-    assert strangers(("lib", "tools"), "tools", but="skeleton") == []
+    assert foreign_imports(("lib", "tools"), "tools", exclude="skeleton") == []
 
 
 @pytest.mark.parametrize("main", sorted(ROOT.glob("lab/processes/*/main.py")), ids=str)
 def test_a_process_imports_itself_and_lib(main):
     own = f"lab.processes.{main.parent.name}"
-    assert strangers(("lib", own), f"lab/processes/{main.parent.name}") == []
+    assert foreign_imports(("lib", own), f"lab/processes/{main.parent.name}") == []
 
 
 @pytest.mark.parametrize("main", sorted(ROOT.glob("lab/tuning/*/main.py")), ids=str)
 def test_a_sweep_imports_itself_lib_and_the_one_process_that_it_tunes(main):
     own = f"lab.tuning.{main.parent.name}"
     folder = f"lab/tuning/{main.parent.name}"
-    assert len({name for _, name in strangers(("lib", own), folder) if "params" in name}) == 1
-    tuned = strangers(("lib", own), folder)
+    assert len({name for _, name in foreign_imports(("lib", own), folder) if "params" in name}) == 1
+    tuned = foreign_imports(("lib", own), folder)
     assert len({name.rpartition(".")[0] for _, name in tuned}) == 1, tuned
     assert all(name.startswith("lab.processes.") for _, name in tuned)
 
 
-def test_the_teams_half_imports_at_the_top():
+def test_the_teams_code_imports_at_the_top():
     inside = [
         (str(path), module)
         for path, tree in sources("lab/processes", "lab/tuning", "lib")
@@ -97,14 +97,14 @@ def test_the_teams_half_imports_at_the_top():
 @pytest.mark.parametrize(
     "trick", ["os._exit", "TYPE_CHECKING", "gc.disable", "gc.set_threshold", "multiprocessing"]
 )
-def test_the_teams_half_has_no_tricks(trick):
+def test_the_teams_code_has_no_tricks(trick):
     files = [*Path(ROOT / "lab").rglob("*.py"), *Path(ROOT / "lib").rglob("*.py")]
     assert [file for file in files if trick in file.read_text(encoding="utf-8")] == []
 
 
 @pytest.mark.parametrize("folder", ["lib", "tests", "tools", "tools/krt", "tools/sandbox"])
-def test_a_page_that_lists_the_files_beside_it_names_each(folder):
-    page = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+def test_a_readme_that_lists_files_names_each(folder):
+    readme = (ROOT / folder / "README.md").read_text(encoding="utf-8")
     names = {file.name for file in (ROOT / folder).glob("*.py")}
     own = {name for name in names if folder != "lib" or not name.endswith("_test.py")}
-    assert {name for name in own - {"__init__.py"} if name not in page} == set()
+    assert {name for name in own - {"__init__.py"} if name not in readme} == set()

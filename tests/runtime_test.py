@@ -1,4 +1,4 @@
-"""Runtimes: built from a commit, rehearsed as the engine would run them, refused with a reason."""
+"""Runtimes are built from a commit, rehearsed as the engine runs them, or refused with a reason."""
 
 import contextlib
 import hashlib
@@ -53,11 +53,11 @@ def krt(project, name):
 
 @pytest.fixture(scope="module")
 def built(trained):
-    """What is said when build/cancer-v1.krt of `trained` is built."""
+    """The output of building build/cancer-v1.krt in `trained`."""
     return trained.run("make", "runtime", "VERSION=v1")
 
 
-def test_a_runtime_holds_the_tracked_model_and_says_where_it_comes_from(trained, built):
+def test_a_runtime_has_the_tracked_model_and_its_source(trained, built):
     assert re.search(r"build/cancer-v1\.krt: \d+ kB, \d+ files, 8 of 8 goals met", built)
     with tarfile.open(krt(trained, "cancer-v1")) as archive:
         content = {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}
@@ -80,14 +80,14 @@ def test_the_same_commit_gives_the_same_bytes_in_another_clone(trained, built, p
     assert krt(project, "cancer-v1").read_bytes() == krt(trained, "cancer-v1").read_bytes()
 
 
-def test_the_version_is_the_tags_or_else_the_commits(project):
+def test_the_version_is_from_the_tag_or_the_commit(project):
     short = project.git("rev-parse", "HEAD").strip()[:7]
     assert f"build/cancer-g{short}.krt" in project.run("make", "runtime")
     project.git("tag", "runtime-v2")
     assert "build/cancer-v2.krt" in project.run("make", "runtime")
 
 
-def test_a_tag_for_one_runtime_is_not_the_version_of_another_with_a_like_name(project):
+def test_a_tag_of_one_runtime_does_not_apply_to_a_similar_name(project):
     shutil.copytree(project.folder / "runtimes/cancer", project.folder / "runtimes/cancer-lite")
     project.commit("A lighter one")
     project.git("tag", "runtime-cancer-lite-v1")
@@ -96,7 +96,7 @@ def test_a_tag_for_one_runtime_is_not_the_version_of_another_with_a_like_name(pr
 
 
 @pytest.mark.parametrize(
-    ("assets", "said"),
+    ("assets", "expected"),
     [
         ("a: dvc.yaml\na: dvc.lock\n", "runtimes/cancer/assets.yml: it is not YAML"),
         ("assets/models: artifacts/onnx\n", "artifacts/onnx is a folder: name each of its files"),
@@ -116,12 +116,12 @@ def test_a_tag_for_one_runtime_is_not_the_version_of_another_with_a_like_name(pr
         ),
     ],
 )
-def test_a_mistake_in_assets_is_told(project, assets, said):
+def test_mistakes_in_assets_are_named(project, assets, expected):
     (project.folder / "runtimes/cancer/assets.yml").write_text(assets)
     project.commit("A mistake")
-    found = project.run("make", "runtime", "VERSION=v4", ok=False)
-    assert said in found
-    assert "Traceback" not in found
+    output = project.run("make", "runtime", "VERSION=v4", ok=False)
+    assert expected in output
+    assert "Traceback" not in output
     assert not krt(project, "cancer-v4").exists()
 
 
@@ -135,7 +135,7 @@ def test_a_mistake_in_assets_is_told(project, assets, said):
         ("model.onnx", "artifacts/onnx/densenet.onnx"),
     ],
 )
-def test_a_link_is_not_packed_for_its_bytes_are_no_commits(project, link, leads_to):
+def test_links_are_refused_as_their_content_is_uncommitted(project, link, leads_to):
     place = project.folder / link
     place.parent.mkdir(exist_ok=True)
     place.unlink(missing_ok=True)
@@ -143,14 +143,14 @@ def test_a_link_is_not_packed_for_its_bytes_are_no_commits(project, link, leads_
     if "/" not in link:
         project.edit("runtimes/cancer/assets.yml", leads_to, link)
     project.commit("A link")
-    said = project.run("make", "runtime", "VERSION=v4", ok=False)
-    assert f"runtime: {link} is a link" in said
-    assert "Traceback" not in said
+    output = project.run("make", "runtime", "VERSION=v4", ok=False)
+    assert f"runtime: {link} is a link" in output
+    assert "Traceback" not in output
     assert not krt(project, "cancer-v4").exists()
 
 
 @pytest.mark.parametrize(
-    ("version", "said"),
+    ("version", "expected"),
     [
         ("v1.0", "version is 'cancer-v1.0': the engine wants"),
         ("V1", "version is 'cancer-V1': the engine wants"),
@@ -161,11 +161,11 @@ def test_a_link_is_not_packed_for_its_bytes_are_no_commits(project, link, leads_
         ("v1\nimage: x", "': the engine wants"),
     ],
 )
-def test_a_version_that_the_engine_would_refuse_is_refused_here(trained, version, said):
+def test_versions_that_the_engine_would_refuse_are_refused(trained, version, expected):
     command = ("tools/within", "tools/krt", "python", "-m", "tools.krt.build", "cancer")
-    found = trained.run(*command, "--version", version, ok=False)
-    assert said in found
-    assert "Traceback" not in found
+    output = trained.run(*command, "--version", version, ok=False)
+    assert expected in output
+    assert "Traceback" not in output
     assert not (trained.folder / "pwned").exists()
 
 
@@ -187,12 +187,12 @@ def test_an_interrupted_build_ends_without_a_traceback(project):
     assert not krt(project, "cancer-v4").exists()
 
 
-def test_what_is_not_committed_is_not_built(project):
+def test_uncommitted_changes_are_not_built(project):
     project.edit("params.yaml", "lr: 0.001", "lr: 0.002")
     (project.folder / "notes.txt").write_text("x")
-    said = project.run("make", "runtime", ok=False)
+    output = project.run("make", "runtime", ok=False)
     assert (
-        "runtime: not committed: params.yaml, notes.txt. A runtime is built from a commit" in said
+        "runtime: not committed: params.yaml, notes.txt. A runtime is built from a commit" in output
     )
 
 
@@ -204,23 +204,23 @@ def test_a_model_that_dvc_lock_does_not_know_is_not_built(project):
         "make", "runtime", "VERSION=v3", ok=False
     )
     model.write_bytes(content + b"\0")
-    said = project.run("make", "runtime", "VERSION=v3", ok=False)
-    assert "densenet.onnx is not the file that dvc.lock of this commit names" in said
+    output = project.run("make", "runtime", "VERSION=v3", ok=False)
+    assert "densenet.onnx is not the file that dvc.lock of this commit names" in output
     assert not krt(project, "cancer-v3").exists()
 
 
-def test_a_model_that_misses_its_goals_is_built_only_if_told_to(project):
+def test_a_model_that_misses_its_goals_is_built_only_on_demand(project):
     project.edit("params.yaml", "  accuracy: 0.9", "  accuracy: 0.999  # was 0.9")
     project.commit("A goal too high")
-    said = project.run("make", "runtime", "VERSION=v3", ok=False)
-    assert "runtime: goals: 7 of 8 goals met. What misses its goals is not released" in said
+    output = project.run("make", "runtime", "VERSION=v3", ok=False)
+    assert "runtime: goals: 7 of 8 goals met. What misses its goals is not released" in output
     assert not krt(project, "cancer-v3").exists()
     project.edit("params.yaml", "tolerance: 1.0e-5", "tolerance: 2.0e-5")
     project.commit("And a model of other parameters than stand here")
-    said = project.run("make", "runtime", "VERSION=v3", "ANYWAY=yes")
-    assert "7 of 8 goals met, built all the same" in said
+    output = project.run("make", "runtime", "VERSION=v3", "ANYWAY=yes")
+    assert "7 of 8 goals met, built all the same" in output
     outdated = "export_models has not run since export_models changed"
-    assert f"WARNING: {outdated}: its models are from before." in said
+    assert f"WARNING: {outdated}: its models are from before." in output
     with tarfile.open(krt(project, "cancer-v3")) as archive:
         readme = archive.extractfile("docs/README.md").read().decode()
     assert "some are missed; built all the same" in readme
@@ -232,38 +232,38 @@ def test_a_model_that_misses_its_goals_is_built_only_if_told_to(project):
     assert re.search(f"8 of 8 goals met; WARNING: {outdated}", page)
 
 
-def test_a_manifest_with_a_mistake_is_told_by_key_and_value(project):
+def test_a_mistake_in_a_manifest_shows_key_and_value(project):
     project.edit("runtimes/cancer/krt.yml", "subscriptions: [model]", "subscriptions: [modle]")
     project.commit("A typo")
-    said = project.run("make", "runtime", ok=False)
-    assert "runtimes/cancer/krt.yml: workflows[0].nodes[1].subscriptions[0] is 'modle'" in said
+    output = project.run("make", "runtime", ok=False)
+    assert "runtimes/cancer/krt.yml: workflows[0].nodes[1].subscriptions[0] is 'modle'" in output
 
 
-def test_a_proto_with_a_mistake_is_told_by_its_line(project):
+def test_a_mistake_in_a_proto_is_shown_with_its_line(project):
     project.edit("runtimes/cancer/internal_nodes.proto", "string error = 2;", "string error = 1;")
     project.commit("A number twice")
-    said = project.run("make", "runtime", ok=False)
-    assert re.search(r"runtime: protoc: internal_nodes.proto.*probabilities", said)
-    assert "Traceback" not in said
+    output = project.run("make", "runtime", ok=False)
+    assert re.search(r"runtime: protoc: internal_nodes.proto.*probabilities", output)
+    assert "Traceback" not in output
 
 
 # ---- rehearsing
 
 
-def test_the_example_answers_as_its_model_does_in_python(trained, built):
-    said = trained.run("make", "rehearse", "FILE=build/cancer-v1.krt")
-    assert re.search(r"=+ 11 passed in ", said), said
+def test_the_example_answers_like_its_model_in_python(trained, built):
+    output = trained.run("make", "rehearse", "FILE=build/cancer-v1.krt")
+    assert re.search(r"=+ 11 passed in ", output), output
 
 
-def test_the_snippet_on_the_page_about_production_asks_the_runtime(trained, built):
+def test_the_snippet_in_the_runtimes_readme_gets_an_answer(trained, built):
     (snippet,) = re.findall(
         r"```python\n(.*?)```", (ROOT / "runtimes/README.md").read_text(), re.DOTALL
     )
-    said = trained.run("tools/within", "tools/krt", "python", "-c", snippet)
-    assert "probabilities" in said
+    output = trained.run("tools/within", "tools/krt", "python", "-c", snippet)
+    assert "probabilities" in output
 
 
-def test_a_second_runtime_is_added_by_copying_a_folder_and_can_do_what_the_engine_can(project):
+def test_a_second_runtime_is_a_copied_folder_and_has_all_engine_features(project):
     add_echo(project)
     assert "say which runtime, with NAME=" in project.run("make", "runtime", ok=False)
     with (project.folder / ".env").open("a") as file:
@@ -272,15 +272,15 @@ def test_a_second_runtime_is_added_by_copying_a_folder_and_can_do_what_the_engin
     project.run("make", "runtime", "NAME=echo", "VERSION=v1")
     rehearse = ("make", "rehearse", "FILE=build/echo-v1.krt")
     assert "config.variables asks for GREETING" in project.run(*rehearse, ok=False)
-    # The machine's proxy, which nobody answers at, is not for what is on loopback.
+    # This proxy does not answer; requests to this machine must not use it.
     proxies = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "https", "grpc", "all")}
     surroundings = {**proxies, "no_proxy": "", "AWS_SECRET_ACCESS_KEY": "hidden"}
-    said = project.run(*rehearse, GREETING="guten Tag", **surroundings)
-    assert re.search(r"=+ 17 passed in ", said), said
+    output = project.run(*rehearse, GREETING="guten Tag", **surroundings)
+    assert re.search(r"=+ 17 passed in ", output), output
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "said"),
+    ("file", "old", "new", "expected"),
     [
         (
             "src/first/main.py",
@@ -308,28 +308,28 @@ def test_a_second_runtime_is_added_by_copying_a_folder_and_can_do_what_the_engin
         ),
     ],
 )
-def test_a_runtime_that_cannot_start_says_why(project, file, old, new, said):
+def test_a_runtime_that_cannot_start_says_why(project, file, old, new, expected):
     add_echo(project)
     project.edit(f"runtimes/echo/{file}", old, new)
     project.commit("A mistake")
     project.run("make", "runtime", "NAME=echo", "VERSION=v1")
-    found = project.run("make", "rehearse", "FILE=build/echo-v1.krt", GREETING="x", ok=False)
-    assert said in found
-    assert "Traceback" not in found
+    output = project.run("make", "rehearse", "FILE=build/echo-v1.krt", GREETING="x", ok=False)
+    assert expected in output
+    assert "Traceback" not in output
 
 
-def test_what_is_no_runtime_of_this_repository_is_told(trained, built, tmp_path):
-    for file, said in (
+def test_files_that_are_not_runtimes_here_are_refused(trained, built, tmp_path):
+    for file, expected in (
         ("build/nothing.krt", "build/nothing.krt does not exist, or is not a file"),
         ("params.yaml", "params.yaml is no archive: a KAI version's YAML file is only checked"),
         ("README.md", "README.md is not as the engine takes it"),
     ):
-        found = trained.run("make", "rehearse", f"FILE={file}", ok=False)
-        assert said in found
-        assert "Traceback" not in found
+        output = trained.run("make", "rehearse", f"FILE={file}", ok=False)
+        assert expected in output
+        assert "Traceback" not in output
     assert "which file? FILE=build/name-version.krt" in trained.run("make", "rehearse", ok=False)
-    found = trained.run("make", "rehearse", "FILE=build/cancer-v1.krt", "NAME=other", ok=False)
-    assert "no runtime is called 'other'" in found
+    output = trained.run("make", "rehearse", "FILE=build/cancer-v1.krt", "NAME=other", ok=False)
+    assert "no runtime is called 'other'" in output
 
 
 def test_a_served_runtime_leaves_no_process_behind(trained, built):
@@ -356,7 +356,7 @@ def test_a_served_runtime_leaves_no_process_behind(trained, built):
         ("rehearse", signal.SIGHUP),
     ],
 )
-def test_what_is_ended_by_a_signal_leaves_no_folder_behind(
+def test_runtimes_ended_by_a_signal_leave_no_folder_behind(
     trained, built, tmp_path, command, signum
 ):
     make = ("make", command, "FILE=build/cancer-v1.krt")
@@ -364,17 +364,17 @@ def test_what_is_ended_by_a_signal_leaves_no_folder_behind(
         # After the first test of the rehearsal, a thousand requests are under way.
         assert any("is served at" in line or "PASSED" in line for line in process.stdout)
         assert list(tmp_path.glob("krt-*"))
-        # Again while it ends: each `make` above passes one on, and people press Ctrl-C twice.
+        # Repeat while it ends: each `make` passes its signal on, and people press Ctrl-C twice.
         for _ in range(20):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signum)
             time.sleep(0.02)
-        said, _ = process.communicate(timeout=60)
-        assert "Traceback" not in said
+        output, _ = process.communicate(timeout=60)
+        assert "Traceback" not in output
         assert not list(tmp_path.glob("krt-*"))
 
 
-def test_what_is_started_to_ignore_a_closed_terminal_goes_on(trained, built):
+def test_a_runtime_under_nohup_survives_a_closed_terminal(trained, built):
     with trained.start("nohup", "make", "serve", "FILE=build/cancer-v1.krt") as process:
         assert any("is served at" in line for line in process.stdout)
         os.killpg(process.pid, signal.SIGHUP)
@@ -385,7 +385,7 @@ def test_what_is_started_to_ignore_a_closed_terminal_goes_on(trained, built):
 
 
 def children(pid):
-    """The processes that a process started, and those that they did."""
+    """All descendants of a process."""
     found = []
     for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
         found += [child, *children(child)]
@@ -393,7 +393,7 @@ def children(pid):
 
 
 def nodes_of(project):
-    """The processes of nodes, by what they were told."""
+    """The processes of this project's nodes, by their command lines."""
     found = set()
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -403,7 +403,7 @@ def nodes_of(project):
     return found
 
 
-def test_the_image_holds_what_the_rehearsal_uses():
+def test_the_image_has_what_the_rehearsal_uses():
     image = (ROOT / "runtimes/cancer/image/Dockerfile").read_text()
     packages = (ROOT / "runtimes/cancer/Pipfile").read_text().partition("[packages]")[2]
     pinned = dict(re.findall(r"^(\w+) = \"==([\d.]+)\"", packages, re.MULTILINE))

@@ -1,6 +1,6 @@
 """The platform on one machine, with a workflow of a few lines in place of the real one.
 
-What the real workflow does in it is told by `run_test.py` and `faults_test.py`.
+The real workflow is tested in it by `run_test.py` and `faults_test.py`.
 """
 
 import contextlib
@@ -108,8 +108,8 @@ class Sandbox:
 
     def facts_or_nothing(self) -> dict:
         done = self.project.start(*SANDBOX, "status", "--json")
-        said, _ = done.communicate(timeout=60)
-        return json.loads(said)
+        output, _ = done.communicate(timeout=60)
+        return json.loads(output)
 
     def push(self, *refs: str, **extra: str) -> str:
         return self.project.run("git", "push", "sandbox", *refs, **extra)
@@ -146,9 +146,9 @@ OWN_CONFIG = "[core]\n    remote = minio\n['remote \"minio\"']\n    access_key_i
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory):
-    """One sandbox for all tests, brought up over what a killed `up` left of another.
+    """One sandbox for all tests, started over the remains of a killed `up`.
 
-    Whatever a test ends, `up` brings back.
+    What a test stops, `up` starts again.
     """
     folder = tmp_path_factory.mktemp("sandbox") / "it's a $projëct"
     sandbox = Sandbox(Project(folder))
@@ -164,8 +164,8 @@ def sandbox(tmp_path_factory):
         sandbox("down")
 
 
-def said_by_job(output: str) -> dict[str, str]:
-    """name=<value> lines of show.sh, as the pusher saw them."""
+def job_values(output: str) -> dict[str, str]:
+    """The values in the name=<value> lines of show.sh, as the pusher saw them."""
     lines = [line.partition(" | ")[2].strip() for line in output.splitlines() if " | " in line]
     return dict(line.removesuffix(">").split("=<", 1) for line in lines if "=<" in line)
 
@@ -173,7 +173,7 @@ def said_by_job(output: str) -> dict[str, str]:
 # ---- servers
 
 
-def test_the_bucket_takes_gives_and_forgets(sandbox):
+def test_the_bucket_writes_reads_and_deletes(sandbox):
     s3 = sandbox.s3()
     s3.put_object(Bucket="lab", Key="a folder/ü", Body=b"content")
     assert s3.get_object(Bucket="lab", Key="a folder/ü")["Body"].read() == b"content"
@@ -193,7 +193,7 @@ print(mlflow.artifacts.load_text(run.info.artifact_uri + "/note.txt"), run.info.
 
 
 def log_a_run(sandbox: Sandbox, experiment: str) -> str:
-    """What a process with S3 credentials sees of its own run."""
+    """Log a run in a process with S3 credentials, and return what it reads back."""
     facts = sandbox.facts()
     return sandbox.project.run(
         *("tools/within", "tools/sandbox", "python", "-c", LOG_A_RUN, facts["mlflow"], experiment),
@@ -208,17 +208,17 @@ def artifacts(sandbox: Sandbox) -> list[str]:
     return [entry["Key"] for entry in found.get("Contents", [])]
 
 
-def test_mlflow_keeps_artifacts_in_the_bucket_through_the_server_or_written_by_clients(sandbox):
+def test_mlflow_artifacts_reach_the_bucket_through_the_server_or_directly(sandbox):
     assert "hello mlflow-artifacts:/" in log_a_run(sandbox, "proxied")
     assert len(artifacts(sandbox)) == 1
     sandbox("up", ARTIFACTS="direct")
     assert "hello s3://lab/mlflow-artifacts/" in log_a_run(sandbox, "direct")
     assert len(artifacts(sandbox)) == 2
-    assert sandbox.facts()["artifacts"] == "direct", "the mode stays until another is asked for"
+    assert sandbox.facts()["artifacts"] == "direct", "the mode stays until another is requested"
     assert "proxied or direct" in sandbox("up", ok=False, ARTIFACTS="sideways")
 
 
-# Reads, writes and deletions that SeaweedFS's parts offer beside S3.
+# Reads, writes and deletions that parts of SeaweedFS offer besides S3.
 ASKED = [
     ("GET", "/buckets/lab/kept/closed"),
     ("POST", "/buckets/lab/kept/closed"),
@@ -229,11 +229,11 @@ ASKED = [
     ("GET", "/lab/kept/closed"),
     ("PUT", "/lab/kept/closed"),
 ]
-# What a client of gRPC begins with; who takes it without TLS answers with a frame of HTTP/2.
+# A gRPC client begins with this; a server that accepts it without TLS answers with an HTTP/2 frame.
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 
 
-def test_the_storage_takes_and_gives_nothing_without_keys_at_any_of_its_ports(sandbox):
+def test_without_keys_no_port_of_the_storage_reads_or_writes(sandbox):
     sandbox.s3().put_object(Bucket="lab", Key="kept/closed", Body=b"kept")
     ports = {name: p for name, p in sandbox.facts()["ports"].items() if name != "mlflow"}
     taken = []
@@ -266,7 +266,7 @@ def test_a_web_page_changes_nothing_in_mlflow(sandbox):
         urllib.request.urlopen(request, timeout=20)
 
 
-def test_up_again_changes_nothing(sandbox):
+def test_another_up_changes_nothing(sandbox):
     before = sandbox.facts()
     started = time.monotonic()
     assert "git push sandbox" in sandbox("up")
@@ -274,10 +274,10 @@ def test_up_again_changes_nothing(sandbox):
     assert sandbox.facts() == before
 
 
-def test_added_data_reach_the_bucket_and_a_second_clone_by_what_is_printed(sandbox, tmp_path):
-    said = sandbox("up")
-    assert "  dvc push " in said
-    (clone,) = (line.partition("#")[0] for line in said.splitlines() if "git clone" in line)
+def test_the_printed_commands_bring_data_to_bucket_and_second_clone(sandbox, tmp_path):
+    output = sandbox("up")
+    assert "  dvc push " in output
+    (clone,) = (line.partition("#")[0] for line in output.splitlines() if "git clone" in line)
     (sandbox.project.folder / "boats.csv").write_text("length\n3\n")
     sandbox.project.dvc("add", "boats.csv")
     sandbox.project.dvc("push", "boats.csv")
@@ -293,7 +293,7 @@ def test_added_data_reach_the_bucket_and_a_second_clone_by_what_is_printed(sandb
 
 
 @pytest.mark.parametrize("part", ["s3", "all"])
-def test_what_was_killed_comes_back_with_its_data(sandbox, part):
+def test_killed_servers_come_back_with_their_data(sandbox, part):
     before = sandbox.facts()
     sandbox.s3().put_object(Bucket="lab", Key=f"kept/{part}", Body=b"kept")
     for pid in sandbox.processes(part):
@@ -309,10 +309,10 @@ def test_what_was_killed_comes_back_with_its_data(sandbox, part):
         assert answer.status == 200, "MLflow's runs are kept, too"
 
 
-def test_ports_that_others_took_meanwhile_are_replaced_and_data_stay(sandbox):
+def test_ports_taken_by_other_programs_are_replaced_and_data_stay(sandbox):
     before = sandbox.facts()
     sandbox.s3().put_object(Bucket="lab", Key="kept/ports", Body=b"kept")
-    # Of MLflow only the parent: the child goes on and holds the port.
+    # Of MLflow only the parent: the child keeps running and holds the port.
     for pid in (*sandbox.processes("s3"), min(sandbox.processes("mlflow"))):
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not sandbox.processes("s3"))
@@ -324,9 +324,9 @@ def test_ports_that_others_took_meanwhile_are_replaced_and_data_stay(sandbox):
         wait_for(lambda: chosen(sandbox, "s3") != first)
         second = chosen(sandbox, "s3")
         with socket.create_server(("127.0.0.1", second)):  # chosen, and not bound yet
-            said, _ = starts.communicate(timeout=120)
-    assert starts.returncode == 0, said
-    assert "A port of it was taken meanwhile" in said
+            output, _ = starts.communicate(timeout=120)
+    assert starts.returncode == 0, output
+    assert "A port of it was taken meanwhile" in output
     after = sandbox.facts()
     assert after["ports"]["s3"] not in (first, second)
     assert after["mlflow"] == before["mlflow"]
@@ -335,7 +335,7 @@ def test_ports_that_others_took_meanwhile_are_replaced_and_data_stay(sandbox):
 
 
 def chosen(sandbox, server):
-    """The port that is noted for a server, whether that runs or not."""
+    """The port in the state file for a server, whether it runs or not."""
     return json.loads((sandbox.folder / "state.json").read_text())["ports"][server]
 
 
@@ -350,7 +350,7 @@ def test_a_pushed_tag_runs_the_workflow_and_the_pusher_sees_it(sandbox):
     output = sandbox.tag(
         "run-ü", LEAKED="1", PYTHONPATH="/nowhere", VIRTUAL_ENV="/nowhere", XDG_DATA_HOME=data()
     )
-    job = said_by_job(output)
+    job = job_values(output)
     head = sandbox.project.git("rev-parse", "HEAD").strip()
     assert job["head"] == job["sha"] == head
     assert job["branch"] == "", "a tag is checked out detached"
@@ -386,7 +386,7 @@ def test_a_job_pushes_to_its_origin_and_the_results_are_pulled(sandbox):
     assert sandbox.project.git("log", "-1", "--format=%an %s").strip() == "job results"
 
 
-def test_plain_dvc_push_and_pull_mean_the_sandbox(sandbox):
+def test_plain_dvc_push_and_pull_use_the_sandbox(sandbox):
     file = sandbox.project.folder / "numbers.txt"
     file.write_text("1 2 3\n")
     sandbox.project.dvc("add", "--quiet", "numbers.txt")
@@ -396,19 +396,19 @@ def test_plain_dvc_push_and_pull_mean_the_sandbox(sandbox):
     sandbox.project.dvc("pull", "numbers.txt.dvc")
     assert file.read_text() == "1 2 3\n"
     status = sandbox.project.git("status", "--porcelain", "--", ".dvc")
-    assert status == "", "no tracked file tells of the sandbox"
+    assert status == "", "no tracked file mentions the sandbox"
 
 
-def test_a_failed_job_fails_no_push_and_leaves_its_workspace(sandbox):
+def test_a_failed_job_fails_no_push_and_keeps_its_workspace(sandbox):
     output = sandbox.tag("run-fail", "--annotate", "--message", "annotated")
     assert "FAILED in" in output
-    assert said_by_job(output)["head"] == sandbox.project.git("rev-parse", "HEAD").strip()
+    assert job_values(output)["head"] == sandbox.project.git("rev-parse", "HEAD").strip()
     workspace = max(sandbox.folder.glob("jobs/run-fail-*")) / "workspace"
     assert (workspace / "show.sh").exists()
     assert "run-fail-" in sandbox("status")
 
 
-def test_tags_run_one_after_the_other_and_only_those_that_the_workflow_wants(sandbox):
+def test_tags_run_one_by_one_and_only_if_the_workflow_wants_them(sandbox):
     for name in ("run-1", "run-2", "run-never-1", "other", "run-a/b"):
         sandbox.project.git("tag", name)
     output = sandbox.push("run-1", "run-2", "run-never-1", "other", "run-a/b")
@@ -420,7 +420,7 @@ def test_tags_run_one_after_the_other_and_only_those_that_the_workflow_wants(san
     assert "run" not in sandbox.push("--delete", "run-1").replace("run-1", "")
 
 
-def test_a_tag_that_is_moved_while_its_job_waits_runs_the_commit_that_was_pushed(sandbox):
+def test_a_tag_moved_while_its_job_waits_runs_the_pushed_commit(sandbox):
     for name in ("run-moves", "run-waits"):
         sandbox.project.git("tag", name)
     pushed = sandbox.project.git("rev-parse", "HEAD").strip()
@@ -439,7 +439,7 @@ def test_a_tag_that_is_moved_while_its_job_waits_runs_the_commit_that_was_pushed
         "run-\u2028\u0085%0a",
     ],
 )
-def test_nothing_of_a_tag_name_is_executed(sandbox, name):
+def test_no_part_of_a_tag_name_is_executed(sandbox, name):
     output = sandbox.tag(name)
     assert f"ref=<refs/tags/{name}>" in output
     assert "succeeded in" in output
@@ -452,13 +452,13 @@ def test_the_button_runs_a_tag_a_branch_or_a_commit(sandbox):
     sandbox.push("v1")
     branches = {"v1": "", "work": "work", head: ""}
     for ref, branch in branches.items():
-        job = said_by_job(sandbox("dispatch", ref))
+        job = job_values(sandbox("dispatch", ref))
         assert (job["head"], job["branch"], job["ref"]) == (head, branch, ref)
     assert "no branch, tag or commit called nothing" in sandbox("dispatch", "nothing", ok=False)
 
 
 def in_clone(project: Project, line: str) -> None:
-    """Have the sandbox's part of the clone's settings do this, without any server."""
+    """Run code of the sandbox that edits the clone's settings, without any server."""
     script = (
         "from tools.sandbox.clone import add_dvc_remote, remove_dvc_remote\n"
         "from tools.sandbox.state import FOLDER, State\n"
@@ -467,7 +467,7 @@ def in_clone(project: Project, line: str) -> None:
     project.run("tools/within", "tools/sandbox", "python", "-c", script + line)
 
 
-def test_credentials_given_while_it_is_up_are_the_teams_and_stay(project):
+def test_credentials_given_while_it_runs_are_the_teams_and_stay(project):
     config = project.folder / ".dvc/config.local"
     config.write_text("['remote \"größer\"']\n    secret_access_key = another\n")
     in_clone(project, "add_dvc_remote(State())")
@@ -485,7 +485,7 @@ def test_credentials_given_while_it_is_up_are_the_teams_and_stay(project):
 
 
 @pytest.mark.parametrize("file", [".dvc/config", ".dvc/config.local"])
-def test_a_dvc_remote_of_that_name_that_is_not_its_own_is_left_alone(project, file):
+def test_a_dvc_remote_of_the_same_name_is_left_alone(project, file):
     config = project.folder / file
     with config.open("a") as own:
         own.write("['remote \"sandbox\"']\n    url = s3://own/dvc\n")
@@ -495,16 +495,16 @@ def test_a_dvc_remote_of_that_name_that_is_not_its_own_is_left_alone(project, fi
     assert config.read_bytes() == before
 
 
-# ---- the end: these two tests are the last ones
+# ---- the end: these tests are the last ones
 
 
-def test_a_remote_of_another_kind_is_left_alone(project):
+def test_a_git_remote_of_that_name_is_kept(project):
     project.git("remote", "add", "sandbox", "https://example.org/sandbox.git")
     assert "give it another name" in Sandbox(project)("up", ok=False)
     assert not (project.folder / ".sandbox").exists()
 
 
-def test_down_ends_everything_and_gives_back_what_was_there(sandbox, tmp_path):
+def test_down_ends_everything_and_restores_the_settings(sandbox, tmp_path):
     hold = tmp_path / "hold"
     text = (sandbox.project.folder / "show.sh").read_text().replace('"$HOLD"', f"'{hold}'")
     (sandbox.project.folder / "show.sh").write_text(text)
@@ -528,11 +528,11 @@ def test_down_ends_everything_and_gives_back_what_was_there(sandbox, tmp_path):
     assert "sandbox" not in (sandbox.project.folder / ".git/config").read_text()
     assert not sandbox.folder.exists()
     assert [pid for pid in pids if alive(pid)] == []
-    assert "The sandbox is gone" in sandbox("down"), "once more is harmless"
+    assert "The sandbox is gone" in sandbox("down"), "a second time is harmless"
 
 
 def alive(pid: int) -> bool:
-    """Whether it still runs; one that is dead and only not yet buried does not."""
+    """Whether a process still runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

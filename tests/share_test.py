@@ -1,4 +1,4 @@
-"""What the results commit is pushed with, and what it must never say: without the sandbox."""
+"""Results are committed, pushed and stored as they should be: without the sandbox."""
 
 import json
 import os
@@ -32,7 +32,7 @@ stages:
 REMOTE = "[core]\n    remote = here\n['remote \"here\"']\n    url = ../../bucket\n"
 TAG = "run-example-1"
 TOKEN = "a-token-that-nobody-may-see"
-# Notes of each command whether it has the token, and in which variable.
+# Logs for each command if it has the token, and in which variable.
 GIT = """#!/bin/sh
 env | grep -E '^(GIT_TOKEN|GIT_CONFIG_VALUE_0)=' | sed 's/=.*//' | while read -r name; do
     echo "$name $*" >> '{log}'
@@ -67,7 +67,7 @@ def project(copies, tmp_path) -> Project:
 
 @pytest.fixture(scope="module")
 def shared(copies, tmp_path_factory):
-    """Results shared with a token: what each of git's commands had of it, what hooks did."""
+    """A log of the git commands that had the token while results were shared, and of hooks."""
     folder = tmp_path_factory.mktemp("token")
     shutil.copytree(copies.folder / "../origin", folder / "origin")
     project = copies.copied(folder / "a projëct")
@@ -80,17 +80,17 @@ def shared(copies, tmp_path_factory):
         config.write(f'[core]\n\tfsmonitor = "{folder}/fsmonitor"\n')
     path = f"{folder}/bin{os.pathsep}{project.environment()['PATH']}"
     settings = {"GIT_TOKEN": TOKEN, "GITHUB_SERVER_URL": "https://example.org"}
-    said = project.run(*SHARE, PATH=path, **settings)
-    assert "Results are commit" in said
-    assert TOKEN not in said
+    output = project.run(*SHARE, PATH=path, **settings)
+    assert "Results are commit" in output
+    assert TOKEN not in output
     return folder
 
 
-def test_a_planted_hook_is_not_run_when_results_are_pushed(shared):
+def test_planted_hooks_do_not_run_when_results_are_pushed(shared):
     assert not (shared / "planted").exists()
 
 
-def test_the_push_token_is_given_to_fetch_and_push_alone(shared):
+def test_only_fetch_and_push_get_the_push_token(shared):
     commands = (shared / "commands").read_text().splitlines()
     assert [line for line in commands if line.startswith("GIT_TOKEN")] == []
     given = {word for line in commands for word in line.split()} & {"fetch", "push", "rev-parse"}
@@ -99,7 +99,7 @@ def test_the_push_token_is_given_to_fetch_and_push_alone(shared):
 
 
 def other_results(project, *branches) -> None:
-    """Put other results on these branches of the origin."""
+    """Push other results to these branches of the origin."""
     project.git("stash", "--quiet", "--include-untracked")
     for number, branch in enumerate(branches):
         (project.folder / "metrics").mkdir(exist_ok=True)
@@ -110,18 +110,18 @@ def other_results(project, *branches) -> None:
     project.git("stash", "pop", "--quiet")
 
 
-def test_a_branch_that_was_rewritten_gets_no_results_of_what_it_has_no_more(project):
+def test_a_branch_without_the_commit_that_was_run_gets_no_results(project):
     tip = project.git("commit-tree", "HEAD^{tree}", "-m", "Another history").strip()
     project.git("push", "--quiet", "--force", "origin", f"{tip}:refs/heads/work")
-    said = project.run(*SHARE)
-    assert "work no longer has the commit that was run" in said
+    output = project.run(*SHARE)
+    assert "work no longer has the commit that was run" in output
     assert project.git("ls-remote", "origin", "refs/heads/work").split()[0] == tip
     there = project.git("ls-remote", "origin", f"refs/heads/results/{TAG}").split()[0]
-    assert f"Results are commit {there[:10]} on results/{TAG}: " in said
+    assert f"Results are commit {there[:10]} on results/{TAG}: " in output
 
 
-def edit_meanwhile(project, file, old, new) -> None:
-    """Put a commit that edits a file on the origin's branch."""
+def push_edit(project, file, old, new) -> None:
+    """Push a commit that edits a file to the origin's branch."""
     project.git("stash", "--quiet", "--include-untracked")
     project.edit(file, old, new)
     project.commit("Meanwhile")
@@ -160,7 +160,7 @@ stages:
     ids=[
         "command",
         "parameter",
-        "another",
+        "another parameter",
         "dep",
         "invalid",
         "file",
@@ -168,10 +168,10 @@ stages:
         ".env",
         "bucket",
         "page",
-        "far",
+        "another pipeline",
     ],
 )
-def test_results_stand_beside_what_they_were_made_from(project, file, old, new, goes_aside):
+def test_results_go_aside_if_the_branch_has_new_inputs(project, file, old, new, goes_aside):
     (project.folder / "dvc.yaml").write_text(READING)
     (project.folder / "given.csv").write_text("1\n")
     (project.folder / "lab/other").mkdir()
@@ -180,19 +180,19 @@ def test_results_stand_beside_what_they_were_made_from(project, file, old, new, 
     (project.folder / "raw.dvc").write_text(json.dumps({"outs": [added]}))
     project.git("add", "dvc.yaml", "lab/other/dvc.yaml", "given.csv", "raw.dvc")
     project.git("commit", "--quiet", "--no-verify", "--message", "What was run")
-    edit_meanwhile(project, file, old, new)
-    said = project.run(*SHARE)
+    push_edit(project, file, old, new)
+    output = project.run(*SHARE)
     why = "work got other parameters, or another command or file that a stage reads, meanwhile"
     if new == "stages: 3 #":
         why = "work has another pipeline meanwhile: DVC cannot read the pipeline: "
     if file == ".dvc/config":
         why = "work got another .dvc/config meanwhile, which may name another bucket"
-    assert (why in said) == goes_aside
-    assert f" on {f'results/{TAG}' if goes_aside else 'work'}" in said
+    assert (why in output) == goes_aside
+    assert f" on {f'results/{TAG}' if goes_aside else 'work'}" in output
 
 
 @pytest.mark.parametrize(("old", "goes_aside"), [("echo data", True), ("echo other", False)])
-def test_a_sweep_stands_beside_what_its_data_were_made_from(project, old, goes_aside):
+def test_a_sweep_goes_aside_if_the_branch_got_other_data(project, old, goes_aside):
     stages = {
         "prepare": {"cmd": "echo data > made/rows.csv", "outs": ["made/rows.csv"]},
         "other": {"cmd": "echo other > other.csv", "outs": ["other.csv"]},
@@ -205,26 +205,26 @@ def test_a_sweep_stands_beside_what_its_data_were_made_from(project, old, goes_a
     (project.folder / "trials.csv").write_text("1\n")
     note = project.folder / ".dvc/tmp/run.json"
     note.write_text(json.dumps({"name": "tune-1", "branch": "work", "sweep": True}))
-    edit_meanwhile(project, "dvc.yaml", old, f"{old} again")
-    said = project.run(*SHARE)
-    assert f"on {'results/tune-1' if goes_aside else 'work'}" in said
+    push_edit(project, "dvc.yaml", old, f"{old} again")
+    output = project.run(*SHARE)
+    assert f"on {'results/tune-1' if goes_aside else 'work'}" in output
 
 
-def test_a_result_that_another_process_has_written_since_is_not_shared(project):
+def test_results_overwritten_by_another_process_are_not_shared(project):
     project.dvc("commit", "--quiet", "--force")
     (project.folder / "metrics/quick.json").write_text('{"validation": {"accuracy": 0.99}}\n')
-    said = project.run(*SHARE, ok=False)
-    assert "metrics/quick.json is not what quick wrote: another process" in said
+    output = project.run(*SHARE, ok=False)
+    assert "metrics/quick.json is not what quick wrote: another process" in output
     assert "0.99" not in project.git("log", "--all", "-p", "--", "metrics/quick.json")
 
 
-def test_the_commit_names_the_runs_of_stages_whose_names_differ_in_a_sign(monkeypatch):
+def test_the_commit_names_runs_of_stages_with_similar_names(monkeypatch):
     runs = {"fit-1": {"run_id": "a"}, "fit_1": {"run_id": "b"}, "fit_2": {"run_id": ""}}
     monkeypatch.setattr(notes, "everything", lambda: runs)
     assert share.mlflow_trailers() == [("MLflow-Run-fit-1", "a"), ("MLflow-Run-fit-1", "b")]
 
 
-def test_data_that_the_runners_cache_has_lost_are_not_named_in_git(project):
+def test_data_lost_from_the_runners_cache_are_not_in_the_commit(project):
     folder = project.folder
     stage = (
         "\n  makes:\n    cmd: mkdir -p made && touch made/a kept && echo 1 > made/b\n"
@@ -241,47 +241,47 @@ def test_data_that_the_runners_cache_has_lost_are_not_named_in_git(project):
     lost.rename(folder.parent / "lost")
     before = project.git("ls-remote", "origin")
     (folder.parent / "bucket").mkdir()
-    (folder.parent / "bucket/files").touch()  # in the place of DVC's folder
-    said = project.run(*SHARE_SOON, ok=False)
-    assert re.search(r"could not be pushed to S3: ERROR: .*Not a directory.*Nothing", said)
+    (folder.parent / "bucket/files").touch()  # where DVC needs a folder
+    output = project.run(*SHARE_SOON, ok=False)
+    assert re.search(r"could not be pushed to S3: ERROR: .*Not a directory.*Nothing", output)
     (folder.parent / "bucket/files").unlink()
     assert "DVC's cache on the runner lacks made: was it cleaned" in project.run(*SHARE, ok=False)
     assert project.git("ls-remote", "origin") == before
     (folder.parent / "lost").rename(lost)
-    said = project.run(*SHARE)
-    assert "Results are commit" in said
-    assert "NOTE: `push: false` keeps kept out of S3: `dvc pull --allow-missing` gets all" in said
+    output = project.run(*SHARE)
+    assert "Results are commit" in output
+    assert "NOTE: `push: false` keeps kept out of S3: `dvc pull --allow-missing` gets all" in output
     assert "\nNot-In-S3: kept\n" in project.git("log", "-1", "--format=%B", "origin/work")
 
 
-def test_where_nine_branches_have_other_results_they_come_as_a_patch(project):
+def test_with_nine_branches_of_other_results_a_patch_is_shown(project):
     taken = [f"results/{TAG}", *(f"results/{TAG}-{n}" for n in range(2, 10))]
     other_results(project, "work", *taken)
-    said = project.run(*SHARE, ok=False)
-    assert "Results are commit" not in said
-    assert "The results could not be pushed: work got other results meanwhile; 9 branches" in said
-    assert "+++ b/metrics/quick.json" in said
+    output = project.run(*SHARE, ok=False)
+    assert "Results are commit" not in output
+    assert "The results could not be pushed: work got other results meanwhile; 9 branches" in output
+    assert "+++ b/metrics/quick.json" in output
 
 
-def test_results_that_are_aside_already_are_named_by_the_commit_that_is_there(project):
+def test_results_on_a_side_branch_are_named_by_the_existing_commit(project):
     other_results(project, "work")
     project.git("checkout", "--quiet", "-b", "aside")
     project.commit("The same results, of an earlier try")
     project.git("push", "--quiet", "origin", f"HEAD:refs/heads/results/{TAG}")
     there = project.git("rev-parse", "HEAD").strip()
     project.git("reset", "--quiet", "--mixed", "HEAD~1")
-    said = project.run(*SHARE)
-    assert f"Results are commit {there[:10]} on results/{TAG}: " in said
+    output = project.run(*SHARE)
+    assert f"Results are commit {there[:10]} on results/{TAG}: " in output
 
 
-def test_a_run_of_an_old_commit_of_main_that_changed_nothing_leaves_the_champion(project):
+def test_an_unchanged_run_of_an_old_commit_of_main_keeps_the_champion(project):
     project.commit("Results")
     project.git("push", "--quiet", "origin", "HEAD:refs/heads/main")
     note = project.folder / ".dvc/tmp/run.json"
     note.write_text(json.dumps({"name": TAG, "branch": "main"}))
     assert "Nothing changed" in project.run(*SHARE)
     of_run = (*REGISTRY, "--of-run")
-    assert "not those of main" not in project.run(*of_run), "they are: main has this commit"
+    assert "not those of main" not in project.run(*of_run), "main has this commit, so they are"
     project.edit("metrics/quick.json", "0.5", "0.6")
     project.commit("Newer results")
     project.git("push", "--quiet", "origin", "HEAD:refs/heads/main")
@@ -310,13 +310,13 @@ def test_a_push_that_failed_once_is_tried_again(project, tmp_path):
     text = FAILS_ONCE.replace("{seen}", str(tmp_path / "seen")).replace("{git}", real)
     write_executable(tmp_path / "bin/git", text)
     path = f"{tmp_path}/bin{os.pathsep}{project.environment()['PATH']}"
-    said = project.run(*SHARE_SOON, PATH=path)
+    output = project.run(*SHARE_SOON, PATH=path)
     assert (tmp_path / "seen").exists()
     there = project.git("ls-remote", "origin", "refs/heads/work").split()[0]
-    assert f"Results are commit {there[:10]} on work." in said
+    assert f"Results are commit {there[:10]} on work." in output
 
 
-def test_storage_that_hangs_holds_one_push_and_no_more(monkeypatch, capsys):
+def test_hanging_storage_delays_only_one_push(monkeypatch, capsys):
     pushes = []
 
     def push(*command, **_):
@@ -335,26 +335,28 @@ def test_storage_that_hangs_holds_one_push_and_no_more(monkeypatch, capsys):
     assert "Pushing data to S3 …" in capsys.readouterr().out
 
 
-def test_a_push_that_is_refused_is_told_in_the_servers_words(project):
+def test_a_refused_push_shows_the_servers_message(project):
     hook = project.folder.parent / "origin/hooks/pre-receive"
     refuse = "#!/bin/sh\nwhile read -r _ _ ref; do [ $ref != refs/heads/work ] || exit 1; done\n"
     write_executable(hook, refuse)
-    said = project.run(*SHARE)
-    assert f"on results/{TAG}: work refuses it: pre-receive hook declined." in said
+    output = project.run(*SHARE)
+    assert f"on results/{TAG}: work refuses it: pre-receive hook declined." in output
 
 
-def test_a_server_that_is_gone_is_told_by_gits_first_error(project):
+def test_a_missing_server_is_reported_by_gits_first_error(project):
     project.git("remote", "set-url", "origin", "../nowhere")
-    said = project.run(*SHARE_SOON, ok=False)
-    assert "failed: fatal: '../nowhere' does not appear to be a git repository. Data are in" in said
+    output = project.run(*SHARE_SOON, ok=False)
+    assert (
+        "failed: fatal: '../nowhere' does not appear to be a git repository. Data are in" in output
+    )
 
 
 def test_a_git_server_that_hangs_is_given_up(project):
     with server_that(lambda _: time.sleep(60)) as address:
         project.git("remote", "set-url", "origin", f"{address}/project.git")
-        said = project.run(*SHARE_SOON, ok=False)
-    assert "Operation too slow" in said
-    assert "Data are in S3: re-run this job." in said
+        output = project.run(*SHARE_SOON, ok=False)
+    assert "Operation too slow" in output
+    assert "Data are in S3: re-run this job." in output
 
 
 MODEL_IN_A_FOLDER = """
@@ -367,22 +369,22 @@ artifacts:
 """
 
 
-def test_a_champion_that_could_not_be_moved_is_told_with_what_moves_it_later(project):
+def test_a_champion_that_did_not_move_is_reported_with_what_to_do(project):
     (project.folder / "dvc.yaml").write_text(MODEL_IN_A_FOLDER)
     project.dvc("repro", "--quiet")
     away = {"MLFLOW_URL": f"http://127.0.0.1:{free_port()}"}
     cache = f"{project.folder}/.dvc/cache"
-    said = project.run(*REGISTRY, ok=False, DVC_CACHE_DIR=cache, **away)
-    assert "quick: MLflow at http://127.0.0.1:" in said
-    assert "There, champion stays as it was: when MLflow is up and has the results" in said
-    assert "re-run this job." in said
+    output = project.run(*REGISTRY, ok=False, DVC_CACHE_DIR=cache, **away)
+    assert "quick: MLflow at http://127.0.0.1:" in output
+    assert "There, champion stays as it was: when MLflow is up and has the results" in output
+    assert "re-run this job." in output
 
 
-# The models of a release, which a bucket is asked for that was there a moment ago.
+# Pulls a release's models from a bucket that was available a moment ago.
 PULL = "from tools.job import job, release; job.main(release.pull_models)"
 
 
-def test_storage_that_dies_before_a_release_is_not_told_as_models_that_are_missing(project):
+def test_storage_that_dies_before_a_release_is_not_a_missing_model(project):
     pull = ("tools/within", ".", "python", "-c", PULL)
     (project.folder / "dvc.yaml").write_text(MODEL_IN_A_FOLDER)
     project.dvc("repro", "--quiet")
@@ -393,12 +395,12 @@ def test_storage_that_dies_before_a_release_is_not_told_as_models_that_are_missi
     address = f"s3://bucket/dvc\n    endpointurl = http://127.0.0.1:{free_port()}\n"
     (project.folder / ".dvc/config.local").write_text(REMOTE.replace("../../bucket\n", address))
     keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "key")
-    said = project.run(*pull, ok=False, AWS_MAX_ATTEMPTS="1", **keys)
-    assert "does not answer: is it up, and the address right?" in said
-    assert missing not in said
+    output = project.run(*pull, ok=False, AWS_MAX_ATTEMPTS="1", **keys)
+    assert "does not answer: is it up, and the address right?" in output
+    assert missing not in output
 
 
-def test_a_release_that_another_job_was_faster_with_is_not_told_as_ours(tmp_path):
+def test_a_release_that_another_job_uploaded_first_is_not_ours(tmp_path):
     bucket = object.__new__(Bucket)
     bucket.fs, bucket.folder = fsspec.filesystem("memory"), "share_test/krt"
     file = tmp_path / "a-v1.krt"
@@ -410,25 +412,25 @@ def test_a_release_that_another_job_was_faster_with_is_not_told_as_ours(tmp_path
 
 
 @pytest.mark.parametrize("out", ["artifacts/quick", "artifacts/quick/model.txt"])
-def test_a_model_whose_stage_has_never_run_has_no_champion_and_fails_nothing(project, out):
+def test_a_model_whose_stage_never_ran_has_no_champion_and_no_error(project, out):
     one = MODEL_IN_A_FOLDER.replace("outs: [artifacts/quick]", f"outs: [{out}]")
     (project.folder / "dvc.yaml").write_text(one)
-    said = project.run(*REGISTRY, DVC_CACHE_DIR=f"{project.folder.parent}/cache")
-    assert "quick is not computed yet: a run by tag makes it." in said
+    output = project.run(*REGISTRY, DVC_CACHE_DIR=f"{project.folder.parent}/cache")
+    assert "quick is not computed yet: a run by tag makes it." in output
 
 
-def test_a_model_in_a_folder_whose_listing_is_nowhere_is_told(project):
+def test_a_model_in_a_folder_with_a_lost_listing_is_reported(project):
     (project.folder / "dvc.yaml").write_text(MODEL_IN_A_FOLDER)
     project.dvc("repro", "--quiet")
     shutil.rmtree(project.folder / "artifacts/quick")
-    cache = f"{project.folder.parent}/cache"  # empty, and the bucket is, too
-    said = project.run(*REGISTRY, ok=False, DVC_CACHE_DIR=cache)
-    assert "Traceback" not in said
-    assert "cannot be determined: the listing of a model's folder cannot be read (" in said
-    assert "`dvc push` where the results are, then re-run this job." in said
+    cache = f"{project.folder.parent}/cache"  # empty, like the bucket
+    output = project.run(*REGISTRY, ok=False, DVC_CACHE_DIR=cache)
+    assert "Traceback" not in output
+    assert "cannot be determined: the listing of a model's folder cannot be read (" in output
+    assert "`dvc push` where the results are, then re-run this job." in output
 
 
-def test_a_run_is_of_the_commit_that_was_pushed_and_the_champion_of_main_as_it_is_by_now():
+def test_runs_use_the_pushed_commit_and_the_champion_job_current_main():
     text = (ROOT / ".github/workflows/experiments.yml").read_text()
     jobs = YAML(typ="safe", pure=True).load(text)["jobs"]
     refs = {name: job["steps"][0]["with"]["ref"] for name, job in jobs.items()}

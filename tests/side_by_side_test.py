@@ -1,4 +1,4 @@
-"""Stages that do not depend on each other, run at once: `make run JOBS=2`, and JOBS in a run."""
+"""Independent stages run in parallel: `make run JOBS=2`, and JOBS in a run."""
 
 import json
 import os
@@ -13,10 +13,10 @@ from tools.job.job import run_live
 
 EXPERIMENT = ("tools/within", ".", "python", "-m", "tools.job.experiment")
 SIDE_BY_SIDE = ("tools/within", ".", "python", "-m", "tools.job.side_by_side")
-# Each waits until the other has begun: one after the other, the first would wait in vain.
+# Each waits until the other has begun; one by one, the first would fail.
 MEET = "touch begun-{0}; for i in $(seq 300); do [ ! -e begun-{1} ] || break; sleep 0.1; done; "
 MEET += "[ -e begun-{1} ] && echo {0} > {0}.txt"
-# What cannot be had twice.
+# Fails if two of them run at once.
 ALONE = "mkdir busy && sleep 0.5 && rmdir busy && echo {0} > {0}.txt"
 
 
@@ -32,7 +32,7 @@ DIAMOND = (
 )
 
 
-def test_nobody_waits_for_what_a_command_leaves_running():
+def test_background_processes_of_a_command_do_not_delay_it():
     started, seen = time.monotonic(), []
     script = "sleep 60 & echo $!; printf 'no end of a line'; exit 3"
     assert run_live(["sh", "-c", script], seen.append) == 3
@@ -42,7 +42,7 @@ def test_nobody_waits_for_what_a_command_leaves_running():
     os.kill(int(left), signal.SIGKILL)
 
 
-def test_an_error_in_what_shows_the_lines_is_raised_and_the_command_ended():
+def test_an_error_while_showing_lines_is_raised_and_ends_the_command():
     def show(_):
         raise BrokenPipeError
 
@@ -51,8 +51,8 @@ def test_an_error_in_what_shows_the_lines_is_raised_and_the_command_ended():
 
 
 @pytest.fixture(scope="module")
-def empty(tmp_path_factory):
-    """A project whose pipeline has no process, with data that were added to it."""
+def empty_project(tmp_path_factory):
+    """A project whose pipeline has no stages, with data added to it."""
     folder = tmp_path_factory.mktemp("side by side") / "a projëct"
     project = Project(folder)
     project.give_pipeline("stages: {}\n")
@@ -65,8 +65,8 @@ def empty(tmp_path_factory):
 
 
 @pytest.fixture
-def project(empty, tmp_path):
-    return empty.copied(tmp_path / "copy")
+def project(empty_project, tmp_path):
+    return empty_project.copied(tmp_path / "copy")
 
 
 def give(project, stages):
@@ -77,14 +77,14 @@ def side_by_side(project, jobs="2", ok=True, **extra):
     return project.run(*SIDE_BY_SIDE, jobs, "dvc.yaml", ok=ok, **extra)
 
 
-def test_independent_stages_run_at_once_and_leave_the_same_lock_as_one_by_one(project, tmp_path):
+def test_independent_stages_run_at_once_and_leave_the_same_lock(project, tmp_path):
     give(project, DIAMOND)
     alone = project.copied(tmp_path / "alone")
     for name in ("left", "right"):
         (alone.folder / f"begun-{name}").touch()
     alone.dvc("repro")
-    said = side_by_side(project)
-    assert "left | Running stage 'left':" in said
+    output = side_by_side(project)
+    assert "left | Running stage 'left':" in output
     lock = (project.folder / "dvc.lock").read_bytes()
     assert lock == (alone.folder / "dvc.lock").read_bytes()
     again = side_by_side(project)
@@ -93,7 +93,7 @@ def test_independent_stages_run_at_once_and_leave_the_same_lock_as_one_by_one(pr
     assert (project.folder / "dvc.lock").read_bytes() == lock
 
 
-def test_a_lock_in_which_dvc_writes_aliases_is_read(project):
+def test_a_lock_with_yaml_aliases_of_dvc_is_read(project):
     listed = ["train_dnn_pytorch", "train_dnn_pytorch.hidden"]  # a section, and a list in it
     give(project, stage("first", "echo 1 > first.txt", params=listed))
     side_by_side(project)
@@ -101,7 +101,7 @@ def test_a_lock_in_which_dvc_writes_aliases_is_read(project):
     assert "didn't change, skipping" in side_by_side(project)
 
 
-def test_frozen_stages_imported_data_and_those_that_always_run_are_as_one_by_one(project, tmp_path):
+def test_frozen_imported_and_always_changed_stages_run_as_one_by_one(project, tmp_path):
     outside = tmp_path / "outside.csv"
     outside.write_text("a\n1\n")
     project.dvc("import-url", str(outside), "imported.csv")
@@ -120,21 +120,21 @@ def test_frozen_stages_imported_data_and_those_that_always_run_are_as_one_by_one
     asked = tmp_path / "asked"
     asked.unlink()
     alone.dvc("repro")
-    said = side_by_side(project)
-    assert asked.read_text() == "a\na\n", "once in each"
+    output = side_by_side(project)
+    assert asked.read_text() == "a\na\n", "once in each project"
     for name in ("dvc.lock", "both.txt", "imported.csv.dvc"):
         assert (project.folder / name).read_bytes() == (alone.folder / name).read_bytes()
-    assert "kept | Running" not in said
+    assert "kept | Running" not in output
     del stages["kept"]["frozen"]
     for each in (project, alone):
         give(each, stages)
     alone.dvc("repro", "--all-pipelines")
     side_by_side(project)
-    assert (project.folder / "both.txt").read_text() == "a\n3\na\n1\n", "what is imported is frozen"
+    assert (project.folder / "both.txt").read_text() == "a\n3\na\n1\n", "imported data are frozen"
     assert (project.folder / "dvc.lock").read_bytes() == (alone.folder / "dvc.lock").read_bytes()
 
 
-def test_stages_of_one_pool_do_not_meet(project):
+def test_stages_of_one_pool_never_overlap(project):
     pool = {"meta": {"pool": "gpu"}}
     give(project, {k: v for n in "abc" for k, v in stage(n, ALONE.format(n), **pool).items()})
     side_by_side(project, jobs="3")
@@ -146,39 +146,39 @@ def test_a_stage_whose_name_begins_with_dashes_is_no_option(project):
     assert "--help | Running stage '--help':" in side_by_side(project)
 
 
-def test_a_failure_lets_the_others_finish_and_is_told_once(project):
+def test_other_stages_finish_and_a_failure_is_reported_once(project):
     stages = stage("early", "echo no such column | tee ../failed; false") | stage(
         "after", "echo after > after.txt", "early.txt"
     )
     late = "while [ ! -e ../failed ]; do sleep 0.1; done; sleep 1; echo late > late.txt"
     give(project, stages | stage("late", late))
-    said = side_by_side(project, ok=False)
+    output = side_by_side(project, ok=False)
     assert (project.folder / "late.txt").read_text() == "late\n"
     assert not (project.folder / "after.txt").exists()
-    assert said.splitlines()[-1] == (
+    assert output.splitlines()[-1] == (
         "ERROR: failed: early (the cause is above). Skipped, as they depend on it: after. "
         "All others are done: fix it and run again, they are not run twice."
     )
-    assert said.count("failed to reproduce") == 1
-    assert "Traceback" not in said
+    assert output.count("failed to reproduce") == 1
+    assert "Traceback" not in output
     give(project, stages | stage("early", "echo early > early.txt") | stage("late", late))
-    said = side_by_side(project)
-    assert "Stage 'late' didn't change, skipping" in said
+    output = side_by_side(project)
+    assert "Stage 'late' didn't change, skipping" in output
     assert (project.folder / "after.txt").exists()
 
 
-def test_a_dep_that_cannot_be_asked_fails_its_stage_alone(project):
+def test_an_unreachable_dep_fails_only_its_stage(project):
     far = stage("far", "echo far > far.txt", "s3://bucket/rows.csv")
     give(project, far | stage("near", "echo near > near.txt", "rows.csv"))
-    nobody = {"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
-    said = side_by_side(project, ok=False, AWS_EC2_METADATA_DISABLED="true", **nobody)
-    assert "failed: far (the cause is above)" in said
-    assert "Traceback" not in said
+    no_credentials = {"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
+    output = side_by_side(project, ok=False, AWS_EC2_METADATA_DISABLED="true", **no_credentials)
+    assert "failed: far (the cause is above)" in output
+    assert "Traceback" not in output
     assert (project.folder / "near.txt").exists()
 
 
 @pytest.mark.parametrize("command", [(*SIDE_BY_SIDE, "2", "dvc.yaml"), EXPERIMENT])
-def test_an_interrupt_ends_what_runs_without_a_traceback(project, command):
+def test_an_interrupt_ends_stages_without_a_traceback(project, command):
     first = stage("first", "echo 1 > first.txt")
     give(project, first | stage("long", "touch begun; sleep 300", "first.txt"))
     process = project.start(*command, JOBS="2")
@@ -191,23 +191,23 @@ def test_an_interrupt_ends_what_runs_without_a_traceback(project, command):
 
 
 @pytest.mark.parametrize("jobs", ["0", "two", "-1", "", "1.5"])
-def test_a_number_of_jobs_that_is_none_is_told(project, jobs):
-    said = side_by_side(project, jobs, ok=False)
-    assert f"ERROR: JOBS is {jobs!r}: it must be how many stages may run at once" in said
+def test_an_invalid_number_of_jobs_is_reported(project, jobs):
+    output = side_by_side(project, jobs, ok=False)
+    assert f"ERROR: JOBS is {jobs!r}: it must be how many stages may run at once" in output
 
 
-def test_a_pipeline_that_cannot_be_read_is_told(project):
+def test_an_unreadable_pipeline_is_reported(project):
     (project.folder / "dvc.yaml").write_text("stages:\n  count: [\n")
-    said = side_by_side(project, ok=False)
-    assert "ERROR: DVC cannot read the pipeline: unable to read: 'dvc.yaml'" in said
-    assert "(line 3: " in said
-    assert "Traceback" not in said
+    output = side_by_side(project, ok=False)
+    assert "ERROR: DVC cannot read the pipeline: unable to read: 'dvc.yaml'" in output
+    assert "(line 3: " in output
+    assert "Traceback" not in output
     give(project, stage("far", "true", "gs://bucket/rows.csv"))
-    said = side_by_side(project, ok=False)
-    assert "ERROR: DVC cannot read the pipeline: gs is supported, but requires" in said
+    output = side_by_side(project, ok=False)
+    assert "ERROR: DVC cannot read the pipeline: gs is supported, but requires" in output
 
 
-def test_a_run_by_tag_has_them_at_once_too(project):
+def test_a_run_by_tag_has_parallel_stages_too(project):
     give(project, DIAMOND)
     project.run(*EXPERIMENT, JOBS="2")
     note = json.loads((project.folder / ".dvc/tmp/run.json").read_text())
@@ -218,8 +218,8 @@ def test_a_run_by_tag_has_them_at_once_too(project):
     give(project, DIAMOND | {k: v for n, c in broken.items() for k, v in stage(n, c).items()})
     page = project.folder / "page.md"
     project.run(*EXPERIMENT, ok=False, JOBS="2", GITHUB_STEP_SUMMARY=str(page))
-    told = page.read_text()
-    assert "Stage left failed: no such column (exit code 3)" in told
-    assert "Stage right failed: no such row (exit code 4)" in told
+    text = page.read_text()
+    assert "Stage left failed: no such column (exit code 3)" in text
+    assert "Stage right failed: no such row (exit code 4)" in text
     note = json.loads((project.folder / ".dvc/tmp/run.json").read_text())
     assert note["stages"]["left"]["state"] == note["stages"]["right"]["state"] == "failed"

@@ -1,6 +1,6 @@
-"""What a machine has set changes nothing of what is done; what fails is told by its cause.
+"""Settings of a machine change no results; failures are reported with their causes.
 
-git's settings, bytes that are no text, odd names, locales, proxies; stages that fail.
+git settings, bytes that are not text, unusual names, locales, proxies; stages that fail.
 """
 
 import json
@@ -83,7 +83,7 @@ HOSTILE = {
 
 
 def settings(tmp_path, **variables):
-    """A user's git settings, as unlike git's own as they can be."""
+    """A user's git settings, as different from git's defaults as possible."""
     file = tmp_path / "gitconfig"
     text = [f"[{k.split('.')[0]}]\n\t{k.split('.')[1]} = {v}\n" for k, v in HOSTILE.items()]
     file.write_text("".join(text))
@@ -107,10 +107,10 @@ def test_revisions_are_read_with_any_git_settings(project, tmp_path):
     (project.folder / "metrics/count.json").unlink()
     project.commit("Größe ohne Metrik")
     change(project)
-    said = project.run("tools/within", ".", "python", "-c", REVISIONS, **settings(tmp_path))
-    assert said.startswith("('HEAD', '') HEAD ("), "an untracked result is a change too"
-    assert "Größe ohne Metrik" in said
-    assert said.strip().endswith(project.git("rev-parse", "HEAD").strip())
+    output = project.run("tools/within", ".", "python", "-c", REVISIONS, **settings(tmp_path))
+    assert output.startswith("('HEAD', '') HEAD ("), "an untracked result is a change, too"
+    assert "Größe ohne Metrik" in output
+    assert output.strip().endswith(project.git("rev-parse", "HEAD").strip())
 
 
 @pytest.mark.parametrize("where", ["GIT_DIR", "GIT_COMMON_DIR"])
@@ -120,8 +120,8 @@ def test_in_a_hook_of_another_repository_this_one_is_read(project, tmp_path, whe
     project.run("git", "init", "--quiet", str(other))
     change(project)
     hook = {where: str(other / ".git"), "GIT_INDEX_FILE": str(other / ".git/index")}
-    said = project.run(*PAGE, **hook, GIT_WORK_TREE=str(other))
-    assert "| `count.rows` | 2 | 3 | +1 |" in said
+    output = project.run(*PAGE, **hook, GIT_WORK_TREE=str(other))
+    assert "| `count.rows` | 2 | 3 | +1 |" in output
 
 
 def test_a_project_starts_with_any_git_settings(project, tmp_path):
@@ -135,7 +135,7 @@ def test_a_project_starts_with_any_git_settings(project, tmp_path):
     assert project.git("log", "-1", "--format=%s").strip() == "A"
 
 
-def test_results_and_locks_are_the_projects_whatever_a_user_ignores(project, tmp_path):
+def test_results_and_locks_are_tracked_despite_a_users_ignore_rules(project, tmp_path):
     patterns = "*.json *.lock *.yaml *.toml *.csv *.bak metrics artifacts"
     (tmp_path / "ignored").write_text(patterns.replace(" ", "\n") + "\n")
     variables = settings(tmp_path)
@@ -168,20 +168,20 @@ def test_a_job_shares_with_any_git_settings_and_in_any_language(project, tmp_pat
     project.git("remote", "add", "origin", str(tmp_path / "origin.git"))
     change(project)
     variables = settings(tmp_path, LC_ALL="C.UTF-8")
-    said = project.run("tools/within", ".", "python", "-c", SHARE, **variables)
-    assert said.splitlines()[0] == "gone", "not an error: git's message is understood"
-    assert "False" in said
-    assert "Größe-results\n\ncount.rows: 2 -> 3\n\nTag: t\nSource-Commit: " in said
+    output = project.run("tools/within", ".", "python", "-c", SHARE, **variables)
+    assert output.splitlines()[0] == "gone", "not an error: git's message is understood"
+    assert "False" in output
+    assert "Größe-results\n\ncount.rows: 2 -> 3\n\nTag: t\nSource-Commit: " in output
 
 
 # ---- the cause of a failed stage
 
 
 def experiment(project, ok=False, **variables):
-    """What a run's step prints, and the last lines, which are also on the run's page."""
+    """The output of a run's step, and the run's page."""
     page = project.folder / "page.md"
-    said = project.run(*EXPERIMENT, ok=ok, GITHUB_STEP_SUMMARY=str(page), **variables)
-    return said, page.read_text() if page.exists() else ""
+    output = project.run(*EXPERIMENT, ok=ok, GITHUB_STEP_SUMMARY=str(page), **variables)
+    return output, page.read_text() if page.exists() else ""
 
 
 def set_stage(project, cmd, **more):
@@ -198,26 +198,26 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("case", FAILURES)
-def test_a_stage_that_fails_is_told_with_its_cause(project, case):
+def test_a_failed_stage_is_reported_with_its_cause(project, case):
     cmd, more, cause = FAILURES[case]
     set_stage(project, cmd, **more)
-    said, page = experiment(project)
+    output, page = experiment(project)
     assert "Stage count failed: " in page
     assert cause in page.splitlines()[0]
     assert "&& tools/within . dvc repro count" in page
-    assert "Traceback" not in said
+    assert "Traceback" not in output
     note = json.loads((project.folder / ".dvc/tmp/run.json").read_text())
     assert note["stages"]["count"]["state"] == "failed"
 
 
-def test_a_pipeline_that_cannot_even_be_read_is_told_with_the_line(project):
+def test_an_unreadable_pipeline_is_reported_with_the_line(project):
     (project.folder / "dvc.yaml").write_text("stages:\n  count: [\n")
     _, page = experiment(project)
     assert "The pipeline failed: './dvc.yaml' is invalid." in page
     assert "line 3" in page or "line 2" in page
 
 
-def test_a_repository_that_is_locked_is_told_as_such(project):
+def test_a_locked_repository_is_reported_as_such(project):
     with project.start("tools/within", ".", "python", "-c", HOLD) as holder:
         assert holder.stdout.readline() == "held\n"
         _, page = experiment(project)
@@ -233,14 +233,14 @@ with Repo(".") as repo, repo.lock:
 """
 
 
-def recorded(reason):
-    """What experiment makes of what DVC prints on a machine that fails."""
+def cause_of(reason):
+    """The cause that is found in DVC's output when a machine fails."""
     return failure(["Running stage 'count':", "> cmd", "3 rows", f"ERROR: {reason}"], "count", 255)
 
 
-def test_what_a_machine_does_to_a_stage_is_told_in_dvcs_words_or_plain_ones():
+def test_signals_and_system_errors_are_reported_in_plain_words():
     full = "unexpected error - [Errno 28] No space left on device: '/x'"
-    assert recorded(full) == ("count", full)
+    assert cause_of(full) == ("count", full)
     gone = "failed to pull data from the cloud - Checkout failed for following targets:"
     stage, why = failure([f"ERROR: {gone}", "data.csv", "Is your cache up to date?"], "", 255)
     assert (stage, why) == ("", f"{gone} data.csv Is your cache up to date?")
@@ -249,9 +249,9 @@ def test_what_a_machine_does_to_a_stage_is_told_in_dvcs_words_or_plain_ones():
     lines += ["ERROR: failed to reproduce 'a.csv.dvc': 1 files failed to download"]
     assert failure(lines, "", 255) == ("a.csv.dvc", f"1 files failed to download: {refused}")
     killed = "failed to reproduce 'count': failed to run: cmd, exited with"
-    assert "out of memory" in recorded(f"{killed} -9")[1]
-    assert recorded(f"{killed} 139") == ("count", "it was ended by SIGSEGV")
-    assert recorded(f"{killed} -15") == ("count", "it was ended by SIGTERM")
+    assert "out of memory" in cause_of(f"{killed} -9")[1]
+    assert cause_of(f"{killed} 139") == ("count", "it was ended by SIGSEGV")
+    assert cause_of(f"{killed} -15") == ("count", "it was ended by SIGTERM")
     own = ["Running stage 'count':", "> cmd", "ERROR: mine", f"ERROR: {killed} 3"]
     assert failure(own, "count", 255) == ("count", "ERROR: mine (exit code 3)")
     assert failure([own[0], own[1], own[3]], "count", 255)[1] == (
@@ -260,7 +260,7 @@ def test_what_a_machine_does_to_a_stage_is_told_in_dvcs_words_or_plain_ones():
     assert failure([], "count", -9) == ("count", "dvc itself was ended by SIGKILL")
 
 
-def test_colours_are_no_part_of_a_cause():
+def test_colours_are_not_part_of_a_cause():
     watch = Watch()
     for line in ("\x1b[1;31mValueError: bad\x1b[0m", "\x1b[0m", "\x1b[2K"):
         watch.read(line)
@@ -270,22 +270,22 @@ def test_colours_are_no_part_of_a_cause():
 # ---- bytes and names
 
 
-def test_a_stage_that_prints_any_bytes_runs_and_its_metrics_are_shown(project):
+def test_a_stage_may_print_any_bytes_and_its_metrics_are_shown(project):
     script = r"""printf 'gr\366\337e\n'; printf '{"gr\\udce4ser": 1}' > out.txt"""
     set_stage(project, script, outs=[], metrics=[{"out.txt": {"cache": False}}])
     ascii_only = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    said, _ = experiment(project, ok=True, **ascii_only)
-    assert "gr\ufffd\ufffde" in said
+    output, _ = experiment(project, ok=True, **ascii_only)
+    assert "gr\ufffd\ufffde" in output
     for command in (PAGE, RESULTS):
-        said = project.run(*command, **ascii_only)
-        assert re.search(r"out.*gr\\+udce4ser", said), "a key that no encoding has"
-        assert "Traceback" not in said
+        output = project.run(*command, **ascii_only)
+        assert re.search(r"out.*gr\\+udce4ser", output), "a key that no encoding has"
+        assert "Traceback" not in output
 
 
 ODD = ("with space.json", "--help.json", "quo'te\".json", "größe.json", ":(top).json", "[a].json")
 
 
-def test_files_of_any_name_are_results(project):
+def test_result_files_can_have_any_name(project):
     files = [f"metrics/{name}" for name in ODD] + [ODD[1]]
     stage = {"cmd": "true", "metrics": [{file: {"cache": False}} for file in files]}
     (project.folder / "dvc.yaml").write_text(json.dumps({"stages": {"count": stage}}))
@@ -306,12 +306,12 @@ assert set(git_names("ls-tree", "-r", "-z", "--name-only", commit)) >= set(files
     assert "größe" in project.run(*PAGE)
 
 
-def test_a_name_that_is_no_text_is_a_file_as_any_other(project):
+def test_a_file_name_that_is_not_utf8_is_like_any_other(project):
     name = os.fsencode(project.folder) + b"/lab/gr\xf6\xdfe.txt"
     Path(os.fsdecode(name)).write_bytes(b"TODO" + b"(contact) gr\xf6\xdfe\n")
-    said = project.run("make", "todo", ok=False)
-    assert re.search("lab/gr.+e.txt:1  TODO.contact", said)
-    assert "Traceback" not in said
+    output = project.run("make", "todo", ok=False)
+    assert re.search("lab/gr.+e.txt:1  TODO.contact", output)
+    assert "Traceback" not in output
 
 
 def test_thousands_of_results_fit_into_command_lines(project):
@@ -325,7 +325,7 @@ print(uncommitted(names), Revision("").uncommitted(["dvc.yaml"] + names))
     assert "[] ['dvc.yaml']" in project.run("tools/within", ".", "python", "-c", script)
 
 
-def test_a_page_holds_no_more_than_the_hosting_site_takes(project, tmp_path):
+def test_a_page_fits_the_limit_of_the_hosting_site(project, tmp_path):
     page = tmp_path / "page.md"
     script = "from tools.job.job import summarise; summarise('ä' * 2**20)"
     project.run("tools/within", ".", "python", "-c", script, GITHUB_STEP_SUMMARY=str(page))
@@ -333,8 +333,8 @@ def test_a_page_holds_no_more_than_the_hosting_site_takes(project, tmp_path):
     assert page.read_text().endswith("… 2,097,153 bytes in all; the log has them.\n")
 
 
-def test_packages_tell_their_makers_nothing(project, tmp_path):
-    """Of whoever imports onnxruntime, it keeps an id and what it has to send, in his cache."""
+def test_packages_send_no_telemetry(project, tmp_path):
+    """When imported, onnxruntime stores an id and data to send in the user's cache."""
     command = "import onnxruntime, os; print(os.environ['MLFLOW_DISABLE_TELEMETRY'])"
     (home := tmp_path / "home").mkdir()
     caches = (f"XDG_CACHE_HOME={home}", f"HOME={home}", "CI=")
@@ -345,7 +345,7 @@ def test_packages_tell_their_makers_nothing(project, tmp_path):
 # ---- proxies, certificates, folders
 
 
-MLFLOW = answer(200, "{}")  # as far as it is looked at
+MLFLOW = answer(200, "{}")  # enough of MLflow for these tests
 ASK = """
 import os, requests
 from tools.job.job import ask_mlflow
@@ -359,7 +359,7 @@ def ask(project, **variables):
 
 
 @pytest.mark.parametrize("names", ["http_proxy https_proxy", "HTTP_PROXY", "ALL_PROXY all_proxy"])
-def test_what_is_on_this_machine_is_asked_directly_whatever_proxy_is_set(project, names):
+def test_servers_on_this_machine_are_reached_directly_despite_proxies(project, names):
     proxies = dict.fromkeys(names.split(), "http://127.0.0.1:9")
     with server_that(MLFLOW) as url:
         assert ask(project, MLFLOW_URL=url, no_proxy="", NO_PROXY="a.b", **proxies).startswith(
@@ -367,12 +367,12 @@ def test_what_is_on_this_machine_is_asked_directly_whatever_proxy_is_set(project
         )
 
 
-def test_proxies_are_kept_for_what_is_elsewhere(project):
+def test_proxies_are_used_for_other_machines(project):
     shown = 'echo "$http_proxy $no_proxy $NO_PROXY"'
     variables = {"http_proxy": "http://proxy:1", "no_proxy": "", "NO_PROXY": "example.org"}
-    said = project.run("tools/within", ".", "sh", "-c", shown, **variables)
+    output = project.run("tools/within", ".", "sh", "-c", shown, **variables)
     direct = "example.org,127.0.0.1,localhost,::1"
-    assert said.split() == ["http://proxy:1", direct, direct]
+    assert output.split() == ["http://proxy:1", direct, direct]
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,7 @@ def test_proxies_are_kept_for_what_is_elsewhere(project):
         ({"ALL_PROXY": "socks5://all:1", "http_proxy": "one:3"}, "http=one:3 https="),
     ],
 )
-def test_a_proxy_for_all_is_one_for_the_clients_that_know_none(project, given, found):
+def test_all_proxy_is_set_for_clients_that_do_not_read_it(project, given, found):
     names = [f"{name}_proxy" for name in ("all", "http", "https")]
     unset = dict.fromkeys([*names, *map(str.upper, names)], "")
     shown = 'echo "http=$http_proxy https=$https_proxy"'
@@ -394,15 +394,15 @@ TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE
 
 
 @pytest.mark.parametrize("name", TRUST[:3])
-def test_every_client_trusts_whom_the_users_settings_trust(project, certificate, name):
+def test_every_client_trusts_the_users_certificates(project, certificate, name):
     trusted = dict.fromkeys(TRUST, "") | {name: str(certificate)}
     with server_that(MLFLOW, certificate) as url:
-        said = ask(project, MLFLOW_URL=url, **trusted)
-    assert said.startswith("{} {}")
-    assert f"boto3 trusts {certificate}" in said
+        output = ask(project, MLFLOW_URL=url, **trusted)
+    assert output.startswith("{} {}")
+    assert f"boto3 trusts {certificate}" in output
 
 
-def test_folders_that_are_odd_or_cannot_be_written_are_no_hindrance(project, tmp_path):
+def test_odd_or_read_only_folders_do_no_harm(project, tmp_path):
     (tmp_path / "a b").mkdir()
     home = Path.home()
     places = {
@@ -424,7 +424,7 @@ echo 4711
 """
 
 
-def test_a_user_who_is_a_number_has_a_name_for_dvc(project, tmp_path):
+def test_a_user_without_a_name_gets_one_for_dvc(project, tmp_path):
     write_executable(tmp_path / "id", NUMBER_ALONE)
     ask = ("tools/within", ".", "sh", "-c", 'echo "[$LOGNAME]"')
     nameless = dict.fromkeys(NAMES, "")
@@ -435,7 +435,7 @@ def test_a_user_who_is_a_number_has_a_name_for_dvc(project, tmp_path):
     assert project.run(*ask, PATH=path, **(nameless | {"USER": "me"})) == "[]\n"
 
 
-def test_warnings_that_a_user_makes_errors_of_are_none_here(project):
+def test_a_users_warnings_as_errors_have_no_effect_here(project):
     assert "up to date" in project.dvc("status", PYTHONWARNINGS="error")
 
 
@@ -448,10 +448,10 @@ job.main(lambda: job.add_to_note(more="more"))
 """
 
 
-def test_on_a_full_disk_the_note_of_a_run_stays_whole(project):
-    said = project.run("tools/within", ".", "python", "-c", FULL, ok=False)
-    assert "File too large: the disk is full, or what the output goes to. Make room" in said
-    assert "Traceback" not in said
+def test_on_a_full_disk_the_note_of_a_run_stays_intact(project):
+    output = project.run("tools/within", ".", "python", "-c", FULL, ok=False)
+    assert "File too large: the disk is full, or what the output goes to. Make room" in output
+    assert "Traceback" not in output
     note = json.loads((project.folder / ".dvc/tmp/run.json").read_text())
     assert note["name"] == "before"
 
@@ -459,13 +459,15 @@ def test_on_a_full_disk_the_note_of_a_run_stays_whole(project):
 # ---- mistakes in files that commands read
 
 
-def test_what_a_merge_left_is_told_by_file_and_line(project):
+def test_merge_marks_are_shown_by_file_and_line(project):
     process = ("tools/within", "--dev", ".", "python", "-m", "tools.project.process", "add_it")
     (project.folder / "lib/mine.py").write_text("a = 1\n<<<<<<< HEAD\n")
-    said = project.run(*process, ok=False)
-    assert said.startswith("lib/mine.py, line 2: not Python (<<<<<<< HEAD). A merge left marks")
+    output = project.run(*process, ok=False)
+    assert output.startswith("lib/mine.py, line 2: not Python (<<<<<<< HEAD). A merge left marks")
     assert not (project.folder / "lab/processes/add_it").exists()
     (project.folder / "dvc.yaml").write_text("stages: {}\n<<<<<<< HEAD\n")
-    said = project.run(*process, ok=False)
-    assert re.search(r"DVC cannot read the pipeline: .*dvc.yaml.* \(line [23]: .*\): a merge", said)
-    assert "Traceback" not in said
+    output = project.run(*process, ok=False)
+    assert re.search(
+        r"DVC cannot read the pipeline: .*dvc.yaml.* \(line [23]: .*\): a merge", output
+    )
+    assert "Traceback" not in output

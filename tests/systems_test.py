@@ -1,7 +1,7 @@
 """The project on other systems, from `git clone` to results, for a user who is not root.
 
-Root file systems of Debian 13, which has Python 3.13 alone, and of Debian 12 without python3-venv,
-are made with debootstrap from the place that this machine's own packages come from.
+Root file systems of Debian 13, which has only Python 3.13, and of Debian 12 without python3-venv
+are made with debootstrap from the mirror of this machine's own packages.
 `make test-containers` runs these, as root.
 """
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.integration, asked_for("debootstrap")]
 
 PACKAGES = "ca-certificates,git,make,python3,python3-pip"
 SEEN = ("/proc", "/sys", "/dev", "/etc/ssl/certs", "/etc/resolv.conf", "/etc/hosts")
-# What is mounted is so for this command alone.
+# Mounts exist only for this command.
 ENTER = """
 set -e
 root=$1
@@ -44,7 +44,7 @@ class System:
             f"PIP_{name.upper().replace('-', '_')}": value for name, value in pip_settings().items()
         }
         self.settings |= {k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")}
-        # What of the settings is on the disk must be seen from inside, too.
+        # Folders that the settings name must be visible from inside, too.
         named = " ".join(self.settings.values()).replace("file://", "").replace(",", " ").split()
         folders = {f"/{Path(place).parts[1]}" for place in named if Path(place).is_absolute()}
         self.seen = [*SEEN, *sorted(folders - {"/etc", "/usr"})]
@@ -56,7 +56,7 @@ class System:
                 inside.touch()
 
     def someone(self, script: str) -> str:
-        """What a script of the user's prints, with the clone as its folder."""
+        """The output of a script that the user runs in the clone."""
         user = {
             "HOME": "/home/someone",
             "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -69,8 +69,8 @@ class System:
         enter = ("unshare", "--mount", "sh", "-c", ENTER, "sh", str(self.root), *self.seen, "--")
         return run(*enter, "env", "-i", *variables, "sh", "-ec", here + script)
 
-    def holds(self, project: Project) -> None:
-        """A repository to clone."""
+    def clone(self, project: Project) -> None:
+        """Give the user a clone of the project."""
         project.git("clone", "--quiet", "--bare", ".", f"{self.root}/origin.git")
         self.someone(
             "git config --global --add safe.directory /origin.git\ngit clone --quiet /origin.git ."
@@ -84,8 +84,8 @@ def system(request, tmp_path):
     shutil.rmtree(found.root)
 
 
-def test_a_clone_comes_to_results_and_its_unit_tests_pass(system, project):
-    system.holds(project)
+def test_a_clone_reaches_results_and_its_unit_tests_pass(system, project):
+    system.clone(project)
     user, python = system.someone("id -un; python3 --version").splitlines()
     assert user == "someone"
     assert system.someone("python3 -m venv /tmp/it 2>&1 || echo fails").endswith("fails\n")
@@ -94,9 +94,9 @@ def test_a_clone_comes_to_results_and_its_unit_tests_pass(system, project):
         variables = make_mirror(system.root / "mirror")
         inside = {n: v.replace(str(system.root), "") for n, v in variables.items()}
         system.settings |= inside
-    said = system.someone("make run 2>&1")
-    assert ("Python 3.11: uv gets it" in said) != has_3_11
-    assert "MLflow: logged: run export_models" in said
+    output = system.someone("make run 2>&1")
+    assert ("Python 3.11: uv gets it" in output) != has_3_11
+    assert "MLflow: logged: run export_models" in output
     assert " passed" in system.someone(
         "tools/within --dev . python -m pytest -q -m unittest lab lib runtimes 2>&1"
     )

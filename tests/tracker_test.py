@@ -1,6 +1,6 @@
-"""What MLflow gets of a stage, however it is written and started; and that it costs no result.
+"""Stages are logged in MLflow however they are written and started; results never depend on it.
 
-The processes here are a few lines of shell: the tracker knows a stage by its files alone.
+The processes here are a few lines of shell: the tracker only sees a stage's files.
 """
 
 import csv
@@ -122,7 +122,7 @@ def project(base, tmp_path):
 
 @pytest.fixture(scope="module")
 def base_ran(base, tmp_path_factory):
-    """The same after its stage `plain` ran, and was logged."""
+    """The same after its stage `plain` has run and was logged."""
     project = base.copied(tmp_path_factory.mktemp("tracker") / "logged")
     project.dvc("repro", "plain")
     return project
@@ -135,7 +135,7 @@ def ran(base_ran, tmp_path):
 
 
 def store(project):
-    """The embedded store's address."""
+    """The address of the embedded store."""
     return f"sqlite:///{project.folder}/mlflow.db"
 
 
@@ -150,7 +150,7 @@ def by_stage(project):
 # ---- however a stage is written
 
 
-def test_plain_matrix_and_foreach_stages_are_logged_each_with_its_own_fingerprint(project):
+def test_plain_matrix_and_foreach_stages_are_logged_with_their_own_fingerprints(project):
     project.dvc("repro")
     runs = by_stage(project)
     assert sorted(runs) == ["each@one", "each@two", "plain", "sweep@forest", "sweep@svc"]
@@ -173,7 +173,7 @@ stages:
 """
 
 
-def test_a_stage_of_another_dvc_yaml_with_another_working_directory_is_logged(project):
+def test_a_stage_of_another_dvc_yaml_and_working_directory_is_logged(project):
     same = {"cmd": "lab/processes/run sweep forest", "outs": ["artifacts/another.txt"]}
     (project.folder / "dvc.yaml").write_text(json.dumps({"stages": {"aside": same}}))
     (project.folder / "lab/deep").mkdir()
@@ -183,7 +183,7 @@ def test_a_stage_of_another_dvc_yaml_with_another_working_directory_is_logged(pr
     assert (run["metrics"], run["files"]) == ({"accuracy": 0.6}, ["forest.txt"])
 
 
-def test_a_stage_beside_one_that_reads_from_s3_is_logged(project):
+def test_a_stage_is_logged_if_another_one_reads_from_s3(project):
     far = "remote://minio/rows.csv"
     reads = f"  reads: {{cmd: 'true', deps: ['{far}'], outs: [rows.csv]}}\n"
     project.edit("dvc.yaml", "  plain:\n", f"{reads}  plain:\n")
@@ -192,9 +192,9 @@ def test_a_stage_beside_one_that_reads_from_s3_is_logged(project):
     (project.folder / "rows.csv").write_text("a,b\n")
     noted = f"  reads: {{cmd: 'true', deps: [{{path: '{far}', etag: {'a' * 32}, size: 4}}]}}\n"
     project.edit("dvc.lock", "stages:\n", f"stages:\n{noted}")
-    said = project.run("make", "relog", "STAGES=reads", ok=False)
-    assert f"WARNING: reads: {far} cannot be checked: Invalid endpoint" in said
-    assert "Traceback" not in said
+    output = project.run("make", "relog", "STAGES=reads", ok=False)
+    assert f"WARNING: reads: {far} cannot be checked: Invalid endpoint" in output
+    assert "Traceback" not in output
 
 
 def test_a_stage_that_reads_a_dataset_is_logged_with_its_version(project):
@@ -212,30 +212,30 @@ def test_a_stage_that_reads_a_dataset_is_logged_with_its_version(project):
     assert "a" * 40 in by_stage(project)["reads"]["tags"]["dvc.dep.ds_/rows"]
 
 
-def test_a_stage_is_logged_from_its_files_in_any_language_and_form(project):
-    said = project.dvc("repro", "plain")
+def test_a_stage_is_logged_from_its_files_in_any_language(project):
+    output = project.dvc("repro", "plain")
     run = by_stage(project)["plain"]
     assert run["params"] == {"random_seed": "42", "depth": "3", "trees.n": "10", "kind": "ridge"}
     assert run["metrics"]["validation_rmse"] == 38125.5
     assert run["metrics"]["validation_precision_10"] == 0.5
     assert run["steps"]["loss"] == [1, 2]
     assert sorted(run["files"]) == ["history.csv", "model.txt"]
-    assert "metrics/plain.yaml: validation_nothing is null, not a number" in said
-    assert "metrics/plain.yaml: validation_per_class is a list, not a number" in said
-    assert "validation_precision@10: logged as validation_precision_10" in said
-    assert "Traceback" not in said
+    assert "metrics/plain.yaml: validation_nothing is null, not a number" in output
+    assert "metrics/plain.yaml: validation_per_class is a list, not a number" in output
+    assert "validation_precision@10: logged as validation_precision_10" in output
+    assert "Traceback" not in output
 
 
-def test_metrics_that_cannot_be_read_are_told_by_their_file_and_the_rest_is_logged(project):
+def test_unreadable_metrics_are_named_and_the_rest_is_logged(project):
     main = project.folder / "lab/processes/plain/main"
     main.write_text(PLAIN + "printf 'a: [\\377' > metrics/plain.yaml; mkdir metrics/each\n")
     plain = "      - metrics/plain.yaml:\n"
     project.edit("dvc.yaml", plain, f"      - metrics/each: {{cache: false}}\n{plain}")
-    said = project.dvc("repro", "plain")
-    assert "MLflow: metrics/plain.yaml " in said
-    assert "MLflow: metrics/each is a folder: name each file of it" in said
+    output = project.dvc("repro", "plain")
+    assert "MLflow: metrics/plain.yaml " in output
+    assert "MLflow: metrics/each is a folder: name each file of it" in output
     assert by_stage(project)["plain"]["steps"]["loss"] == [1, 2]
-    assert "Traceback" not in said
+    assert "Traceback" not in output
 
 
 MANY_NAMES = """#!/bin/sh
@@ -247,23 +247,23 @@ mkdir -p artifacts/plain
 """
 
 
-def test_of_many_names_that_mlflow_refuses_some_are_told_in_a_line_each(project):
+def test_of_many_renamed_metrics_only_some_are_listed(project):
     add_process(project, "plain", MANY_NAMES)
-    said = project.dvc("repro", "plain")
-    assert r"recall_a b: logged as recall_a_b, which MLflow takes" in said
-    assert said.count("which MLflow takes") == 10
-    assert "MLflow: … and 21 more like these" in said
+    output = project.dvc("repro", "plain")
+    assert r"recall_a b: logged as recall_a_b, which MLflow takes" in output
+    assert output.count("which MLflow takes") == 10
+    assert "MLflow: … and 21 more like these" in output
     assert len(by_stage(project)["plain"]["metrics"]) == 31
 
 
-def test_a_file_that_cannot_be_read_is_not_told_as_an_mlflow_that_is_away(project):
+def test_an_unreadable_file_is_not_reported_as_an_mlflow_outage(project):
     main = project.folder / "lab/processes/plain/main"
     main.write_text(PLAIN + "ln -s nowhere artifacts/plain/link\n")
-    said = project.dvc("repro", "plain", ok=False)
-    assert re.search("MLflow at .*artifacts/plain/link.* with `make relog` afterwards", said)
+    output = project.dvc("repro", "plain", ok=False)
+    assert re.search("MLflow at .*artifacts/plain/link.* with `make relog` afterwards", output)
 
 
-def test_a_run_whose_files_are_refused_does_not_seem_to_go_on(project):
+def test_a_run_whose_files_are_refused_is_marked_as_failed(project):
     (project.folder / "mlruns").touch()  # where its folder would be
     assert "make relog" in project.run("lab/processes/run", "plain")
     client = mlflow_client(store(project))
@@ -276,17 +276,17 @@ def test_a_run_whose_files_are_refused_does_not_seem_to_go_on(project):
         "lab/processes/run plain",
         '["echo begin", "lab/processes/run sweep one", "lab/processes/run plain"]',
     ],
-    ids=["one", "the last of several"],
+    ids=["one command", "the last of several"],
 )
-def test_a_stage_that_has_not_written_all_it_is_to_is_no_finished_run(project, cmd):
+def test_a_stage_with_missing_outputs_is_not_a_finished_run(project, cmd):
     project.edit("dvc.yaml", "cmd: lab/processes/run plain", f"cmd: {cmd}")
     add_process(project, "plain", PLAIN + "rm -r artifacts/plain\n")
-    said = project.dvc("repro", "plain", ok=False)
-    assert "MLflow: not logged: plain has not written artifacts/plain." in said
+    output = project.dvc("repro", "plain", ok=False)
+    assert "MLflow: not logged: plain has not written artifacts/plain." in output
     assert "FINISHED" not in {run["status"] for run in logged(project)}
 
 
-def test_what_a_later_command_of_a_stage_writes_is_not_missed_before(project):
+def test_outputs_of_a_later_command_are_not_expected_earlier(project):
     later = '["lab/processes/run plain", "echo late > late.txt"]'
     project.edit("dvc.yaml", "cmd: lab/processes/run plain", f"cmd: {later}")
     project.edit("dvc.yaml", "outs: [artifacts/plain]", "outs: [artifacts/plain, late.txt]")
@@ -301,15 +301,15 @@ printf 'acc = 0.5\\n' > metrics/one.toml
 """
 
 
-def test_metrics_of_one_name_are_all_logged(project):
+def test_metrics_of_equal_names_are_logged(project):
     add_process(project, "plain", ONE_NAME)
     (project.folder / "dvc.yaml").write_text(
         "stages:\n  plain:\n    cmd: lab/processes/run plain\n    metrics:\n"
         "      - metrics/one.yaml: {cache: false}\n      - metrics/one.toml: {cache: false}\n"
     )
-    said = project.dvc("repro", "plain")
+    output = project.dvc("repro", "plain")
     [run] = logged(project)
-    [second] = re.findall(r"x\*: logged as (metrics/one\.yaml_x__[0-9a-f]{6}), which", said)
+    [second] = re.findall(r"x\*: logged as (metrics/one\.yaml_x__[0-9a-f]{6}), which", output)
     assert run["metrics"] == {
         "metrics/one.yaml_acc": 0.9,
         "metrics/one.yaml_x_": 0.2,
@@ -328,11 +328,11 @@ printf 'epoch,error\\n1,"' | cat - artifacts/cv/long.csv > artifacts/cv/torn.csv
 """
 
 
-def test_curves_of_several_files_are_told_apart_and_tables_of_data_are_none(project):
+def test_curves_of_several_files_stay_apart_and_data_tables_are_ignored(project):
     add_process(project, "plain", CURVES)
     stage = "cmd: lab/processes/run plain\n    outs: [artifacts/cv, data/simulated]\n"
     (project.folder / "dvc.yaml").write_text(f"stages:\n  plain:\n    {stage}")
-    said = project.dvc("repro", "plain")
+    output = project.dvc("repro", "plain")
     assert by_stage(project)["plain"]["metrics"] == {
         "cv/fold_1/loss": 0.1,
         "cv/fold_2/loss": 0.2,
@@ -340,8 +340,8 @@ def test_curves_of_several_files_are_told_apart_and_tables_of_data_are_none(proj
         "rate_1": 1,
         "rate_2": 1,
     }
-    assert "MLflow: artifacts/cv/torn.csv cannot be read as CSV: field larger than" in said
-    assert "mistake in" not in said
+    assert "MLflow: artifacts/cv/torn.csv cannot be read as CSV: field larger than" in output
+    assert "mistake in" not in output
 
 
 @pytest.mark.parametrize(
@@ -353,22 +353,22 @@ def test_curves_of_several_files_are_told_apart_and_tables_of_data_are_none(proj
     ],
     ids=["list", "and", "lines"],
 )
-def test_a_stage_of_several_processes_is_one_run_with_the_results_of_all(project, cmd):
+def test_a_stage_of_several_processes_is_one_run_with_all_results(project, cmd):
     add_process(project, "part", PART)
     stage = f"  parts:\n    cmd: {cmd}\n    outs: [artifacts/one, artifacts/two]\n"
     (project.folder / "dvc.yaml").write_text(f"stages:\n{stage}")
-    said = project.dvc("repro", "parts")
+    output = project.dvc("repro", "parts")
     (run,) = logged(project)
     assert run["status"] == "FINISHED"
     assert run["files"] == ["one", "two"]
     assert sorted(run["steps"]["loss"]) == [1, 2, 3, 4]
-    assert said.count("MLflow: logged: run parts") == 1
+    assert output.count("MLflow: logged: run parts") == 1
     add_process(project, "part", PART.replace("# here", '[ "$1" = one ] || exit 3'))
     project.dvc("repro", "--force", "parts", ok=False)
     assert [run["status"] for run in logged(project)] == ["FAILED", "FINISHED"]
 
 
-def test_what_a_short_process_tells_is_in_the_run_of_its_stage(project):
+def test_curves_of_short_processes_are_in_their_stages_run(project):
     tell = '#!/bin/sh\nprintf "epoch,$1\\n1,5\\n" > "$LIVE_CURVE"\n'
     add_process(project, "part", tell)
     cmd = "lab/processes/run part one && lab/processes/run part two"
@@ -385,7 +385,7 @@ def test_what_a_short_process_tells_is_in_the_run_of_its_stage(project):
         "lab/processes/run part one; false && lab/processes/run part two || echo none",
     ],
 )
-def test_a_process_that_only_one_branch_of_a_command_starts_is_logged(project, cmd):
+def test_a_process_in_only_one_branch_of_a_command_is_logged(project, cmd):
     add_process(project, "part", PART)
     (project.folder / "dvc.yaml").write_text(
         f"stages:\n  parts:\n    cmd: {cmd}\n    outs: [artifacts/one]\n"
@@ -397,14 +397,14 @@ def test_a_process_that_only_one_branch_of_a_command_starts_is_logged(project, c
 
 def test_a_process_that_no_stage_starts_says_so(project):
     add_process(project, "alone", "#!/bin/sh\n")
-    said = project.run("lab/processes/run", "alone")
-    assert "MLflow: no stage of the pipeline starts alone: nothing is logged." in said
+    output = project.run("lab/processes/run", "alone")
+    assert "MLflow: no stage of the pipeline starts alone: nothing is logged." in output
 
 
 # ---- however it is started
 
 
-def test_experiments_in_temporary_clones_log_into_the_repositorys_own_store(project):
+def test_dvc_experiments_in_temporary_clones_log_to_the_same_store(project):
     project.dvc("exp", "run", "--temp", "--name", "warm", "--set-param", "random_seed=7", "plain")
     project.dvc("exp", "run", "--queue", "--name", "cold", "--set-param", "random_seed=8", "plain")
     project.dvc("exp", "run", "--run-all")
@@ -417,7 +417,7 @@ def test_experiments_in_temporary_clones_log_into_the_repositorys_own_store(proj
     assert runs["warm"]["files"], "its artifacts outlive the temporary clone"
 
 
-def test_an_experiment_is_shown_compared_brought_back_and_given_a_branch(project):
+def test_dvc_experiments_can_be_shown_compared_applied_and_branched(project):
     plain = read_yaml(project.folder / "dvc.yaml")["stages"]["plain"]
     (project.folder / "dvc.yaml").write_text(json.dumps({"stages": {"plain": plain}}))
     project.commit("One stage")
@@ -438,16 +438,16 @@ def test_an_experiment_is_shown_compared_brought_back_and_given_a_branch(project
     assert {"warm", "cold"} <= names
 
 
-# ---- what is there stays logged once
+# ---- nothing is logged twice
 
 
-def test_a_stage_that_finds_nothing_new_is_logged_once(ran):
+def test_an_unchanged_stage_is_logged_once(ran):
     assert "MLflow: already logged" in ran.dvc("repro", "--force", "plain")
     assert len(logged(ran)) == 1
 
 
 @pytest.mark.parametrize("how", ["delete", "rename"])
-def test_a_run_that_was_deleted_or_whose_experiment_was_renamed_is_logged_again(ran, how):
+def test_deleted_runs_and_runs_of_renamed_experiments_are_logged_again(ran, how):
     client = mlflow_client(store(ran))
     name = read_yaml(ran.folder / "params.yaml")["experiment"]
     experiment = client.get_experiment_by_name(name).experiment_id
@@ -468,7 +468,7 @@ artifacts:
 """
 
 
-def test_a_model_whose_run_was_deleted_gets_a_version_with_the_run_that_has_it(project, tmp_path):
+def test_a_model_whose_run_was_deleted_gets_a_version_with_a_new_run(project, tmp_path):
     with (project.folder / "dvc.yaml").open("a") as file:
         file.write(MODEL)
     relog = ("make", "relog", "STAGES=plain")
@@ -483,22 +483,22 @@ def test_a_model_whose_run_was_deleted_gets_a_version_with_the_run_that_has_it(p
         assert "text is version 2, candidate" in project.run(*relog, MLFLOW_URL=address)
 
 
-# ---- mistakes cost no result
+# ---- mistakes lose no results
 
 
-def test_a_mistake_in_log_py_is_shown_costs_no_result_and_is_not_told_as_an_outage(project):
+def test_a_mistake_in_log_py_is_shown_as_such_and_loses_no_results(project):
     log = project.folder / "lab/processes/plain/log.py"
     log.write_text('def log(mlflow, params):\n    mlflow.log_metric("x", params["nosuch"])\n')
-    said = project.dvc("repro", "plain")
-    assert "ERROR: logging plain failed: a mistake in lab/processes/plain/log.py" in said
-    assert "line 2, in log" in said
-    assert "KeyError: 'nosuch'" in said
-    assert "when it is back" not in said
+    output = project.dvc("repro", "plain")
+    assert "ERROR: logging plain failed: a mistake in lab/processes/plain/log.py" in output
+    assert "line 2, in log" in output
+    assert "KeyError: 'nosuch'" in output
+    assert "when it is back" not in output
     assert (project.folder / "artifacts/plain/model.txt").exists()
     assert "plain:" in (project.folder / "dvc.lock").read_text(), "the stage has not failed"
     check = ("tools/within", ".", "python", "-m", "tools.tracking.check")
     assert "a mistake in lab/processes/plain/log.py" in project.run(*check, ok=False)
-    # Another branch may not have the stage.
+    # Another branch may lack the stage.
     pipeline = project.folder / "dvc.yaml"
     text = pipeline.read_text()
     pipeline.write_text("stages: {}\n")
@@ -516,12 +516,12 @@ def test_a_mistake_in_log_py_is_shown_costs_no_result_and_is_not_told_as_an_outa
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_a_log_py_that_ends_the_program_is_a_mistake_of_its_own(project, code):
+def test_a_log_py_that_exits_is_reported_as_its_mistake(project, code):
     log = project.folder / "lab/processes/plain/log.py"
     log.write_text(f"import sys\ndef log(mlflow, params):\n    sys.exit({code})\n")
-    said = project.dvc("repro", "plain")
-    assert "ERROR: logging plain failed: a mistake in lab/processes/plain/log.py" in said
-    assert "SystemExit" in said
+    output = project.dvc("repro", "plain")
+    assert "ERROR: logging plain failed: a mistake in lab/processes/plain/log.py" in output
+    assert "SystemExit" in output
 
 
 TWICE = """#!/bin/sh
@@ -533,7 +533,7 @@ echo '{"huge": 1'$(printf '0%.0s' $(seq 400))', "m": 1}' > metrics/twice.json
 """
 
 
-def test_outs_and_parameters_of_one_name_are_both_logged(project):
+def test_outs_and_parameters_of_equal_names_are_logged(project):
     add_process(project, "plain", TWICE)
     (project.folder / "other.yaml").write_text("random_seed: 9\nplain: other\n")
     (project.folder / "dvc.yaml").write_text(
@@ -544,8 +544,8 @@ def test_outs_and_parameters_of_one_name_are_both_logged(project):
     )
     with (project.folder / "params.yaml").open("a") as params:
         params.write("  random_seed: 7\n")
-    said = project.dvc("repro", "plain")
-    assert "MLflow: metrics/twice.json: huge is too large for a float" in said
+    output = project.dvc("repro", "plain")
+    assert "MLflow: metrics/twice.json: huge is too large for a float" in output
     [run] = logged(project)
     assert run["metrics"] == {"m": 1.0}
     assert run["files"] == ["a", "p", "q"]
@@ -553,22 +553,22 @@ def test_outs_and_parameters_of_one_name_are_both_logged(project):
     assert found == {"42", "7", "9"}
 
 
-def test_what_has_changed_since_it_ran_is_not_logged_as_its_result(ran):
+def test_changed_files_are_not_logged_as_earlier_results(ran):
     ran.edit("params.yaml", "depth: 3", "depth: 4")
-    said = ran.run("make", "relog", "STAGES=plain", ok=False)
-    assert "plain: changed since it ran: params.yaml. Bring that back, or `make run`." in said
+    output = ran.run("make", "relog", "STAGES=plain", ok=False)
+    assert "plain: changed since it ran: params.yaml. Bring that back, or `make run`." in output
     assert [run["params"]["depth"] for run in logged(ran)] == ["3"]
 
 
-def test_code_is_what_dvc_yaml_says_too(project):
+def test_a_changed_command_is_logged_as_dirty(project):
     project.edit("dvc.yaml", "run plain", "run plain again")
     assert "MLflow: logged" in project.dvc("repro", "plain")
     [run] = logged(project)
     assert run["tags"]["git.dirty"] == "true"
 
 
-def test_what_is_logged_later_of_a_job_has_the_tags_of_its_results_commit(project):
-    # A section, and a mapping in it: in dvc.lock DVC writes an alias then.
+def test_results_logged_later_get_the_tags_of_their_results_commit(project):
+    # With a section and a mapping in it, DVC writes an alias into dvc.lock.
     project.edit("dvc.yaml", "params: [random_seed, plain]", "params: [plain, plain.trees]")
     project.commit("An alias")
     source = project.git("rev-parse", "HEAD").strip()
@@ -586,18 +586,18 @@ def test_what_is_logged_later_of_a_job_has_the_tags_of_its_results_commit(projec
     (project.folder / "mlflow.db").unlink()
     project.run("make", "relog", "STAGES=plain")
     tags = by_stage(project)["plain"]["tags"]
-    assert "workflow.run_url" not in tags, "the newest commit is of a job that did not run it"
+    assert "workflow.run_url" not in tags, "the job of the newest commit did not run it"
 
 
 def test_a_mistake_in_log_py_ends_make_run_with_an_error(project):
     log = project.folder / "lab/processes/plain/log.py"
     log.write_text("import no_such_package\n")
-    said = project.run("make", "run", ok=False)
-    assert "no_such_package" in said
-    assert "The results are complete. Fix it, then `make relog`." in said
+    output = project.run("make", "run", ok=False)
+    assert "no_such_package" in output
+    assert "The results are complete. Fix it, then `make relog`." in output
 
 
-def test_a_file_left_open_by_a_process_is_whole(project):
+def test_a_file_left_open_by_a_process_is_complete(project):
     folder = project.folder / "lab/processes/opens"
     folder.mkdir()
     for name in ("Pipfile", "Pipfile.lock"):
@@ -622,27 +622,27 @@ def test_the_exit_code_is_the_processs(project, code):
     assert logged_or_none(project) == []
 
 
-def test_without_an_experiment_nothing_is_logged_and_why_is_told_in_a_line(project):
+def test_without_an_experiment_name_one_line_says_why_nothing_is_logged(project):
     project.edit("params.yaml", "experiment: ", "experiments: ")
-    said = project.run("lab/processes/run", "plain")
-    assert "WARNING: MLflow at mlflow.db: params.yaml: experiment is missing: write it." in said
-    assert "Traceback" not in said
+    output = project.run("lab/processes/run", "plain")
+    assert "WARNING: MLflow at mlflow.db: params.yaml: experiment is missing: write it." in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("code", [0, 3])
-@pytest.mark.parametrize("lost", ["before", "meanwhile"])
-def test_without_a_folder_to_tell_each_other_in_the_process_ends_as_it_would(project, code, lost):
-    rest = '[ -z "${LIVE_CURVE-}" ] || rm -r "${LIVE_CURVE%/*}"\n' + f"exit {code}\n"
-    add_process(project, "plain", PLAIN + rest)
-    place = {"TMPDIR": str(project.folder / "none")} if lost == "before" else {}
-    process = project.start("lab/processes/run", "plain", **place)
-    said, _ = process.communicate(timeout=60)
+@pytest.mark.parametrize("lost", ["before", "during"])
+def test_a_process_ends_normally_without_a_folder_for_its_tracker(project, code, lost):
+    ending = '[ -z "${LIVE_CURVE-}" ] || rm -r "${LIVE_CURVE%/*}"\n' + f"exit {code}\n"
+    add_process(project, "plain", PLAIN + ending)
+    environment = {"TMPDIR": str(project.folder / "none")} if lost == "before" else {}
+    process = project.start("lab/processes/run", "plain", **environment)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == code
-    assert said.count("log its results with `make relog`") == (code == 0)
+    assert output.count("log its results with `make relog`") == (code == 0)
     why = "MLflow: no tracker of plain was started: no temporary folder could be made: log"
-    assert said.count(f"WARNING: {why}") == (code == 0 and lost == "before")
-    assert said.count("ended early") == (code == 0 and lost == "meanwhile")
-    assert "Traceback" not in said
+    assert output.count(f"WARNING: {why}") == (code == 0 and lost == "before")
+    assert output.count("ended early") == (code == 0 and lost == "during")
+    assert "Traceback" not in output
 
 
 def logged_or_none(project):
@@ -669,7 +669,7 @@ echo "rmse: 1.5" > metrics/plain.yaml
 
 
 @pytest.mark.parametrize("own", ["", "artifacts/plain/history.csv"])
-def test_the_curve_of_a_training_is_in_mlflow_before_it_ends_and_whole_afterwards(project, own):
+def test_a_curve_is_in_mlflow_during_the_training_and_complete_afterwards(project, own):
     add_process(project, "plain", LONG)
     with project.start("tools/within", ".", "dvc", "repro", "plain", OWN_CURVE=own) as process:
         running = wait_for(
@@ -678,8 +678,8 @@ def test_the_curve_of_a_training_is_in_mlflow_before_it_ends_and_whole_afterward
         assert process.poll() is None
         assert running[0]["status"] == "RUNNING"
         (project.folder / "stop").touch()
-        said, _ = process.communicate(timeout=60)
-    assert "MLflow: logged" in said
+        output, _ = process.communicate(timeout=60)
+    assert "MLflow: logged" in output
     (run,) = logged(project)
     lines = (project.folder / "artifacts/plain/history.csv").read_text().splitlines()
     assert run["status"] == "FINISHED"
@@ -688,7 +688,7 @@ def test_the_curve_of_a_training_is_in_mlflow_before_it_ends_and_whole_afterward
 
 
 @pytest.mark.parametrize("what", ["run", "experiment"])
-def test_what_is_deleted_in_mlflow_while_a_training_runs_is_told_and_logged_later(project, what):
+def test_deletions_in_mlflow_during_a_training_are_reported_and_logged_later(project, what):
     add_process(project, "plain", LONG)
     with project.start("tools/within", ".", "dvc", "repro", "plain") as process:
         wait_for((project.folder / "mlflow.db").exists)
@@ -702,11 +702,11 @@ def test_what_is_deleted_in_mlflow_while_a_training_runs_is_told_and_logged_late
         else:
             client.delete_experiment(experiment.experiment_id)
         (project.folder / "stop").touch()
-        said, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "the run, or its experiment, was deleted there while the process ran" in said
-    assert "log them with `make relog` afterwards" in said
-    assert "Traceback" not in said
+    assert "the run, or its experiment, was deleted there while the process ran" in output
+    assert "log them with `make relog` afterwards" in output
+    assert "Traceback" not in output
     if what == "experiment":
         client.restore_experiment(experiment.experiment_id)
         client.delete_run(run.info.run_id)
@@ -742,7 +742,7 @@ def log(mlflow, params):
 """
 
 
-def test_the_trials_of_a_sweep_are_in_mlflow_while_it_goes_on_each_once(project):
+def test_the_trials_of_a_sweep_are_in_mlflow_while_it_runs_each_once(project):
     add_process(project, "plain", TRIALS)
     log = project.folder / "lab/processes/plain/log.py"
     log.write_text(FOLLOW)
@@ -767,55 +767,55 @@ def test_the_trials_of_a_sweep_are_in_mlflow_while_it_goes_on_each_once(project)
     assert len(trials()) == wanted
 
 
-def test_a_mistake_in_follow_is_told_at_the_end_and_costs_nothing(project):
+def test_a_mistake_in_follow_is_reported_later_and_costs_nothing(project):
     add_process(project, "plain", TRIALS)
     log = project.folder / "lab/processes/plain/log.py"
     log.write_text(FOLLOW.replace("trials_so_far(folder)", "{}['no such key']"))
     with project.start("tools/within", ".", "dvc", "repro", "plain") as process:
         wait_for(lambda: logged_or_none(project))
         (project.folder / "stop").touch()
-        said, _ = process.communicate(timeout=60)
-    assert "MLflow: logged" in said
-    assert "ERROR: logging plain failed: a mistake in lab/processes/plain/log.py" in said
-    assert "KeyError: 'no such key'" in said
+        output, _ = process.communicate(timeout=60)
+    assert "MLflow: logged" in output
+    assert "ERROR: logging plain failed: a mistake in lab/processes/plain/log.py" in output
+    assert "KeyError: 'no such key'" in output
     assert by_stage(project)["plain"]["status"] == "FINISHED"
 
 
 def tracker_of(process):
-    """The pid of the tracker that a running process has beside it."""
+    """The pid of the tracker of a running process."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes().decode().split("\0")
             group = os.getpgid(int(folder.name))
-        except OSError:  # ended meanwhile
+        except OSError:  # it has just ended
             continue
         if "tools.tracking" in command and "follow" in command and group == process.pid:
             return int(folder.name)
     return 0
 
 
-def test_no_training_dies_with_its_tracker(project):
+def test_a_training_survives_its_tracker(project):
     add_process(project, "plain", LONG)
     with project.start("lab/processes/run", "plain") as process:
         os.kill(wait_for(lambda: tracker_of(process)), signal.SIGKILL)
         (project.folder / "stop").touch()
-        said, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     line = "WARNING: MLflow: the tracker of plain ended early: log its results with `make relog`."
-    assert line in said.splitlines()
+    assert line in output.splitlines()
     watch = Watch()  # of a job, whose page shows it
-    for each in said.splitlines():
+    for each in output.splitlines():
         watch.read(each)
     assert watch.warnings == [line]
     assert (project.folder / "metrics/plain.yaml").exists()
     assert "MLflow: logged" in project.run("make", "relog", "STAGES=plain")
 
 
-def test_a_training_that_is_killed_is_killed_in_mlflow_too(project):
+def test_a_killed_training_is_marked_as_killed_in_mlflow(project):
     add_process(project, "plain", LONG)
     with project.start("lab/processes/run", "plain") as process:
         wait_for(lambda: logged_or_none(project))
-        os.kill(process.pid, signal.SIGKILL)  # the tracker sees that nobody waits for it
+        os.kill(process.pid, signal.SIGKILL)  # the tracker notices that its parent is gone
         wait_for(lambda: logged(project)[0]["status"] == "KILLED")
 
 
@@ -832,20 +832,22 @@ def test_a_signal_to_all_leaves_no_folder_behind_and_is_seen_in_mlflow(project, 
 # ---- the embedded store
 
 
-def test_a_start_interrupted_while_the_store_is_made_leaves_none_that_is_half_made(project):
+def test_a_start_that_is_killed_leaves_no_incomplete_store(project):
     for seconds in (0.2, 0.6, 1.2):
         with project.start("lab/processes/run", "plain"):
             wait_for(lambda: list(project.folder.glob("mlflow.db*")))
             time.sleep(seconds)
-        assert not (project.folder / "mlflow.db").exists() or whole(project.folder / "mlflow.db")
+        assert not (project.folder / "mlflow.db").exists() or is_complete(
+            project.folder / "mlflow.db"
+        )
     assert "MLflow: logged" in project.dvc("repro", "plain")
 
 
-def test_a_store_that_is_torn_is_told_in_a_line_and_moved_away_made_anew(project):
+def test_a_corrupt_store_gives_one_line_and_is_recreated_once_removed(project):
     (project.folder / "mlflow.db").write_text("<<<<<<< HEAD\n")
-    said = project.dvc("repro", "plain")
-    assert "mlflow.db is of a newer MLflow or damaged" in said
-    assert "Traceback" not in said
+    output = project.dvc("repro", "plain")
+    assert "mlflow.db is of a newer MLflow or damaged" in output
+    assert "Traceback" not in output
     (project.folder / "mlflow.db").unlink()
     assert "MLflow: logged" in project.run("make", "relog", "STAGES=plain")
 
@@ -878,7 +880,7 @@ def names_in(file):
         return {name for (name,) in database.execute("SELECT name FROM experiments")}
 
 
-def test_a_store_is_one_file_and_what_a_kill_left_beside_it_gets_into_no_other(ran, tmp_path):
+def test_a_store_is_one_file_and_remains_of_a_kill_reach_no_other(ran, tmp_path):
     folder, count = ran.folder, "SELECT count(*) FROM runs"
     shutil.copy(folder / "mlflow.db", tmp_path / "alone.db")
     with sqlite3.connect(tmp_path / "alone.db") as database:
@@ -886,7 +888,7 @@ def test_a_store_is_one_file_and_what_a_kill_left_beside_it_gets_into_no_other(r
     ran.run("tools/within", ".", "python", "-c", KILLED)
     assert (folder / "mlflow.db-wal").stat().st_size, "the kill leaves something"
     ran.run("tools/within", "tools/tracking", "python", "-c", MIGRATE)
-    assert "late" in names_in(folder / "mlflow.db"), "a new version of MLflow loses it"
+    assert "late" in names_in(folder / "mlflow.db"), "a migration must not lose it"
     ran.run("tools/within", ".", "python", "-c", KILLED.replace("77, 'late'", "78, 'later'"))
     (folder / "mlflow.db-old").write_text("a person's copy")
     (folder / "mlflow.db").unlink()
@@ -896,36 +898,36 @@ def test_a_store_is_one_file_and_what_a_kill_left_beside_it_gets_into_no_other(r
     assert len(logged(ran)) == 1
 
 
-def test_a_store_that_is_damaged_within_is_told_in_a_line(ran):
+def test_a_store_damaged_inside_gives_one_line(ran):
     with (ran.folder / "mlflow.db").open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * (ran.folder / "mlflow.db").stat().st_size)
-    said = ran.dvc("repro", "--force", "plain")
-    assert "MLflow at mlflow.db: mlflow.db is" in said
-    assert "move it away, a new one is made" in said
-    assert "Traceback" not in said
+    output = ran.dvc("repro", "--force", "plain")
+    assert "MLflow at mlflow.db: mlflow.db is" in output
+    assert "move it away, a new one is made" in output
+    assert "Traceback" not in output
 
 
-def whole(file):
+def is_complete(file):
     with sqlite3.connect(file) as database:
         return database.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
 
 
-def test_two_that_start_at_once_share_one_store(project):
+def test_simultaneous_starts_share_one_store(project):
     starts = [project.start("lab/processes/run", "sweep", name) for name in ("one", "two", "svc")]
     for start in starts:
-        said, _ = start.communicate(timeout=120)
-        assert "MLflow: logged" in said, said
+        output, _ = start.communicate(timeout=120)
+        assert "MLflow: logged" in output, output
     assert len(logged(project)) == 3
 
 
-def test_a_store_of_an_older_mlflow_is_migrated_and_one_of_a_newer_is_told(ran):
+def test_a_store_of_an_older_mlflow_is_migrated_a_newer_one_reported(ran):
     file = ran.folder / "mlflow.db"
     with sqlite3.connect(file) as database:
         database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
-    said = ran.dvc("repro", "--force", "plain")
-    assert "mlflow.db is of a newer MLflow" in said
-    assert "Traceback" not in said
-    told = ran.run("make", "ui", "PORT=0", ok=False)
-    assert "mlflow.db is of a newer MLflow" in told
-    assert "Traceback" not in told
+    output = ran.dvc("repro", "--force", "plain")
+    assert "mlflow.db is of a newer MLflow" in output
+    assert "Traceback" not in output
+    served = ran.run("make", "ui", "PORT=0", ok=False)
+    assert "mlflow.db is of a newer MLflow" in served
+    assert "Traceback" not in served

@@ -1,4 +1,4 @@
-"""An MLflow server may be away, slow, unwilling or old: results are complete, and logged later."""
+"""An MLflow server may be down, slow, refusing or old: results are complete, and logged later."""
 
 import base64
 import json
@@ -35,12 +35,12 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def prepared(project):
-    """A project and a function that runs prepare_data in it, with its time."""
+    """A project with a function that runs prepare_data and returns its output and duration."""
 
     def run(*arguments, ok=True, **extra):
         started = time.monotonic()
-        said = project.run("lab/processes/run", "prepare_data", *arguments, ok=ok, **extra)
-        return said, time.monotonic() - started
+        output = project.run("lab/processes/run", "prepare_data", *arguments, ok=ok, **extra)
+        return output, time.monotonic() - started
 
     project.prepare = run
     return project
@@ -65,7 +65,7 @@ LOGS = ("tools/within", "tools/tracking", "python", "-m", "tools.tracking", "rel
 # ---- addresses
 
 
-def test_a_password_of_any_characters_reaches_its_host_and_no_other(untouched):
+def test_passwords_with_any_characters_reach_only_their_host(untouched):
     asked = {"host": [], "other": []}
 
     def note(place, then):
@@ -85,16 +85,16 @@ def test_a_password_of_any_characters_reaches_its_host_and_no_other(untouched):
 
         with server_that(note("host", elsewhere)) as host:
             address = host.replace("//", "//user:s3cr@t-w%2Frd@")
-            said = untouched.run(*ASKS, ok=False, MLFLOW_URL=address)
+            output = untouched.run(*ASKS, ok=False, MLFLOW_URL=address)
     login = base64.b64encode(b"user:s3cr@t-w/rd").decode()
     assert asked == {"host": [f"Basic {login}"], "other": [None]}
-    assert f"MLflow at {host} leads to {other.replace('127.0.0.1', 'localhost')}, " in said
-    assert not re.search("s3cr|t-w|rd@", said), said
+    assert f"MLflow at {host} leads to {other.replace('127.0.0.1', 'localhost')}, " in output
+    assert not re.search("s3cr|t-w|rd@", output), output
 
 
 ANOTHER = "but not as MLflow does (a login page, or a proxy?)"
 FAULTS = {
-    "away": (None, "nothing answers at this address"),
+    "down": (None, "nothing answers at this address"),
     "slow": (lambda _: time.sleep(60), "answer"),
     "broken": (answer(503, "Service Unavailable"), "503"),
     "busy for a minute": (answer(429, "Too Many Requests", Retry_After="60"), "429"),
@@ -102,7 +102,7 @@ FAULTS = {
     "not MLflow": (answer(200, "<html>hello</html>"), ANOTHER),
 }
 UNKNOWN = '{"error_code": "UNAUTHENTICATED", "message": "You are not authenticated."}'
-NOT_AWAY = {
+REFUSALS = {
     "MLflow's own 401": (401, UNKNOWN, "MLFLOW_TRACKING_USERNAME"),
     "MLflow's own 403": (403, "Permission denied", "MLFLOW_TRACKING_USERNAME"),
     "a proxy's 403": (403, "<html>Forbidden</html>", "MLFLOW_TRACKING_USERNAME"),
@@ -113,26 +113,26 @@ NOT_AWAY = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_server_that_fails_costs_no_result_and_is_reported_in_time(prepared, fault):
+def test_a_failing_server_loses_no_results_and_is_reported_soon(prepared, fault):
     _, normal = prepared.prepare()
     handle, expected = FAULTS[fault]
     if handle is None:
-        said, seconds = prepared.prepare(
+        output, seconds = prepared.prepare(
             MLFLOW_URL=f"http://user:s3cr@t-word@127.0.0.1:{free_port()}"
         )
     else:
         with server_that(handle) as address:
             with_login = address.replace("//", "//user:s3cr@t-word@")
-            said, seconds = prepared.prepare(MLFLOW_URL=with_login)
-    assert expected in said
-    assert "The results are complete on disk; log them with `make relog`" in said
-    assert not re.search("s3cr|t-word", said)
-    assert "Traceback" not in said
-    assert seconds < normal + 20, "ten seconds, and a busy machine's as many"
+            output, seconds = prepared.prepare(MLFLOW_URL=with_login)
+    assert expected in output
+    assert "The results are complete on disk; log them with `make relog`" in output
+    assert not re.search("s3cr|t-word", output)
+    assert "Traceback" not in output
+    assert seconds < normal + 20, "ten seconds, and as many on a busy machine"
     results(prepared)
 
 
-def test_of_a_process_that_failed_no_results_are_told_as_complete(prepared):
+def test_results_of_a_failed_process_are_not_called_complete(prepared):
     asked = prepared.folder / "asked"
     main = prepared.folder / "lab/processes/prepare_data/main.py"
     main.write_text(f"""
@@ -149,18 +149,18 @@ raise SystemExit(3)
         answer(401, "Unauthorized")(request)
 
     with server_that(refuse) as address:
-        said, _ = prepared.prepare(ok=False, MLFLOW_URL=address)
-    assert "complete on disk" not in said
-    assert "make relog" not in said
+        output, _ = prepared.prepare(ok=False, MLFLOW_URL=address)
+    assert "complete on disk" not in output
+    assert "make relog" not in output
 
 
-def test_a_name_server_that_hangs_is_not_waited_for(prepared):
+def test_a_server_that_never_accepts_is_given_up(prepared):
     # A listening socket that never accepts is the least helpful server there is.
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        said, seconds = prepared.prepare(MLFLOW_URL=address)
-    assert "make relog" in said
-    assert seconds < 40, "ten seconds, and a busy machine's start"
+        output, seconds = prepared.prepare(MLFLOW_URL=address)
+    assert "make relog" in output
+    assert seconds < 40, "ten seconds, and the start on a busy machine"
     results(prepared)
 
 
@@ -180,18 +180,18 @@ def test_a_name_server_that_hangs_is_not_waited_for(prepared):
         "nonsense",
     ],
 )
-def test_whatever_stands_in_mlflow_url_preflight_says_so_in_a_line_without_the_password(
-    untouched, address
-):
-    said = untouched.run(*ASKS, ok=False, MLFLOW_URL=address)
-    assert re.search("\nMLflow at .* (cannot be used|was not reached|does not answer)", said), said
-    assert "127.0.0.1" in said or "@" not in address
-    assert "the-password" not in said
-    assert "Traceback" not in said
+def test_any_bad_mlflow_url_gives_one_line_from_preflight_without_password(untouched, address):
+    output = untouched.run(*ASKS, ok=False, MLFLOW_URL=address)
+    assert re.search("\nMLflow at .* (cannot be used|was not reached|does not answer)", output), (
+        output
+    )
+    assert "127.0.0.1" in output or "@" not in address
+    assert "the-password" not in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "expected"),
     [
         ("https://host/team/mlflow/#/experiments/1", "leave out everything from # or"),
         ("https://host/?workspace=a", "leave out everything from # or"),
@@ -199,30 +199,32 @@ def test_whatever_stands_in_mlflow_url_preflight_says_so_in_a_line_without_the_p
         ("http://ł:the-password@host/", "the login in MLFLOW_URL is not ASCII"),
     ],
 )
-def test_an_address_that_would_be_read_otherwise_is_told_before_a_server_is_asked(address, told):
-    with pytest.raises(UserError, match=told) as refused:
+def test_ambiguous_addresses_are_refused_before_a_request_is_sent(address, expected):
+    with pytest.raises(UserError, match=expected) as refused:
         check_address(address)
     assert not re.search("p%C3%A9|é|ł|the-password", str(refused.value))
     for plain in ("https://host/team/mlflow/", "http://user:s3cr@t-w%2Frd@host", "databricks"):
         check_address(plain)
 
 
-def test_an_address_is_told_once_in_a_line(untouched):
-    said = untouched.run(*LOGS, ok=False, MLFLOW_URL="http://host/#/experiments/1")
-    assert "experiments/1: MLFLOW_URL is the address of" in said
-    assert said.count("MLflow at") == 1
+def test_an_address_is_shown_once_in_a_line(untouched):
+    output = untouched.run(*LOGS, ok=False, MLFLOW_URL="http://host/#/experiments/1")
+    assert "experiments/1: MLFLOW_URL is the address of" in output
+    assert output.count("MLflow at") == 1
 
 
 @pytest.mark.parametrize("token", ["s3cret\n", "s3 cret", "s3crét"])
-def test_a_token_that_no_header_takes_is_told_and_not_shown(token):
-    with pytest.raises(UserError, match="MLFLOW_TRACKING_TOKEN has a space, a line break") as told:
+def test_tokens_invalid_in_headers_are_refused_and_hidden(token):
+    with pytest.raises(
+        UserError, match="MLFLOW_TRACKING_TOKEN has a space, a line break"
+    ) as caught:
         check_address("https://host", token)
-    assert "s3" not in str(told.value)
+    assert "s3" not in str(caught.value)
 
 
-@pytest.mark.parametrize("case", NOT_AWAY)
-def test_what_refuses_or_is_no_mlflow_is_not_told_as_away(untouched, case):
-    status, text, expected = NOT_AWAY[case]
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals_and_other_servers_are_not_called_down(untouched, case):
+    status, text, expected = REFUSALS[case]
     with server_that(answer(status, text)) as address:
         asked = untouched.run(*ASKS, ok=False, MLFLOW_URL=address)
         logged = untouched.run(*LOGS, ok=False, MLFLOW_URL=address)
@@ -236,10 +238,8 @@ def test_what_refuses_or_is_no_mlflow_is_not_told_as_away(untouched, case):
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_a_first_model_is_registered_where_a_server_tells_a_login_only_of_its_own(
-    monkeypatch, there
-):
-    """As `--app-name basic-auth` does, where nobody may see anything unless it is granted."""
+def test_a_first_model_is_registered_if_a_server_hides_models_of_others(monkeypatch, there):
+    """`--app-name basic-auth` does so if users see nothing without a grant."""
     made = {"registered_model": {"name": "a-network"}}
     version = {"model_version": {"name": "a-network", "version": "1"}}
     refused, granted = (403, "Permission denied"), (200, json.dumps(made | version))
@@ -255,7 +255,7 @@ def test_a_first_model_is_registered_where_a_server_tells_a_login_only_of_its_ow
     def handle(request):
         asked = request.path.partition("?")[0].removeprefix("/api/2.0/mlflow/")
         answer(*answers_to[asked])(request)
-        if asked == "registered-models/create" and not there:  # who made it may see it
+        if asked == "registered-models/create" and not there:  # its creator may see it
             answers_to["registered-models/get"] = granted
 
     run = SimpleNamespace(run_id="1", artifact_uri="mlflow-artifacts:/1")
@@ -270,7 +270,7 @@ def test_a_first_model_is_registered_where_a_server_tells_a_login_only_of_its_ow
             registry.register(run, model, "model.pt", {})
 
 
-def test_a_path_that_mlflow_does_not_have_is_told_as_that(untouched):
+def test_a_path_that_mlflow_does_not_have_is_reported(untouched):
     with server_that(answer(404, "<html>Not Found</html>")) as address:
         asked = untouched.run(*ASKS, ok=False, MLFLOW_URL=address)
         logged = untouched.run(*LOGS, ok=False, MLFLOW_URL=address)
@@ -279,57 +279,55 @@ def test_a_path_that_mlflow_does_not_have_is_told_as_that(untouched):
     assert "`make relog` afterwards" in logged
 
 
-def test_a_proxy_that_refuses_or_is_away_is_told_as_that_and_its_password_is_not(untouched):
+def test_a_refusing_or_missing_proxy_is_named_without_its_password(untouched):
     with server_that(answer(407, "<html>Who?</html>")) as proxy:
         for host, way in product(("http", "https"), (proxy, f"http://127.0.0.1:{free_port()}")):
             login = way.replace("//", "//user:the-password@")
             given = {"MLFLOW_URL": f"{host}://mlflow.invalid", f"{host}_proxy": login}
-            for said in (untouched.run(*each, ok=False, **given) for each in (ASKS, LOGS)):
-                assert f"MLflow at {host}://mlflow.invalid" in said
-                assert "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY" in said
-                assert "the-password" not in said
+            for output in (untouched.run(*each, ok=False, **given) for each in (ASKS, LOGS)):
+                assert f"MLflow at {host}://mlflow.invalid" in output
+                assert "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY" in output
+                assert "the-password" not in output
 
 
-def test_a_proxy_of_another_kind_is_told_as_that(untouched):
+def test_a_proxy_of_another_kind_is_reported(untouched):
     given = {"MLFLOW_URL": "http://mlflow.invalid", "http_proxy": "socks5h://127.0.0.1:9"}
-    for said in (untouched.run(*each, ok=False, **given) for each in (ASKS, LOGS)):
-        assert "the proxy is down, refuses, or is not an HTTP proxy: check HTTP_PROXY" in said
+    for output in (untouched.run(*each, ok=False, **given) for each in (ASKS, LOGS)):
+        assert "the proxy is down, refuses, or is not an HTTP proxy: check HTTP_PROXY" in output
 
 
-TRUSTED = {  # the last two are of MLflow's own client
+TRUSTED = {  # the last two are read by MLflow's own client
     "SSL_CERT_FILE": "",
     "MLFLOW_TRACKING_SERVER_CERT_PATH": "",
     "MLFLOW_TRACKING_INSECURE_TLS": "true",
 }
 
 
-def test_a_certificate_that_is_not_trusted_is_told_as_that_and_not_as_an_outage(
-    untouched, certificate
-):
+def test_an_untrusted_certificate_is_not_reported_as_an_outage(untouched, certificate):
     with server_that(answer(200, "{}"), certificate) as address:
         asked = untouched.run(*ASKS, ok=False, MLFLOW_URL=address)
         logged = untouched.run(*LOGS, ok=False, MLFLOW_URL=address)
         for name, value in TRUSTED.items():
             others = dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "")
             given = others | {name: value or str(certificate)}
-            said = untouched.run(*ASKS, ok=False, MLFLOW_URL=address, **given)
-            assert f"MLflow answers: {address}" in said
-    for said in (asked, logged):
-        assert "does not trust (self-signed certificate)" in said
-        assert "have SSL_CERT_FILE name" in said
+            output = untouched.run(*ASKS, ok=False, MLFLOW_URL=address, **given)
+            assert f"MLflow answers: {address}" in output
+    for output in (asked, logged):
+        assert "does not trust (self-signed certificate)" in output
+        assert "have SSL_CERT_FILE name" in output
     assert "`make relog` afterwards" in logged
 
 
-def test_a_relog_of_what_is_not_there_says_how_to_get_it(project):
-    said = project.run("make", "relog", "STAGES=export_models", ok=False)
-    assert "export_models: missing: artifacts/onnx. `dvc pull` or `make run` brings it." in said
+def test_relogging_missing_results_says_how_to_get_them(project):
+    output = project.run("make", "relog", "STAGES=export_models", ok=False)
+    assert "export_models: missing: artifacts/onnx. `dvc pull` or `make run` brings it." in output
     shutil.rmtree(project.folder / "artifacts/tune")
-    said = project.run("make", "relog", "STAGES=lab/tuning/dvc.yaml:tune_dnn_pytorch", ok=False)
-    assert "`dvc pull` or `make tune STAGES=tune_dnn_pytorch` brings it." in said
+    output = project.run("make", "relog", "STAGES=lab/tuning/dvc.yaml:tune_dnn_pytorch", ok=False)
+    assert "`dvc pull` or `make tune STAGES=tune_dnn_pytorch` brings it." in output
     assert "no stage is called exprt" in project.run("make", "relog", "STAGES=exprt", ok=False)
 
 
-def test_make_ui_serves_the_runs_in_mlflow_db_and_starts_nothing_that_only_takes_memory(prepared):
+def test_make_ui_serves_the_runs_and_starts_no_needless_processes(prepared):
     prepared.prepare()
     port = free_port()
     address = f"http://127.0.0.1:{port}"
@@ -341,20 +339,18 @@ def test_make_ui_serves_the_runs_in_mlflow_db_and_starts_nothing_that_only_takes
 
 
 @pytest.mark.parametrize("environment", ["--dev .", "tests/mlflow-2"], ids=["3.x", "2.x"])
-def test_what_a_server_missed_is_logged_when_it_is_back_and_only_once(
-    project, tmp_path, environment
-):
+def test_what_a_server_missed_is_logged_once_when_it_is_back(project, tmp_path, environment):
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     project.edit("params.yaml", "epochs: 120", "epochs: 3")
-    (project.folder / "lab/tuning/dvc.yaml").unlink()  # git has what sweeps found: it counts, too
+    (project.folder / "lab/tuning/dvc.yaml").unlink()  # its committed results would be logged, too
     project.dvc("repro", MLFLOW_URL=address)
     assert "MLflow" in project.run("make", "relog", ok=False, MLFLOW_URL=address)
     with mlflow_server(tmp_path, port, environment):
         assert project.run("make", "relog", MLFLOW_URL=address).count("MLflow: logged") == 4
         again = project.run("make", "relog", MLFLOW_URL=address)
         assert again.count("MLflow: already logged") == 4
-        assert "candidate" not in again, "what is not committed is in no registry"
+        assert "candidate" not in again, "uncommitted models are not registered"
         runs, commit = logged_runs(address), project.git("rev-parse", "HEAD").strip()
         project.commit("Results")
         again = project.run("make", "relog", MLFLOW_URL=address)
@@ -380,13 +376,13 @@ def test_what_a_server_missed_is_logged_when_it_is_back_and_only_once(
     assert "mlflow.parentRunId" in forest["tags"]
 
 
-def test_a_server_that_dies_amid_logging_gets_the_whole_run_later(prepared, tmp_path):
-    # The server lets some requests through, then is gone: a proxy that stops decides when.
+def test_a_server_that_dies_while_logging_gets_the_run_later(prepared, tmp_path):
+    # A proxy decides when: it passes on some requests, and then refuses all.
     port = free_port()
     with mlflow_server(tmp_path, port) as address, dying_proxy(port, lives=8) as proxy:
         prepared.run("lab/processes/run", "prepare_data")
-        said = prepared.run("lab/processes/run", "train_standard_classifiers", MLFLOW_URL=proxy)
-        assert "make relog" in said
+        output = prepared.run("lab/processes/run", "train_standard_classifiers", MLFLOW_URL=proxy)
+        assert "make relog" in output
         assert (prepared.folder / "artifacts/standard_classifiers/model.joblib").exists()
         partial = logged_runs(address, "tags.stage = 'train_standard_classifiers'")
         assert "RUNNING" in {run["status"] for run in partial}
@@ -400,7 +396,7 @@ def test_a_server_that_dies_amid_logging_gets_the_whole_run_later(prepared, tmp_
 
 @contextmanager
 def dying_proxy(port, lives):
-    """Passes on so many connections to a port of this machine, then refuses all."""
+    """Pass on `lives` requests to a port of this machine, then refuse all."""
     left = [lives]
 
     def pass_on(request):

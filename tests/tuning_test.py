@@ -1,4 +1,4 @@
-"""Sweeps as their users run them: on any number of workers and nodes, killed, and adopted."""
+"""Sweeps as users run them: on any number of workers and nodes, and after kills."""
 
 import collections
 import os
@@ -19,9 +19,9 @@ def swept(folder, *arguments, seconds="0.02"):
     """The bytes of trials.csv, and what was computed: begins or ends, x, node."""
     folder.mkdir(exist_ok=True)
     workers, *rest = arguments
-    said = Project.at(ROOT).run(*SWEEP, str(folder), workers, seconds, *rest)
+    output = Project.at(ROOT).run(*SWEEP, str(folder), workers, seconds, *rest)
     lines = [line.split() for line in (folder / "computed").read_text().splitlines()]
-    assert len(lines) >= 2 * TRIALS, said
+    assert len(lines) >= 2 * TRIALS, output
     return (folder / "trials.csv").read_bytes(), lines
 
 
@@ -33,7 +33,7 @@ def one(tmp_path_factory):
     return content
 
 
-def test_two_workers_give_the_same_bytes_in_another_order_of_completion(one, tmp_path):
+def test_two_workers_give_the_same_bytes_in_another_order(one, tmp_path):
     content, lines = swept(tmp_path, "2")
     assert content == one
     order = [x for line, x, _ in lines if line == "ends"]
@@ -42,7 +42,7 @@ def test_two_workers_give_the_same_bytes_in_another_order_of_completion(one, tmp
     assert order != tried
 
 
-def test_a_sweep_whose_driver_is_killed_goes_on_and_computes_no_finished_trial_again(one, tmp_path):
+def test_a_sweep_with_a_killed_driver_resumes_and_repeats_no_finished_trial(one, tmp_path):
     with Project.at(ROOT).start(*SWEEP, str(tmp_path), "2", "0.2") as process:
         deadline = time.monotonic() + 120
         while len(kept := list(tmp_path.glob("trials/*/*.json"))) < 5:
@@ -58,7 +58,7 @@ def test_a_sweep_whose_driver_is_killed_goes_on_and_computes_no_finished_trial_a
     begun = collections.Counter(x for line, x, _ in lines if line == "begins")
     assert len(begun) == TRIALS
     again = [x for x, times in begun.items() if times > 1]
-    assert len(again) <= 2, "those that the two workers had not done"
+    assert len(again) <= 2, "the unfinished trials of the two workers"
     done = " ".join(file.read_text() for file in kept)
     assert not any(x in done for x in again)
 
@@ -67,16 +67,16 @@ def test_a_sweep_whose_driver_is_killed_goes_on_and_computes_no_finished_trial_a
 def test_a_cluster_gives_the_same_bytes(one, tmp_path, nodes):
     content, lines = swept(tmp_path, "1", nodes)
     assert content == one
-    assert len({node for _, _, node in lines}) == int(nodes), "each has work"
+    assert len({node for _, _, node in lines}) == int(nodes), "each node has work"
     assert len(lines) == 2 * TRIALS
 
 
-def test_a_node_that_is_killed_while_it_works_costs_no_trial(one, tmp_path):
-    # Long enough for the kill to come before the end, on a machine that is busy as well.
+def test_a_killed_node_loses_no_trial(one, tmp_path):
+    # Long enough for the kill to come before the end, also on a busy machine.
     content, lines = swept(tmp_path, "1", "2", "kill", seconds="1.5")
     assert content == one
     ended = collections.Counter(x for line, x, _ in lines if line == "ends")
     assert len(ended) == TRIALS
     begun = collections.Counter(node for line, _, node in lines if line == "begins")
     assert len(begun) == 2, "both nodes had work"
-    assert sum(begun.values()) > TRIALS, "what was lost was computed again"
+    assert sum(begun.values()) > TRIALS, "lost trials were computed again"

@@ -1,4 +1,4 @@
-"""A process may have another version of a package than its neighbours, and is tested with it."""
+"""A process may have its own version of a package, and is tested with it."""
 
 import json
 
@@ -8,14 +8,14 @@ from tests.conftest import Project
 
 pytestmark = pytest.mark.integration
 
-# The root, where tests run, has a later one.
+# The root, where tests run, has a later version.
 PIPFILE = """[packages]
 tqdm = "==4.66.5"
 
 [requires]
 python_version = "3.11"
 """
-# joblib and a fixture of pytest's are none of its packages.
+# Neither joblib nor pytest, which provides a fixture, is one of its packages.
 TEST = """import joblib
 import pytest
 import tqdm
@@ -41,7 +41,7 @@ OWN = ("tools/within", "--dev", ".", "python", "-m", "tools.testing", "-q")
 
 
 @pytest.fixture(scope="module")
-def odd(tmp_path_factory):
+def mixed(tmp_path_factory):
     """A project in which one process has an older tqdm than the root and the other processes."""
     folder = tmp_path_factory.mktemp("odd") / "a projëct [1]"
     project = Project(folder)
@@ -55,48 +55,48 @@ def odd(tmp_path_factory):
     return project
 
 
-def test_only_the_lock_of_the_process_that_asks_has_its_version(odd):
+def test_only_the_lock_of_the_process_that_asks_has_its_version(mixed):
     locked = {
         file.parent.name: (lock["default"] | lock["develop"])["tqdm"]["version"]
-        for file in odd.folder.rglob("Pipfile.lock")
+        for file in mixed.folder.rglob("Pipfile.lock")
         for lock in [json.loads(file.read_text())]
         if "tqdm" in lock["default"] | lock["develop"]
     }
     assert locked.pop("older") == "==4.66.5"
     assert len(set(locked.values())) == 1
     assert len(locked) > 2
-    assert "nothing to do" in odd.run("make", "lock")
+    assert "nothing to do" in mixed.run("make", "lock")
 
 
-def test_what_checks_locks_accepts_it(odd):
-    odd.commit("Another version")
+def test_checks_of_locks_accept_it(mixed):
+    mixed.commit("Another version")
     hook = ("pre-commit", "run", "--all-files", "locks")
-    odd.run("tools/within", "--dev", ".", *hook)
+    mixed.run("tools/within", "--dev", ".", *hook)
     script = "from tools.job.preflight import locks_fit; print(locks_fit())"
-    assert "locks fit" in odd.run("tools/within", ".", "python", "-c", script)
+    assert "locks fit" in mixed.run("tools/within", ".", "python", "-c", script)
 
 
-def test_pytest_runs_the_other_tests_and_says_what_it_leaves_out(odd):
-    said = odd.run(*PYTEST, "lab/processes")
-    assert "1 passed" in said
-    assert "left out: the tests of lab/processes/older, which has tqdm 4.66.5 (here " in said
-    assert "left out" not in odd.run(*PYTEST, "lab/processes/neighbour")
-    said = odd.run(*PYTEST, "lab/processes/older/older_test.py", ok=False)
-    assert "ERROR: lab/processes/older has tqdm 4.66.5 (here " in said
-    assert "Traceback" not in said
+def test_pytest_runs_the_other_tests_and_lists_those_left_out(mixed):
+    output = mixed.run(*PYTEST, "lab/processes")
+    assert "1 passed" in output
+    assert "left out: the tests of lab/processes/older, which has tqdm 4.66.5 (here " in output
+    assert "left out" not in mixed.run(*PYTEST, "lab/processes/neighbour")
+    output = mixed.run(*PYTEST, "lab/processes/older/older_test.py", ok=False)
+    assert "ERROR: lab/processes/older has tqdm 4.66.5 (here " in output
+    assert "Traceback" not in output
 
 
-def test_its_tests_run_in_its_versions_and_one_that_fails_is_told(odd, tmp_path):
-    assert "1 passed" in odd.run(*OWN)
-    project = odd.copied(tmp_path / "failing")
+def test_its_tests_run_with_its_versions_and_failures_are_reported(mixed, tmp_path):
+    assert "1 passed" in mixed.run(*OWN)
+    project = mixed.copied(tmp_path / "failing")
     project.edit("lab/processes/older/older_test.py", '"4.66.5"', '"4.66.4"')
-    said = project.run(*OWN, ok=False)
-    assert "1 failed" in said
-    assert said.splitlines()[-1] == "Tests failed in lab/processes/older."
+    output = project.run(*OWN, ok=False)
+    assert "1 failed" in output
+    assert output.splitlines()[-1] == "Tests failed in lab/processes/older."
 
 
-def test_what_its_tests_need_in_yet_another_version_is_in_its_dev_packages(odd, tmp_path):
-    project = odd.copied(tmp_path / "dev")
+def test_other_versions_for_its_tests_are_in_its_dev_packages(mixed, tmp_path):
+    project = mixed.copied(tmp_path / "dev")
     with (project.folder / "lab/processes/older/Pipfile").open("a") as file:
         file.write('\n[dev-packages]\nthreadpoolctl = "==3.5.0"\n')
     project.edit("lab/processes/older/older_test.py", "import joblib", "import threadpoolctl")
@@ -109,6 +109,6 @@ def test_what_its_tests_need_in_yet_another_version_is_in_its_dev_packages(odd, 
     assert "1 passed" in project.run(*OWN)
 
 
-def test_make_test_runs_both(odd):
-    planned = odd.run("make", "--dry-run", "test")
+def test_make_test_runs_both(mixed):
+    planned = mixed.run("make", "--dry-run", "test")
     assert planned.index("-m pytest -n") < planned.index("-m tools.testing")

@@ -1,4 +1,4 @@
-"""A process on several workers: how they are started, what is told of failures, `make train`."""
+"""A process on several workers: their start, reports of failures, and `make train`."""
 
 import json
 import os
@@ -12,14 +12,14 @@ from lib.params import read_yaml
 from tests.conftest import Project
 
 LAUNCH = "import sys; from tools.workers import launch; sys.exit(launch(2, sys.argv[1:]))"
-# One after the other: torch's launcher takes seconds to import.
+# All in one interpreter: torch's launcher takes seconds to import.
 LAUNCH_EACH = """
 import json, sys
 from tools.workers import launch
 for number, what in json.loads(sys.argv[2]):
     print("exit code", launch(2, [sys.argv[1], number, what]), flush=True)
 """
-# What happens to the worker of that number; the other one waits for it, as in a training.
+# What happens to the worker with that number; the other one waits for it, as in a training.
 PROGRAM = """
 import os, signal, sys, time
 number, what = sys.argv[1:]
@@ -62,47 +62,47 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def launched(project):
-    """The lines that are seen of each of LAUNCHED, and its exit code."""
+    """The printed lines of each of LAUNCHED, and its exit code."""
     command = ("tools/within", "--dev", ".", "python", "-P", "-c", LAUNCH_EACH, "program.py")
     (project.folder / "program.py").write_text(PROGRAM)
-    said = project.run(*command, json.dumps(LAUNCHED), PYTHONPATH=str(project.folder))
-    *found, rest = re.split(r"(?m)^exit code (\d+)\n", said)
-    assert rest == "", said
-    ends = [(text.splitlines(), int(code)) for text, code in zip(*[iter(found)] * 2, strict=True)]
+    output = project.run(*command, json.dumps(LAUNCHED), PYTHONPATH=str(project.folder))
+    *runs, rest = re.split(r"(?m)^exit code (\d+)\n", output)
+    assert rest == "", output
+    ends = [(text.splitlines(), int(code)) for text, code in zip(*[iter(runs)] * 2, strict=True)]
     return dict(zip(LAUNCHED, ends, strict=True))
 
 
-def test_the_first_worker_is_seen_as_if_it_were_alone(launched):
+def test_only_the_first_worker_prints(launched):
     assert launched["1", "nothing"] == (["worker 0"], 0)
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_worker_that_is_killed_is_told_in_a_line(launched, number):
-    said = [
+def test_a_killed_worker_is_reported_in_one_line(launched, number):
+    expected = [
         "worker 0",
         f"worker {number + 1} of 2 was killed (SIGKILL). Most often the machine was out of memory. "
         "Start it again: it goes on from its last checkpoint.",
     ]
-    assert launched[str(number), "killed"] == (said, 1)
+    assert launched[str(number), "killed"] == (expected, 1)
 
 
 @pytest.mark.parametrize(("number", "what"), [(0, "mistaken"), (1, "mistaken"), (1, "lost")])
-def test_a_mistake_is_told_once_whoever_makes_it(launched, number, what):
-    said = ["worker 0", "train_model: rows are missing."]
-    assert launched[str(number), what] == (said, 1)
+def test_a_mistake_of_any_worker_is_reported_once(launched, number, what):
+    expected = ["worker 0", "train_model: rows are missing."]
+    assert launched[str(number), what] == (expected, 1)
 
 
-def test_where_each_has_only_lost_another_what_torch_said_of_that_is_shown(launched):
-    said, code = launched["no", "all lost"]
-    assert (said[0], code) == ("worker 0", 1)
-    assert said[1].endswith(
+def test_if_all_workers_lost_another_torchs_message_is_shown(launched):
+    output, code = launched["no", "all lost"]
+    assert (output[0], code) == ("worker 0", 1)
+    assert output[1].endswith(
         " of 2 ended: [gloo/pair.cc:547] Connection closed. Start it again: it goes "
         "on from its last checkpoint."
     )
-    assert len(said) == 2
+    assert len(output) == 2
 
 
-def test_ctrl_c_ends_all_without_a_word(project):
+def test_ctrl_c_ends_all_silently(project):
     (project.folder / "program.py").write_text(PROGRAM)
     command = ("tools/within", "--dev", ".", "python", "-P", "-c", LAUNCH, "program.py")
     python_path = str(project.folder)
@@ -111,8 +111,8 @@ def test_ctrl_c_ends_all_without_a_word(project):
         assert process.stdout.readline() == "worker 0\n"
         time.sleep(1)
         os.killpg(process.pid, signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
-    assert (process.returncode, said) == (130, "")
+        output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (130, "")
 
 
 WITH_WORKERS = """
@@ -122,15 +122,15 @@ print("worker", os.environ.get("RANK"), distributed.__name__)
 """
 
 
-def test_two_are_started_however_a_process_imports_what_they_need(project, tmp_path):
+def test_two_workers_start_however_a_process_imports_its_modules(project, tmp_path):
     project = project.copied(tmp_path / "copy")
     folder = project.folder / "lab/processes/train_dnn_pytorch"
     (folder / "main.py").write_text(WITH_WORKERS)
     params = (folder / "params.py").read_text()
     (folder / "params.py").write_text(params.replace("    workers: AtOnce\n", ""))
     project.edit("params.yaml", "  workers: 1  # programs", "  workers: 2  # programs")
-    said = project.run("lab/processes/run", "train_dnn_pytorch")
-    assert "worker 0 lib.distributed" in said
+    output = project.run("lab/processes/run", "train_dnn_pytorch")
+    assert "worker 0 lib.distributed" in output
 
 
 @pytest.mark.parametrize(
@@ -140,24 +140,24 @@ def test_two_are_started_however_a_process_imports_what_they_need(project, tmp_p
         ("a: [", "params.yaml is not YAML (line 2: "),
     ],
 )
-def test_parameters_that_cannot_be_read_are_told_in_a_line(project, tmp_path, text, why):
+def test_unreadable_parameters_are_reported_in_one_line(project, tmp_path, text, why):
     project = project.copied(tmp_path / "copy")
     (project.folder / "params.yaml").write_text("# workers\n" + text)
-    said = project.run("lab/processes/run", "train_dnn_pytorch", ok=False)
-    assert f"train_dnn_pytorch: {why}" in said
-    assert "Traceback" not in said
+    output = project.run("lab/processes/run", "train_dnn_pytorch", ok=False)
+    assert f"train_dnn_pytorch: {why}" in output
+    assert "Traceback" not in output
 
 
-def test_make_train_writes_the_number_down_and_two_reach_what_one_does(finished, tmp_path):
+def test_make_train_saves_the_number_and_two_workers_match_one(finished, tmp_path):
     project = finished.copied(tmp_path / "copy")
     metrics = project.folder / "metrics/train_dnn_pytorch.json"
     one = read_yaml(metrics)
-    written = (project.folder / "params.yaml").read_text()
-    said = project.run("make", "train", "WORKERS=2")
-    then = (project.folder / "params.yaml").read_text()
-    assert then == written.replace("  workers: 1  # programs", "  workers: 2  # programs")
+    original = (project.folder / "params.yaml").read_text()
+    output = project.run("make", "train", "WORKERS=2")
+    edited = (project.folder / "params.yaml").read_text()
+    assert edited == original.replace("  workers: 1  # programs", "  workers: 2  # programs")
     assert read_yaml(project.folder / "params.yaml")["train_dnn_pytorch"]["workers"] == 2
-    assert said.count("best epoch: ") == 1
+    assert output.count("best epoch: ") == 1
     assert project.dvc("status", "train_dnn_pytorch").strip().endswith("up to date.")
     two = read_yaml(metrics)
     assert two["best_epoch"] == one["best_epoch"]
@@ -180,13 +180,13 @@ def test_make_train_writes_the_number_down_and_two_reach_what_one_does(finished,
         ),
     ],
 )
-def test_what_make_train_cannot_do_is_told(project, arguments, why):
+def test_bad_arguments_of_make_train_fail(project, arguments, why):
     assert why in project.run("make", "train", *arguments, ok=False)
 
 
-def test_a_mistake_in_the_parameters_costs_no_result_of_make_train(project, tmp_path):
+def test_a_mistake_in_the_parameters_loses_no_result_of_make_train(project, tmp_path):
     project = project.copied(tmp_path / "copy")
     project.edit("params.yaml", "  lr: 0.001", "  lr: -7")
-    said = project.run("make", "train", "WORKERS=2", ok=False)
-    assert said.count("train_dnn_pytorch.lr is -7") == 1
+    output = project.run("make", "train", "WORKERS=2", ok=False)
+    assert output.count("train_dnn_pytorch.lr is -7") == 1
     assert (project.folder / "metrics/train_dnn_pytorch.json").exists()

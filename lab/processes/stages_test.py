@@ -63,7 +63,7 @@ def test_a_stage_lists_the_image_that_its_process_runs_in():
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_lists_the_sections_of_parameters_that_its_process_reads(stage):
+def test_a_stage_lists_the_parameter_sections_that_its_process_reads(stage):
     stage, process = STAGES[stage]
     params = model_in(Path("lab/processes") / process / "params.py")
     listed = {key.partition(".")[0] for key in stage.params}
@@ -74,11 +74,11 @@ def test_git_ignores_what_dvc_keeps():
     """DVC removes the lines that it added to .gitignore when a later stage fails."""
     stages = [stage for stage in read_pipeline().stages if stage.commands]
     kept = {path for s in stages for path in {*s.written} - s.uncached if in_root(path)}
-    # Beyond a link, git takes nothing, and check-ignore would end at the first such path.
+    # git tracks nothing behind a link, and check-ignore fails at the first such path.
     kept = {path for path in kept if not any(map(Path.is_symlink, (ROOT / path).parents))}
     asked = "".join(f"{path}\0{path}/\0" for path in kept)  # a line may match only folders
-    as_asked = {"GIT_LITERAL_PATHSPECS": "0"}  # check-ignore does not support it
-    answer = ask_git("check-ignore", "--stdin", "-z", folder=ROOT, stdin=asked, **as_asked)
+    environment = {"GIT_LITERAL_PATHSPECS": "0"}  # check-ignore does not support it
+    answer = ask_git("check-ignore", "--stdin", "-z", folder=ROOT, stdin=asked, **environment)
     assert answer.returncode <= 1, answer.stderr
     ignored = {path.rstrip("/") for path in answer.stdout.split("\0")}
     why = (
@@ -93,13 +93,13 @@ def test_a_process_imports_no_other_process(process):
     assert foreign == []
 
 
-def test_the_library_knows_nothing_of_who_uses_it():
+def test_lib_does_not_import_its_users():
     for module in GRAPH.find_descendants("lib"):
         used = GRAPH.find_modules_directly_imported_by(module)
         assert all(name.startswith("lib") for name in used), f"{module} imports {used}"
 
 
-def test_modules_of_processes_are_given_values():
+def test_modules_of_processes_get_values_only():
     touches = re.compile(r"\b(environ\b|getenv|load_params|read_yaml|open\()")
     for main in [*ROOT.glob("lab/processes/*/main.py"), *ROOT.glob("lab/tuning/*/main.py")]:
         for file in set(main.parent.glob("*.py")) - {main}:
@@ -116,7 +116,7 @@ def test_every_lock_fits_its_pipfile_and_all_agree():
     assert done.returncode == 0, done.stderr
 
 
-def test_what_git_tracks_names_no_index():
+def test_tracked_files_name_no_index():
     locks = list(ROOT.glob("**/Pipfile.lock"))
     assert len(locks) >= len(PROCESSES) + 1
     for lock in locks:
@@ -159,7 +159,7 @@ def test_a_process_locks_what_it_imports(process):
     assert missing - {"torch", "mlflow"} == set()
 
 
-def test_a_module_is_known_by_the_package_that_brings_it():
+def test_a_module_is_known_by_its_package():
     pipfile = '[packages]\npillow = "*"\nPyYAML = "*"\nscikit-learn = "*"\n'
     assert not_named({"PIL", "yaml", "sklearn", "numpy"}, pipfile) == {"numpy"}
     assert not_named({"cv2", "numpy"}, pipfile) == {"cv2", "numpy"}

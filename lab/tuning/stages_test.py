@@ -40,7 +40,7 @@ def test_the_deps_of_a_stage_are_what_its_main_imports_and_the_lock(name):
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_a_stage_lists_its_own_section_and_of_the_tuned_one_what_is_not_searched(name):
+def test_a_stage_lists_its_section_and_the_tuned_values_not_searched(name):
     """Otherwise `make adopt` would cause a sweep to run again, or other changes would not."""
     model = model_in(Path("lab/tuning") / name / "params.py")
     params, stage = load_params(model, ROOT / "params.yaml"), PIPELINE.find(name)
@@ -55,13 +55,13 @@ def test_a_stage_lists_its_own_section_and_of_the_tuned_one_what_is_not_searched
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_workers_do_not_wait_for_what_the_driver_alone_needs(name):
+def test_workers_do_not_import_what_only_the_driver_needs(name):
     for module in (f"lab.tuning.{name}.trial", "lib.engines"):
         used = GRAPH.find_upstream_modules(module)
         assert used & {"optuna", "matplotlib", "pydantic", "ruamel"} == set(), module
 
 
-def test_nothing_of_an_engine_is_imported_or_installed_for_make_run():
+def test_make_run_imports_and_installs_no_engine():
     for main in ROOT.glob("lab/processes/*/main.py"):
         used = GRAPH.find_upstream_modules(f"lab.processes.{main.parent.name}.main")
         assert used & (ENGINES | {"lib.engines", "lib.tuning", "lib.sweeps"}) == set(), main

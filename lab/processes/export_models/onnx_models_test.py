@@ -1,4 +1,4 @@
-"""Models in ONNX agree with the originals, need little to be loaded, and have model cards."""
+"""Models in ONNX agree with the originals, load with few packages, and have model cards."""
 
 import contextlib
 import json
@@ -74,7 +74,7 @@ def model(request, scaler):
     return fitted(scaler, create_classifier(request.param, {}, 0))
 
 
-def test_whichever_is_best_its_onnx_form_agrees_also_on_rows_it_was_not_checked_on(model):
+def test_each_onnx_model_agrees_with_its_original_on_new_rows(model):
     exported, found = export_model("model", model, X[:500], **NAMES)
     assert found["max_deviation"] <= 1e-5
     assert found["max_deviation_on_edge_values"] <= 1e-5
@@ -133,7 +133,7 @@ def test_the_bytes_of_each_model_are_the_same_in_another_interpreter():
     assert hashes("2") == once
 
 
-def test_the_order_of_the_opsets_makes_no_other_bytes(scaler):
+def test_the_order_of_opsets_does_not_change_bytes(scaler):
     classifier = fitted(scaler, create_classifier("logistic_regression", {}, 0))[-1]
 
     def content(order):
@@ -180,7 +180,7 @@ def test_a_wrong_translation_is_noticed(scaler, monkeypatch):
         export_model("densenet", model, X, **NAMES)
 
 
-def test_a_layer_that_is_not_known_is_named(scaler):
+def test_an_unknown_layer_is_named(scaler):
     layers = nn.Sequential(nn.Linear(30, 4), nn.Tanh(), nn.Linear(4, 1)).eval()
     model = Pipeline([("scaler", scaler), ("network", TorchClassifier(layers))])
     with pytest.raises(ExportError, match="has a layer Tanh"):
@@ -225,7 +225,7 @@ def pipeline(params, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["standard_classifier", "densenet"])
-def test_the_code_on_the_card_runs_with_onnxruntime_and_numpy_alone(pipeline, name):
+def test_the_code_on_a_card_needs_only_onnxruntime_and_numpy(pipeline, name):
     folder = pipeline / main.ARTIFACTS
     (code,) = re.findall(r"```python\n(.*?)```", (folder / f"{name}.md").read_text(), re.DOTALL)
     script = ALONE + code + "\nprint(probabilities.shape)"
@@ -237,9 +237,7 @@ def test_the_code_on_the_card_runs_with_onnxruntime_and_numpy_alone(pipeline, na
     assert '"malignant"' in done.stdout.replace("'", '"')
 
 
-def test_the_process_writes_models_cards_and_what_they_are_off_the_same_each_time(
-    pipeline, params, monkeypatch
-):
+def test_the_process_writes_the_same_models_cards_and_metrics_again(pipeline, params, monkeypatch):
     folder = pipeline / main.ARTIFACTS
     files = {file.name: file.read_bytes() for file in folder.iterdir()}
     expected = [
@@ -255,7 +253,7 @@ def test_the_process_writes_models_cards_and_what_they_are_off_the_same_each_tim
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
 
 
-def test_a_card_says_what_the_metrics_say_and_has_no_gaps(pipeline):
+def test_a_card_shows_the_metrics_and_has_no_gaps(pipeline):
     metrics = read_json(pipeline / main.NETWORK_METRICS)
     card = (pipeline / main.ARTIFACTS / "densenet.md").read_text()
     for heading in ("Data", "Metrics", "Intended use", "Limits", "How to load it"):
@@ -264,7 +262,7 @@ def test_a_card_says_what_the_metrics_say_and_has_no_gaps(pipeline):
     assert "$" not in card
 
 
-def test_a_classifier_without_probabilities_or_translation_is_an_error_not_a_wrong_model(scaler):
+def test_a_classifier_that_cannot_be_exported_is_an_error(scaler):
     for classifier in (Perceptron(), SVC(kernel=lambda a, b: a @ b.T)):
         with pytest.raises(Exception, match=r"predict_proba|probabilit|kernel"):
             export_model("model", fitted(scaler, classifier), X, **NAMES)

@@ -1,4 +1,4 @@
-"""Invalid raw data are refused; the splits have the properties that they must have."""
+"""Invalid raw data are refused, and the splits have the required properties."""
 
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def raw(splits, prepared):
 # ---- the raw frame
 
 
-def test_the_data_as_they_come_are_valid(frame, validate):
+def test_the_original_data_are_valid(frame, validate):
     valid = validate(frame, max_duplicated=0)
     assert valid.shape == (569, 31)
     assert valid[TARGET].sum() == 212, "212 of the 569 tumours are malignant"
@@ -123,14 +123,14 @@ def test_a_bad_frame_names_column_row_and_value(frame, validate, case, rows):
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_a_bad_value_in_a_file_is_told_as_one_in_a_frame(frame, validate, tmp_path, form):
+def test_a_bad_value_in_a_file_is_named_as_in_a_frame(frame, validate, tmp_path, form):
     file = tmp_path / f"raw.{form}"
     list(also_written([put(frame, 321, "mean area", -1.5)], file, form))
     with pytest.raises(DataError, match=r"^Raw data: column 'mean area', row 321: -1\.5 is not a"):
         validate(file, rows=100)
 
 
-def test_what_was_valid_is_handed_out_before_the_first_bad_frame_alone(frame, tmp_path):
+def test_only_frames_before_the_first_invalid_one_are_returned(frame, tmp_path):
     put(frame, 250, "mean area", -1.0)
     frames = valid_frames(read_chunks(frame, rows=100), tmp_path, max_duplicated=0.01)
     assert [len(next(frames)), len(next(frames))] == [100, 100]
@@ -138,7 +138,7 @@ def test_what_was_valid_is_handed_out_before_the_first_bad_frame_alone(frame, tm
         next(frames)
 
 
-def test_an_id_says_which_row_it_is_and_is_no_feature(frame, validate):
+def test_an_id_identifies_rows_and_is_not_a_feature(frame, validate):
     ids = frame.assign(biopsy=[f"b{n}" for n in range(len(frame))])
     assert list(validate(ids, id_column="biopsy")) == [*FEATURES, TARGET, "biopsy"]
     with pytest.raises(DataError, match="column 'biopsy' is missing"):
@@ -160,7 +160,7 @@ def test_many_bad_values_are_listed_up_to_ten_and_counted(frame, validate, rows)
 
 
 @pytest.mark.parametrize(("positives", "negatives"), [(1, 357), (2, 40), (3, 300), (3, 3)])
-def test_data_that_leave_a_split_without_a_class_say_so_once(frame, prepare, positives, negatives):
+def test_data_without_a_class_in_a_split_are_one_error(frame, prepare, positives, negatives):
     few = pd.concat([frame[frame[TARGET] == 0][:negatives], frame[frame[TARGET] == 1][:positives]])
     with pytest.raises(DataError) as caught:
         prepare(few)
@@ -177,7 +177,7 @@ def test_sizes_that_leave_a_split_without_a_class_say_so(frame, prepare, sizes):
 
 
 @pytest.mark.parametrize("case", sorted(set(BAD) - {"duplicated"}))
-def test_what_is_wrong_is_said_once(frame, validate, case):
+def test_each_problem_is_shown_once(frame, validate, case):
     with pytest.raises(DataError) as caught:
         validate(BAD[case][0](frame))
     assert len(str(caught.value).splitlines()) == 1
@@ -194,7 +194,7 @@ def test_every_row_is_in_exactly_one_split(prepare):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_sizes_are_those_asked_for(prepare):
+def test_the_splits_have_the_set_sizes(prepare):
     rows = describe_splits(prepare()[1])["rows"]
     assert rows["test"] == round(0.15 * 569 + 0.5)
     assert rows["validation"] == pytest.approx(0.2 * (569 - rows["test"]), abs=1)
@@ -246,7 +246,7 @@ def test_data_that_cannot_be_split_leave_no_output(tmp_path, monkeypatch):
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
 
 
-def test_a_bad_frame_leaves_earlier_outputs_as_they_were(tmp_path, monkeypatch):
+def test_a_bad_frame_leaves_earlier_outputs_unchanged(tmp_path, monkeypatch):
     params = load_params(Params, ROOT / "params.yaml")
     monkeypatch.chdir(tmp_path)
     main.prepare(params)
@@ -258,7 +258,7 @@ def test_a_bad_frame_leaves_earlier_outputs_as_they_were(tmp_path, monkeypatch):
     assert len(load_data_splits(main.PROCESSED).X_train) == 386
 
 
-def test_rows_shared_out_by_hash_keep_their_split_when_some_are_added(tmp_path, monkeypatch):
+def test_hashed_rows_keep_their_split_when_some_are_added(tmp_path, monkeypatch):
     content = read_yaml(ROOT / "params.yaml")
     content["prepare_data"] |= {"split": "hashed", "id_column": "biopsy"}
     params = check_params(content, Params)
@@ -272,4 +272,4 @@ def test_rows_shared_out_by_hash_keep_their_split_when_some_are_added(tmp_path, 
         tested = scaler.inverse_transform(load_data_splits(main.PROCESSED).X_test)
         found.append({tuple(np.round(row[:3], 3)) for row in tested})
     assert found[0] < found[1]
-    assert 60 < len(found[1]) < 110, "some 15 % of 569"
+    assert 60 < len(found[1]) < 110, "about 15 % of 569"

@@ -20,14 +20,14 @@ ROOT = Path(__file__).resolve().parent.parent.parent.parent
         ("split", "random", "'stratified' or 'hashed'"),
     ],
 )
-def test_an_impossible_value_is_answered_with_what_is_allowed(key, value, allowed):
+def test_an_invalid_value_is_reported_with_what_is_allowed(key, value, allowed):
     content = read_yaml(ROOT / "params.yaml")
     content["prepare_data"][key] = value
     with pytest.raises(ParamsError, match=allowed):
         check_params(content, Params)
 
 
-def test_a_hash_needs_an_id_to_be_taken_of():
+def test_a_hashed_split_needs_an_id_column():
     content = read_yaml(ROOT / "params.yaml")
     content["prepare_data"]["split"] = "hashed"
     with pytest.raises(ParamsError, match=r"prepare_data\.id_column is null: it must be the name"):

@@ -38,14 +38,14 @@ def test_hidden_layers_are_as_asked_for(hidden):
 
 
 @pytest.mark.unittest
-def test_the_network_is_made_of_torchs_own_layers_so_that_it_loads_without_this_module():
+def test_the_network_has_only_layers_of_torch_so_it_loads_anywhere():
     assert {type(module).__module__.split(".")[0] for module in create_densenet(3).modules()} == {
         "torch"
     }
 
 
 def make_splits(arrays):
-    """Splits whose test rows are the validation rows: training does not look at them."""
+    """Splits whose test rows are the validation rows: training does not use test rows."""
     X_train, X_val, y_train, y_val = arrays
     names = tuple(f"feature {i}" for i in range(X_train.shape[1]))
     return Splits(X_train, X_val, X_val, y_train, y_val, y_val, names, ("benign", "malignant"))
@@ -69,14 +69,14 @@ def train_quickly(seed, hidden=(8,)):
 
 @pytest.mark.unittest
 @pytest.mark.parametrize("hidden", [[10**7, 10**7], [2**62, 4]])
-def test_a_network_that_fits_into_no_memory_is_told_by_its_parameters(hidden):
+def test_a_network_that_is_too_large_is_reported_by_its_parameters(hidden):
     with pytest.raises(ShortageError) as caught:
         train_quickly(1, hidden)
     assert str(caught.value).startswith(f"train_dnn_pytorch.hidden is {hidden}, batch_size is 32: ")
 
 
 @pytest.mark.unittest
-def test_the_seed_alone_decides_the_weights():
+def test_only_the_seed_decides_the_weights():
     one = train_quickly(1)
     torch.rand(5)
     again, other = train_quickly(1), train_quickly(2)

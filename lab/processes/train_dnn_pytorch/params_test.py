@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent.parent
         ("num_threads", 10**6, "num_threads is 1000000: it must be less than or equal to 1024"),
     ],
 )
-def test_an_impossible_value_is_answered_with_what_is_allowed(key, value, allowed):
+def test_an_invalid_value_is_reported_with_what_is_allowed(key, value, allowed):
     content = read_yaml(ROOT / "params.yaml")
     content["train_dnn_pytorch"][key] = value
     with pytest.raises(ParamsError, match=allowed):

@@ -60,7 +60,7 @@ def trained(params, temp_data_dir, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_each_classifier_of_the_parameters_is_trained_in_their_order(splits, settings):
+def test_each_classifier_of_the_parameters_is_trained_in_order(splits, settings):
     trained = list(train_classifiers(splits, settings, random_seed=0))
     assert [one.name for one in trained] == list(settings) == list(CLASSIFIERS)
     for one in trained:
@@ -68,17 +68,17 @@ def test_each_classifier_of_the_parameters_is_trained_in_their_order(splits, set
         assert measure(one, splits)["validation"]["accuracy"] > 0.9, one.name
 
 
-def test_a_classifier_trained_among_others_is_the_one_trained_alone(splits, settings):
+def test_a_classifier_trained_with_others_equals_one_trained_alone(splits, settings):
     together = {one.name: one for one in train_classifiers(splits, settings, random_seed=3)}
     for name in settings:
         [alone] = train_classifiers(splits, {name: settings[name]}, random_seed=3)
         assert np.array_equal(alone.test, together[name].test), name
 
 
-# ---- of more rows than are to be held
+# ---- with more rows than max_rows
 
 
-def test_of_more_rows_than_max_rows_some_are_drawn_from_everywhere():
+def test_with_max_rows_rows_are_drawn_from_everywhere():
     rows = draw_rows(1000, 300, random_seed=0)
     assert len(set(rows)) == 300
     assert np.array_equal(rows, np.sort(rows))
@@ -88,9 +88,7 @@ def test_of_more_rows_than_max_rows_some_are_drawn_from_everywhere():
     assert not np.array_equal(rows, draw_rows(1000, 300, random_seed=1))
 
 
-def test_naive_bayes_learns_from_all_rows_and_the_others_from_those_drawn(
-    splits, settings, monkeypatch
-):
+def test_naive_bayes_learns_from_all_rows_and_others_from_drawn_rows(splits, settings, monkeypatch):
     monkeypatch.setattr(classifiers, "PART_ROWS", 50)
     names = ("logistic_regression", "gaussian_naive_bayes")
     some = {name: settings[name] for name in names}
@@ -106,9 +104,7 @@ def test_naive_bayes_learns_from_all_rows_and_the_others_from_those_drawn(
     np.testing.assert_allclose(line.validation, expected, rtol=1e-3)
 
 
-def test_the_metrics_say_how_many_rows_were_learnt_from_where_some_were_not(
-    params, temp_data_dir, tmp_path, monkeypatch
-):
+def test_the_metrics_show_the_number_of_training_rows(params, temp_data_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(main, "PROCESSED", temp_data_dir)
     section = params.train_standard_classifiers.model_copy(update={"max_rows": 200})
@@ -121,14 +117,17 @@ def test_the_metrics_say_how_many_rows_were_learnt_from_where_some_were_not(
 
 IMPOSSIBLE = {
     "more neighbours than rows": ("k_nearest_neighbours", {"n_neighbors": 500}),
-    "more than a machine counts to": ("random_forest", {"n_estimators": 1, "max_depth": 10**30}),
-    "probabilities that are no numbers": ("gaussian_naive_bayes", {"var_smoothing": 1e300}),
+    "more than an integer of the machine holds": (
+        "random_forest",
+        {"n_estimators": 1, "max_depth": 10**30},
+    ),
+    "probabilities that are not numbers": ("gaussian_naive_bayes", {"var_smoothing": 1e300}),
 }
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("case", IMPOSSIBLE)
-def test_a_parameter_that_cannot_work_with_these_data_is_named_in_a_line(splits, case):
+def test_a_parameter_that_cannot_work_with_these_data_is_named(splits, case):
     name, params = IMPOSSIBLE[case]
     with pytest.raises(UserError) as caught:
         list(train_classifiers(splits, {name: params}, random_seed=0))
@@ -140,14 +139,14 @@ def test_a_parameter_that_cannot_work_with_these_data_is_named_in_a_line(splits,
 
 @pytest.mark.parametrize("strength", [1e-300, 1e300])
 @pytest.mark.parametrize("name", ["logistic_regression", "linear_svc"])
-def test_a_regularisation_with_which_a_solver_never_ends_is_refused(name, strength):
+def test_a_regularisation_that_keeps_a_solver_running_is_refused(name, strength):
     content = read_yaml(ROOT / "params.yaml")
     content["train_standard_classifiers"][name]["C"] = strength
     with pytest.raises(UserError, match=rf"train_standard_classifiers\.{name}\.C is 1e"):
         check_params(content, Params)
 
 
-def test_its_probabilities_are_scikit_learns(splits, settings):
+def test_probabilities_are_scikit_learns(splits, settings):
     [one] = train_classifiers(splits, {"logistic_regression": {"C": 0.3}}, random_seed=0)
     reference = LogisticRegression(C=0.3, random_state=0).fit(splits.X_train, splits.y_train)
     assert np.array_equal(one.test, reference.predict_proba(splits.X_test)[:, 1])
@@ -157,9 +156,7 @@ def test_its_probabilities_are_scikit_learns(splits, settings):
     ("accuracies", "losses", "best"),
     [((0.9, 0.95), (0.1, 0.9), "b"), ((0.9, 0.9), (0.2, 0.1), "b"), ((0.9, 0.9), (0.1, 0.1), "a")],
 )
-def test_the_best_has_the_highest_accuracy_then_the_lowest_loss_then_comes_first(
-    accuracies, losses, best
-):
+def test_the_best_is_by_accuracy_then_by_loss_then_the_first(accuracies, losses, best):
     metrics = {
         name: {"validation": {"accuracy": accuracy, "log_loss": loss}}
         for name, accuracy, loss in zip("ab", accuracies, losses, strict=True)
@@ -167,7 +164,7 @@ def test_the_best_has_the_highest_accuracy_then_the_lowest_loss_then_comes_first
     assert best_classifier(metrics) == best
 
 
-def test_the_saved_model_takes_raw_features_in_a_fresh_interpreter(trained, tmp_path):
+def test_the_saved_model_accepts_raw_features_in_a_new_interpreter(trained, tmp_path):
     np.save(tmp_path / "raw.npy", load_cancer_data()[list(FEATURES)].to_numpy())
     script = (
         "import joblib, numpy, sys; "
