@@ -154,7 +154,7 @@ test: setup check ## Run every check and every test (WORKERS=2 test files at a t
 	@tools/within --dev . python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	@tools/within --dev . python -m tools.testing
 
-check: ## Lint, types, secrets, locks: every pre-commit hook on every file
+check: ## Format, lint, and check types, secrets and locks: every pre-commit hook on every file
 	@SKIP=no-commit-to-branch tools/within --dev . pre-commit run --all-files
 
 audit: ## List known vulnerabilities of locked packages (asks OSV)

@@ -96,7 +96,8 @@ def export_model(
     found = "; ".join(f"in {dtype}: {what}" for dtype, what in tried.items())
     raise ExportError(
         f"{name} in ONNX must agree with {type(model[-1]).__name__} within {tolerance:.0e}, and "
-        f"does not ({found}): choose another classifier, or export it in a way of its own."
+        f"does not ({found}): has its training diverged? Else choose another classifier, or export "
+        "it in a way of its own."
     )
 
 
