@@ -111,6 +111,9 @@ def base(tmp_path_factory):
     with (project.folder / ".gitignore").open("a") as ignored:
         ignored.write("/artifacts/plain\n/artifacts/sweep\n")
     project.commit("A pipeline of shell scripts")
+    # An empty store, which takes over a second to make.
+    make = "from tools.tracking.store import make_embedded; make_embedded()"
+    project.run("tools/within", "tools/tracking", "python", "-c", make)
     return project
 
 
@@ -833,6 +836,7 @@ def test_a_signal_to_all_leaves_no_folder_behind_and_is_seen_in_mlflow(project, 
 
 
 def test_a_start_that_is_killed_leaves_no_incomplete_store(project):
+    (project.folder / "mlflow.db").unlink()
     for seconds in (0.2, 0.6, 1.2):
         with project.start("lab/processes/run", "plain"):
             wait_for(lambda: list(project.folder.glob("mlflow.db*")))
@@ -914,6 +918,7 @@ def is_complete(file):
 
 
 def test_simultaneous_starts_share_one_store(project):
+    (project.folder / "mlflow.db").unlink()
     starts = [project.start("lab/processes/run", "sweep", name) for name in ("one", "two", "svc")]
     for start in starts:
         output, _ = start.communicate(timeout=120)
