@@ -137,7 +137,7 @@ def test_binary_data_are_reported(tmp_path):
         ("size,ort\n1,a\n".encode("utf-16"), "the line of names"),
         (gzip.compress(b"size,ort\n1,a\n", mtime=0), "the line of names"),
     ],
-    ids=["texts", "a text far below", "names", "names and texts", "rows", "UTF-16", "gzip"],
+    ids=["text", "text far below", "names", "names and text", "rows", "UTF-16", "gzip"],
 )
 def test_non_utf8_text_is_reported_and_not_read(tmp_path, content, where):
     (tmp_path / "a.csv").write_bytes(content)

@@ -212,7 +212,7 @@ def test_models_with_one_name_are_shown_by_file(revision):
     assert measured(revision(a={"model": {"rmse": 1}}))[0].model == "a"
 
 
-def test_other_values_of_a_split_are_no_columns(revision):
+def test_other_values_of_a_split_are_not_columns(revision):
     nested = {"auc": 0.9, "confusion": [[1, 2], [3, 4]], "by_class": {"cat": {"recall": 1}}}
     header, rows = results_table(revision(a={"test": nested}))
     assert (header, rows) == (("split", "model", "auc"), [("test", "a", "0.9")])
@@ -284,7 +284,7 @@ def test_a_file_has_one_name_in_both_revisions_despite_a_new_namesake(revision):
         ("", "a,b\n1,2\n", "1 rows came, 0 went, other columns"),
     ],
 )
-def test_the_header_is_no_row(before, after, expected):
+def test_the_header_is_not_a_row(before, after, expected):
     def revision(text):
         out = Out("0", len(text), 1)
         opened = io.BytesIO(text.encode())

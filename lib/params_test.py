@@ -162,7 +162,7 @@ def test_files_without_a_mapping_are_refused_without_traceback(tmp_path, text):
     ],
     ids=lambda text: text[:20],
 )
-def test_hidden_meaning_in_yaml_is_refused_in_one_line(tmp_path, text, message):
+def test_unsafe_yaml_is_refused_in_one_line(tmp_path, text, message):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ParamsError) as error:
         load_params(Params, tmp_path / "params.yaml")

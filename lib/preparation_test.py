@@ -248,7 +248,7 @@ def test_non_numbers_are_reported_with_column_and_row(tmp_path, value, column):
 
 @pytest.mark.parametrize("unit", ["ns", "us"])
 @pytest.mark.parametrize("column", ["a", "y"])
-def test_dates_are_reported_as_no_numbers(tmp_path, unit, column):
+def test_dates_are_not_taken_for_numbers(tmp_path, unit, column):
     dates = pd.Series(pd.to_datetime(["NaT", "2025-01-31"] * 9)).dt.as_unit(unit)
     numbers = pd.Series(np.arange(18.0))
     X, y = (dates, numbers) if column == "a" else (numbers, dates)

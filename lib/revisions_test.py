@@ -432,7 +432,7 @@ def test_revisions_missing_in_a_shallow_clone_get_advice(work_tree, tmp_path_fac
         _ = Revision("HEAD~1", clone).metrics
 
 
-def test_rows_that_are_no_csv_are_named(work_tree):
+def test_invalid_csv_is_reported(work_tree):
     (work_tree / "wide.csv").write_text("a\n" + "x" * 200_000 + "\n")
     revision = Revision("", work_tree)
     assert revision.table("wide.csv") is None
@@ -455,7 +455,7 @@ def test_plots_are_read_from_any_kind_of_table_dvc_draws(work_tree, name, conten
     assert Revision("", work_tree).table(name) == wanted
 
 
-def test_a_plot_of_invalid_json_is_named(work_tree):
+def test_a_plot_of_bad_json_is_reported(work_tree):
     (work_tree / "a.json").write_text("[{]")
     revision = Revision("", work_tree)
     assert revision.table("a.json") is None

@@ -40,7 +40,7 @@ def test_an_address_is_shown_without_user_and_password(address, shown):
     assert shown_address(address) == shown
 
 
-def test_passwords_are_removed_in_texts(monkeypatch):
+def test_texts_contain_no_password(monkeypatch):
     monkeypatch.setenv("MLFLOW_URL", "http://user:a b/c@host")
     text = "https://u:p@q@other/x?y=1 refused; http://user:a b/c@host/api too (a@b)"
     assert without_password(text) == "https://other/x?y=1 refused; http://host/api too (a@b)"

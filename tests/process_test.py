@@ -295,14 +295,14 @@ ADOPTING = f"{BEST}adopt.check_all = fill\nadopt.adopt([])"
 
 
 @pytest.mark.parametrize("code", [WRITING, ADOPTING], ids=["process", "adopt"])
-def test_a_full_disk_truncates_no_params_yaml(project, code):
+def test_params_yaml_survives_a_full_disk(project, code):
     before = read_yaml(project.folder / "params.yaml")
     output = python(project, FULL + code, ok=False)
     assert "It is no good." in output
     assert read_yaml(project.folder / "params.yaml").keys() - {"new"} == before.keys()
 
 
-def test_values_that_are_invalid_are_not_adopted(project):
+def test_invalid_values_are_not_adopted(project):
     before = read_text(project, "params.yaml")
     output = python(project, FULL + BEST.replace("7", "0") + "adopt.adopt([])", ok=False)
     assert "UserError: params.yaml: net_sold.epochs is 0: it must be" in output

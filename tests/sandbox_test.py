@@ -266,7 +266,7 @@ def test_a_web_page_changes_nothing_in_mlflow(sandbox):
         urllib.request.urlopen(request, timeout=20)
 
 
-def test_another_up_changes_nothing(sandbox):
+def test_up_again_changes_nothing(sandbox):
     before = sandbox.facts()
     started = time.monotonic()
     assert "git push sandbox" in sandbox("up")

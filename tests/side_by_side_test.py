@@ -141,7 +141,7 @@ def test_stages_of_one_pool_never_overlap(project):
     assert list(read_yaml(project.folder / "dvc.lock")["stages"]) == ["a", "b", "c"]
 
 
-def test_a_stage_whose_name_begins_with_dashes_is_no_option(project):
+def test_a_stage_name_with_leading_dashes_is_not_an_option(project):
     give(project, {"--help": {"cmd": "echo 1 > 1.txt", "outs": ["1.txt"]}})
     assert "--help | Running stage '--help':" in side_by_side(project)
 

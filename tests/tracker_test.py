@@ -617,7 +617,7 @@ def test_a_file_left_open_by_a_process_is_complete(project):
 
 
 @pytest.mark.parametrize("code", [1, 3, 137])
-def test_the_exit_code_is_the_processs(project, code):
+def test_a_process_keeps_its_exit_code(project, code):
     add_process(project, "plain", f"#!/bin/sh\nexit {code}\n")
     process = project.start("lab/processes/run", "plain")
     process.communicate(timeout=60)
@@ -884,7 +884,7 @@ def names_in(file):
         return {name for (name,) in database.execute("SELECT name FROM experiments")}
 
 
-def test_a_store_is_one_file_and_remains_of_a_kill_reach_no_other(ran, tmp_path):
+def test_a_store_is_one_file_and_leftovers_of_a_kill_do_not_spread(ran, tmp_path):
     folder, count = ran.folder, "SELECT count(*) FROM runs"
     shutil.copy(folder / "mlflow.db", tmp_path / "alone.db")
     with sqlite3.connect(tmp_path / "alone.db") as database:

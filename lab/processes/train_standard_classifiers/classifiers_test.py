@@ -146,7 +146,7 @@ def test_a_regularisation_that_keeps_a_solver_running_is_refused(name, strength)
         check_params(content, Params)
 
 
-def test_probabilities_are_scikit_learns(splits, settings):
+def test_probabilities_match_scikit_learn(splits, settings):
     [one] = train_classifiers(splits, {"logistic_regression": {"C": 0.3}}, random_seed=0)
     reference = LogisticRegression(C=0.3, random_state=0).fit(splits.X_train, splits.y_train)
     assert np.array_equal(one.test, reference.predict_proba(splits.X_test)[:, 1])
