@@ -1,19 +1,39 @@
 """Draws the pipeline's plots, with several revisions in each, for `make compare` and notebooks."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from lib.revisions import Plot
-from lib.viz import COLOURS, LETTER, shortened, without_formulas, write_out_large_numbers
+from lib.viz import (
+    COLOURS,
+    LETTER,
+    ROC_COLUMNS,
+    enlarge_corner,
+    is_alone,
+    shortened,
+    without_formulas,
+    write_out_large_numbers,
+)
 
-OLD, NEW = "#9a6b1f", "#1b6ca8"
-READABLE = 20  # at most so many classes, bars or lines are labelled
+OLD, NEW = "#9a6b1f", COLOURS[0]
+READABLE = 20  # at most so many classes or bars are drawn with their names
 Rows = list[dict[str, str]]
+Legend = list[tuple[str, Artist]]
+Look = Mapping[str, Any]
+# Columns of a sweep's history, from lib/sweeps.py: trials are no curve.
+TRIALS: dict[str, Look] = {
+    "objective": {"linestyle": "", "marker": "o", "markersize": 4, "markevery": None},
+    "best": {"drawstyle": "steps-post"},
+}
 
 
 @without_formulas
@@ -26,89 +46,125 @@ def draw(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
     """
     if plot.template.startswith("confusion"):
         return draw_confusion(plot, tables)
-    figure = Figure(figsize=(7.2, 3.9), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     if plot.template.startswith("bar"):
-        draw_bars(axes, plot, tables)
+        legend = draw_bars(axes, plot, tables)
+        figure.set_figheight(max(3, 1.4 + 0.28 * len(axes.get_yticks())))
     elif plot.template.startswith("scatter"):
-        draw_points(axes, plot, tables)
+        legend = draw_points(axes, plot, tables)
     else:
-        draw_lines(axes, plot, tables)
+        legend = draw_lines(axes, plot, tables)
     write_out_large_numbers(axes)
-    axes.set_xlabel(plot.x.replace("_", " "))
-    axes.set_title(plot.title, fontsize=11, wrap=True)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axes.set_xlabel(shortened(plot.x))
+    figure.suptitle(plot.title, fontsize=11, wrap=True)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+    if (plot.x, *plot.y) == ROC_COLUMNS[1:]:
+        enlarge_corner(axes)
+    # Labels are passed, as matplotlib omits lines called `_other`.
+    labels = [shortened(label) for label, _ in legend]
+    columns = max(1, int(6 / (0.6 + 0.9 * LETTER * max(map(len, labels)))))
+    figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(labels) / columns))
+    handles, look = [handle for _, handle in legend], {"fontsize": 9, "frameon": False}
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, **look)
     return figure
 
 
-def draw_lines(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
-    """A line for each column, or each model if a column `model` names them; old ones dashed."""
-    lines: dict[str, str] = {}
-    for rows, style in zip(tables.values(), revision_styles(tables), strict=True):
-        groups = sorted({row.get("model", "") for row in rows})
-        for group in groups:
-            chosen = [row for row in rows if row.get("model", "") == group]
-            for column in plot.y:
-                name = group or column
-                colour = lines.setdefault(name, COLOURS[len(lines) % len(COLOURS)])
-                x, y = (numbers(chosen, key) for key in (plot.x, column))
-                axes.plot(x, y, color=colour, marker=".", markevery=is_alone(y), **style)
-    several = len(lines) > 1 or next(iter(lines), "") not in plot.y
-    for name, colour in lines.items():
-        if several and len(lines) <= READABLE:
-            axes.plot([], [], color=colour, label=name.replace("_", " "))
-    for label, style in zip(tables, revision_styles(tables), strict=True):
-        axes.plot([], [], color="#444444", label=label, **style)
-    axes.set_ylabel(", ".join(plot.y).replace("_", " "))
+def draw_lines(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> Legend:
+    """A line for each column, or each model if a column `model` names them; old ones dashed.
+
+    With more lines than colours, those of a revision have one colour.
+    """
+    models = sorted({row.get("model") or "" for rows in tables.values() for row in rows})
+    names = list(dict.fromkeys(model or column for model in models for column in plot.y))
+    colours = dict(zip(names, COLOURS, strict=False)) if len(names) <= len(COLOURS) else {}
+    kinds = TRIALS if set(plot.y) == set(TRIALS) else {}
+    several = len(names) > 1 or not set(names) <= set(plot.y)
+    legend: dict[str, Artist] = {}
+    for rows, style, fill in zip(
+        tables.values(), revision_styles(tables), revision_colours(tables), strict=True
+    ):
+        for model, column in product(models, plot.y):
+            chosen = [row for row in rows if (row.get("model") or "") == model]
+            x, y = (numbers(chosen, key) for key in (plot.x, column))
+            name = model or column
+            look = {"color": colours.get(name, fill), **style, **kinds.get(column, {})}
+            look |= {} if colours else {"linewidth": 0.5}
+            alone: Look = {"marker": ".", "markevery": is_alone(y)}
+            axes.plot(x, y, **{**alone, **look})
+            if several and colours and chosen:
+                (legend[name],) = axes.plot([], [], **look)
+    for label, style, fill in zip(
+        tables, revision_styles(tables), revision_colours(tables), strict=True
+    ):
+        note = "" if colours else f" ({len(names)} lines)"
+        (legend[label + note],) = axes.plot([], [], color="#444444" if colours else fill, **style)
+    if all(x.is_integer() for rows in tables.values() for x in numbers(rows, plot.x)):
+        axes.locator_params("x", integer=True, min_n_ticks=1)
+    if len(plot.y) == 1:
+        axes.set_ylabel(shortened(plot.y[0]))
+    return list(legend.items())
 
 
-def is_alone(y: Sequence[float]) -> NDArray[np.bool_]:
-    """Which points have a gap on both sides, and no line to be seen in."""
-    known = np.pad(np.isfinite(y), 1)
-    return known[1:-1] & ~known[:-2] & ~known[2:]
-
-
-def draw_points(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
+def draw_points(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> Legend:
     """A point for each row, the newer revision on top."""
     (name,) = plot.y
+    legend: Legend = []
     for (label, rows), colour in zip(tables.items(), revision_colours(tables), strict=True):
         x, y = numbers(rows, plot.x), numbers(rows, name)
-        axes.plot(x, y, ".", color=colour, alpha=0.4, markeredgewidth=0, label=label)
-    axes.set_ylabel(name.replace("_", " "))
+        few = float(np.clip(200 / max(len(rows), 1), 0.2, 0.8))
+        look: Look = {"alpha": few, "markersize": 4 + 8 * few, "markeredgewidth": 0}
+        axes.plot(x, y, ".", color=colour, **look)
+        legend.append((label, Line2D([], [], marker="o", linestyle="", color=colour)))
+    axes.set_ylabel(shortened(name))
+    return legend
 
 
 def revision_colours(tables: Mapping[str, Rows]) -> list[str]:
-    """The fill colour of points and bars for each revision; NEW for the newest."""
+    """The colour of points and bars for each revision; NEW for the newest."""
     return [OLD] * (len(tables) - 1) + [NEW]
 
 
-def revision_styles(tables: Mapping[str, Rows]) -> list[dict[str, Any]]:
+def revision_styles(tables: Mapping[str, Rows]) -> list[Look]:
     """The line style for each revision; solid for the newest."""
-    old: dict[str, Any] = {"linestyle": (0, (4, 2)), "alpha": 0.6, "linewidth": 1.2}
+    old: Look = {"linestyle": (0, (4, 2)), "alpha": 0.6, "linewidth": 1.2, "fillstyle": "none"}
     return [old] * (len(tables) - 1) + [{"linestyle": "-", "alpha": 0.95, "linewidth": 1.5}]
 
 
-def draw_bars(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> None:
-    """A bar for each row and revision; the axis starts where values between 0.5 and 1 differ."""
+def draw_bars(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> Legend:
+    """A bar for each row and revision; dots on an axis without zero if bars would look alike.
+
+    Rings are of old revisions.
+    """
     (name,) = plot.y
-    last = list(tables.values())[-1]
-    names = list(dict.fromkeys(row[name] for rows in (last, *tables.values()) for row in rows))
-    names = names[:READABLE]
-    height, values = 0.8 / len(tables), []
-    for index, ((label, rows), colour) in enumerate(
-        zip(tables.items(), revision_colours(tables), strict=True)
-    ):
-        by_name = dict(zip((row[name] for row in rows), numbers(rows, plot.x), strict=True))
-        lengths = [by_name.get(key, np.nan) for key in names]
-        values += [value for value in lengths if np.isfinite(value)]
-        places = np.arange(len(names)) + (index - (len(tables) - 1) / 2) * height
-        axes.barh(places, lengths, height=height * 0.92, color=colour, label=label)
-    axes.set_yticks(range(len(names)), [key.replace("_", " ") for key in names])
-    axes.invert_yaxis()
-    if values and min(values) > 0.5 and max(values) <= 1:
-        axes.set_xlim(left=np.floor(min(values) * 20 - 1) / 20, right=1)
+    found = [
+        dict(zip([row[name] or "" for row in rows], numbers(rows, plot.x), strict=True))
+        for rows in tables.values()
+    ]
+    names = list(dict.fromkeys(key for column in reversed(found) for key in column))
+    if plot.template.endswith("sorted"):
+        names.sort(key=lambda key: -np.nan_to_num(found[-1].get(key, np.nan), nan=-np.inf))
+    drawn = names[:READABLE]
+    values = np.array([[column.get(key, np.nan) for key in drawn] for column in found])
+    sizes = np.abs(values[np.isfinite(values)])
+    spread = np.ptp(values[np.isfinite(values)]) if sizes.size else 0
+    places, height = np.arange(len(drawn)), 0.8 / len(tables)
+    legend: Legend = []
+    for index, (label, colour) in enumerate(zip(tables, revision_colours(tables), strict=True)):
+        if 0 < spread < sizes.max(initial=0) / 4:
+            ring: Look = {} if colour == NEW else {"fillstyle": "none", "markersize": 10}
+            (dots,) = axes.plot(values[index], places, "o", color=colour, **ring)
+            legend.append((label, dots))
+        else:
+            offset = (index - (len(tables) - 1) / 2) * height
+            axes.barh(places + offset, values[index], height=height * 0.92, color=colour)
+            legend.append((label, Patch(color=colour)))
+    axes.set_yticks(places, [shortened(key) for key in drawn])
+    axes.set_ylim(len(drawn) - 0.4, -0.6)
+    left_out = f"{len(drawn)} of {len(names):,} shown" if drawn != names else ""
+    axes.set_ylabel(", ".join(filter(None, (shortened(name), left_out))))
+    return legend
 
 
 def draw_confusion(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
@@ -137,7 +193,8 @@ def draw_confusion(plot: Plot, tables: Mapping[str, Rows]) -> Figure:
         axes.set_xticks(range(len(names)), names, rotation=0 if lengthwise else 90)
         axes.set_yticks(range(len(names)), names, rotation=90 if lengthwise else 0, va="center")
         axes.set_title(label, fontsize=9)
-        axes.set(xlabel=plot.x, ylabel=truth)
+        count = "" if names else f" ({len(classes):,} classes)"
+        axes.set(xlabel=f"{shortened(plot.x)}{count}", ylabel=f"{shortened(truth)}{count}")
     figure.suptitle(plot.title, fontsize=11, wrap=True)
     return figure
 

@@ -5,8 +5,11 @@ is not used: it has global state and takes half a second to import.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -25,9 +28,10 @@ LETTER = 0.085  # inches
 ROC_COLUMNS = ("model", "false_positive_rate", "true_positive_rate")
 
 without_formulas = rc_context({"text.parse_math": False})  # for names with `$`
+# Colour-blind people can tell them apart; the first six: Okabe and Ito 2008.
 COLOURS = (
-    *("#1b6ca8", "#d1495b", "#3a7d44", "#8e6c8a", "#e0903a"),
-    *("#5b5b5b", "#17a2a2", "#b08900", "#6b3fa0", "#7a4a21"),
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7"),
+    *("#e69f00", "#56b4e9", "#332288", "#882255"),
 )
 
 
@@ -76,18 +80,22 @@ def plot_training_history(
         best_epoch: marked with a line, if given.
     """
     measures = [name.removeprefix("train_") for name in history if name.startswith("train_")]
-    figure = Figure(figsize=(4.5 * len(measures), 3.6), layout="constrained")
+    figure = Figure(figsize=(4.5 * len(measures), 3.8), layout="constrained")
     grid = figure.subplots(1, len(measures), squeeze=False)[0]
     for axes, measure in zip(grid, measures, strict=True):
         for split, colour in zip(("train", "validation"), COLOURS, strict=False):
             values = history[f"{split}_{measure}"]
-            marker = "o" if len(values) == 1 else ""  # a line needs two points
-            axes.plot(history["epoch"], values, color=colour, marker=marker, label=split)
+            axes.plot(history["epoch"], values, color=colour, label=split)
+            alone = is_alone(values)
+            x, y = np.asarray(history["epoch"])[alone], np.asarray(values)[alone]
+            axes.scatter(x, y, color=colour)
         if best_epoch is not None:
             axes.axvline(best_epoch, color="grey", linestyle=":", label=f"best: epoch {best_epoch}")
         axes.set(xlabel="epoch", title=measure)
+        axes.locator_params("x", integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
-        axes.legend()
+    legend = grid[0].get_legend_handles_labels()
+    figure.legend(*legend, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -103,38 +111,63 @@ def plot_roc_curves(
         probabilities: for each name, (n,) probability of class 1.
         y: (n,) true labels, 0 or 1; or such labels for each name, as from `one_versus_rest`. There
             is no curve if only one class occurs.
-        title: describes the rows.
+        title: describes the rows, for example "validation split".
     """
     truth = y if isinstance(y, Mapping) else dict.fromkeys(probabilities, y)
     areas = {n: roc_auc(truth[n], p) for n, p in probabilities.items() if both_occur(truth[n])}
+    looks = looks_of(areas)
     names = sorted(areas, key=lambda name: -areas[name])
     labels = [f"{shortened(name)} ({areas[name]:.3f})" for name in names]
-    columns = 0 if len(names) <= MANY else math.ceil(len(names) / 22)  # beside the curves
+    columns = math.ceil(len(names) / 22)
     width = columns * (max(map(len, labels), default=0) * LETTER + 0.6)
-    figure = Figure(figsize=(5.6 + width, 5.2), layout="constrained")
+    figure = Figure(figsize=(5.4 + width, 5.2), layout="compressed")
     axes = figure.subplots()
-    for index, name in enumerate(names):
-        false_positive, true_positive = roc(truth[name], probabilities[name])
-        turn, colour = divmod(index, len(COLOURS))
-        style = ("-", "--", "-.", ":")[turn % 4]
-        axes.plot(false_positive, true_positive, color=COLOURS[colour], linestyle=style, alpha=0.85)
+    for name in names:
+        axes.plot(*roc(truth[name], probabilities[name]), **looks[name], alpha=0.85)
     lines = axes.get_lines()
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
-    axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
+    axes.set(xlabel="false positive rate", ylabel="true positive rate")
+    axes.set_title(", ".join(filter(None, ("ROC curves", title))))
     axes.set_aspect("equal")
     axes.grid(alpha=0.3)
-    title = "area under the curve"  # labels are passed, as matplotlib omits lines called `_other`
-    if columns:
+    enlarge_corner(axes)
+    if names:  # labels are passed, as matplotlib omits lines called `_other`
+        title = "area under the curve"
         figure.legend(lines, labels, loc="outside right upper", title=title, ncols=columns)
-    elif areas:
-        axes.legend(lines, labels, loc="lower right", title=title)
     return figure
 
 
-def shortened(name: object) -> str:
+def looks_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """A colour and a line style for each name, the same in all plots of the same names."""
+    looks = [
+        {"linestyle": s, "color": colour} for s in ("-", "--", "-.", ":") for colour in COLOURS
+    ]
+    return dict(zip(sorted(names, key=str), cycle(looks), strict=False))
+
+
+def enlarge_corner(axes: Axes) -> None:
+    """Below the diagonal, enlarge the corner where good ROC curves bend, if any does."""
+    points = [np.asarray(line.get_data(), float) for line in axes.get_lines()]
+    if any(((x < 0.2) & (y > 0.8) & ((x > 0) | (y < 1))).any() for x, y in points):
+        inset = axes.inset_axes((0.55, 0.08, 0.41, 0.41), xlim=(-0.01, 0.2), ylim=(0.8, 1.01))
+        for line, xy in zip(axes.get_lines(), points, strict=True):
+            look: dict[str, Any] = {"color": line.get_color(), "linestyle": line.get_linestyle()}
+            inset.plot(*xy, **look, linewidth=line.get_linewidth(), alpha=line.get_alpha())
+        inset.tick_params(labelsize=8)
+        inset.grid(alpha=0.3)
+        axes.indicate_inset_zoom(inset)
+
+
+def is_alone(y: Sequence[float]) -> NDArray[np.bool_]:
+    """Which points have a gap on both sides, and no line to be seen in."""
+    known = np.pad(np.isfinite(y), 1)
+    return known[1:-1] & ~known[:-2] & ~known[2:]
+
+
+def shortened(name: object, most: int = MAX_NAME) -> str:
     """A name, text or number, cut to the length that fits in a plot."""
     text = str(name)
-    return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 1]}…"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def one_versus_rest(
@@ -253,6 +286,9 @@ def roc(y: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.float64], NDAr
     return rates[0], rates[1]
 
 
-def save_figure(figure: Figure, path: Path | str) -> None:
+def save_figure(figure: Figure, path: Path | str | IO[bytes]) -> None:
     """Write a PNG with the same bytes for the same figure."""
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    with warnings.catch_warnings():
+        # Other fonts differ between machines: letters that this one lacks are drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure.savefig(path, format="png", dpi=120, metadata={"Software": None})

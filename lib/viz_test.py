@@ -9,7 +9,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from sklearn.metrics import roc_curve
 
+from lib.plots import draw
+from lib.revisions import Plot
 from lib.viz import (
+    COLOURS,
+    ROC_COLUMNS,
     confusion_rows,
     one_versus_rest,
     plot_confusion_matrix,
@@ -32,6 +36,11 @@ HISTORY = {
     "train_accuracy": [0.5, 0.8, 0.9],
     "validation_accuracy": [0.6, 0.9, 0.8],
 }
+
+
+def legend_of(figure):
+    """The texts of a figure's legend."""
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_a_confusion_matrix_shows_each_count_and_its_share_of_the_true_class():
@@ -63,19 +72,65 @@ def test_a_training_history_draws_four_curves_and_marks_the_best_epoch():
         HISTORY["validation_accuracy"],
     ]
     assert list(loss.lines[2].get_xdata()) == [2, 2]
+    figure = plot_training_history(HISTORY, best_epoch=2)
+    assert legend_of(figure) == ["train", "validation", "best: epoch 2"]
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert not [axes for axes in figure.axes if box.overlaps(axes.get_window_extent())]
 
 
 def test_roc_curves_of_several_models_share_a_picture_best_first():
     probabilities = {"coin": [0.5] * 5, "right": [0.1, 0.2, 0.3, 0.8, 0.9]}
-    [axes] = plot_roc_curves(probabilities, Y).axes
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == ["right (1.000)", "coin (0.500)"]
+    assert legend_of(plot_roc_curves(probabilities, Y)) == ["right (1.000)", "coin (0.500)"]
+
+
+def test_a_name_has_the_same_colour_whatever_its_curve_and_as_in_the_plots_of_revisions():
+    found = []
+    for good in ("a", "b"):
+        curves = {name: [0.1, 0.2, 0.6, 0.7, 0.8 if name == good else 0.3] for name in "ba"}
+        figure = plot_roc_curves(curves, Y)
+        lines = dict(zip(legend_of(figure), figure.legends[0].get_lines(), strict=True))
+        found.append({name[0]: line.get_color() for name, line in lines.items()})
+        rows = [{key: str(value) for key, value in row.items()} for row in roc_rows(curves, Y)]
+        plot = Plot("ROC", "roc.csv", *ROC_COLUMNS[1:2], ROC_COLUMNS[2:], "simple")
+        lines = draw(plot, {"work tree": rows}).legends[0].get_lines()
+        found.append(dict(zip("ab", (line.get_color() for line in lines), strict=False)))
+    assert found == [{"a": COLOURS[0], "b": COLOURS[1]}] * 4
+
+
+@pytest.mark.parametrize("title", ["", "validation split"])
+def test_a_roc_picture_says_what_it_shows(title):
+    axes = plot_roc_curves({"model": [0.1, 0.2, 0.3, 0.8, 0.9]}, Y, title).axes[0]
+    assert axes.get_title() == ("ROC curves, validation split" if title else "ROC curves")
+
+
+def test_the_corner_is_enlarged_if_a_curve_bends_there():
+    y = [0] * 20 + [1] * 20
+    good, bad = ([*range(20), *range(shift, shift + 20)] for shift in (18, 2))
+    (inset,) = plot_roc_curves({"model": good}, y).axes[0].child_axes
+    assert inset.get_xlim()[1] == 0.2
+    assert list(inset.lines[0].get_ydata())[-1] == 1
+    assert plot_roc_curves({"model": bad}, y).axes[0].child_axes == []
+    perfect = {"model": [*range(40)]}
+    assert plot_roc_curves(perfect, y).axes[0].child_axes == [], "nothing to see"
+
+
+def test_a_curve_that_leaves_the_axis_in_the_corner_is_enlarged():
+    y = [0, 0, *[1] * 10]
+    assert plot_roc_curves({"model": [1, 8, 5, *[9] * 9]}, y).axes[0].child_axes
 
 
 def test_data_of_one_class_have_no_roc_curve():
     [axes] = plot_roc_curves({"model": [0.2, 0.3]}, [1, 1]).axes
     assert len(axes.lines) == 1, "the diagonal"
     assert roc_rows({"model": [0.2, 0.3]}, [1, 1]) == []
+
+
+def test_a_value_between_gaps_is_a_point_and_epochs_are_whole_numbers():
+    history = {"epoch": [1, 2], "train_loss": [0.5, 0.4], "validation_loss": [0.5, math.nan]}
+    [axes] = plot_training_history(history).axes
+    assert axes.collections[1].get_offsets().tolist() == [[1, 0.5]]
+    assert all(tick == int(tick) for tick in axes.get_xticks())
 
 
 def test_a_history_of_any_measures_has_a_panel_for_each():
@@ -90,9 +145,7 @@ def test_a_history_of_any_measures_has_a_panel_for_each():
 def test_each_class_that_occurs_has_a_curve_against_the_rest():
     probability = [[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1]]
     curves, truth = one_versus_rest(probability, [0, 1, 1], ("cat", "dog", "hen"))
-    [axes] = plot_roc_curves(curves, truth).axes
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == ["cat (1.000)", "dog (1.000)"]
+    assert legend_of(plot_roc_curves(curves, truth)) == ["cat (1.000)", "dog (1.000)"]
     assert {row["model"] for row in roc_rows(curves, truth)} == {"cat", "dog"}
 
 
@@ -122,19 +175,19 @@ def test_empty_cells_of_many_classes_have_no_text():
 
 
 @pytest.mark.parametrize("k", [2, 12, 100])
-def test_every_curve_is_named_and_many_outside_the_axes(k):
+def test_every_curve_is_named_beside_the_picture(k):
     curves = {f"_{n}": [0.5] * 4 + [n / 100] for n in range(k)}
     figure = plot_roc_curves(curves, Y)
     FigureCanvasAgg(figure).draw()
     [axes] = figure.axes
-    [legend] = figure.legends or [axes.get_legend()]
+    [legend] = figure.legends
     assert {text.get_text().split(" ")[0] for text in legend.get_texts()} == set(curves)
     box = legend.get_window_extent()
     assert figure.bbox.x1 >= box.x1
     assert box.y0 >= 0
-    assert box.overlaps(axes.get_window_extent()) == (k == 2)
+    assert not box.overlaps(axes.get_window_extent())
     looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines[:-1]}
-    assert len(looks) == min(k, 40)
+    assert len(looks) == min(k, 32)
 
 
 def test_predicted_numbers_are_drawn_with_true_ones():
@@ -167,6 +220,12 @@ def test_the_same_figure_is_written_as_the_same_bytes(tmp_path):
         save_figure(plot_training_history(HISTORY, 2), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["名前", "हिन्दी", "🎉"])
+def test_letters_that_the_font_lacks_are_no_warning(tmp_path, name):
+    figure = plot_confusion_matrix([0, 1], [0, 1], [name, "b"])
+    save_figure(figure, tmp_path / "picture.png")
 
 
 def test_a_dollar_in_a_name_is_no_formula(tmp_path):

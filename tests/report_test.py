@@ -491,8 +491,12 @@ def test_tables_with_rows_are_drawn_and_a_missing_column_is_named(tmp_path):
     plots.append({"days.csv": {"x": "day", "y": "rain"}})
     (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {}, "plots": plots}))
     here = Revision("", tmp_path)
-    titles = [title for title, _ in pictures(here, here)]
-    assert titles == ["means, north.csv", "means, south.csv"]
+    before = Revision("", tmp_path)
+    before.contents["south.csv"] = b"step,mean_of_two\n1,2\n"
+    before.contents["days.csv"] = before.contents["other.csv"] = None
+    drawn, unchanged = pictures(before, here)
+    assert [title for title, _ in drawn] == ["means, south.csv"]
+    assert unchanged == ["means, north.csv"]
     no_column, no_number = here.missing
     assert no_column == "other.csv cannot be drawn as dvc.yaml says: it has no column 'parameter'."
     assert "its column 'day' has '2026-01-02', which is no number." in no_number

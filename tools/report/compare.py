@@ -31,6 +31,7 @@ from lib.files import replaced_file
 from lib.plots import draw
 from lib.revisions import WORK_TREE, Revision, default_pair
 from lib.text import one_line
+from lib.viz import save_figure
 from tools.command import as_command
 
 FILE = Path("build/compare.html")
@@ -92,10 +93,9 @@ img { max-width: 100%; height: auto; }
 <div class="plots">
 {% for title, address in plots %}
 <figure><img alt="{{ title }}" src="{{ address }}"></figure>
-{% else %}
-<p>None.</p>
 {% endfor %}
 </div>
+{% if unchanged %}<p>Unchanged: {{ unchanged }}.</p>{% elif not plots %}<p>None.</p>{% endif %}
 </body>
 </html>
 """
@@ -120,13 +120,21 @@ def sections(old: Revision, new: Revision) -> list[tuple[str, Table]]:
     return found
 
 
-def pictures(old: Revision, new: Revision) -> list[tuple[str, Figure]]:
-    """Title and figure of each plot of the newer revision; notes in `missing` those that fail."""
+def pictures(old: Revision, new: Revision) -> tuple[list[tuple[str, Figure]], list[str]]:
+    """Title and figure of each plot of the newer revision, and the titles of unchanged ones.
+
+    Those that fail are noted in `missing`.
+    """
     found: list[tuple[str, Figure]] = []
+    unchanged: list[str] = []
     known = {plot.path for plot in old.plots}
     for plot in new.plots[:MAX_PICTURES]:
         both = (old, new) if plot.path in known else (new,)
-        tables = {each.label: rows for each in both if (rows := each.table(plot.path))}
+        read = [(each.label, rows) for each in both if (rows := each.table(plot.path))]
+        tables = dict(read)
+        if len(read) == 2 and read[0][1] == read[1][1]:
+            unchanged.append(plot.title)
+            continue
         try:
             found += [(plot.title, draw(plot, tables))] if tables else []
         except (KeyError, ValueError, TypeError) as error:
@@ -134,7 +142,7 @@ def pictures(old: Revision, new: Revision) -> list[tuple[str, Figure]]:
             new.missing.append(f"{plot.path} cannot be drawn as dvc.yaml says: {why}.")
     if (left := len(new.plots) - MAX_PICTURES) > 0:
         new.missing.append(f"{left:,} more plots: `dvc plots show` draws them.")
-    return found
+    return found, unchanged
 
 
 # ---- the page
@@ -149,15 +157,20 @@ def page(old: Revision, new: Revision) -> str:
     tables = [
         (title, header, *cut(rows, MAX_ROWS), nothing) for title, (header, rows), nothing in found
     ]
-    plots = [(title, data_uri(figure)) for title, figure in pictures(old, new)]
-    notes = (*old.outdated, *new.outdated, *missing(old, new))
-    return HTML.from_string(PAGE).render(old=old, new=new, notes=notes, tables=tables, plots=plots)
+    figures, same = pictures(old, new)
+    content = {
+        "tables": tables,
+        "plots": [(title, data_uri(figure)) for title, figure in figures],
+        "unchanged": "; ".join(same),
+        "notes": (*old.outdated, *new.outdated, *missing(old, new)),
+    }
+    return HTML.from_string(PAGE).render(old=old, new=new, **content)
 
 
 def data_uri(figure: Figure) -> str:
     """A figure as a PNG in a data: URI."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    save_figure(figure, buffer)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

@@ -65,7 +65,7 @@ def draw(folder: Path, splits: Splits, trained: Mapping[str, Trained], best: str
     names = splits.class_names
     write_csv(folder / "roc_curves.csv", roc_rows(probabilities, splits.y_val), ROC_COLUMNS)
     write_csv(folder / "confusion_matrix.csv", confusion_rows(splits.y_val, predicted, names))
-    roc = plot_roc_curves(probabilities, splits.y_val, "validation")
+    roc = plot_roc_curves(probabilities, splits.y_val, "validation split")
     save_figure(roc, folder / "roc_curves.png")
     confusion = plot_confusion_matrix(splits.y_val, predicted, names, f"{best}, validation")
     save_figure(confusion, folder / "confusion_matrix.png")
