@@ -137,3 +137,39 @@ def test_a_stage_fails_if_not_all_its_outs_get_into_the_cache(tmp_path):
     (project.folder / "several/large").rename(project.folder / "large")
     project.run(*GUARDED, "repro")
     project.dvc("push", "--quiet", "--remote", "there")
+
+
+CHAIN = """
+stages:
+  first:
+    cmd: mkdir -p first && echo a whole file > first/file
+    outs: [first]
+  second:
+    cmd: cat first/file > second
+    deps: [first]
+    outs: [second]
+"""
+
+
+@pytest.mark.parametrize("pull", [(), ("--pull",)])
+def test_a_file_that_a_crash_cut_short_in_the_cache_is_made_or_pulled_again(tmp_path, pull):
+    project = Project(tmp_path / "project")
+    project.give_pipeline(CHAIN)
+    remote = str(tmp_path / "there")
+    project.dvc("remote", "add", "--quiet", "--default", "--force", "there", remote)
+    project.run(*GUARDED, "repro")
+    if pull:
+        project.dvc("push", "--quiet")
+    whole = b"a whole file\n"
+    for file in (project.folder / ".dvc/cache/files/md5").rglob("*"):
+        if file.is_file() and file.read_bytes() == whole:
+            file.chmod(0o644)
+            file.write_bytes(whole[:5])
+            file.chmod(0o444)
+    shutil.rmtree(project.folder / "first")
+    (project.folder / "second").unlink()
+    if not pull:
+        (project.folder / "dvc.lock").unlink()
+    said = project.run(*GUARDED, "repro", *pull)
+    assert ("Running stage 'first'" in said) is not bool(pull)
+    assert (project.folder / "second").read_bytes() == whole

@@ -9,7 +9,9 @@ plain `dvc` is unchanged. Every listing, from dvc.lock, the cache, the bucket or
 passes through the two functions that are replaced here.
 
 It also records a stage's deps as they were at its start (inputs.py), and fails a stage whose outs
-could not all be cached, on a full disk for example, where DVC would only print an error.
+could not all be cached, on a full disk for example, where DVC would only print an error. A file in
+the cache that does not have the checksum in its name, as a crash may leave it, is removed, and
+pulled or computed again: DVC takes every read-only file there as whole.
 """
 
 import hashlib
@@ -21,6 +23,8 @@ from typing import Any
 import dvc.output
 import dvc.stage.run
 from dvc.exceptions import DvcException
+from dvc_data.hashfile.db import HashFileDB
+from dvc_data.hashfile.db.local import LocalHashFileDB
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.tree import Tree
 
@@ -82,6 +86,8 @@ def install() -> None:
 
     Tree.from_list = classmethod(checked)  # type: ignore[method-assign, assignment]
     Tree.load = classmethod(load_verified)  # type: ignore[method-assign, assignment]
+    # DVC's state remembers the checksum of each unchanged file, so that it is computed once.
+    LocalHashFileDB.check = HashFileDB.check  # type: ignore[method-assign]
     dvc.output.otransfer = failing_if_incomplete(dvc.output.otransfer)
     dvc.stage.run.cmd_run = recording_inputs(dvc.stage.run.cmd_run)
 
