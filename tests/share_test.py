@@ -411,6 +411,24 @@ def test_a_release_that_another_job_uploaded_first_is_not_ours(tmp_path):
         bucket.upload(file)
 
 
+def test_a_release_does_not_replace_what_another_job_uploads_meanwhile(tmp_path, monkeypatch):
+    bucket = object.__new__(Bucket)
+    bucket.fs, bucket.folder = fsspec.filesystem("memory"), "share_test/meanwhile"
+    file = tmp_path / "a-v1.krt"
+    file.write_bytes(b"ours")
+    path = f"{bucket.folder}/{file.name}"
+    upload = bucket.fs.put_file
+
+    def finish_second(*arguments, **options):
+        bucket.fs.pipe(path, b"theirs")
+        upload(*arguments, **options)
+
+    monkeypatch.setattr(bucket.fs, "put_file", finish_second)
+    with pytest.raises(UserError, match="is there already with other content"):
+        bucket.upload(file)
+    assert bucket.fs.cat_file(path) == b"theirs"
+
+
 @pytest.mark.parametrize("out", ["artifacts/quick", "artifacts/quick/model.txt"])
 def test_a_model_whose_stage_never_ran_has_no_champion_and_no_error(project, out):
     one = MODEL_IN_A_FOLDER.replace("outs: [artifacts/quick]", f"outs: [{out}]")

@@ -128,9 +128,13 @@ class Bucket:
         path = f"{self.folder}/{file.name}"
         try:
             if not self.fs.exists(path):
-                self.fs.put_file(str(file), path)
+                # Not in place of what another job has uploaded while this upload goes on.
+                self.fs.put_file(str(file), path, mode="create")
+        except FileExistsError:
+            pass
         except Exception as error:  # as above
-            raise UserError(f"{file.name}: S3 {why_storage_failed(error)}") from None
+            if "PreconditionFailed" not in str(error.__cause__):  # S3's word for FileExistsError
+                raise UserError(f"{file.name}: S3 {why_storage_failed(error)}") from None
         self.refuse_another(file)
         return f"s3://{path}"
 
