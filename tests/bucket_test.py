@@ -151,8 +151,20 @@ stages:
 """
 
 
+def cut_short(project, content):
+    """Leave half of the files in DVC's cache whose content begins so, as a crash may."""
+    for file in (project.folder / ".dvc/cache/files/md5").rglob("*"):
+        if file.is_file() and file.read_bytes().startswith(content):
+            file.chmod(0o644)
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+            file.chmod(0o444)
+
+
 @pytest.mark.parametrize("pull", [(), ("--pull",)])
-def test_a_file_that_a_crash_cut_short_in_the_cache_is_made_or_pulled_again(tmp_path, pull):
+@pytest.mark.parametrize("content", [b"a whole file", b"[{"])
+def test_a_file_that_a_crash_cut_short_in_the_cache_is_made_or_pulled_again(
+    tmp_path, pull, content
+):
     project = Project(tmp_path / "project")
     project.give_pipeline(CHAIN)
     remote = str(tmp_path / "there")
@@ -160,16 +172,19 @@ def test_a_file_that_a_crash_cut_short_in_the_cache_is_made_or_pulled_again(tmp_
     project.run(*GUARDED, "repro")
     if pull:
         project.dvc("push", "--quiet")
-    whole = b"a whole file\n"
-    for file in (project.folder / ".dvc/cache/files/md5").rglob("*"):
-        if file.is_file() and file.read_bytes() == whole:
-            file.chmod(0o644)
-            file.write_bytes(whole[:5])
-            file.chmod(0o444)
+    cut_short(project, content)
     shutil.rmtree(project.folder / "first")
     (project.folder / "second").unlink()
     if not pull:
         (project.folder / "dvc.lock").unlink()
     said = project.run(*GUARDED, "repro", *pull)
     assert ("Running stage 'first'" in said) is not bool(pull)
-    assert (project.folder / "second").read_bytes() == whole
+    assert (project.folder / "second").read_bytes() == b"a whole file\n"
+
+
+def test_a_listing_that_a_crash_cut_short_in_the_cache_is_no_problem_of_the_bucket(project):
+    project.dvc("pull", "--quiet", "stuff.dvc")
+    cut_short(project, b"[{")
+    check = "from tools.job.preflight import listings_are_whole; print(listings_are_whole())"
+    said = project.run("tools/within", ".", "python", "-c", check)
+    assert "the listings of" in said

@@ -26,7 +26,9 @@ from dvc.exceptions import DvcException
 from dvc_data.hashfile.db import HashFileDB
 from dvc_data.hashfile.db.local import LocalHashFileDB
 from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.meta import Meta
 from dvc_data.hashfile.tree import Tree
+from dvc_objects.errors import ObjectFormatError
 
 from lib.text import one_line
 from tools.job.inputs import recording_inputs
@@ -40,6 +42,8 @@ def load_verified(cls: Any, odb: Any, hash_info: HashInfo, hash_name: str | None
     with stored.fs.open(stored.path, "rb") as file:
         content = file.read()
     if f"{hashlib.md5(content, usedforsecurity=False).hexdigest()}.dir" != hash_info.value:
+        if isinstance(odb, LocalHashFileDB) and not content.endswith(b"]"):
+            odb.check(str(hash_info.value))  # cut short by a crash: removed, and FileNotFoundError
         raise DvcException(f"refused: the listing of a folder is not {hash_info.value}. {WHO}")
     if hash_name is None and odb.hash_name == "md5-dos2unix":
         hash_name = odb.hash_name
@@ -47,6 +51,19 @@ def load_verified(cls: Any, odb: Any, hash_info: HashInfo, hash_name: str | None
     tree.path, tree.fs = stored.path, stored.fs
     tree.hash_info, tree.oid = hash_info, hash_info.value
     return tree
+
+
+def check_content(
+    odb: HashFileDB, oid: str, check_hash: bool = True, _info: dict[str, Any] | None = None
+) -> Meta:
+    """As DVC's `check`, also for a read-only file: if it is corrupt, it is removed and missing.
+
+    DVC's state remembers the checksum of each unchanged file, so that it is computed once.
+    """
+    try:
+        return HashFileDB.check(odb, oid, check_hash, _info)
+    except ObjectFormatError as error:
+        raise FileNotFoundError(str(error)) from None
 
 
 def check_paths(listing: list[dict[str, Any]]) -> None:
@@ -86,8 +103,7 @@ def install() -> None:
 
     Tree.from_list = classmethod(checked)  # type: ignore[method-assign, assignment]
     Tree.load = classmethod(load_verified)  # type: ignore[method-assign, assignment]
-    # DVC's state remembers the checksum of each unchanged file, so that it is computed once.
-    LocalHashFileDB.check = HashFileDB.check  # type: ignore[method-assign]
+    LocalHashFileDB.check = check_content  # type: ignore[method-assign, assignment]
     dvc.output.otransfer = failing_if_incomplete(dvc.output.otransfer)
     dvc.stage.run.cmd_run = recording_inputs(dvc.stage.run.cmd_run)
 
