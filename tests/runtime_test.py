@@ -289,6 +289,12 @@ def test_a_second_runtime_is_a_copied_folder_and_has_all_engine_features(project
             "node 'first' could not start: ModuleNotFoundError: No module named 'torch'",
         ),
         (
+            "src/first/main.py",
+            "import asyncio",
+            "import asyncio\nwhile True:\n    print('a loop' * 100_000)",
+            "node 'first' could not start: OSError: [Errno 27] File too large",
+        ),
+        (
             "src/second/main.py",
             "async def default_handler",
             "async def handler",

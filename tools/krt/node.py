@@ -7,6 +7,7 @@ are exchanged through a socket, in frames: a JSON header, then a serialized `goo
 """
 
 import asyncio
+import contextlib
 import copy
 import gzip
 import importlib.util
@@ -14,6 +15,7 @@ import inspect
 import json
 import logging
 import os
+import resource
 import socket
 import struct
 import sys
@@ -26,6 +28,7 @@ from google.protobuf.any_pb2 import Any as Packed
 
 FRAME = struct.Struct(">II")  # bytes of the header, bytes of the payload
 MESSAGE_BYTES = 2**20  # larger messages are compressed; if that is not enough, refused
+LARGEST_FILE = 2**28  # bytes that a node may write to one file
 OK, ERROR, EARLY_REPLY, EARLY_EXIT = "ok", "error", "early_reply", "early_exit"
 
 Header = dict[str, Any]
@@ -271,6 +274,10 @@ def described(error: BaseException) -> str:
 def main() -> None:
     """Run the node that the settings name."""
     settings = json.loads(sys.argv[1])
+    # Its output goes to a file: without a limit, a loop that prints would fill the disk.
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with contextlib.suppress(ValueError):  # a lower limit is set already
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, hard))
     logging.basicConfig(
         level=logging.INFO,
         format=f"%(asctime)s %(levelname)s {settings['node']}: %(message)s",

@@ -56,7 +56,8 @@ class RpcError(Exception):
     """The error that a client gets instead of an answer."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
-        super().__init__(message)
+        # gRPC sends it as a header: valid UTF-8 of a few kilobytes, or the client gets no answer.
+        super().__init__(message[:2000].encode(errors="replace").decode())
         self.code = code
 
 
@@ -72,7 +73,9 @@ class Running:
 
     def last_lines(self) -> str:
         """The last lines of its log, joined."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        with self.log.open("rb") as log:
+            log.seek(max(self.log.stat().st_size - 10_000, 0))  # it may be larger than the memory
+            lines = log.read().decode(errors="replace").split("\n")
         printed = [line.strip() for line in lines if line.strip()]
         return " / ".join(printed[-3:])[-400:] or "it printed nothing"
 
@@ -147,7 +150,14 @@ class Runtime:
                 stderr=log,
                 start_new_session=True,
             )
+        self.tasks.append(asyncio.create_task(self.end(running)))
         running.reader, running.writer = await asyncio.open_connection(sock=ours)
+
+    async def end(self, running: Running) -> None:
+        """Wait for a node to end, and end what it started: it may hold the node's socket open."""
+        await running.process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(running.process.pid, signal.SIGKILL)
 
     def settings(self, running: Running, theirs: socket.socket) -> dict[str, Any]:
         """The settings for node.py."""

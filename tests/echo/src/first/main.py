@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from pathlib import Path
 
 from public_input_pb2 import Answer, Question
@@ -28,12 +29,13 @@ async def default_handler(ctx, data):
     elif question.what == "silence":
         pass
     elif question.what == "raise":
-        raise ValueError(question.text)
+        raise ValueError(f"{question.text}\udcff" + "-" * 100_000)
     elif question.what == "sleep":
         await asyncio.sleep(60)
     elif question.what == "die":
         await asyncio.sleep(1)
         print("the last words", file=sys.stderr, flush=True)
+        os.fork() or time.sleep(60)  # the child goes on, and holds the node's socket
         os._exit(3)
     elif question.what == "big":
         await ctx.send_output(Answer(text=os.urandom(2**20).hex()), "straight")
