@@ -85,6 +85,25 @@ def test_a_cache_that_is_not_writable_is_reported_before_training(project, place
     assert f"PROBLEM  DVC's cache on the runner cannot be written to ({cache / place}): " in output
 
 
+def test_a_disk_that_dvc_cannot_use_is_a_problem_beside_others(project):
+    output = preflight(project, ok=False, DVC_SITE_CACHE_DIR="/dev/null/dvc", FREE_GIGABYTES="1e9")
+    assert "GB are free where code and results are" in output
+    assert "PROBLEM  A disk of this machine cannot be used: [Errno 20] Not a directory" in output
+    assert "What DVC keeps in /dev/null/dvc can be removed" in output
+    assert "Traceback" not in output
+
+
+def test_a_database_of_dvc_that_a_crash_has_damaged_is_a_problem(project, tmp_path):
+    site = tmp_path / "site"
+    find = ("tools/within", ".", "python", "-c", "import dvc.repo; dvc.repo.Repo('.')")
+    project.run(*find, DVC_SITE_CACHE_DIR=str(site))
+    (database,) = site.rglob("hashes/local/cache.db")
+    database.write_bytes(b"damaged" * 1000)
+    ask = ("tools/within", ".", "python", "-c", "from tools.job import preflight as p; p.release()")
+    output = project.run(*ask, ok=False, DVC_SITE_CACHE_DIR=str(site), DVC_CACHE_DIR=str(tmp_path))
+    assert "PROBLEM  A disk of this machine cannot be used: file is not a database" in output
+
+
 def test_data_in_the_bucket_are_ok(project):
     (project.folder / "data/raw/given.csv").unlink()
     output = preflight(project, ok=True)

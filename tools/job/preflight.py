@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dvc.config import Config
+from dvc.dirs import site_cache_dir
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
@@ -506,7 +508,7 @@ def failed(checks: Sequence[Callable[[], str]]) -> list[str]:
     for check in checks:
         try:
             print(f"ok       {check()}", flush=True)
-        except (UserError, DvcException, ImportError) as error:
+        except (UserError, DvcException, ImportError, OSError, sqlite3.Error) as error:
             if isinstance(error, ImportError) and error.name:
                 raise  # a bug here; DVC's own, for a missing optional package, names no module
             if (problem := as_problem(error)) not in problems:  # DVC repeats what it cannot read
@@ -517,10 +519,16 @@ def failed(checks: Sequence[Callable[[], str]]) -> list[str]:
     return problems
 
 
-def as_problem(error: UserError | DvcException | ImportError) -> str:
+def as_problem(error: Exception) -> str:
     """An error as one line; for a file that DVC cannot read, with the line number."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, OSError | sqlite3.Error):
+        why = " ".join(str(error).split())
+        return (
+            f"A disk of this machine cannot be used: {why}. Is it full, or read-only? What "
+            f"DVC keeps in {site_cache_dir()} can be removed: it is made anew."
+        )
     return f"DVC cannot read what the run needs: {' '.join(str(error).split())}{line_of(error)}"
 
 
