@@ -28,7 +28,7 @@ from google.protobuf.any_pb2 import Any as Packed
 
 FRAME = struct.Struct(">II")  # bytes of the header, bytes of the payload
 MESSAGE_BYTES = 2**20  # larger messages are compressed; if that is not enough, refused
-LARGEST_FILE = 2**28  # bytes that a node may write to one file
+LARGEST_FILE = 2**30  # bytes that a node may write to one file
 OK, ERROR, EARLY_REPLY, EARLY_EXIT = "ok", "error", "early_reply", "early_exit"
 
 Header = dict[str, Any]
