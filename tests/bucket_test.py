@@ -177,8 +177,8 @@ def test_a_file_that_a_crash_cut_short_in_the_cache_is_made_or_pulled_again(
     (project.folder / "second").unlink()
     if not pull:
         (project.folder / "dvc.lock").unlink()
-    said = project.run(*GUARDED, "repro", *pull)
-    assert ("Running stage 'first'" in said) is not bool(pull)
+    output = project.run(*GUARDED, "repro", *pull)
+    assert ("Running stage 'first'" in output) is not bool(pull)
     assert (project.folder / "second").read_bytes() == b"a whole file\n"
 
 
@@ -186,5 +186,5 @@ def test_a_listing_that_a_crash_cut_short_in_the_cache_is_no_problem_of_the_buck
     project.dvc("pull", "--quiet", "stuff.dvc")
     cut_short(project, b"[{")
     check = "from tools.job.preflight import listings_are_whole; print(listings_are_whole())"
-    said = project.run("tools/within", ".", "python", "-c", check)
-    assert "the listings of" in said
+    output = project.run("tools/within", ".", "python", "-c", check)
+    assert "the listings of" in output

@@ -8,6 +8,7 @@ the run, except for MLflow: if its server is down, `make relog` logs the results
     preflight --connections   only S3 and MLflow (make doctor)
 """
 
+import errno
 import json
 import os
 import re
@@ -33,7 +34,7 @@ from lib.params import check_all, line_of
 from lib.pipeline import SWEEPS
 from lib.repository import ROOT, ask_git, git, git_names
 from lib.text import shown_address, some_of, without_password
-from tools.command import first_error, run
+from tools.command import DISK_FULL, first_error, run
 from tools.dvc_config import set_values
 from tools.job.guarded_dvc import install
 from tools.job.job import MARK, add_to_note, ask_mlflow, main, pipeline_file, summarise
@@ -51,6 +52,8 @@ ELSEWHERE = (
     "has this bucket in another region, or at another endpoint: fix region and endpointurl in "
     ".dvc/config, or the variable MLFLOW_S3_ENDPOINT_URL"
 )
+# The errors of a disk that is full, broken, read-only or another user's.
+UNUSABLE = (*DISK_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO)
 AWAY = ("502", "503", "504")  # from a proxy in front of S3; S3's own errors have a code
 REFUSALS = {  # by S3's own code
     "ExpiredToken": (
@@ -511,6 +514,8 @@ def failed(checks: Sequence[Callable[[], str]]) -> list[str]:
         except (UserError, DvcException, ImportError, OSError, sqlite3.Error) as error:
             if isinstance(error, ImportError) and error.name:
                 raise  # a bug here; DVC's own, for a missing optional package, names no module
+            if isinstance(error, OSError) and error.errno not in UNUSABLE:
+                raise
             if (problem := as_problem(error)) not in problems:  # DVC repeats what it cannot read
                 print(f"PROBLEM  {problem}", flush=True)
                 problems.append(problem)
