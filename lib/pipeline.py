@@ -347,6 +347,19 @@ def beside(file: str, path: str) -> str:
     return posixpath.normpath((PurePath(file).parent / path).as_posix())
 
 
+def files_of(modules: Iterable[str], root: Path = ROOT) -> set[str]:
+    """The files of this repository that Python reads to import these modules.
+
+    A package's file is its `__init__.py`, which also the modules inside it read.
+    """
+    found = set()
+    for module in modules:
+        path = PurePath(*module.split("."))
+        packages = [folder / "__init__.py" for folder in (path, *path.parents)]
+        found |= {str(file) for file in (path.with_suffix(".py"), *packages)}
+    return {file for file in found if (root / file).is_file()}
+
+
 def each_plot(entries: Any) -> list[tuple[str, Any]]:
     """Title and definition of each top-level plot, which may be in a list or a mapping."""
     several = [entries] if isinstance(entries, Mapping) else entries

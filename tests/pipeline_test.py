@@ -191,6 +191,37 @@ def test_an_image_missing_from_a_stages_deps_is_named(project):
     assert " passed" in project.run(*check, "-k", "image or deps")
 
 
+def test_a_packages_init_file_is_a_dep_of_the_stage_that_imports_it(project):
+    check = ("tools/within", "--dev", ".", "python", "-m", "pytest", "lab/processes/stages_test.py")
+    package = project.folder / "lab/processes/prepare_data/parts"
+    package.mkdir()
+    (package / "__init__.py").write_text('"""Parts."""\n')
+    (package / "rows.py").write_text('"""Rows."""\n')
+    main = "lab/processes/prepare_data/main.py"
+    project.edit(main, "\nfrom lab.", "\nimport lab.processes.prepare_data.parts.rows\nfrom lab.")
+    rows = f"      - {main}\n      - lab/processes/prepare_data/parts/rows.py\n"
+    project.edit("dvc.yaml", f"      - {main}\n", rows)
+    output = project.run(*check, "-k", "deps or imports", ok=False)
+    assert "'lab/processes/prepare_data/parts/__init__.py'" in output
+    both = f"{rows}      - lab/processes/prepare_data/parts/__init__.py\n"
+    project.edit("dvc.yaml", rows, both)
+    assert " passed" in project.run(*check, "-k", "deps or imports")
+
+
+def test_a_stage_may_read_parameters_of_another_file(project):
+    check = ("tools/within", "--dev", ".", "python", "-m", "pytest", "lab/processes/stages_test.py")
+    (project.folder / "more.yaml").write_text("depth: 3\nrandom_seed: 4\n")
+    project.edit(
+        "dvc.yaml",
+        "    params:\n      - random_seed\n      - prepare_data\n",
+        "    params:\n      - random_seed\n      - prepare_data\n"
+        "      - more.yaml:\n          - depth\n          - random_seed\n",
+    )
+    assert " passed" in project.run(*check, "-k", "sections")
+    project.edit("dvc.yaml", "      - random_seed\n      - prepare_data\n", "      - random_seed\n")
+    assert "'prepare_data'" in project.run(*check, "-k", "sections", ok=False)
+
+
 def test_an_out_that_git_does_not_ignore_is_named(project):
     """DVC adds it to .gitignore when its stage ends, and reverts that when a later stage fails."""
     check = ("tools/within", "--dev", ".", "python", "-m", "pytest", "lab/processes/stages_test.py")

@@ -9,7 +9,7 @@ import pytest
 
 from lib.nested import flat
 from lib.params import load_params, model_in
-from lib.pipeline import read_pipeline
+from lib.pipeline import files_of, read_pipeline
 from lib.space import ranges
 
 pytestmark = pytest.mark.unittest
@@ -23,9 +23,7 @@ ENGINES = {"optuna", "ray"}
 
 def imported(main):
     """The files of this repository that a main.py imports, directly or not."""
-    modules = {main} | GRAPH.find_upstream_modules(main)
-    files = {module.replace(".", "/") + ".py" for module in modules}
-    return {file for file in files if (ROOT / file).is_file()}
+    return files_of({main} | GRAPH.find_upstream_modules(main), ROOT)
 
 
 def test_each_sweep_has_a_stage_of_its_name():

@@ -26,7 +26,7 @@ from jinja2 import Environment, FileSystemLoader
 from lib.errors import UserError
 from lib.files import replaced_file
 from lib.params import read_yaml
-from lib.pipeline import MAIN, Stage, read_pipeline
+from lib.pipeline import MAIN, Stage, files_of, read_pipeline
 from lib.repository import BYTES, ROOT
 from lib.text import some_of
 from tools.command import as_command
@@ -305,8 +305,7 @@ def imported(main: str) -> list[str]:
         place = f"{os.path.relpath(error.filename, ROOT)}, line {error.lineno}"
         text = (error.text or "").strip()
         raise UserError(f"{place}: not Python ({text}). A merge left marks in it?") from None
-    modules = {main} | graph.find_upstream_modules(main)
-    return [file for m in modules if (ROOT / (file := m.replace(".", "/") + ".py")).is_file()]
+    return sorted(files_of({main} | graph.find_upstream_modules(main)))
 
 
 def sections_of(name: str) -> list[str]:
