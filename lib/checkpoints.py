@@ -3,7 +3,11 @@
 import hashlib
 import io
 import logging
+from collections.abc import Mapping
+from functools import partial
+from inspect import getclosurevars
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -54,10 +58,44 @@ def _seal(origin: str, data: bytes) -> bytes:
     return hashlib.sha256(origin.encode() + data).digest()
 
 
-def description(loss: nn.Module) -> tuple[Any, ...]:
-    """What defines a loss beside its tensors: its `repr` and, not in it, its settings."""
-    plain = {k: v for k, v in vars(loss).items() if isinstance(v, str | int | float | None)}
-    return type(loss).__module__, repr(loss), sorted(plain.items())
+def description(module: nn.Module) -> tuple[Any, ...]:
+    """What defines a network or a loss beside its tensors: its `repr`, and all its settings."""
+    torchs_own = vars(nn.Module())
+    settings = [
+        (name, type(part).__module__, {k: v for k, v in vars(part).items() if k not in torchs_own})
+        for name, part in module.named_modules()
+    ]
+    return repr(module), settings_of(settings)
+
+
+def settings_of(value: Any, depth: int = 8) -> Any:
+    """A value's content, the same in each interpreter: in containers, partials and closures, too.
+
+    Of code, only the name counts, and of an object whose `repr` is a memory address, its type.
+    """
+    inside: Any = ()
+    if isinstance(value, Tensor | np.ndarray):  # their repr is shortened
+        # Parameters are in the state.
+        inside = () if isinstance(value, nn.Parameter) else value.tolist()
+    elif isinstance(value, Mapping):
+        inside = [*value.items()]
+    elif isinstance(value, list | tuple):
+        inside = value
+    elif isinstance(value, set | frozenset):
+        inside = sorted(value, key=repr)
+    elif isinstance(value, partial):
+        inside = value.func, value.args, value.keywords
+    elif isinstance(value, FunctionType):
+        inside = value.__qualname__, value.__defaults__, getclosurevars(value).nonlocals
+    elif isinstance(value, torch.device):
+        return value.type  # each worker has its own card
+    elif " at 0x" not in (text := repr(value)):
+        return text
+    else:
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    if not isinstance(inside, list | tuple):  # of a tensor without dimensions
+        return inside
+    return type(value).__name__, [settings_of(each, depth - 1) for each in inside if depth]
 
 
 def fingerprint(
@@ -73,7 +111,8 @@ def fingerprint(
     shuffled = [getattr(loader.sampler, "generator", None) is not None for loader in loaders]
     # Sums are split over the threads, so their number changes the last bits.
     arithmetic = (torch.__version__, torch.get_num_threads())
-    digest = hashlib.sha256(repr((arithmetic, modules, values, batches, shuffled)).encode())
+    described = [description(module) for module in modules]
+    digest = hashlib.sha256(repr((arithmetic, described, values, batches, shuffled)).encode())
     tensors = [tensor for module in modules for tensor in module.state_dict().values()]
     for loader in loaders:
         tensors += getattr(loader.dataset, "tensors", ())

@@ -1,15 +1,30 @@
 """A resumed training equals an uninterrupted one; checkpoints of other trainings are not used."""
 
+import copy
+import os
+import subprocess
+import sys
 from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW
-from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    LambdaLR,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+)
 
+from lib.checkpoints import fingerprint, settings_of
+from lib.pytorch import accuracy
 from lib.pytorch_test import assert_same_state, make_data, one_thread, run, run_interrupted
+from lib.repository import ROOT
 
 pytestmark = pytest.mark.unittest
 
@@ -115,6 +130,92 @@ def test_a_checkpoint_of_another_training_is_reported_and_not_used(tmp_path, cap
     assert f"Checkpoint {checkpoint} is not used" in caplog.text
     assert history == expected_history
     assert_same_state(network, expected_network)
+
+
+class Rows(nn.Module):
+    """A network around another, with a setting that its repr does not show."""
+
+    def __init__(self, dropped):
+        super().__init__()
+        self.dropped = dropped
+        self.inner = nn.Linear(5, 1)
+
+    def forward(self, X):
+        return self.inner(nn.functional.dropout(X, self.dropped[0], self.training))
+
+
+def decaying(by):
+    return partial(LambdaLR, lr_lambda=lambda epoch: by**epoch)
+
+
+def in_two(by):
+    return lambda optimizer: SequentialLR(
+        optimizer, [ConstantLR(optimizer), decaying(by)(optimizer)], milestones=[2]
+    )
+
+
+def scaled(outputs, y, by):
+    return by * accuracy(outputs, y)
+
+
+def wrapped(by):
+    return nn.Sequential(Smoothed(by))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param(Rows([0.1]), Rows([0.5]), id="in a list"),
+        pytest.param(Rows((0.1,)), Rows((0.5,)), id="in a tuple"),
+        pytest.param(Rows({0: 0.1}), Rows({0: 0.5}), id="in a mapping"),
+        pytest.param(Rows(torch.tensor([0.1])), Rows(torch.tensor([0.5])), id="in a tensor"),
+        pytest.param(Rows(np.array([0.1])), Rows(np.array([0.5])), id="in an array"),
+        pytest.param(wrapped(0.1), wrapped(0.2), id="of a module inside"),
+        pytest.param(decaying(0.9), decaying(0.5), id="in a closure"),
+        pytest.param(in_two(0.9), in_two(0.5), id="in a closure inside"),
+        pytest.param(partial(scaled, by=1), partial(scaled, by=-1), id="in a partial"),
+    ],
+)
+def test_settings_belong_to_the_training(one, other):
+    def described(value):
+        return fingerprint((value,), (), ()) if isinstance(value, nn.Module) else settings_of(value)
+
+    if isinstance(one, Rows):
+        other.load_state_dict(one.state_dict())
+    assert described(one) == described(copy.deepcopy(one))
+    assert described(one) != described(other)
+
+
+def test_settings_are_the_same_in_each_interpreter():
+    """Otherwise no checkpoint would be used: no addresses, no order of sets."""
+    code = """
+import torch
+from torch import nn
+from functools import partial
+from lib.checkpoints import description, settings_of
+network = nn.Sequential(nn.LSTM(3, 4), nn.Linear(4, 1))
+network.names, network.other, network.module = {"a", "b", "c"}, object(), [nn.ReLU()]
+network.again = lambda: network.again
+def itself(n): return itself(n - 1)
+print(description(network), settings_of((itself, partial(torch.optim.Adam, fused=True))))
+"""
+    command = (sys.executable, "-c", code)
+    one, other = (
+        subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ | seed
+        ).stdout
+        for seed in ({"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2"})
+    )
+    assert one == other
+
+
+@pytest.mark.parametrize("by", [0.9, 0.5])
+def test_a_schedule_by_another_function_trains_anew(tmp_path, caplog, by):
+    checkpoint = tmp_path / "checkpoint.pt"
+    run_interrupted(checkpoint, scheduler=decaying(0.9))
+    _, history = run(checkpoint=checkpoint, scheduler=decaying(by))
+    assert history == run(scheduler=decaying(by))[1]
+    assert ("is not used" in caplog.text) == (by != 0.9)
 
 
 def test_a_checkpoint_from_another_number_of_threads_is_not_used(tmp_path, caplog, monkeypatch):

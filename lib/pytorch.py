@@ -36,11 +36,11 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from lib import distributed, loaders
 from lib.better import better_when
 from lib.checkpoints import (
-    description,
     fingerprint,
     random_states,
     read_checkpoint,
     set_random_states,
+    settings_of,
     write_checkpoint,
 )
 from lib.errors import UserError
@@ -205,8 +205,8 @@ def train(
         network: (b, d) to (b, 1), (b,) or (b, k); is moved to `device`.
         loader_train, loader_validation: batches of (X, y).
         loss: of outputs and y, the mean over rows, or a value per row (`reduction="none"`). A
-            single column of outputs is passed as (b,), and y as float32, or as int64 if it is a
-            class and there are several columns.
+            single column of outputs is passed as (b,), and y as float32, or as int64 if there are
+            several columns and y is (b,) whole numbers: classes.
         metrics: of all outputs and y of an epoch (above WINDOW_ROWS rows, averaged over windows of
             that size); `accuracy` here is `train_accuracy` and `validation_accuracy` in the
             records, which also have `train_loss` and `validation_loss`.
@@ -243,10 +243,8 @@ def train(
     run_epoch = partial(_run_epoch, shared, loss=loss, metrics=metrics, precision=precision)
     origin = ""
     if checkpoint:
-        computed = {k: getattr(m, "__qualname__", type(m).__name__) for k, m in metrics.items()}
-        workers = distributed.world_size()
-        by = (computed, tuple(best_by))
-        settings = (patience, device.type, precision, workers, description(loss), by)
+        given = settings_of((metrics, best_by, optimizer, scheduler))
+        settings = (patience, device.type, precision, distributed.world_size(), given)
         values = (steps.description(), settings)
         origin = fingerprint((network, loss), (loader_train, loader_validation), values)
         training.resume(checkpoint, origin, epochs)
@@ -288,8 +286,8 @@ def _run_epoch(
         for n, (X, targets) in enumerate(loader):
             with rounded:
                 outputs = _without_single_column(network(X.to(device, non_blocking=True))).float()
-            several_classes = outputs.ndim == 2 and targets.ndim == 1
-            kind = torch.int64 if several_classes else torch.float32
+            classes = targets.ndim == 1 and not targets.is_floating_point()
+            kind = torch.int64 if classes and outputs.ndim == 2 else torch.float32
             y = _without_single_column(targets.to(device, kind, non_blocking=True))
             mean = loss(outputs, y).mean()
             if steps:

@@ -308,6 +308,25 @@ def test_several_numbers_are_learned_at_once():
     assert history.best.measures["validation_rmse"] < history.records[0].measures["validation_rmse"]
 
 
+def test_numbers_stay_numbers_for_a_loss_of_several_outputs():
+    """Such as quantiles, or a mean with its deviation: not each number is a class."""
+    X, _ = make_data()
+    y = X[:, 0] / 10
+    seen = []
+
+    class Quantiles(nn.Module):
+        def forward(self, outputs, y):
+            seen.append(y)
+            error = y[:, None] - outputs
+            levels = torch.tensor([0.1, 0.9])
+            return torch.maximum(levels * error, (levels - 1) * error).mean(dim=1)
+
+    loaders = [create_dataloader(X, y, 16, shuffle=False, seed=0) for _ in range(2)]
+    settings = {"loss": Quantiles(), "metrics": {}, "lr": 0.01, "epochs": 1, "patience": None}
+    train(nn.Linear(5, 2), *loaders, device=CPU, **settings)
+    assert torch.equal(torch.cat(seen), torch.from_numpy(np.concatenate([y, y])))
+
+
 def test_several_classes_are_learned_and_predicted_by_name(tmp_path):
     X, _ = make_data()
     codes = np.digitize(X[:, 0], [-0.5, 0.5])
