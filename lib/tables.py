@@ -30,6 +30,10 @@ MISSING = ("", *NANS, "<NA>", "#N/A", "#N/A N/A", "#NA")
 # Raised by decompression, beside OSError.
 DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
+# Numbers as people write them, and what makes them text in CSV.
+NUMBER = r"[+-]?[$€£]?\s?\d+(?:[.,'\u00a0\u202f]\d+)*\s?[%€$£]?"
+SIGNS = r"[,'\u00a0\u202f%€$£]"
+
 MAX_CLASSES = 100
 
 logger = logging.getLogger(__name__)
@@ -79,6 +83,19 @@ def read_table(path: Path | str) -> pd.DataFrame:
             "%s has several columns %r: the second is called %r here. Give each a name of its own, "
             "or drop all but one: it may say what is to be predicted",
             *(path, name, f"{name}.1"),
+        )
+    nameless = frame.columns[(names == "").to_numpy()]  # a comma at the end of rows makes one
+    if nameless := [name for name in nameless if frame[name].notna().any()]:
+        logger.warning(
+            "%s has columns without a name: %s here. If such a column numbers the rows, as pandas "
+            "writes them, leave it out: no row repeats another, and a model learns their order",
+            *(path, some_of(nameless, 5)),
+        )
+    if written := [name for name, values in frame.items() if is_text_of_numbers(values)]:
+        logger.warning(
+            "%s has numbers that are read as text, as in %r in the column %s: write them with a "
+            "point and no other signs, or a model sees a category in each",
+            *(path, frame[written[0]].dropna().iloc[0], some_of(written, 5)),
         )
     return frame
 
@@ -161,6 +178,16 @@ def read_csv(path: Path | str, **options: Any) -> pd.DataFrame:
 def is_text_with_gaps(values: pd.Series) -> bool:
     """Whether a column holds only text and missing values, and has both."""
     return bool(values.hasnans) and pd.api.types.infer_dtype(values, skipna=True) == "string"
+
+
+def is_text_of_numbers(values: pd.Series) -> bool:
+    """Whether a column holds only numbers with other signs: `3,5`, `1,000.00`, `12 %`, `€5`."""
+    if pd.api.types.infer_dtype(values, skipna=True) != "string":
+        return False
+    texts = values.dropna().str.strip()
+    if not texts.str.fullmatch(NUMBER).all():
+        return False
+    return bool(texts.str.contains(SIGNS).any())  # not in 1.2.3, a version
 
 
 def may_be_digits(values: pd.Series) -> bool:

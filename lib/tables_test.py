@@ -209,6 +209,52 @@ def test_a_column_may_have_any_name(frame):
     assert list(frame) == ["size", "kind", "self"]
 
 
+def test_rows_of_a_patient_are_in_one_split_if_the_patients_are_drawn():
+    """As in lab/processes/README.md."""
+    frame = pd.DataFrame({"patient": np.arange(200) // 2, "y": range(200)})
+    patients = with_splits(frame[["patient"]].drop_duplicates(), random_seed=0)
+    found = frame.merge(patients, how="left")
+    assert found["y"].tolist() == frame["y"].tolist()
+    assert (found.groupby("patient")["split"].nunique() == 1).all()
+    pd.testing.assert_frame_equal(with_splits(found, random_seed=1), found)
+
+
+def test_columns_without_a_name_are_reported(frame, tmp_path, caplog):
+    """Pandas writes the rows' numbers into one: no row repeats another then."""
+    frame.to_csv(tmp_path / "table.csv")
+    assert list(read_table(tmp_path / "table.csv"))[0] == "Unnamed: 0"
+    [warning] = caplog.messages
+    assert "table.csv has columns without a name: 'Unnamed: 0' here" in warning
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["3,5", "4", "-1,25"],
+        ["1,000.50", "999", ""],
+        ["1.000,50", "2"],
+        ["12 %", "7%"],
+        ["€5", " $ 6"],
+        ["1'000", "20"],
+        ["1\u202f000", "2"],
+    ],
+)
+def test_numbers_that_are_read_as_text_are_reported(tmp_path, caplog, texts):
+    table = pd.DataFrame({"price": texts, "y": 1})
+    table.to_csv(tmp_path / "table.csv", index=False)
+    read_table(tmp_path / "table.csv")
+    [warning] = caplog.messages
+    assert "table.csv has numbers that are read as text" in warning
+    assert f"{texts[0]!r} in the column 'price'" in warning
+
+
+@pytest.mark.parametrize("text", ["1.2.3", "2024-05-01", "12:30", "3,5 kg", "12", "1e5", "a, b"])
+def test_other_text_is_not_reported(tmp_path, caplog, text):
+    pd.DataFrame({"price": [text, text], "y": 1}).to_csv(tmp_path / "table.csv", index=False)
+    read_table(tmp_path / "table.csv")
+    assert caplog.messages == []
+
+
 def test_duplicate_column_names_are_reported(tmp_path, caplog):
     file = tmp_path / "joined.csv"
     file.write_text("\ufeffprice,kind,,price,\n1,a,,1,\n", "utf-8")
