@@ -202,7 +202,8 @@ def train(
     warning is logged and it is not used. The caller removes the file after saving the result.
 
     Args:
-        network: (b, d) to (b, 1), (b,) or (b, k); is moved to `device`.
+        network: (b, d) to (b, 1), (b,) or (b, k); is moved to `device`. Predictors give it float32:
+            for an embedding, it calls `X.long()` itself.
         loader_train, loader_validation: batches of (X, y).
         loss: of outputs and y, the mean over rows, or a value per row (`reduction="none"`). A
             single column of outputs is passed as (b,), and y as float32, or as int64 if there are
