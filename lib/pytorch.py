@@ -229,7 +229,8 @@ def train(
     Raises:
         UserError: with a checkpoint, the workers would not train the same.
         ValueError: epochs, checkpoint_every, accumulate or patience is below 1, or a name in
-            best_by is not in the records, or does not tell whether larger is better.
+            best_by is not in the records, or does not tell whether larger is better, or
+            ReduceLROnPlateau has the mode for the opposite.
         NonFiniteLossError: a loss became NaN or infinite.
     """
     _check_at_least_one(
@@ -239,7 +240,9 @@ def train(
     loss.to(device)
     shared = distributed.shared(network.to(device), device)
     built = optimizer(shared.parameters(), lr=lr)
-    steps = _Steps(built, scheduler(built) if scheduler else None, max_grad_norm, accumulate)
+    scheduled = scheduler(built) if scheduler else None
+    _check_mode(scheduled, best_by[0])
+    steps = _Steps(built, scheduled, max_grad_norm, accumulate)
     training = _Training(distributed.own(shared), steps, loader_train.generator, best_by)
     run_epoch = partial(_run_epoch, shared, loss=loss, metrics=metrics, precision=precision)
     origin = ""
@@ -404,6 +407,16 @@ class _Measured:
 def _without_single_column(outputs: Tensor) -> Tensor:
     """(b, 1) as (b,); other shapes unchanged."""
     return outputs.flatten() if outputs.shape[1:] == (1,) else outputs
+
+
+def _check_mode(scheduler: LRScheduler | None, name: str) -> None:
+    """ValueError for a ReduceLROnPlateau that would take each better epoch for a worse one."""
+    mode = "max" if better_when(name) > 0 else "min"
+    if isinstance(scheduler, ReduceLROnPlateau) and scheduler.mode != mode:
+        raise ValueError(
+            f"ReduceLROnPlateau has mode={scheduler.mode!r}, but {name}, the first measure in "
+            f"best_by, is better {'larger' if mode == 'max' else 'smaller'}: give mode={mode!r}"
+        )
 
 
 def _check_best_by(best_by: Sequence[str], metrics: Mapping[str, Metric]) -> None:

@@ -227,8 +227,18 @@ def test_a_plateau_of_the_first_measure_of_best_by_lowers_the_learning_rate():
             seen.append(metrics)
             super().step(metrics, epoch)
 
-    _, history = run(scheduler=Recorded)
+    _, history = run(scheduler=partial(Recorded, mode="max"))
     assert seen == [record.measures["validation_accuracy"] for record in history.records]
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "wanted"), [("accuracy", "min", "max"), ("loss", "max", "min")]
+)
+def test_a_plateau_of_the_opposite_of_the_measure_is_refused(name, mode, wanted):
+    settings = {"best_by": [f"validation_{name}"], "epochs": 2}
+    with pytest.raises(ValueError, match=f"mode='{mode}', but validation_{name}.*mode='{wanted}'"):
+        run(**settings, scheduler=partial(ReduceLROnPlateau, mode=mode))
+    run(**settings, scheduler=partial(ReduceLROnPlateau, mode=wanted))
 
 
 def test_clipped_gradients_move_the_weights_at_most_by_their_norm():
