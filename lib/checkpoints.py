@@ -4,8 +4,8 @@ import hashlib
 import io
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
-from inspect import getclosurevars
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -74,10 +74,15 @@ def settings_of(value: Any, depth: int = 8) -> Any:
     Of code, only the name counts, and of an object whose `repr` is a memory address, its type.
     """
     inside: Any = ()
-    if isinstance(value, Tensor | np.ndarray):  # their repr is shortened
-        # Parameters are in the state.
-        inside = () if isinstance(value, nn.Parameter) else value.tolist()
-    elif isinstance(value, Mapping):
+    if isinstance(value, nn.Parameter):
+        return "a parameter"  # is in the state
+    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta:
+        value = value.detach().cpu()
+        value = value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
+    if isinstance(value, np.ndarray) and value.dtype != object:  # its repr is shortened
+        content = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        return str(value.dtype), value.shape, content
+    if isinstance(value, Mapping):
         inside = [*value.items()]
     elif isinstance(value, list | tuple):
         inside = value
@@ -86,16 +91,23 @@ def settings_of(value: Any, depth: int = 8) -> Any:
     elif isinstance(value, partial):
         inside = value.func, value.args, value.keywords
     elif isinstance(value, FunctionType):
-        inside = value.__qualname__, value.__defaults__, getclosurevars(value).nonlocals
+        inside = value.__qualname__, value.__defaults__, closed_over(value)
     elif isinstance(value, torch.device):
         return value.type  # each worker has its own card
     elif " at 0x" not in (text := repr(value)):
         return text
     else:
         return getattr(value, "__qualname__", type(value).__qualname__)
-    if not isinstance(inside, list | tuple):  # of a tensor without dimensions
-        return inside
     return type(value).__name__, [settings_of(each, depth - 1) for each in inside if depth]
+
+
+def closed_over(function: FunctionType) -> list[Any]:
+    """The values of the variables around a function that it uses, if they have one yet."""
+    found = []
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):
+            found.append(cell.cell_contents)
+    return found
 
 
 def fingerprint(

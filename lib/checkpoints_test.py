@@ -170,6 +170,7 @@ def wrapped(by):
         pytest.param(Rows({0: 0.1}), Rows({0: 0.5}), id="in a mapping"),
         pytest.param(Rows(torch.tensor([0.1])), Rows(torch.tensor([0.5])), id="in a tensor"),
         pytest.param(Rows(np.array([0.1])), Rows(np.array([0.5])), id="in an array"),
+        pytest.param(Rows(torch.eye(2).to_sparse()), Rows(torch.eye(3).to_sparse()), id="sparse"),
         pytest.param(wrapped(0.1), wrapped(0.2), id="of a module inside"),
         pytest.param(decaying(0.9), decaying(0.5), id="in a closure"),
         pytest.param(in_two(0.9), in_two(0.5), id="in a closure inside"),
@@ -207,6 +208,16 @@ print(description(network), settings_of((itself, partial(torch.optim.Adam, fused
         for seed in ({"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2"})
     )
     assert one == other
+
+
+def test_a_function_may_use_a_variable_that_has_no_value_yet():
+    def early():
+        return late
+
+    found = settings_of(early)
+    late = 1
+    assert settings_of(early) != found
+    assert early() == late
 
 
 @pytest.mark.parametrize("by", [0.9, 0.5])
