@@ -139,7 +139,7 @@ results: ## Show the results on disk, and how they differ from those committed
 goals: ## Judge the results on disk by the goals of the project
 	@tools/within $(if $(GOALS),goals,--dev .) python -m tools.goals
 
-compare: ## Show what differs between two revisions, as text and as a page with plots (A=, B=)
+compare: ## Show what differs between two revisions, as text and as a page with plots (A=before B=after)
 	@tools/within --dev . python -m tools.report.compare --from=$(call quoted,A) --to=$(call quoted,B)
 
 notebooks: ## Execute every notebook on the results on disk, from top to bottom

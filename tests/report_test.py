@@ -402,6 +402,17 @@ def test_parameters_with_aliases_are_refused_the_rest_is_shown(project):
     assert "linear.validation.rmse" in output
 
 
+def test_results_show_the_numbers_that_differ_from_the_last_commit(project):
+    changed = {"validation": {"rmse": 38000.0, "r2": 0.81}, "rare": {"mae": 1.0}}
+    write_metrics(project, linear=HOUSES["linear"] | changed)
+    project.dvc("commit", "--force", "--quiet")
+    _, title, below = results(project).partition("Since the last commit")
+    assert title
+    assert re.findall(r"│ (linear\S+) ", below) == ["linear.validation.rmse"], "not what is new"
+    assert "-125" in below
+    assert "better" in below
+
+
 @pytest.mark.parametrize("content", [b"<<<<<<< HEAD", b"\xff\xfe\x00", b""])
 def test_unreadable_metrics_are_named_everywhere(project, content):
     (project.folder / "metrics/linear.json").write_bytes(content)

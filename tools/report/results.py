@@ -192,12 +192,13 @@ def lines_below(revision: Revision) -> Sequence[str]:
 
 
 def changes_since_commit(revision: Revision) -> Table:
-    """The metrics that differ from the last commit's: those that are better or worse, if any is."""
+    """The numbers that differ from the last commit's: those that are better or worse, if any is."""
     try:
         header, rows = metrics_table(Revision("HEAD", revision.root), revision, scalars_only=True)
     except UserError:  # what cannot be read there is no news of this run
         return (), []
-    return header, [row for row in rows if row[-1].endswith(("better", "worse"))] or rows
+    in_both = [row for row in rows if row[-1]]
+    return header, [row for row in in_both if row[-1].endswith(("better", "worse"))] or in_both
 
 
 def main() -> None:
