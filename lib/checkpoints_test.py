@@ -1,9 +1,6 @@
 """A resumed training equals an uninterrupted one; checkpoints of other trainings are not used."""
 
 import copy
-import os
-import subprocess
-import sys
 from functools import cache, partial
 from typing import Any
 
@@ -24,7 +21,6 @@ from torch.optim.lr_scheduler import (
 from lib.checkpoints import fingerprint, settings_of
 from lib.pytorch import accuracy
 from lib.pytorch_test import assert_same_state, make_data, one_thread, run, run_interrupted
-from lib.repository import ROOT
 
 pytestmark = pytest.mark.unittest
 
@@ -185,29 +181,6 @@ def test_settings_belong_to_the_training(one, other):
         other.load_state_dict(one.state_dict())
     assert described(one) == described(copy.deepcopy(one))
     assert described(one) != described(other)
-
-
-def test_settings_are_the_same_in_each_interpreter():
-    """Otherwise no checkpoint would be used: no addresses, no order of sets."""
-    code = """
-import torch
-from torch import nn
-from functools import partial
-from lib.checkpoints import description, settings_of
-network = nn.Sequential(nn.LSTM(3, 4), nn.Linear(4, 1))
-network.names, network.other, network.module = {"a", "b", "c"}, object(), [nn.ReLU()]
-network.again = lambda: network.again
-def itself(n): return itself(n - 1)
-print(description(network), settings_of((itself, partial(torch.optim.Adam, fused=True))))
-"""
-    command = (sys.executable, "-c", code)
-    one, other = (
-        subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ | seed
-        ).stdout
-        for seed in ({"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2"})
-    )
-    assert one == other
 
 
 def test_a_function_may_use_a_variable_that_has_no_value_yet():

@@ -82,3 +82,22 @@ def test_interpreters_dump_the_same_bytes_and_load_the_same_probabilities(tmp_pa
     assert [process.communicate() and process.returncode for process in processes] == [0, 0]
     assert (tmp_path / "another folder" / "network.joblib").read_bytes() == here.read_bytes()
     assert np.array_equal(np.load(tmp_path / "probabilities.npy"), predictor.predict_proba(X))
+
+
+def test_the_settings_of_a_training_are_the_same_in_each_interpreter(tmp_path):
+    """Otherwise no checkpoint would be used: no addresses, no order of sets."""
+    code = """
+import torch
+from torch import nn
+from functools import partial
+from lib.checkpoints import description, settings_of
+network = nn.Sequential(nn.LSTM(3, 4), nn.Linear(4, 1))
+network.names, network.other, network.module = {"a", "b", "c"}, object(), [nn.ReLU()]
+network.again = lambda: network.again
+def itself(n): return itself(n - 1)
+print(description(network), settings_of((itself, partial(torch.optim.Adam, fused=True))))
+"""
+    started = [start_python(code, tmp_path, hash_seed=seed) for seed in ("1", "2")]
+    one, other = (process.communicate(timeout=120)[0] for process in started)
+    assert "LSTM" in one
+    assert one == other
