@@ -101,9 +101,10 @@ def stop(epoch: int) -> None:
 
 def start(folder: Path, *kinds: str, **variables: str) -> subprocess.Popen[str]:
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    own = {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", "TMPDIR": str(folder.parent)}
     return subprocess.Popen(
         [sys.executable, *torchrun, "--local-addr", "localhost", __file__, str(folder), *kinds],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"} | variables,
+        env=os.environ | own | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
