@@ -41,9 +41,10 @@ ARGUMENTS += DAYS JOBS PIPELINE PORT RAY_PORT WORKERS
 
 # A misspelled one would be ignored: `make tune STAGE=…` would run every sweep.
 ifeq ($(MAKELEVEL),0)
-unknown := $(filter-out $(ARGUMENTS),$(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name))))
-ifneq ($(unknown),)
-$(error $(unknown)= is not an argument here. The arguments are $(sort $(ARGUMENTS)); environment variables go before `make`)
+given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+ifneq ($(filter-out $(ARGUMENTS),$(given)),)
+$(error $(filter-out $(ARGUMENTS),$(given))= is not an argument here. \
+	The arguments are $(sort $(ARGUMENTS)); environment variables go before `make`)
 endif
 endif
 

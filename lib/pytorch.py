@@ -247,9 +247,10 @@ def train(
     run_epoch = partial(_run_epoch, shared, loss=loss, metrics=metrics, precision=precision)
     origin = ""
     if checkpoint:
-        given = settings_of((metrics, best_by, optimizer, scheduler))
-        settings = (patience, device.type, precision, distributed.world_size(), given)
-        values = (steps.description(), settings)
+        workers = distributed.world_size()
+        # Of the scheduler, its own description lacks the values in functions.
+        given = settings_of((metrics, best_by, scheduler))
+        values = (steps.description(), patience, device.type, precision, workers, given)
         origin = fingerprint((network, loss), (loader_train, loader_validation), values)
         training.resume(checkpoint, origin, epochs)
     while len(training.records) < epochs and not training.is_stalled(patience):

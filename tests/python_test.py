@@ -88,7 +88,8 @@ def old_python():
     code = "import sys; sys.exit(not (3, 8) <= sys.version_info[:2] != (3, 11))"
     names = [f"python3.{minor}" for minor in (8, 9, 10, 12, 13, 14)]
     places = [shutil.which(name) for name in names]
-    places += sorted(map(str, Path.home().glob(".pyenv/versions/3.*/bin/python3")))
+    # Version managers keep all of theirs in one folder, wherever HOME is.
+    places += sorted(map(str, Path(sys.base_prefix).parent.glob("*3.*/bin/python3")))
     for place in filter(None, places):
         if not subprocess.run([place, "-c", code], capture_output=True, check=False).returncode:
             return place
