@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ def read_checkpoint(path: Path, origin: str, epochs: int) -> dict[str, Any] | No
     content = path.read_bytes()
     seal, data = content[:32], content[32:]
     if seal != _seal(origin, data):
-        reason = "it is damaged or of other data, parameters, network, torch or thread count"
+        reason = "it is damaged or of other data, parameters, code, Python, torch or thread count"
     else:
         saved: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         if len(saved["records"]) <= epochs:
@@ -59,19 +59,36 @@ def _seal(origin: str, data: bytes) -> bytes:
 
 
 def description(module: nn.Module) -> tuple[Any, ...]:
-    """What defines a network or a loss beside its tensors: its `repr`, and all its settings."""
+    """What defines a network or a loss beside its tensors: its `repr`, settings and code."""
     torchs_own = vars(nn.Module())
     settings = [
-        (name, type(part).__module__, {k: v for k, v in vars(part).items() if k not in torchs_own})
+        (name, members(type(part)), {k: v for k, v in vars(part).items() if k not in torchs_own})
         for name, part in module.named_modules()
     ]
     return repr(module), settings_of(settings)
 
 
-def settings_of(value: Any, depth: int = 8) -> Any:
+def members(kind: type) -> list[Any]:
+    """The functions and values of a class and its bases; torch's own are known by its version."""
+    classes = [each for each in kind.__mro__ if each.__module__.partition(".")[0] != "torch"]
+    found: list[Any] = [kind.__module__]
+    for name, member in ((n, m) for each in classes for n, m in vars(each).items()):
+        inner = member
+        if isinstance(member, staticmethod | classmethod):
+            inner = member.__func__
+        elif isinstance(member, property):
+            inner = member.fget
+        if isinstance(inner, FunctionType) or not name.startswith("__"):
+            found.append((name, inner))
+    return found
+
+
+def settings_of(value: Any, depth: int = 12) -> Any:
     """A value's content, the same in each interpreter: in containers, partials and closures, too.
 
-    Of code, only the name counts, and of an object whose `repr` is a memory address, its type.
+    Of a function, its code and docstring count, but not its comments, nor the functions and
+    constants of its module that it uses; of other code, only the name, and of an object whose
+    `repr` is a memory address, its type.
     """
     inside: Any = ()
     if isinstance(value, nn.Parameter):
@@ -91,7 +108,11 @@ def settings_of(value: Any, depth: int = 8) -> Any:
     elif isinstance(value, partial):
         inside = value.func, value.args, value.keywords
     elif isinstance(value, FunctionType):
-        inside = value.__qualname__, value.__defaults__, closed_over(value)
+        defaults = value.__defaults__, value.__kwdefaults__
+        inside = value.__qualname__, value.__code__, defaults, closed_over(value)
+    elif isinstance(value, CodeType):
+        depth += 2  # code inside code is read to its end: it cannot contain itself
+        inside = value.co_code, value.co_names, value.co_consts
     elif isinstance(value, torch.device):
         return value.type  # each worker has its own card
     elif " at 0x" not in (text := repr(value)):

@@ -158,6 +158,17 @@ def wrapped(by):
     return nn.Sequential(Smoothed(by))
 
 
+def edited(source, name="measure"):
+    """A function or class as it is after an edit of its file."""
+    found: dict[str, Any] = {"Rows": Rows}
+    exec(source, found)
+    return found[name]
+
+
+DEEP = "def measure(outputs, y):\n    return max(max(max(z + 1 for z in x) for x in o) for o in y)"
+MEASURE = "def measure(outputs, y):\n    return max(abs(y) for y in outputs)"
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -171,6 +182,13 @@ def wrapped(by):
         pytest.param(decaying(0.9), decaying(0.5), id="in a closure"),
         pytest.param(in_two(0.9), in_two(0.5), id="in a closure inside"),
         pytest.param(partial(scaled, by=1), partial(scaled, by=-1), id="in a partial"),
+        pytest.param(edited(MEASURE), edited(MEASURE.replace("max", "min")), id="in code"),
+        pytest.param(
+            partial(edited(DEEP)), partial(edited(DEEP.replace("+ 1", "+ 2"))), id="deep in code"
+        ),
+        pytest.param(
+            edited(MEASURE), edited(MEASURE.replace("abs(y)", "abs(-y)")), id="in code inside"
+        ),
     ],
 )
 def test_settings_belong_to_the_training(one, other):
@@ -181,6 +199,37 @@ def test_settings_belong_to_the_training(one, other):
         other.load_state_dict(one.state_dict())
     assert described(one) == described(copy.deepcopy(one))
     assert described(one) != described(other)
+
+
+NETWORK = """
+class Network(Rows):
+    scale = 1
+
+    @staticmethod
+    def factor(*, by=2):
+        return by
+
+    def forward(self, X):
+        return self.factor() * super().forward(X) + 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("X) + 1", "X) + 3"), ("by=2", "by=3"), ("scale = 1", "scale = 2"), ("by\n", "-by\n")],
+)
+def test_the_code_of_a_network_belongs_to_the_training(old, new):
+    one, same = (edited(NETWORK, "Network")([0.1]) for _ in range(2))
+    other = edited(NETWORK.replace(old, new), "Network")([0.1])
+    for each in (same, other):
+        each.load_state_dict(one.state_dict())
+    assert fingerprint((one,), (), ()) == fingerprint((same,), (), ())
+    assert fingerprint((one,), (), ()) != fingerprint((other,), (), ())
+
+
+def test_a_comment_in_code_does_not_belong_to_the_training():
+    commented = edited("# how far off\n\n" + MEASURE + "  # the worst")
+    assert settings_of(commented) == settings_of(edited(MEASURE))
 
 
 def test_a_function_may_use_a_variable_that_has_no_value_yet():

@@ -15,6 +15,7 @@ without running anything:
 
 import difflib
 import importlib
+import os
 import re
 import sys
 import types
@@ -32,6 +33,8 @@ from lib.errors import UserError, traceback_from
 from lib.files import read_text
 
 FILE = "params.yaml"
+# At the root; not searched for pipelines, as they have many files.
+DATA = ("data", "artifacts")
 NESTING = 50  # levels of YAML, at most
 
 # In YAML, a float without a fraction is an integer: 1 is a valid learning rate.
@@ -269,8 +272,11 @@ def check_all(root: Path = Path(), file: str = FILE) -> None:
 
 def keys_of_pipelines(root: Path) -> Iterator[str]:
     """The top-level keys of params.yaml that a dvc.yaml has in `${…}` or a stage's `params`."""
-    for pattern in ("dvc.yaml", "*/dvc.yaml", "lab/*/**/dvc.yaml"):
-        for file in root.glob(pattern):
+    for folder, below, files in os.walk(root):
+        inside = Path(folder).parent == root and Path(folder).name in DATA
+        below[:] = [name for name in below if name[0] != "." and not inside]
+        if "dvc.yaml" in files:
+            file = Path(folder, "dvc.yaml")
             for text in params_listed(read_yaml(file, aliases=True)):
                 yield text.partition(".")[0]
             yield from re.findall(r"\$\{\s*([\w-]+)", read_text(file))

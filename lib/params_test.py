@@ -260,7 +260,10 @@ def test_a_section_that_only_a_pipeline_reads_is_known(project):
     (project / "lab/tuning/dvc.yaml").write_text(
         "stages:\n  sweep:\n    cmd: sweep\n    params:\n      - ../../params.yaml: [grid]\n"
     )
+    (project / "pipelines/of mine").mkdir(parents=True)
+    (project / "pipelines/of mine/dvc.yaml").write_text("stages: {a: {cmd: 'a ${deep}'}}\n")
     read = "models: [ridge]\nrates: {low: 1}\nold_script: {a: 1}\nold_seed: {first: 1}\ngrid: [1]\n"
+    read += "deep: 1\n"
     check(project, CONTENT + read)
     with pytest.raises(ParamsError, match=r"sharde is not known: did you mean shared\?"):
         check(project, CONTENT + read + "sharde: {}\n")

@@ -48,7 +48,7 @@ class Stage:
     """One stage, every `${…}` in it filled in. Paths are relative to the repository's root."""
 
     name: str  # as in dvc.yaml; `sweep@forest` for an item of a matrix or a foreach
-    file: str  # the dvc.yaml, or a .dvc file (of `dvc add`)
+    file: str  # the dvc.yaml, or a .dvc file (of `dvc add`, or an import)
     commands: Sequence[str]
     deps: Sequence[str]
     outs: Sequence[str]  # without metrics and plots
@@ -56,6 +56,7 @@ class Stage:
     plots: Mapping[str, Mapping[str, Any]]  # path to its definition
     params: Mapping[str, Any]  # current value by dotted key
     uncached: frozenset[str] = frozenset()  # outs that are in git, not in DVC's cache
+    imports: bool = False  # whether a run gets the newest data, as of an unfrozen `dvc import-url`
     noted: Mapping[str, Out] = field(default_factory=dict)  # the outs in dvc.lock, by path
     elsewhere: Mapping[str, Any] = field(default_factory=dict)  # other files' values, by file:key
 
@@ -100,7 +101,7 @@ class Pipeline:
     """All stages, models, plots and metrics of a revision."""
 
     stages: Sequence[Stage]
-    artifacts: Sequence[Model]
+    artifacts: Sequence[Model]  # of dvc.yaml at the root
     plots: Sequence[tuple[str, Mapping[str, Any]]]  # top-level plots: title and definition
     top_metrics: Sequence[str] = ()  # top-level metrics
 
@@ -118,9 +119,10 @@ class Pipeline:
 
     @property
     def result_files(self) -> list[str]:
-        """The result files in git: each dvc.lock, and outs that DVC does not cache."""
+        """What a run changes in git: each dvc.lock, outs that DVC does not cache, and imports."""
         uncached = {path for stage in self.stages for path in stage.uncached if in_root(path)}
-        return sorted({*uncached, *self.locks})
+        imports = {stage.file for stage in self.stages if stage.imports}
+        return sorted({*uncached, *self.locks, *imports})
 
     def find(self, name: str) -> Stage | None:
         """The stage with this name or address."""
@@ -212,9 +214,8 @@ def pipeline_of(repo: Repo) -> Pipeline:
     return Pipeline(
         [resolved(stage, top) for stage in repo.index.stages],
         [
-            Model(name, beside(file, found.path), found.type or "")
-            for file, entries in repo.artifacts.read().items()
-            for name, found in entries.items()
+            Model(name, beside(MAIN, found.path), found.type or "")
+            for name, found in repo.artifacts.read().get(MAIN, {}).items()
         ],
         [
             plot_beside(top_relative(file, top), title, definition or {})
@@ -242,7 +243,8 @@ def resolved(stage: DvcStage, top: str) -> Stage:
                 params[f"{file}:{key}" if key in params else key] = value
                 if file != FILE:
                     elsewhere[f"{file}:{key}"] = value
-    commands = stage.cmd if isinstance(stage.cmd, list) else (stage.cmd or "").splitlines()
+    text = stage.cmd or ""
+    commands = text if isinstance(text, list) else text.replace("\\\n", " ").splitlines()
     return Stage(
         name=getattr(stage, "name", None) or top_relative(stage.path, top),
         file=top_relative(stage.path, top),
@@ -257,6 +259,7 @@ def resolved(stage: DvcStage, top: str) -> Stage:
         },
         params=params,
         uncached=frozenset(place(out, top) for out in stage.outs if not out.use_cache),
+        imports=stage.is_import and not stage.frozen,
         noted={
             place(out, top): Out(out.hash_info.value, out.meta.size or 0, out.meta.nfiles or 1)
             for out in stage.outs

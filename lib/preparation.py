@@ -221,12 +221,12 @@ def _refuse_unusable(records: Numbers, names: Sequence[str], start: int) -> None
 
 
 def _refuse_unknown_classes(y: Numbers, n_classes: int, start: int) -> None:
-    unknown = (y < 0) | (y >= n_classes)
+    unknown = (y < 0) | (y >= n_classes) | (y % 1 != 0)
     if unknown.any():
         row = int(unknown.argmax())
         raise SplitError(
-            f"y holds {y[row]:g} in row {start + row} (the first is 0): classes are from 0 to "
-            f"{n_classes - 1}."
+            f"y holds {y[row]:g} in row {start + row} (the first is 0): classes are whole numbers "
+            f"from 0 to {n_classes - 1}."
         )
 
 

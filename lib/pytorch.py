@@ -219,7 +219,7 @@ def train(
         optimizer: called with the parameters and `lr=lr`, as `partial(AdamW, weight_decay=0.01)`.
         scheduler: called with the optimizer, as `partial(CosineAnnealingLR, T_max=epochs)`; it
             steps after each epoch, ReduceLROnPlateau by the first measure in best_by.
-        max_grad_norm: clips the norm of all gradients together before each step.
+        max_grad_norm: clips the norm of all gradients together before each step; above 0.
         precision: bfloat16 uses torch's autocast; weights stay float32.
         accumulate: the number of batches per optimizer step; the last step may have fewer.
         checkpoint: the file to write every `checkpoint_every` epochs, and to resume from.
@@ -228,14 +228,16 @@ def train(
 
     Raises:
         UserError: with a checkpoint, the workers would not train the same.
-        ValueError: epochs, checkpoint_every, accumulate or patience is below 1, or a name in
-            best_by is not in the records, or does not tell whether larger is better, or
-            ReduceLROnPlateau has the mode for the opposite.
+        ValueError: epochs, checkpoint_every, accumulate or patience is below 1, max_grad_norm is
+            not above 0, or a name in best_by is not in the records, or does not tell whether larger
+            is better, or ReduceLROnPlateau has the mode for the opposite.
         NonFiniteLossError: a loss became NaN or infinite.
     """
     _check_at_least_one(
         epochs=epochs, checkpoint_every=checkpoint_every, accumulate=accumulate, patience=patience
     )
+    if max_grad_norm is not None and max_grad_norm <= 0:
+        raise ValueError(f"max_grad_norm is {max_grad_norm}: expected more than 0, or None")
     _check_best_by(best_by, metrics)
     loss.to(device)
     shared = distributed.shared(network.to(device), device)

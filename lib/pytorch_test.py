@@ -278,6 +278,11 @@ def test_training_refuses_values_below_one(arguments):
         run(**arguments)
 
 
+def test_gradients_are_clipped_to_a_norm_above_zero():
+    with pytest.raises(ValueError, match=r"max_grad_norm is 0\.0: expected more than 0, or None"):
+        run(max_grad_norm=0.0)
+
+
 # Other tasks
 
 

@@ -14,6 +14,7 @@ Optuna suggests values; processes on this machine, or a cluster, train with them
 
 import hashlib
 import json
+import logging
 import math
 import os
 import pickle
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import optuna
 
+from lib.better import better_when
 from lib.engines import Job, Result, Values, on_ray, on_this_machine, sources
 from lib.errors import UserError
 from lib.files import read_json, write_json
@@ -37,6 +39,7 @@ from lib.space import Tuning, is_better, ranges
 KEPT = ("metrics", "others", "error")  # keys of a result to reuse; `raised` is tried again
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ def tune(
         UserError: every trial failed, the objective is not among the metrics, a worker was killed,
             or there is no cluster at RAY_ADDRESS.
     """
+    _warn_of_direction(settings)
     sampler = optuna.samplers.TPESampler(seed=seed)
     directions = optuna.study.StudyDirection
     direction = directions.MAXIMIZE if settings.better == "larger" else directions.MINIMIZE
@@ -135,6 +139,18 @@ def tune(
                 if on_trial:
                     on_trial(trials[-1])
     return Sweep(trials, _best(trials, settings), study, settings)
+
+
+def _warn_of_direction(settings: Tuning) -> None:
+    """A warning if the objective's name tells the opposite of `better` (lib/better.py)."""
+    known = {1: "larger", -1: "smaller"}.get(better_when(settings.objective), settings.better)
+    if settings.better != known:
+        logger.warning(
+            "better is %s, but by its name %s is better when it is %s: is that meant?",
+            settings.better,
+            settings.objective,
+            known,
+        )
 
 
 def suggest(trial: optuna.Trial, space: Section, above: str = "") -> Values:

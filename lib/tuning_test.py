@@ -46,6 +46,11 @@ def loss(_, values, budget):
     return {"validation": {"loss": value}}
 
 
+def profit(_, values, budget):
+    """The opposite of `loss`."""
+    return {"validation": {"profit": -loss(None, values, budget)["validation"]["loss"]}}
+
+
 def counted(folder, values, budget):
     """As `loss`, with a file for each call."""
     count = len(list(Path(folder).iterdir()))
@@ -147,8 +152,15 @@ def test_a_trial_that_ran_out_of_memory_is_repeated_next_time(tmp_path):
 
 
 def test_the_best_is_the_largest_where_larger_is_better(tmp_path):
-    sweep = swept(tmp_path, better="larger")
+    sweep = swept(tmp_path, profit, objective="validation.profit", better="larger")
     assert sweep.best.objective == max(trial.objective for trial in sweep.trials)
+
+
+@pytest.mark.parametrize("better", ["larger", "smaller"])
+def test_a_sweep_for_the_worst_is_warned_of(tmp_path, caplog, better):
+    swept(tmp_path, better=better, trials=4)
+    told = "better is larger, but by its name validation.loss is better when it is smaller"
+    assert (told in caplog.text) == (better == "larger")
 
 
 @pytest.mark.parametrize(
