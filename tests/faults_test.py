@@ -93,7 +93,8 @@ def test_after_storage_died_a_second_run_trains_nothing(sandbox):
     sandbox.up()
     tag, output = sandbox.tag()
     assert "Stage 'quick' is cached - skipping run" in output
-    results_of(sandbox, tag)
+    assert "MLflow-Run-quick: " in sandbox.message(results_of(sandbox, tag))
+    assert "| quick | from the cache |  | [run](http" in sandbox.summary(tag)
 
 
 def test_a_wrong_secret_is_found_before_any_stage_runs(sandbox):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from goals.params import Goals
-from tests.conftest import Project
+from tests.conftest import Project, wait_for
 from tests.rehearsal import Sandbox, results_of
 
 pytestmark = pytest.mark.integration
@@ -433,6 +433,36 @@ def test_goals_that_crash_are_reported_and_results_are_still_shared(project):
     output = project.run(*JUDGE, "--verdict", ok=False)
     assert "goals could not be judged" in output
     assert "Traceback" not in output
+
+
+HANGS = """import pathlib, time
+def test_hangs(reached):
+    pathlib.Path("hangs").touch()
+    time.sleep(600)
+"""
+
+
+FAILS = """def test_fails(reached):
+    raise FileNotFoundError("no such folder: x")
+"""
+
+
+def test_goals_that_do_not_end_are_not_met(bare):
+    (bare.folder / "goals/results_test.py").write_text(HANGS)
+    with bare.start(*JUDGE):
+        wait_for((bare.folder / "hangs").exists)
+    output = bare.run(*JUDGE, "--verdict", ok=False)
+    assert "The results are kept, but goals could not be judged: their step was ended" in output
+    (bare.folder / ".dvc/tmp/run.json").unlink()
+    output = bare.run(*JUDGE, "--verdict", ok=False)
+    assert "No goals were judged: the log of the step `Judge goals` says why." in output
+
+
+def test_options_for_pytest_leave_out_no_goal(bare):
+    (bare.folder / "goals/results_test.py").write_text(FAILS)
+    output = bare.run("make", "goals", ok=False, PYTEST_ADDOPTS="-k nothing")
+    assert "0 of 1 goals met" in output
+    assert "no such folder" in output
 
 
 # ---- into production; last, because it creates a branch main

@@ -85,6 +85,40 @@ def test_a_cache_that_is_not_writable_is_reported_before_training(project, place
     assert f"PROBLEM  DVC's cache on the runner cannot be written to ({cache / place}): " in output
 
 
+def test_a_cache_beside_the_workspace_is_taken(project):
+    output = preflight(project, ok=True, DVC_CACHE_DIR="../cache")
+    assert f"DVC's cache is {project.folder.parent}/cache" in output
+
+
+@pytest.mark.parametrize("named", ["cache", "./cache"])
+def test_a_cache_in_the_workspace_is_refused(project, named):
+    output = preflight(project, ok=False, DVC_CACHE_DIR=named)
+    assert "PROBLEM  DVC's cache on the runner would be in the workspace (" in output
+
+
+def test_a_cache_may_be_named_from_the_home_folder(project, tmp_path):
+    data = os.environ.get("XDG_DATA_HOME") or f"{Path.home()}/.local/share"  # environments
+    extra = {"HOME": str(tmp_path / "home"), "XDG_DATA_HOME": data, "DVC_CACHE_DIR": "~/my-cache"}
+    caches = os.environ.get("XDG_CACHE_HOME") or f"{Path.home()}/.cache"
+    output = preflight(project, ok=True, XDG_CACHE_HOME=caches, **extra)
+    assert f"DVC's cache is {tmp_path}/home/my-cache" in output
+
+
+def test_a_version_aware_remote_is_refused_in_words(project):
+    with (project.folder / ".dvc/config").open("a") as config:
+        config.write("    version_aware = true\n")
+    output = preflight(project, ok=False)
+    assert "DVC's remote has `version_aware`" in output
+
+
+def test_an_out_elsewhere_that_dvc_does_not_keep_is_no_problem(project, tmp_path):
+    stage = "  far:\n    cmd: 'true'\n    outs:\n      - {}:\n          cache: false\n"
+    with (project.folder / "dvc.yaml").open("a") as file:
+        file.write(stage.format(tmp_path / "far.txt"))
+    output = preflight(project, ok=True)
+    assert "PROBLEM" not in output
+
+
 def test_a_disk_that_dvc_cannot_use_is_a_problem_beside_others(project):
     output = preflight(project, ok=False, DVC_SITE_CACHE_DIR="/dev/null/dvc", FREE_GIGABYTES="1e9")
     assert "GB are free where code and results are" in output

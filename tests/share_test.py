@@ -98,6 +98,35 @@ def test_only_fetch_and_push_get_the_push_token(shared):
     assert len(commands) == 2
 
 
+def test_newer_data_that_a_run_imports_are_in_its_commit(project, tmp_path):
+    outside = tmp_path / "outside.csv"
+    outside.write_text("1\n")
+    project.dvc("import-url", "--quiet", str(outside), "given.csv")
+    project.dvc("unfreeze", "given.csv.dvc")
+    stage = {"cmd": "cat given.csv > out.txt", "deps": ["given.csv"], "outs": ["out.txt"]}
+    (project.folder / "dvc.yaml").write_text(json.dumps({"stages": {"quick": stage}}))
+    project.dvc("repro", "--quiet")
+    project.commit("Results")
+    project.git("push", "--quiet", "origin", "work")
+    outside.write_text("2\n")
+    project.dvc("repro", "--quiet")
+    assert "Results are commit" in project.run(*SHARE)
+    project.git("fetch", "--quiet", "origin", "work")
+    named = project.git("diff", "--name-only", "HEAD", "FETCH_HEAD").split()
+    assert named == ["dvc.lock", "given.csv.dvc"]
+
+
+@pytest.mark.parametrize("setting", ["true", "input"])
+def test_results_with_line_ends_of_windows_keep_their_bytes(project, setting):
+    project.git("config", "core.autocrlf", setting)
+    (project.folder / "metrics/quick.json").write_bytes(b'{"validation":\r\n{"accuracy": 1}}\r\n')
+    project.dvc("commit", "--force", "--quiet")
+    assert "Results are commit" in project.run(*SHARE)
+    shown = ("git", "show", "origin/work:metrics/quick.json")
+    done = subprocess.run(shown, cwd=project.folder, capture_output=True, check=True)
+    assert done.stdout == (project.folder / "metrics/quick.json").read_bytes()
+
+
 def other_results(project, *branches) -> None:
     """Push other results to these branches of the origin."""
     project.git("stash", "--quiet", "--include-untracked")
@@ -435,6 +464,33 @@ def test_a_model_whose_stage_never_ran_has_no_champion_and_no_error(project, out
     (project.folder / "dvc.yaml").write_text(one)
     output = project.run(*REGISTRY, DVC_CACHE_DIR=f"{project.folder.parent}/cache")
     assert "quick is not computed yet: a run by tag makes it." in output
+
+
+MODELS = """
+stages:
+  quick:
+    cmd: mkdir -p models artifacts/quick/part && echo 1 | tee models/a.txt > artifacts/quick/part/a
+    outs: [artifacts/quick, models/a.txt]
+artifacts:
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("artifacts/quick/part", "it is a folder inside an out, which has no checksum of its own"),
+        ("models/a.txt", "no stage writes it below artifacts/"),
+        ("given.txt", "no stage writes it below artifacts/"),
+        ("params.yaml", "params.yaml is in no out of a stage"),
+    ],
+)
+def test_a_model_that_no_run_registers_is_no_fault_of_the_server(project, path, why):
+    (project.folder / "dvc.yaml").write_text(MODELS + f"  quick: {{path: {path}, type: model}}\n")
+    (project.folder / "given.txt").write_text("1\n")
+    project.dvc("add", "--quiet", "given.txt")
+    project.dvc("repro", "--quiet")
+    output = project.run(*REGISTRY, DVC_CACHE_DIR=f"{project.folder}/.dvc/cache")
+    assert f"quick is not in the registry: {why}" in output
 
 
 def test_a_model_in_a_folder_with_a_lost_listing_is_reported(project):

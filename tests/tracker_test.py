@@ -299,7 +299,7 @@ def test_outputs_of_a_later_command_are_not_expected_earlier(project):
 
 ONE_NAME = """#!/bin/sh
 mkdir -p metrics
-printf 'acc: 0.9\\nx?: 0.2\\nx*: 0.8\\n' > metrics/one.yaml
+printf 'acc: 0.9\\nx?: 0.2\\nx*: 0.8\\na: {b: 1}\\na_b: 2\\nrandom_seed: few\\n' > metrics/one.yaml
 printf 'acc = 0.5\\n' > metrics/one.toml
 """
 
@@ -313,10 +313,13 @@ def test_metrics_of_equal_names_are_logged(project):
     output = project.dvc("repro", "plain")
     [run] = logged(project)
     [second] = re.findall(r"x\*: logged as (metrics/one\.yaml_x__[0-9a-f]{6}), which", output)
+    [other] = re.findall(r"a_b: logged as (metrics/one\.yaml_a_b_[0-9a-f]{6}), which", output)
     assert run["metrics"] == {
         "metrics/one.yaml_acc": 0.9,
         "metrics/one.yaml_x_": 0.2,
         second: 0.8,
+        "metrics/one.yaml_a_b": 1,
+        other: 2,
         "metrics/one.toml_acc": 0.5,
     }
 
@@ -326,6 +329,8 @@ mkdir -p artifacts/cv data/simulated
 for n in 1 2; do printf "epoch,loss,rate_$n\\n1,0.$n,1\\n" > artifacts/cv/fold_$n.csv; done
 printf 'step,x\\n1,2\\n' > data/simulated/table.csv
 printf 'epoch,told_live\\n1,5\\n' > "$LIVE_CURVE"
+printf '\\357\\273\\277epoch,part\\n0.5,1\\n1,2\\n1.5,3\\n' > artifacts/cv/parts.csv
+printf 'step,twice,sparse\\n5,1,\\n9,2,\\n5,3,1\\n9,,2\\n' > artifacts/cv/twice.csv
 head -c 140000 /dev/zero | tr '\\0' a > artifacts/cv/long.csv
 printf 'epoch,error\\n1,"' | cat - artifacts/cv/long.csv > artifacts/cv/torn.csv
 """
@@ -336,7 +341,14 @@ def test_curves_of_several_files_stay_apart_and_data_tables_are_ignored(project)
     stage = "cmd: lab/processes/run plain\n    outs: [artifacts/cv, data/simulated]\n"
     (project.folder / "dvc.yaml").write_text(f"stages:\n  plain:\n    {stage}")
     output = project.dvc("repro", "plain")
-    assert by_stage(project)["plain"]["metrics"] == {
+    run = by_stage(project)["plain"]
+    assert run["steps"]["part"] == [0, 1, 2]
+    assert run["steps"]["twice"] == [5, 9, 10], "a second fold, in the same file"
+    assert run["steps"]["sparse"] == [5, 9]
+    assert run["metrics"] == {
+        "part": 3,
+        "twice": 3,
+        "sparse": 2,
         "cv/fold_1/loss": 0.1,
         "cv/fold_2/loss": 0.2,
         "told_live": 5,
@@ -484,6 +496,44 @@ def test_a_model_whose_run_was_deleted_gets_a_version_with_a_new_run(project, tm
         client.delete_run(version.run_id)
         assert "text is version 2, candidate" in project.run(*relog, MLFLOW_URL=address)
         assert "text is version 2, candidate" in project.run(*relog, MLFLOW_URL=address)
+
+
+MODELS = """
+artifacts:
+  folder: {path: artifacts/plain, type: model}
+  inside: {path: artifacts/plain/part, type: model}
+  text: {path: artifacts/plain/model.txt, type: model}
+"""
+
+
+def test_a_model_may_be_a_whole_out_and_those_of_other_pipelines_are_not_registered(
+    project, tmp_path
+):
+    add_process(
+        project, "plain", PLAIN + "mkdir artifacts/plain/part; touch artifacts/plain/part/a\n"
+    )
+    with (project.folder / "dvc.yaml").open("a") as file:
+        file.write(MODELS)
+    other = "artifacts: {text: {path: ../../artifacts/plain/history.csv, type: model}}\n"
+    (project.folder / "lab/other").mkdir()
+    (project.folder / "lab/other/dvc.yaml").write_text(other)
+    with mlflow_server(tmp_path, free_port()) as address:
+        project.dvc("repro", "plain")
+        project.commit("Results")
+        output = project.run("make", "relog", "STAGES=plain", MLFLOW_URL=address)
+        assert "MLflow: folder is version 1, candidate" in output
+        assert "MLflow: inside is not registered: it is a folder inside an out" in output
+        assert output.count("MLflow: text is version 1, candidate") == 1
+        client = mlflow_client(address)
+        found = {each.name.rpartition("-")[2]: each for each in client.search_model_versions()}
+        run = client.get_run(found["folder"].run_id)
+        assert found["folder"].source == run.info.artifact_uri
+        assert found["text"].source == f"{run.info.artifact_uri}/model.txt"
+        champion = ("tools/within", ".", "python", "-m", "tools.job.registry")
+        cache = f"{project.folder}/.dvc/cache"
+        output = project.run(*champion, MLFLOW_URL=address, DVC_CACHE_DIR=cache)
+        assert "inside is not in the registry: it is a folder inside an out" in output
+        assert output.count("champion is") == 2
 
 
 # ---- mistakes lose no results

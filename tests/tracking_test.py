@@ -264,10 +264,10 @@ def test_a_first_model_is_registered_if_a_server_hides_models_of_others(monkeypa
         monkeypatch.setattr(mlflow, "MlflowClient", lambda: MlflowClient(address))
         monkeypatch.setattr(registry, "experiment_name", lambda: "a")
         if not there:
-            assert registry.register(run, model, "model.pt", {}) == "1"
+            assert registry.register(run, model, "model.pt", {"dvc.md5": "0"}) == "1"
             return
         with pytest.raises(MlflowException, match=r"model-versions/create .* 403"):
-            registry.register(run, model, "model.pt", {})
+            registry.register(run, model, "model.pt", {"dvc.md5": "0"})
 
 
 def test_a_path_that_mlflow_does_not_have_is_reported(untouched):

@@ -28,6 +28,6 @@ def network_problem(text: str) -> str:
         return (
             "was not reached: the proxy is down, refuses, or is not an HTTP proxy: check "
             "HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in either spelling, ALL_PROXY, and the login in "
-            "them"
+            "them (in NO_PROXY, S3's client reads names, not ranges such as 10.0.0.0/8)"
         )
     return ""

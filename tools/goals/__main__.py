@@ -3,6 +3,7 @@
 tools/within goals python -m tools.goals
 """
 
+import os
 import subprocess
 import sys
 
@@ -30,7 +31,8 @@ def main() -> int:
     command = [sys.executable, "-m", "pytest", GOALS.name, *quiet, *options]
     # In a process of its own: a goal, or a library that it imports, may crash Python.
     command += ["-p", "tools.goals.plugin"]
-    ended = subprocess.run(command, cwd=ROOT, check=False).returncode
+    own = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    ended = subprocess.run(command, cwd=ROOT, env=own, check=False).returncode
     if ended == pytest.ExitCode.NO_TESTS_COLLECTED:
         print("There are no goals in goals/ yet.")
         return 0

@@ -152,7 +152,7 @@ def shown_together(compared: Sequence[Compared]) -> dict[str, str]:
 
 def explain(error: BaseException) -> str:
     """Why a goal could not be judged, in one line."""
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and error.filename:
         file = Path(str(error.filename))
         name = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
         return f"{name} is missing: `make run`, or `dvc pull`."

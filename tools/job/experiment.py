@@ -17,8 +17,11 @@ from threading import Lock
 
 from lib.errors import UserError
 from lib.repository import git
+from lib.text import last_line
+from tools.command import run
 from tools.job.job import add_to_note, main, pipeline_file, s3_endpoint
 from tools.job.side_by_side import number_of, reproduce, run_dvc
+from tools.tracking.stages import process_of, tracked_stages
 
 STARTED = re.compile(r"Running stage '(.+)':")
 SKIPPED = re.compile(r"Stage '(.+)' didn't change, skipping")
@@ -31,6 +34,7 @@ EXITED = re.compile(r"failed to run: (.*), exited with (-?\d+)$")
 STYLE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # terminal colours and other escape sequences
 KEPT_LINES = 200  # lines of output that are searched for the cause
 UNFINISHED = "did not end"  # stays if the job is cancelled
+FROM_CACHE = "from the cache"
 LINES_WITHOUT_ERROR = 6  # DVC's report on an invalid file has no "ERROR:", and at most so many
 MAX_REASON_LENGTH = 500  # characters
 
@@ -55,11 +59,15 @@ class Watch:
         elif match := SKIPPED.search(line) or PULLED.search(line):
             self.stages[match[1]] = {"state": "unchanged"}
         elif match := CACHED.search(line):
-            self.stages[match[1]] = {"state": "from the cache"}
+            self.stages[match[1]] = {"state": FROM_CACHE}
         elif line.startswith("WARNING: MLflow"):
             self.warnings.append(line.strip())
         if plain := STYLE.sub("", line).strip():
             self.lines.append(plain)
+
+    def named(self, state: str) -> list[str]:
+        """The stages in a state."""
+        return [name for name, entry in self.stages.items() if entry["state"] == state]
 
     def end(self) -> None:
         """Record the duration of the current stage, which has ended."""
@@ -109,9 +117,29 @@ def experiment() -> None:
     for watch in watches.values():
         watch.end()
     note()
-    add_to_note(warnings=[line for watch in watches.values() for line in watch.warnings])
+    warnings = [line for watch in watches.values() for line in watch.warnings]
+    cached = [name for each in watches.values() for name in each.named(FROM_CACHE)]
+    add_to_note(warnings=warnings + log_cached(cached))
     if failed:
         raise UserError("\n".join(messages))
+
+
+def log_cached(names: Sequence[str]) -> list[str]:
+    """Log the stages that came from the cache, whose processes did not run; the warnings.
+
+    What MLflow has already is found there, so that the results commit names its run.
+    """
+    if not names:
+        return []
+    known = {each.stage.address for each in tracked_stages() if process_of(each.stage)}
+    if not (wanted := [name for name in names if name in known]):
+        return []
+    relog = ("python", "-m", "tools.tracking", "relog", *wanted)
+    done = run("tools/within", "tools/tracking", *relog, ok=False)
+    printed = f"{done.stdout}{done.stderr}".strip()
+    print(printed, flush=True)
+    told = [line for line in printed.splitlines() if line.startswith(("WARNING: ", "ERROR: "))]
+    return told or ([last_line(printed)] if done.returncode else [])
 
 
 def failure_message(stage: str, why: str) -> str:

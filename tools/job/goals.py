@@ -21,6 +21,9 @@ def note_verdicts() -> None:
     if not goal_files():
         print("There are no goals in goals/: nothing to judge.")
         return
+    # Stays if this is ended, by the workflow's time limit for example.
+    unfinished = "goals could not be judged: their step was ended before"
+    add_to_note(goals={"summary": unfinished, "all_met": False, "goals": []})
     found, printed = judge()
     print(printed, flush=True)
     add_to_note(goals=found)
@@ -29,13 +32,16 @@ def note_verdicts() -> None:
 def verdict() -> None:
     """Print the verdict; UserError, with values and thresholds, if a goal was missed."""
     goals = read_note().get("goals")
+    if not goals and goal_files() and pipeline_file() != SWEEPS:
+        raise UserError("No goals were judged: the log of the step `Judge goals` says why.")
     if not goals:
         print("No goals were judged.")
         return
     if goals["all_met"]:
         print(f"{sentence(goals['summary'])}.")
         return
-    lines = [f"The results are kept, but not good enough: {goals['summary']}."]
+    but = "not good enough: " if goals["goals"] else ""
+    lines = [f"The results are kept, but {but}{goals['summary']}."]
     for goal in goals["goals"]:
         if goal["state"] in ("missed", "not judged"):
             reached = f"{goal['reached']}, wanted {goal['goal']}"

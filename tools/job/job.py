@@ -92,6 +92,11 @@ def ask_mlflow(path: str, content: Mapping[str, str] | None = None, **query: str
     url = os.environ.get("MLFLOW_URL", "")
     if not url or MARK in url:
         raise UserError("MLFLOW_URL is not filled in: set the variable MLFLOW_URL.")
+    if url == "databricks":
+        raise UserError(
+            "MLFLOW_URL is `databricks`, which MLflow's client alone understands: for jobs, write "
+            "the workspace's address, and set MLFLOW_TRACKING_TOKEN."
+        )
     user, password, token = (
         os.environ.get(f"MLFLOW_TRACKING_{n}", "") for n in ("USERNAME", "PASSWORD", "TOKEN")
     )

@@ -182,6 +182,11 @@ def cache_takes_results() -> str:
     """Check each folder of DVC's cache: jobs of another user, as in a container, may own some."""
     parts = ("files", "files/md5", "files/md5/*", "runs", "runs/*")
     cache = cache_folder()
+    if cache.is_relative_to(ROOT.resolve()):
+        raise UserError(
+            f"DVC's cache on the runner would be in the workspace ({cache}), which the next job "
+            "empties: let DVC_CACHE_DIR begin with / or ~, and name a folder elsewhere."
+        )
     there = next(place for place in (cache, *cache.parents) if place.exists())
     for folder in (there, *(found for part in parts for found in cache.glob(part))):
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -195,8 +200,9 @@ def cache_takes_results() -> str:
 
 def cache_folder() -> Path:
     """DVC's cache, outside the workspace."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("DVC_CACHE_DIR") or home / "dvc-cache")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    named = Path(os.environ.get("DVC_CACHE_DIR") or home / "dvc-cache")
+    return named.expanduser().resolve()  # no shell expands `~` in a runner's .env
 
 
 def storage_answers() -> str:
@@ -209,6 +215,11 @@ def storage_answers() -> str:
             raise UserError(
                 f"DVC's remote is not filled in (it is {url or 'not there'!r}): fill in the marks "
                 "in .dvc/config, or set the variables DVC_REMOTE_URL and MLFLOW_S3_ENDPOINT_URL."
+            )
+        if kind := next((k for k in ("version_aware", "worktree") if settings.get(k)), ""):
+            raise UserError(
+                f"DVC's remote has `{kind}`, with which DVC neither lists nor checks what the "
+                "bucket has: runs need a remote without it."
             )
         endpoint = shown_address(settings.get("endpointurl", "its default address"))
         where = f"{shown_address(url)} at {endpoint}"
@@ -255,7 +266,7 @@ def point_dvc_at_this_platform() -> str:
         address = settings.get("url") or config["remote"].get(remote, {}).get("url", "")
         if address.startswith("s3:"):
             settings |= {"connect_timeout": "5", "read_timeout": "60"}
-        cache = {"dir": str(cache_folder().absolute())}
+        cache = {"dir": str(cache_folder())}
         # Validate before writing: the clone on the runner would keep invalid settings.
         Config(str(folder), config={"cache": cache, "remote": {remote: settings}})
     except DvcException as error:
@@ -401,7 +412,7 @@ def lacking_in_git() -> dict[Path, str]:
 
 def kept_by_lfs(results: list[Any]) -> str:
     """A line on results in git that are tracked by git LFS, to which jobs do not push; or empty."""
-    files = [os.path.relpath(out.fs_path, ROOT) for out in results if out.protocol == "local"]
+    files = [os.path.relpath(out.fs_path, ROOT) for out in results if out.is_in_repo]
     lock = str(Path(pipeline_file()).with_suffix(".lock"))
     answer = git("check-attr", "-z", "--stdin", "filter", stdin="\0".join([lock, *files]))
     found = answer.split("\0")
@@ -549,7 +560,6 @@ def preflight() -> None:
         )
         print(f"WARNING  {line}", flush=True)
         summarise(f"> [!WARNING]\n> {line}\n")
-        add_to_note(mlflow=line)
     if problems:
         raise UserError("\n".join(problems))
     if outputs := os.environ.get("GITHUB_OUTPUT"):

@@ -9,24 +9,35 @@ was registered with.
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from posixpath import normpath
 
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
+from dvc.output import Output
 from dvc.repo import Repo
 from dvc_data.index import DataIndexError
 
 from lib.errors import UserError
-from lib.params import read_yaml
+from lib.params import FILE, Project, check_params, read_yaml
 from lib.pipeline import MAIN
 from lib.repository import ROOT
 from tools.job.job import ask_mlflow, main, read_note, summarise
 from tools.job.preflight import point_dvc_at_this_platform
-from tools.tracking import registered_name
+from tools.tracking import ARTIFACTS, INSIDE, registered_name
 
 ALIAS, BRANCH = "champion", "main"
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model that dvc.yaml names."""
+
+    name: str
+    md5: str = ""
+    why: str = ""  # there is no version of it that could be champion
 
 
 def champion() -> None:
@@ -35,14 +46,12 @@ def champion() -> None:
     problems, known = [], models()
     if not known:
         print("dvc.yaml names no model in artifacts: there is no champion.")
-    for name, md5 in known.items():
-        if not md5:
-            print(f"{name} is not computed yet: a run by tag makes it.", flush=True)
-            continue
+    for model in known:
         try:
-            print(move(name, md5), flush=True)
+            moved = "" if model.why else move(model.name, model.md5)
+            print(moved or f"{model.name} {model.why}.", flush=True)
         except UserError as error:
-            problems.append(f"{name}: {error}")
+            problems.append(f"{model.name}: {error}")
     if problems:
         after = (
             f"There, {ALIAS} stays as it was: when MLflow is up and has the results (with "
@@ -67,27 +76,18 @@ def of_run() -> None:
         summarise(f"> [!WARNING]\n> {error}\n")
 
 
-def models() -> dict[str, str]:
-    """The md5 of each model that dvc.yaml names, by name; empty if its stage has not run yet."""
+def models() -> list[Known]:
+    """The models that dvc.yaml names."""
     try:
         with Repo(str(ROOT)) as repo:
-            named = repo.artifacts.read()
-            new = [Path(out.fs_path) for out in repo.index.outs if not out.hash_info]
-            root = Path(repo.root_dir)
+            named = repo.artifacts.read().get(MAIN, {})
+            outs = [out for out in repo.index.outs if out.is_in_repo]
         files = DVCFileSystem(str(ROOT))
-        return {
-            name: "" if is_in(root / artifact.path, new) else dvc_md5(files.info(artifact.path))
-            for file, artifacts in named.items()
-            if file == MAIN  # only its models are registered
-            for name, artifact in artifacts.items()
+        return [
+            known(name, normpath(artifact.path), outs, files)
+            for name, artifact in named.items()
             if artifact.type == "model"
-        }
-    except KeyError:
-        raise UserError(
-            "The models of this commit cannot be determined: a model in artifacts: of dvc.yaml is "
-            "not one of DVC's files, or its folder is not in the bucket (then `dvc push` where it "
-            "is, and re-run this job)."
-        ) from None
+        ]
     except DataIndexError as error:
         raise UserError(
             "The models of this commit cannot be determined: the listing of a model's folder "
@@ -98,19 +98,26 @@ def models() -> dict[str, str]:
         raise UserError(f"The models of this commit cannot be determined: {error}") from None
 
 
-def is_in(path: Path, outs: Sequence[Path]) -> bool:
-    """Whether a path is one of these outs, or below one."""
-    return any(path.is_relative_to(out) for out in outs)
-
-
-def dvc_md5(info: Mapping[str, Any]) -> str:
-    """The md5 of a file; if it is in the work tree too, DVC's info is nested."""
-    return str(info.get("dvc_info", info)["md5"])
+def known(name: str, path: str, outs: Sequence[Output], files: DVCFileSystem) -> Known:
+    """What is known of the model at a path, relative to the root."""
+    out = next((out for out in outs if Path(ROOT, path).is_relative_to(out.fs_path)), None)
+    if out is None:
+        return Known(name, why=f"is not in the registry: {path} is in no out of a stage")
+    if not path.startswith(ARTIFACTS) or not out.stage.cmd:
+        return Known(name, why=f"is not in the registry: no stage writes it below {ARTIFACTS}")
+    if not out.hash_info:
+        return Known(name, why="is not computed yet: a run by tag makes it")
+    if Path(ROOT, path) == Path(out.fs_path):
+        return Known(name, out.hash_info.value)
+    info = files.info(path)
+    md5 = info.get("dvc_info", info).get("md5")  # nested if it is in the work tree, too
+    return Known(name, md5) if md5 else Known(name, why=f"is not in the registry: it {INSIDE}")
 
 
 def move(name: str, md5: str) -> str:
     """Move the alias to the version with this md5; a line that says so."""
-    model = registered_name(str(read_yaml(ROOT / "params.yaml")["experiment"]), name)
+    project = check_params(read_yaml(ROOT / FILE), Project)
+    model = registered_name(project.experiment, name)
     if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", md5):
         raise UserError(f"dvc.lock has {md5!r}, which is no md5.")
     wanted = f"name = '{model}' AND tags.`dvc.md5` = '{md5}'"

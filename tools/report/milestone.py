@@ -33,7 +33,7 @@ from lib.pipeline import SWEEPS
 from lib.repository import ROOT, git, uncommitted
 from lib.revisions import Revision
 from lib.text import cell, prose, some_of
-from tools.command import as_command, run
+from tools.command import as_command, first_error, run
 from tools.goals.judge import goal_files, judge
 from tools.report.results import pictures
 from tools.report.run_page import goals_section
@@ -80,7 +80,9 @@ def milestone(name: str) -> Path:
 def refuse_other_data() -> None:
     """UserError if data, models or pictures on disk, which goals read, are not the commit's."""
     done = run("dvc", "data", "status", "--granular", "--json", ok=False)
-    found = json.loads(done.stdout).get("uncommitted", {}) if done.returncode == 0 else {}
+    if done.returncode:
+        raise UserError(f"The data on disk cannot be checked: {first_error(done.stderr)}.")
+    found = json.loads(done.stdout).get("uncommitted", {})
     if other := [path for kind in ("modified", "added") for path in found.get(kind, [])]:
         raise UserError(f"{some_of(other)}: not of this commit. `dvc checkout` brings its own.")
 

@@ -26,7 +26,7 @@ from lib.repository import git
 from lib.revisions import WORK_TREE, Revision
 from lib.text import cell, prose, sentence, shown_address, without_password
 from tools.job.experiment import UNFINISHED
-from tools.job.job import add_to_note, main, read_note, summarise
+from tools.job.job import main, read_note, summarise
 from tools.tracking import notes
 
 
@@ -52,7 +52,6 @@ def run_page() -> None:
     text = "\n\n".join(f"{title}\n\n{content}" for title, content in sections.items() if content)
     print(without_password(text))
     summarise(text)
-    add_to_note(reported=True)
 
 
 def table_section(table: Table, nothing: str) -> str:

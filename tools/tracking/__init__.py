@@ -26,6 +26,10 @@ SETTINGS = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
+ARTIFACTS = "artifacts/"  # outs below it go to MLflow
+# Why a model is not in the registry.
+INSIDE = "is a folder inside an out, which has no checksum of its own: name it in `outs`"
+
 
 def registered_name(project: str, model: str) -> str:
     """A model's name in MLflow's registry, which all projects on a server share."""

@@ -84,7 +84,7 @@ def wait(folder: Path, parent: int, look: Callable[[], None] = lambda: None) -> 
 def rows_so_far(file: Path) -> list[list[str]]:
     """The complete rows of a CSV file that is being written, header first."""
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
+        text = file.read_text(encoding="utf-8-sig", errors="replace")
         return list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
     except (OSError, csv.Error):
         return []

@@ -14,11 +14,12 @@ from mlflow.entities import RunInfo
 from mlflow.exceptions import MlflowException
 
 from lib.pipeline import Model
+from lib.pipeline import place as place_of
 from lib.repository import ROOT
 from lib.text import one_line, without_password
-from tools.tracking import registered_name
+from tools.tracking import INSIDE, registered_name
 from tools.tracking.results import artifacts_of
-from tools.tracking.stages import Tracked, md5_of_file
+from tools.tracking.stages import Tracked, md5_of, md5_of_file
 from tools.tracking.store import experiment_name, is_local
 
 ALIAS = "candidate"
@@ -38,11 +39,23 @@ def register_models(run: RunInfo, tracked: Tracked, tags: Mapping[str, str]) -> 
         return
     try:
         for model, place in models_of(tracked):
-            version = register(run, model, place, tags)
-            print(f"MLflow: {one_line(model.name)} is version {version}, {ALIAS}", file=sys.stderr)
+            if md5 := md5_of_model(tracked, model.path):
+                version = register(run, model, place, {**tags, "dvc.md5": md5})
+                what = f"is version {version}, {ALIAS}"
+            else:
+                what = f"is not registered: it {INSIDE}"
+            print(f"MLflow: {one_line(model.name)} {what}", file=sys.stderr)
     except Exception as error:  # of the client, server or network: many classes
         reason = without_password(" ".join(str(error).split()))[:200]
         print(f"WARNING: MLflow: the models are not in its registry: {reason}", file=sys.stderr)
+
+
+def md5_of_model(tracked: Tracked, path: str) -> str:
+    """DVC's md5 of a file, or of a folder that is an out; empty for a folder inside an out."""
+    if not (ROOT / path).is_dir():
+        return md5_of_file(ROOT / path)
+    top = tracked.dvc.repo.root_dir
+    return next((md5_of(out) for out in tracked.dvc.outs if place_of(out, top) == path), "")
 
 
 def models_of(tracked: Tracked) -> Iterator[tuple[Model, str]]:
@@ -52,15 +65,16 @@ def models_of(tracked: Tracked) -> Iterator[tuple[Model, str]]:
         path = Path(model.path)
         if model.kind == "model" and path.is_relative_to(out):
             inner = path.relative_to(out) if Path(out).is_dir() else path.name
-            yield model, (Path(place) / inner).as_posix()
+            yield model, (Path(place) / inner).as_posix()  # "." for all of the run's artifacts
 
 
 def register(run: RunInfo, model: Model, place: str, tags: Mapping[str, str]) -> str:
-    """Find or create the version with this model's md5, and move the alias to it: the version."""
+    """Find or create the version with the md5 in `tags`, and move the alias to it: the version."""
     client, project = mlflow.MlflowClient(), experiment_name()
-    name, path = registered_name(project, model.name), model.path
-    about = {"project": project, "dvc.md5": md5_of_file(ROOT / path), "dvc.path": path}
-    about |= {key: tags[key] for key in ("git.commit", "git.tag", "git.branch") if key in tags}
+    name = registered_name(project, model.name)
+    kept = ("dvc.md5", "git.commit", "git.tag", "git.branch")
+    about = {"project": project, "dvc.path": model.path}
+    about |= {key: tags[key] for key in kept if key in tags}
     try:  # not asked for first: a server with logins refuses that for a model that does not exist
         client.create_registered_model(name)
     except MlflowException as error:
@@ -72,7 +86,7 @@ def register(run: RunInfo, model: Model, place: str, tags: Mapping[str, str]) ->
         if found.tags.get("dvc.md5") == about["dvc.md5"] and is_kept(client, found.run_id)
     ]
     if not versions:
-        source = f"{run.artifact_uri}/{place}"
+        source = f"{run.artifact_uri}/{place}".removesuffix("/.")
         versions = [
             client.create_model_version(name, source, run.run_id, tags=about, await_creation_for=0)
         ]

@@ -18,10 +18,12 @@ from lib.pipeline import Stage
 from lib.revisions import names_of, parse
 from lib.text import one_line
 from lib.trials import MAX_NAME, allowed
+from tools.tracking import ARTIFACTS
 from tools.tracking.stages import process_of
 
+INNER = "\0"  # between the keys of nested metrics, so that `a: {b: 1}` is not the same as `a_b: 1`
 STEPS = ("epoch", "step")  # the first column of a CSV file that is a curve
-ARTIFACTS, DATA = "artifacts/", "data/"  # outs below the first go to MLflow; data stay in DVC
+DATA = "data/"  # outs that stay in DVC
 MAX_NOTICES = 10
 MAX_VALUE_LENGTH = 5000  # characters; 2.x servers accept no more
 
@@ -68,7 +70,7 @@ def results_of(stage: Stage) -> Results:
     curves: dict[Path, list[Point]] = {}
     for file in curve_files(stage):
         try:
-            with file.open(encoding="utf-8", errors="replace", newline="") as lines:
+            with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
                 curves[file] = list(points(list(csv.reader(lines))))
         except csv.Error as error:
             results.left_out.append(f"{file} cannot be read as CSV: {error}")
@@ -86,11 +88,12 @@ def add_metrics(results: Results, path: str, prefix: str) -> None:
     except (UserError, OSError) as error:
         results.left_out.append(f"{path} {error}")
         return
-    for key, value in flat(content, "_").items():
+    for place, value in flat(content, INNER).items():
+        key = place.replace(INNER, "_")
         name = allowed(f"{prefix}{key}")
         if isinstance(value, bool | int | float):
             if name in results.metrics:
-                name = unique_name(name, f"{prefix} {key}")
+                name = unique_name(name, f"{prefix} {place}")
             try:
                 results.metrics[name] = float(value)
             except OverflowError:
@@ -99,7 +102,8 @@ def add_metrics(results: Results, path: str, prefix: str) -> None:
             if name != f"{prefix}{key}":
                 results.left_out.append(f"{path}: {key}: logged as {name}, which MLflow takes")
         elif isinstance(value, str):
-            results.params.setdefault(name, shortened(value))
+            if results.params.setdefault(name, shortened(value)) != shortened(value):
+                results.left_out.append(f"{path}: {key} is text, and a parameter has this name")
         else:
             kind = "null" if value is None else f"a {type(value).__name__}"
             results.left_out.append(f"{path}: {key or 'the file'} is {kind}, not a number")
@@ -131,7 +135,7 @@ def curve_files(stage: Stage) -> list[Path]:
 
 def is_curve(file: Path) -> bool:
     """Whether the first column of a CSV file is `epoch` or `step`."""
-    with file.open(encoding="utf-8", errors="replace", newline="") as lines:
+    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
         try:
             header = next(csv.reader([lines.readline()]), [])
         except csv.Error:  # a cell of more than 131,072 characters
@@ -140,14 +144,21 @@ def is_curve(file: Path) -> bool:
 
 
 def points(rows: list[list[str]]) -> Iterator[Point]:
-    """The points in a CSV file's rows, header first; cells that are not numbers are skipped."""
+    """The points in a CSV file's rows, header first; cells that are not numbers are skipped.
+
+    A step that is no whole number, or not above the last one of its column, is one more than that:
+    MLflow's are whole, and of two points of a column at one step, one would be lost.
+    """
+    last: dict[str, int] = {}
     for row in rows[1:]:
         step = number(row[0]) if row else None
         if step is None or not math.isfinite(step):
             continue
         for name, cell in zip(rows[0][1:], row[1:], strict=False):
             if (value := number(cell)) is not None:
-                yield Point(allowed(name), int(step), value)
+                following = last.get(name, -1) + 1
+                last[name] = max(int(step), following) if step.is_integer() else following
+                yield Point(allowed(name), last[name], value)
 
 
 def with_distinct_names(curves: Mapping[Path, Sequence[Point]]) -> dict[Path, list[Point]]:

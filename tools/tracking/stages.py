@@ -182,6 +182,8 @@ def of_results_commit(tracked: Tracked) -> dict[str, str]:
     trailers = dict(line.split(": ", 1) for line in lines if ": " in line)
     if "Source-Commit" not in trailers or uncommitted([lock]):
         return {}
+    if not git_or_nothing("rev-parse", "--verify", "--quiet", f"{commit}~1"):
+        return {}  # a shallow clone does not tell what the commit changed
     before, after = (entry_at(revision, lock, tracked) for revision in (f"{commit}~1", commit))
     if before == after:
         return {}
