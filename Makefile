@@ -37,14 +37,25 @@ PIPELINE := dvc.yaml
 PORT := 5000
 RAY_PORT := 6379
 WORKERS := $(or $(shell getconf _NPROCESSORS_ONLN 2>/dev/null),2)
-ARGUMENTS += DAYS JOBS PIPELINE PORT RAY_PORT WORKERS
 
-# A misspelled one would be ignored: `make tune STAGE=…` would run every sweep.
+# One that is misspelled, or another target's, would be ignored: `make tune NAME=…` would run every
+# sweep. What a target takes is in its description, as NAME=….
 ifeq ($(MAKELEVEL),0)
 given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
-ifneq ($(filter-out $(ARGUMENTS),$(given)),)
-$(error $(filter-out $(ARGUMENTS),$(given))= is not an argument here. \
-	The arguments are $(sort $(ARGUMENTS)); environment variables go before `make`)
+ifneq ($(given),)
+open := (
+hash := \#
+goals := $(filter $(foreach group,$(GROUPS),$($(group))),$(MAKECMDGOALS))
+described := $(shell sed -n -e '' $(foreach goal,$(goals),-e 's/^$(goal):.*$(hash)$(hash) //p') $(MAKEFILE_LIST))
+words := $(subst $(open), ,$(described))
+taken := $(strip $(foreach word,$(words),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word))))))
+ifneq ($(filter-out $(taken),$(given)),)
+# Of an unknown target, make itself says so.
+ifeq ($(filter-out $(goals),$(MAKECMDGOALS)),)
+$(error $(filter-out $(taken),$(given))= is not an argument of `make $(or $(MAKECMDGOALS),help)`, which takes \
+	$(or $(taken),none); environment variables go before `make`)
+endif
+endif
 endif
 endif
 
@@ -66,7 +77,7 @@ help: ## List what there is to make
 todo: ## List the values that a project must still fill in
 	@$(PROJECT).todo
 
-start: ## After copying: git, a first commit (copied by hand: TEMPLATE=its address)
+start: ## After copying: git, a first commit (by hand: TEMPLATE=address EXAMPLE=no RUNTIMES=no SANDBOX=no)
 	@$(PROJECT).start $(call quoted,EXAMPLE) $(call quoted,RUNTIMES) $(call quoted,SANDBOX) $(if $(TEMPLATE),$(call quoted,TEMPLATE))
 
 doctor: ## Say what is missing on this machine and in this project, and how to get it
@@ -93,7 +104,7 @@ remove-process: ## Remove a process with its stage, section, outs and metrics (N
 environments: ## Make the environments that a run needs (FOLDERS=…: those of these folders, too)
 	@$(ENVIRONMENTS) make . tools/tracking $(PROCESSES) $(GOALS) $(FOLDERS)
 
-setup: environments ## Make every environment, and .venv for the editor
+setup: environments ## Make every environment, and .venv for the editor (FOLDERS=…: those of these, too)
 	@$(ENVIRONMENTS) make --dev .
 	@[ -L .venv ] || [ ! -e .venv ] || { echo '.venv is there and is no link of `make setup`: move it away.' >&2; exit 1; }
 	@tools/within --dev . sh -c 'ln -sfn "$$VIRTUAL_ENV" .venv && echo "Interpreter: $$VIRTUAL_ENV/bin/python (.venv)"'
@@ -121,7 +132,7 @@ tune: ## Run the sweeps in lab/tuning (STAGES=tune_x: only these; with RAY_ADDRE
 	@tools/within . python -m lib.params
 	@tools/within . python -m tools.job.guarded_dvc repro $(or $(addprefix lab/tuning/dvc.yaml:,$(STAGES)),lab/tuning/dvc.yaml)
 	@tools/within . python -m tools.tracking.check
-	@echo 'Next: make adopt, which writes the best values into params.yaml.'
+	@echo 'Next: make adopt$(if $(STAGES), STAGES="$(STAGES)"), which writes the best values into params.yaml.'
 
 adopt: ## Write the best values of sweeps into params.yaml, and show the difference (STAGES=tune_x)
 	@tools/within . python -m tools.project.adopt $(STAGES)

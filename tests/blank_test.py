@@ -150,10 +150,10 @@ REFUSED = {
     ("train-model", ""): "lower-case words",
     ("größe", ""): "lower-case words",
     ("../evil", ""): "lower-case words",
-    ("class", ""): "a name of Python's or the project's",
-    ("json", ""): "a name of Python's or the project's",
+    ("class", ""): "a word of Python's, YAML's or the project's",
+    ("json", ""): "a word of Python's, YAML's or the project's",
     ("experiment", ""): "a name in params.yaml already",
-    ("params", ""): "a name of Python's or the project's",
+    ("params", ""): "a word of Python's, YAML's or the project's",
     ("train", "nothing"): "it must be a stage of dvc.yaml",
     ("x" * 36, ""): "35 characters at most",
 }

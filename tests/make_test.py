@@ -43,13 +43,36 @@ def test_arguments_come_from_the_command_line_not_the_environment(target):
     assert all(f"given-{name}" in commands for name in TARGETS[target]), commands
 
 
-@pytest.mark.parametrize("misspelled", ["STAGE", "a"])
-def test_a_misspelled_argument_is_refused_instead_of_ignored(misspelled):
+@pytest.mark.parametrize("misspelled", ["STAGE", "a", "NAME", "WORKERS"])
+def test_an_argument_that_a_target_does_not_take_is_refused(misspelled):
     output = Project.at(ROOT).run(
         "make", "--dry-run", "tune", f"{misspelled}=x", ok=False, MAKELEVEL="0"
     )
-    assert f"{misspelled}= is not an argument here. The arguments are A ADDRESS" in output
+    assert f"{misspelled}= is not an argument of `make tune`, which takes STAGES;" in output
     assert "tools/within" not in output
+
+
+def test_each_argument_that_a_target_reads_is_in_its_description():
+    files = [ROOT / "Makefile", *ROOT.glob("tools/*/targets.mk")]
+    text = "\n".join(file.read_text() for file in files).replace("\\\n", "")
+    targets = re.findall(r"(?m)^([a-z-]+):.*## (.*)\n((?:\t.*\n)*)", text)
+    assert len(targets) > 30
+    for target, described, recipe in targets:
+        read = {name for name in ARGUMENTS if re.search(rf"[(,]{name}[),]", recipe)}
+        assert {name for name in read if not re.search(rf"\b{name}=", described)} == set(), target
+
+
+def test_no_function_of_make_has_a_number_sign():
+    """Before 4.3, and a Mac has 3.81, make takes it for the beginning of a comment."""
+    for file in (ROOT / "Makefile", *ROOT.glob("tools/*/targets.mk")):
+        for line in file.read_text().splitlines():
+            assert line[:1] == "\t" or "#" not in line.partition("$(")[2], line
+
+
+def test_arguments_of_several_targets_are_taken_together():
+    output = Project.at(ROOT).run("make", "--dry-run", "run", "test", "JOBS=2", "WORKERS=4")
+    assert "side_by_side '2'" in output
+    assert "pytest -n 4" in output
 
 
 def test_windows_line_endings_are_reported_in_one_line(tmp_path):

@@ -223,7 +223,9 @@ def test_invalid_arguments_are_refused_in_one_line_without_changes(houses, argum
     assert houses.git("status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize("name", ["xgboost", "sklearn", "pydantic", "threadpoolctl", "seed"])
+@pytest.mark.parametrize(
+    "name", ["xgboost", "sklearn", "pydantic", "threadpoolctl", "seed", "true", "none", "null"]
+)
 def test_names_that_hide_a_package_or_a_type_are_refused(name):
     with pytest.raises(UserError, match=f"NAME is '{name}', a"):
         check_name(name)
@@ -240,6 +242,19 @@ def test_the_last_column_is_predicted_whatever_its_name(tmp_path, name):
     params = tmp_path / "params.yaml"
     params.write_text(f"target: {quoted(name)}  # the column to predict\n", "utf-8")
     assert read_yaml(params) == {"target": name}
+
+
+def test_columns_that_another_training_predicts_are_no_features(project):
+    text = read_text(project, "params.yaml")
+    write(project, "params.yaml", text.replace("drop: []  # columns", "drop: [grade]  # columns"))
+    python(project, RUN, "train_price")
+    code = (
+        "import joblib; print(*joblib.load('artifacts/train_price/model.joblib').feature_names_in_)"
+    )
+    assert set(python(project, code).split()) == {"size", "district", "sold"}
+    write(project, "params.yaml", text.replace("drop: []  # columns", "drop: [grad]  # columns"))
+    output = python(project, RUN, "train_price", ok=False)
+    assert "The table has no column 'grad': it has 'size', 'district'" in output
 
 
 def test_a_target_that_does_not_fit_the_task_gives_one_line(project):
@@ -300,6 +315,36 @@ def test_params_yaml_survives_a_full_disk(project, code):
     output = python(project, FULL + code, ok=False)
     assert "It is no good." in output
     assert read_yaml(project.folder / "params.yaml").keys() - {"new"} == before.keys()
+
+
+WIDE = ";".join(f"a_long_name_of_a_column_{n}" for n in range(10_000))
+
+
+def test_a_wide_table_with_other_separators_is_refused(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text(f"{WIDE}\n")
+    with pytest.raises(UserError, match=r"columns cannot be read .*: are they separated by commas"):
+        column_to_predict(Wanted("train", kind="sklearn", target="x"), str(table))
+
+
+def test_best_values_without_a_key_to_write_them_to_are_named(project):
+    project.edit("params.yaml", "  epochs: ", "  # epochs: ")
+    before = read_text(project, "params.yaml")
+    best = BEST.replace('{"epochs": 7}', '{"epochs": 7, "lr": 0.5, "kind": "x"}')
+    for name in ("net_price", "net_grade", "net_sold"):
+        project.edit(f"lab/processes/{name}/params.py", "epochs: Count", "epochs: Count = 3")
+    output = python(project, FULL + best + "print(*adopt.adopt([]), sep='\\n')")
+    assert "params.yaml has no net_sold.epochs, so that is not adopted" in output
+    assert "net_sold.kind" not in output
+    assert read_text(project, "params.yaml") != before
+
+
+def test_of_two_sweeps_over_one_process_one_is_asked_for(project):
+    two = BEST.replace(
+        '{"tune": best | {"best_trial": 1, "trials": 1}}', '{"coarse": best, "fine": best}'
+    )
+    output = python(project, FULL + two + "adopt.adopt([])", ok=False)
+    assert "coarse and fine both tune net_sold, and no trial had the best values of both" in output
 
 
 def test_invalid_values_are_not_adopted(project):
@@ -429,6 +474,39 @@ def test_a_renamed_process_is_renamed_in_all_that_reads_it(project):
     python(project, RUN, "train_price")
 
 
+def test_tests_and_other_files_with_the_name_of_a_process_move_along(project):
+    folder = project.folder / "lab/processes/prepare_houses"
+    (folder / "test_prepare_houses.py").write_text(
+        '"""More tests."""\n\nimport lab.processes.prepare_houses.prepare_houses  # noqa: F401\n'
+    )
+    (folder / "prepare_houses.sql").write_text("SELECT 1\n")
+    (folder / "prepare_houses_test.py").unlink()
+    project.commit("Other tests, and a query")
+    project.run("make", "rename-process", "FROM=prepare_houses", "TO=clean_houses")
+    moved = project.folder / "lab/processes/clean_houses"
+    assert "clean_houses.clean_houses" in (moved / "test_clean_houses.py").read_text()
+    assert (moved / "clean_houses.sql").exists()
+
+
+def test_a_column_with_the_name_of_a_process_keeps_it(project):
+    write(project, "lab/docs/houses.csv", "size,prepare_houses\n1,2\n")
+    shared = "    params: &shared\n      - random_seed\n      - prepare_houses\n"
+    project.edit("dvc.yaml", "    params:\n      - random_seed\n      - prepare_houses\n", shared)
+    write(
+        project,
+        "dvc.yaml",
+        read_text(project, "dvc.yaml") + "  also: {cmd: 'true', params: *shared}\n",
+    )
+    project.commit("A table in git")
+    project.run("make", "rename-process", "FROM=prepare_houses", "TO=prepare_houses_too")
+    assert read_text(project, "lab/docs/houses.csv") == "size,prepare_houses\n1,2\n"
+    params = read_yaml(project.folder / "params.yaml")
+    assert {"prepare_houses", "prepare_houses_too"} & params.keys() == {"prepare_houses_too"}
+    stages = read_yaml(project.folder / "dvc.yaml", aliases=True)["stages"]
+    assert stages["also"]["params"] == ["random_seed", "prepare_houses_too"]
+    assert "prepare_houses_too" in stages
+
+
 def test_outputs_in_the_folder_of_a_process_move_along(project):
     metrics = "      - metrics/prepare_houses.json:\n"
     own = "      - lab/processes/prepare_houses/size.json:\n          cache: false\n"
@@ -520,6 +598,20 @@ def test_a_removed_process_leaves_nothing_behind(project):
     assert [*project.folder.glob("metrics/*"), *project.folder.glob("artifacts/*")] == []
     left = [*project.folder.glob("data/*"), *project.folder.glob("lab/processes/*/")]
     assert [path for path in left if path.name != "__pycache__"] == []
+
+
+def test_a_removed_process_takes_no_files_of_others_along(project):
+    stage = (
+        "  others: {cmd: mkdir -p artifacts/count_files, outs: [artifacts/count_files/kept.txt]}\n"
+    )
+    write(project, "dvc.yaml", read_text(project, "dvc.yaml") + stage)
+    write(project, "artifacts/count_files/kept.txt", "1\n")
+    project.edit("dvc.yaml", "- artifacts/count_files", "- artifacts/counts")
+    project.commit("Another stage writes there")
+    output = project.run("make", "remove-process", "NAME=count_files")
+    assert "artifacts/count_files stays: it has files that count_files did not write." in output
+    assert (project.folder / "artifacts/count_files/kept.txt").exists()
+    assert "/artifacts/count_files\n" in read_text(project, ".gitignore")
 
 
 def test_processes_in_use_or_uncommitted_are_not_removed(project):

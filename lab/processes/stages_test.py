@@ -21,12 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PROCESSES = sorted(main.parent.name for main in ROOT.glob("lab/processes/*/main.py"))
 GRAPH = grimp.build_graph("lib", "lab", cache_dir=None)
 RUN = re.compile(r"lab/processes/run ([\w-]+)")
-# Each stage, as DVC resolves it, that starts a process in Python.
+# Each stage, as DVC resolves it, that starts a process in Python, or several.
 STAGES = {
-    stage.address: (stage, process)
+    stage.address: (stage, started)
     for stage in read_pipeline().stages
-    for process in RUN.findall(" && ".join(stage.commands))
-    if process in PROCESSES
+    if (started := {*RUN.findall(" && ".join(stage.commands))} & {*PROCESSES})
 }
 
 
@@ -37,14 +36,15 @@ def imported(process):
 
 
 def test_each_process_is_started_by_a_stage():
-    assert {process for _, process in STAGES.values()} == set(PROCESSES)
+    assert set().union(*(started for _, started in STAGES.values())) == set(PROCESSES)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_deps_of_a_stage_are_what_its_main_imports_and_its_lock(stage):
-    stage, process = STAGES[stage]
+    stage, started = STAGES[stage]
     deps = {path for path in stage.deps if path.endswith((".py", "Pipfile.lock"))}
-    wanted = imported(process) | {f"lab/processes/{process}/Pipfile.lock"}
+    wanted = {f"lab/processes/{process}/Pipfile.lock" for process in started}
+    wanted |= set().union(*map(imported, started))
     assert wanted - deps == set(), "a change in these would not run the stage again"
     assert deps - wanted == set(), "a change in these would run the stage for nothing"
 
@@ -59,13 +59,13 @@ def test_a_stage_lists_the_image_that_its_process_runs_in():
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_lists_the_parameter_sections_that_its_process_reads(stage):
-    stage, process = STAGES[stage]
-    params = model_in(Path("lab/processes") / process / "params.py")
+    stage, started = STAGES[stage]
+    models = [model_in(Path("lab/processes", process, "params.py")) for process in started]
     # Of two files with the same key, the second one's is `FILE:KEY` in stage.params.
     places = stage.elsewhere
     others = {place if place in stage.params else place.partition(":")[2] for place in places}
     listed = {key.partition(".")[0] for key in stage.params if key not in others}
-    assert listed == set(params.model_fields)
+    assert listed == set().union(*(model.model_fields for model in models))
 
 
 def test_git_ignores_what_dvc_keeps():

@@ -14,7 +14,7 @@ rehearse: ## Serve a .krt, which runs its code, and test it (FILE=… NAME=…: 
 	@$(ENVIRONMENTS) make tools/krt $(RUNTIME_FOLDERS)
 	@$(if $(ALLOW),RUNTIME_ALLOW=$(call quoted,ALLOW)) tools/within tools/krt python -m tools.krt.rehearse $(call quoted,FILE) --name $(call quoted,NAME)
 
-serve: ## Serve a .krt over gRPC, which runs its code (FILE=… PORT=… ALLOW=variables)
+serve: ## Serve a .krt over gRPC, which runs its code (FILE=… NAME=… PORT=… ALLOW=variables)
 	@$(ENVIRONMENTS) make tools/krt $(RUNTIME_FOLDERS)
 	@$(if $(ALLOW),RUNTIME_ALLOW=$(call quoted,ALLOW)) exec tools/within tools/krt python -m tools.krt.serve $(call quoted,FILE) --name $(call quoted,NAME) \
 		--port $(if $(filter file,$(origin PORT)),0,"$(or $(PORT),0)")

@@ -9,11 +9,14 @@ in params.yaml are kept; committing is left to the user.
 import difflib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import combinations
+from typing import Any, get_args
+
+from pydantic import BaseModel
 
 from lib.errors import UserError
 from lib.files import read_json, read_text, replaced_file
-from lib.params import FILE, check_all, read_yaml
+from lib.params import FILE, check_all, models_below, read_yaml
 from lib.pipeline import Stage, changed_since, open_repo, read_pipeline
 from lib.repository import ROOT
 from lib.text import some_of
@@ -27,14 +30,15 @@ def adopt(names: Sequence[str]) -> list[str]:
     """Write the best values into params.yaml; lines that report it, with the difference.
 
     Raises:
-        UserError: no sweep has run, a name is not that of a sweep, or params.yaml would be invalid;
-            nothing is changed.
+        UserError: no sweep has run, a name is not that of a sweep, two tune the same process, or
+            params.yaml would be invalid; nothing is changed.
     """
     stages = read_pipeline().stages
     found = sweeps(stages, names)
     read_yaml(ROOT / FILE)  # UserError if it is invalid
     before = after = read_text(ROOT / FILE)
     lines = []
+    refuse_two_of_one(found)
     for name, sweep in found.items():
         after, taken = put(after, sweep["tunes"], sweep["values"])
         if not taken:
@@ -46,6 +50,7 @@ def adopt(names: Sequence[str]) -> list[str]:
             f"{name}: {sweep['objective']} {sweep['best']:.4g}, reached by {what} "
             f"(trial {sweep['best_trial']} in trials.csv, which has {sweep['trials']})."
         )
+        lines += left_out(name, sweep, before)
     ran = [stage for stage in stages if stage.name in found]
     for stage in ran:
         lines += searched_params(stage, found[stage.name])
@@ -79,6 +84,40 @@ def sweeps(stages: Sequence[Stage], names: Sequence[str]) -> dict[str, Mapping[s
     if not found:
         raise UserError("No sweep has run here: `make tune` first.")
     return {name: found[name] for name in names or found}
+
+
+def refuse_two_of_one(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """UserError if two sweeps tune one process: no trial had the best values of both."""
+    for one, other in combinations(found, 2):
+        if found[one]["tunes"] == found[other]["tunes"]:
+            raise UserError(
+                f"{one} and {other} both tune {found[one]['tunes']}, and no trial had the best "
+                f"values of both: say which, as STAGES={other}."
+            )
+
+
+def left_out(name: str, sweep: Mapping[str, Any], text: str) -> list[str]:
+    """A warning if params.yaml leaves a parameter that was searched to its default."""
+    section, values = sweep["tunes"], sweep["values"]
+    absent = [f"{section}.{key}" for key in values if not put(text, section, {key: None})[1]]
+    models = [*models_below(ROOT)]
+    left = [key for key in absent if any(has_field(model, key) for model in models)]
+    if not left:
+        return []
+    return [
+        f"WARNING: {name}: {FILE} has no {some_of(left)}, so that is not adopted: add it, then "
+        "`make adopt` again."
+    ]
+
+
+def has_field(model: type[BaseModel], name: str) -> bool:
+    """Whether a model has a field of this dotted name."""
+    key, _, below = name.partition(".")
+    if key not in model.model_fields or not below:
+        return key in model.model_fields
+    kind = model.model_fields[key].annotation
+    inner = (each for each in (kind, *get_args(kind)) if isinstance(each, type))
+    return any(issubclass(each, BaseModel) and has_field(each, below) for each in inner)
 
 
 def searched_params(stage: Stage, sweep: Mapping[str, Any]) -> list[str]:

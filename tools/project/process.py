@@ -106,8 +106,12 @@ def check_name(name: str) -> None:
             f"NAME is {name!r}: it must be lower-case words with underscores, as in train_model, "
             f"of {LONGEST_NAME} characters at most, for it names a Python module."
         )
-    if keyword.iskeyword(name) or name in TAKEN | sys.stdlib_module_names:
-        raise UserError(f"NAME is {name!r}, a name of Python's or the project's: choose another.")
+    if any(map(keyword.iskeyword, (name, type_name(name)))) or (
+        name in TAKEN | YAML_WORDS | sys.stdlib_module_names
+    ):
+        raise UserError(
+            f"NAME is {name!r}, a word of Python's, YAML's or the project's: choose another."
+        )
     if name in MODULES | locked_packages():
         raise UserError(
             f"NAME is {name!r}, a package's name: a process that imports the package would find "
@@ -199,7 +203,13 @@ def column_to_predict(wanted: Wanted, table: str) -> str:
     if not file.is_file():
         return wanted.target
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as opened:
-        names = next(filter(None, csv.reader(opened)), [])  # like pandas, which skips empty lines
+        try:
+            names = next(filter(None, csv.reader(opened)), [])  # like pandas: no empty lines
+        except csv.Error as error:
+            raise UserError(
+                f"The names of {table}'s columns cannot be read ({error}): are they separated by "
+                "commas, and is each quote closed?"
+            ) from None
     header = [name for name in names if name != "split"]
     if wanted.target and wanted.target not in header:
         raise UserError(

@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path, PurePath
 from typing import Any
@@ -46,8 +47,11 @@ def remove(name: str) -> list[str]:
     texts = texts_without(name, own, pipeline, section=section and not readers)
     for file, text in texts.items():
         file.write_text(text, encoding="utf-8")
-    for path in (f"lab/processes/{name}", *written, f"artifacts/{name}"):
+    for path in (f"lab/processes/{name}", *written):
         delete(ROOT / path)
+    left = ROOT / "artifacts" / name  # with files of another stage, or a person's
+    with suppress(OSError):
+        left.rmdir()
     for note in (*ROOT.glob(f".checkpoints/{name}.*"), *(notes.file_of(s.address) for s in own)):
         note.unlink(missing_ok=True)
     parts = {
@@ -59,10 +63,12 @@ def remove(name: str) -> list[str]:
     *gone, last = [part for part, there in parts.items() if there] or ["folder"]
     with_it = f"{', '.join(gone)} and {last}" if gone else last
     messages = [f"Removed: {name}, with its {with_it}. `git diff` shows it."]
+    if left.exists():
+        messages.append(f"artifacts/{name} stays: it has files that {name} did not write.")
     if section and readers:
         messages.append(f"Its section stays: {readers[0]}.")
-    if left := still_named(name, written):
-        messages.append(f"Still named in: {', '.join(left)}")
+    if named := still_named(name, written):
+        messages.append(f"Still named in: {', '.join(named)}")
     return messages
 
 
@@ -91,7 +97,10 @@ def texts_without(
     if section:
         refuse_interpolated([name], pipeline, texts)
         texts[params] = without_section(texts[params], name)
-    lines = {f"/{path}" for path in written} | {f"/artifacts/{name}", f"/data/{name}.csv"}
+    others = {path for stage in pipeline.stages for path in stage.written} - {*written}
+    usual = {f"artifacts/{name}", f"data/{name}.csv"}
+    free = {path for path in usual if not any(PurePath(o).is_relative_to(path) for o in others)}
+    lines = {f"/{path}" for path in {*written, *free}}
     texts[ignored] = without_lines(texts[ignored], lines)
     return texts
 

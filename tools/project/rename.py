@@ -20,6 +20,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from lib.errors import UserError
+from lib.nested import flat
+from lib.params import read_yaml
 from lib.pipeline import Stage, read_pipeline
 from lib.repository import ROOT, ask_git, git_names
 from tools.command import as_command
@@ -28,6 +30,7 @@ from tools.project.remove import interpolated, refuse_uncommitted, stages_of, st
 from tools.tracking import notes
 
 OTHERS = ("lib/", "tools/", "tests/", ".github/", ".vscode/", "lab/docs/", "CHANGELOG.md")
+DATA = ("lib", "*.csv", "*.tsv", "*.sql", ":!metrics", ":!artifacts")
 LEFT_ALONE = (*OTHERS, "lab/example.yml")  # only the team's own files are changed
 
 Rule = tuple[str, str, str]  # patterns of a file's name and of its text, and the replacement
@@ -60,7 +63,7 @@ def rename(old: str, new: str) -> list[str]:
     before = {file: (ROOT / file).read_bytes() for file in texts}
     for file, text in texts.items():
         (ROOT / file).write_bytes(text.encode())
-    move_files(folder, new, moved)
+    move_files(folder, new, moved, rules)
     move_notes(own, old, new)
     places = {file: renamed(place_of(file, moved), rules) for file in texts}
     if python := [file for file in places.values() if file.endswith(".py")]:
@@ -71,16 +74,14 @@ def rename(old: str, new: str) -> list[str]:
     return sorted(texts)
 
 
-def move_files(folder: Path, new: str, moved: Mapping[str, str]) -> None:
-    """Move the outs of a process, then its folder and the modules with its name."""
+def move_files(folder: Path, new: str, moved: Mapping[str, str], rules: Sequence[Rule]) -> None:
+    """Move the outs of a process, then its folder and the files in it that have its name."""
     for path, to in moved.items():
         (ROOT / to).parent.mkdir(parents=True, exist_ok=True)
         (ROOT / path).rename(ROOT / to)
-    old, folder = folder.name, folder.rename(folder.with_name(new))
-    for pattern in ("{}.py", "{}_test.py", "test_{}.py"):
-        module = folder / pattern.format(old)
-        if module.exists():
-            module.rename(folder / pattern.format(new))
+    folder = folder.rename(folder.with_name(new))
+    for file in sorted(folder.iterdir()):
+        file.rename(ROOT / renamed(file.relative_to(ROOT).as_posix(), rules))
 
 
 def move_notes(stages: Sequence[Stage], old: str, new: str) -> None:
@@ -123,7 +124,11 @@ def rules_of(old: str, new: str) -> list[Rule]:
     title, code, end = old.replace("_", " "), r"\.(py|ipynb)$", r"(?![\w-])"
     rules = [
         ("", rf"(?<=\blab[./]processes[./]){old}{end}", new),
-        ("", rf"(?<=\blab[./]processes[./]{new}[./]){old}(?=(?:_test)?{end})", new),
+        (
+            "",
+            rf"(?<=\blab[./]processes[./]{new}[./])(test_)?{old}(?=(?:_test)?{end})",
+            rf"\g<1>{new}",
+        ),
         ("", rf"(?<=lab/processes/run ){old}{end}", new),
         ("", rf"(?<![\w-])((?:artifacts|data|metrics|\.checkpoints)/){old}{end}", rf"\g<1>{new}"),
         (r"^params\.yaml$", rf"(?m)^{old}(?=[ \t]*:)", new),
@@ -132,6 +137,11 @@ def rules_of(old: str, new: str) -> list[Rule]:
         (code, rf"(?<=\bparams\.){old}\b", new),
         (code, rf"""(?<=\btunes=["']){old}(?=["'])""", new),
     ]
+    for file in (ROOT / "lab/processes" / old).glob(f"{old}.*"):  # read by the process's own code
+        to = file.name.replace(old, new, 1)
+        rules.append(
+            (rf"^lab/processes/{old}/", rf"""(?<=["']){re.escape(file.name)}(?=["'])""", to)
+        )
     if is_distinct(old):
         other = r".(?<!Pipfile\.lock)$"
         rules += [
@@ -142,8 +152,12 @@ def rules_of(old: str, new: str) -> list[Rule]:
 
 
 def is_distinct(name: str) -> bool:
-    """Whether a name can only mean the process: several words, and not used in lib/."""
-    return "_" in name and bool(ask_git("grep", "-qw", name, "--", "lib").returncode)
+    """Whether a name can only mean the process: several words, and not used in lib/ or for data."""
+    places = (*DATA, f":!lab/processes/{name}")
+    found = ask_git("grep", "-qw", name, "--", *places, GIT_LITERAL_PATHSPECS="0")
+    values = flat(read_yaml(ROOT / "params.yaml")).values()
+    is_value = any(name in (value if isinstance(value, list) else [value]) for value in values)
+    return "_" in name and bool(found.returncode) and not is_value
 
 
 def whole(name: str) -> str:
@@ -181,7 +195,8 @@ def with_identifier(text: str, old: str, new: str) -> str:
 def in_pipeline(text: str, old: str, new: str) -> str:
     """A dvc.yaml or dvc.lock with stages, sections and models renamed."""
     lines = text.split("\n")
-    for row, column in sorted(places(YAML().load(text) or {}, old), reverse=True):
+    # An alias has the place of its anchor again.
+    for row, column in sorted({*places(YAML().load(text) or {}, old)}, reverse=True):
         line = lines[row]
         lines[row] = line[:column] + line[column:].replace(old, new, 1)
     return re.sub(interpolated(old), rf"\g<1>{new}", "\n".join(lines))

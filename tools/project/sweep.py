@@ -16,6 +16,7 @@ from lib.params import read_yaml
 from lib.pipeline import SWEEPS, read_pipeline
 from lib.repository import ROOT
 from tools.command import as_command
+from tools.environments.lock_file import read_lock, versions
 from tools.project.process import (
     LONGEST_NAME,
     all_or_nothing,
@@ -53,6 +54,7 @@ class Tuned:
     task: str
     table: str
     section: str  # the name of the type of its section
+    drops: bool  # whether its section has `drop`
 
     @property
     def short(self) -> str:
@@ -86,7 +88,8 @@ def tuned(name: str) -> Tuned:
             f"{name} is not written as `make process` writes a training (KIND=sklearn or torch): "
             "write its sweep by hand, as lab/tuning/README.md describes."
         )
-    return Tuned(name, kinds[0], tasks[0], tables[0], sections[0])
+    drops = bool(re.search(r"(?m)^    drop: list\[str\]$", params))
+    return Tuned(name, kinds[0], tasks[0], tables[0], sections[0], drops)
 
 
 def add(process: Tuned) -> None:
@@ -114,6 +117,7 @@ def add(process: Tuned) -> None:
             "kind": process.kind,
             "task": process.task,
             "table": process.table,
+            "drops": process.drops,
         },
     )
     section = files.pop("params.yaml")
@@ -184,6 +188,21 @@ def packages_missing(process: Tuned) -> list[str]:
     return sorted(wanted - there)
 
 
+def other_versions(process: Tuned) -> list[str]:
+    """The packages of the process's Pipfile that sweeps have locked in another version."""
+    folder = ROOT / "lab/processes" / process.name
+    try:
+        wanted, there = versions(read_lock(folder)), versions(read_lock(ROOM))
+    except UserError:  # `make lock` tells it
+        return []
+    named = tomllib.loads(read_text(folder / "Pipfile")).get("packages", {})
+    return [
+        f"{name} {there[name].strip('=')} ({process.name}: {wanted[name].strip('=')})"
+        for name in sorted({*named} & wanted.keys() & there.keys())
+        if there[name] != wanted[name]
+    ]
+
+
 def main() -> None:
     """Add the sweep and print what to do next."""
     try:
@@ -195,10 +214,16 @@ def main() -> None:
         sys.exit("\nInterrupted: nothing was written.")
     print(
         f"Added: lab/tuning/{process.sweep}, its section in params.yaml, its stage in {SWEEPS}.\n"
-        f"What is tried is in params.yaml. Next: make tune STAGES={process.sweep}, then make adopt."
+        f"What is tried is in params.yaml. Next: make tune STAGES={process.sweep}, then\n"
+        f"make adopt STAGES={process.sweep}."
     )
     if missing := packages_missing(process):
         print(f"But first, add to lab/tuning/Pipfile: {', '.join(missing)}; then make lock.")
+    if differing := other_versions(process):
+        print(
+            f"WARNING: lab/tuning has locked {', '.join(differing)}, so the best values may "
+            "differ. Name the same versions in lab/tuning/Pipfile; then make lock."
+        )
 
 
 if __name__ == "__main__":
