@@ -118,10 +118,11 @@ def experiment() -> None:
         watch.end()
     note()
     warnings = [line for watch in watches.values() for line in watch.warnings]
+    add_to_note(warnings=warnings)
+    if failed:  # the re-run logs what comes from the cache
+        raise UserError("\n".join(messages))
     cached = [name for each in watches.values() for name in each.named(FROM_CACHE)]
     add_to_note(warnings=warnings + log_cached(cached))
-    if failed:
-        raise UserError("\n".join(messages))
 
 
 def log_cached(names: Sequence[str]) -> list[str]:

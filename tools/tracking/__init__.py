@@ -28,7 +28,7 @@ SETTINGS = {
 
 ARTIFACTS = "artifacts/"  # outs below it go to MLflow
 # Why a model is not in the registry.
-INSIDE = "is a folder inside an out, which has no checksum of its own: name it in `outs`"
+INSIDE = "is a folder inside an out, which has no checksum of its own: name a file, or the out"
 
 
 def registered_name(project: str, model: str) -> str:
