@@ -452,7 +452,7 @@ def test_goals_that_do_not_end_are_not_met(bare):
     with bare.start(*JUDGE):
         wait_for((bare.folder / "hangs").exists)
     output = bare.run(*JUDGE, "--verdict", ok=False)
-    assert "The results are kept, but goals could not be judged: their step was ended" in output
+    assert "The results are kept, but goals could not be judged: they were stopped" in output
     (bare.folder / ".dvc/tmp/run.json").unlink()
     output = bare.run(*JUDGE, "--verdict", ok=False)
     assert "No goals were judged: the log of the step `Judge goals` says why." in output

@@ -85,6 +85,12 @@ def test_a_cache_that_is_not_writable_is_reported_before_training(project, place
     assert f"PROBLEM  DVC's cache on the runner cannot be written to ({cache / place}): " in output
 
 
+def test_a_cache_in_the_home_of_nobody_is_a_problem(project):
+    output = preflight(project, ok=False, DVC_CACHE_DIR="~no-such-user/cache")
+    assert "DVC_CACHE_DIR is ~no-such-user/cache: there is no such user here." in output
+    assert "Traceback" not in output
+
+
 def test_a_cache_beside_the_workspace_is_taken(project):
     output = preflight(project, ok=True, DVC_CACHE_DIR="../cache")
     assert f"DVC's cache is {project.folder.parent}/cache" in output

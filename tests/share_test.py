@@ -478,6 +478,7 @@ artifacts:
 @pytest.mark.parametrize(
     ("path", "why"),
     [
+        ("artifacts/quick/modle.txt", "artifacts/quick has no file artifacts/quick/modle.txt"),
         ("artifacts/quick/part", "it is a folder inside an out, which has no checksum of its own"),
         ("models/a.txt", "no stage writes it below artifacts/"),
         ("given.txt", "no stage writes it below artifacts/"),

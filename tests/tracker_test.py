@@ -331,6 +331,7 @@ printf 'step,x\\n1,2\\n' > data/simulated/table.csv
 printf 'epoch,told_live\\n1,5\\n' > "$LIVE_CURVE"
 printf '\\357\\273\\277epoch,part\\n0.5,1\\n1,2\\n1.5,3\\n' > artifacts/cv/parts.csv
 printf 'step,twice,sparse\\n5,1,\\n9,2,\\n5,3,1\\n9,,2\\n' > artifacts/cv/twice.csv
+printf 'step,before\\n-1,1\\n0,2\\n' > artifacts/cv/before.csv
 head -c 140000 /dev/zero | tr '\\0' a > artifacts/cv/long.csv
 printf 'epoch,error\\n1,"' | cat - artifacts/cv/long.csv > artifacts/cv/torn.csv
 """
@@ -345,8 +346,10 @@ def test_curves_of_several_files_stay_apart_and_data_tables_are_ignored(project)
     assert run["steps"]["part"] == [0, 1, 2]
     assert run["steps"]["twice"] == [5, 9, 10], "a second fold, in the same file"
     assert run["steps"]["sparse"] == [5, 9]
+    assert run["steps"]["before"] == [-1, 0]
     assert run["metrics"] == {
         "part": 3,
+        "before": 2,
         "twice": 3,
         "sparse": 2,
         "cv/fold_1/loss": 0.1,

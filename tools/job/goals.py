@@ -22,7 +22,7 @@ def note_verdicts() -> None:
         print("There are no goals in goals/: nothing to judge.")
         return
     # Stays if this is ended, by the workflow's time limit for example.
-    unfinished = "goals could not be judged: their step was ended before"
+    unfinished = "goals could not be judged: they were stopped before their end"
     add_to_note(goals={"summary": unfinished, "all_met": False, "goals": []})
     found, printed = judge()
     print(printed, flush=True)

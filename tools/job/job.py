@@ -94,7 +94,7 @@ def ask_mlflow(path: str, content: Mapping[str, str] | None = None, **query: str
         raise UserError("MLFLOW_URL is not filled in: set the variable MLFLOW_URL.")
     if url == "databricks":
         raise UserError(
-            "MLFLOW_URL is `databricks`, which MLflow's client alone understands: for jobs, write "
+            "MLFLOW_URL is `databricks`, which only MLflow's client understands: for jobs, write "
             "the workspace's address, and set MLFLOW_TRACKING_TOKEN."
         )
     user, password, token = (

@@ -182,10 +182,10 @@ def cache_takes_results() -> str:
     """Check each folder of DVC's cache: jobs of another user, as in a container, may own some."""
     parts = ("files", "files/md5", "files/md5/*", "runs", "runs/*")
     cache = cache_folder()
-    if cache.is_relative_to(ROOT.resolve()):
+    if cache.is_relative_to(ROOT):
         raise UserError(
             f"DVC's cache on the runner would be in the workspace ({cache}), which the next job "
-            "empties: let DVC_CACHE_DIR begin with / or ~, and name a folder elsewhere."
+            "empties: name a folder elsewhere in DVC_CACHE_DIR, beginning with / or ~."
         )
     there = next(place for place in (cache, *cache.parents) if place.exists())
     for folder in (there, *(found for part in parts for found in cache.glob(part))):
@@ -202,7 +202,10 @@ def cache_folder() -> Path:
     """DVC's cache, outside the workspace."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     named = Path(os.environ.get("DVC_CACHE_DIR") or home / "dvc-cache")
-    return named.expanduser().resolve()  # no shell expands `~` in a runner's .env
+    try:
+        return named.expanduser().resolve()  # no shell expands `~` in a runner's .env
+    except RuntimeError:
+        raise UserError(f"DVC_CACHE_DIR is {named}: there is no such user here.") from None
 
 
 def storage_answers() -> str:
@@ -219,7 +222,7 @@ def storage_answers() -> str:
         if kind := next((k for k in ("version_aware", "worktree") if settings.get(k)), ""):
             raise UserError(
                 f"DVC's remote has `{kind}`, with which DVC neither lists nor checks what the "
-                "bucket has: runs need a remote without it."
+                "bucket has: remove it from .dvc/config."
             )
         endpoint = shown_address(settings.get("endpointurl", "its default address"))
         where = f"{shown_address(url)} at {endpoint}"

@@ -37,19 +37,19 @@ class Known:
 
     name: str
     md5: str = ""
-    why: str = ""  # there is no version of it that could be champion
+    why: str = ""  # no version of it can be champion; a verb comes first
 
 
 def champion() -> None:
     """Move the alias for each model; UserError names those that are not in the registry."""
     point_dvc_at_this_platform()
-    problems, known = [], models()
-    if not known:
+    problems, named = [], models()
+    if not named:
         print("dvc.yaml names no model in artifacts: there is no champion.")
-    for model in known:
+    for model in named:
         try:
-            moved = "" if model.why else move(model.name, model.md5)
-            print(moved or f"{model.name} {model.why}.", flush=True)
+            line = f"{model.name} {model.why}." if model.why else move(model.name, model.md5)
+            print(line, flush=True)
         except UserError as error:
             problems.append(f"{model.name}: {error}")
     if problems:
@@ -109,7 +109,10 @@ def known(name: str, path: str, outs: Sequence[Output], files: DVCFileSystem) ->
         return Known(name, why="is not computed yet: a run by tag makes it")
     if Path(ROOT, path) == Path(out.fs_path):
         return Known(name, out.hash_info.value)
-    info = files.info(path)
+    try:
+        info = files.info(path)
+    except FileNotFoundError:
+        return Known(name, why=f"is not in the registry: {out} has no file {path}")
     md5 = info.get("dvc_info", info).get("md5")  # nested if it is in the work tree, too
     return Known(name, md5) if md5 else Known(name, why=f"is not in the registry: it {INSIDE}")
 

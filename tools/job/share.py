@@ -221,7 +221,7 @@ def tree_with_results(commit: str, files: list[str]) -> str:
         git("read-tree", commit, GIT_INDEX_FILE=index)
         if there:
             paths = "\0".join(there)
-            # As they are: dvc.lock has the checksums of these bytes, line ends and all.
+            # dvc.lock has the checksums of these bytes, line ends and all.
             as_is = ("-c", "core.autocrlf=false")
             git(*as_is, "add", "--force", *named, stdin=paths, GIT_INDEX_FILE=index)
         return git("write-tree", GIT_INDEX_FILE=index)

@@ -103,7 +103,7 @@ def add_metrics(results: Results, path: str, prefix: str) -> None:
                 results.left_out.append(f"{path}: {key}: logged as {name}, which MLflow takes")
         elif isinstance(value, str):
             if results.params.setdefault(name, shortened(value)) != shortened(value):
-                results.left_out.append(f"{path}: {key} is text, and a parameter has this name")
+                results.left_out.append(f"{path}: {key} is left out: a parameter has its name")
         else:
             kind = "null" if value is None else f"a {type(value).__name__}"
             results.left_out.append(f"{path}: {key or 'the file'} is {kind}, not a number")
@@ -149,15 +149,16 @@ def points(rows: list[list[str]]) -> Iterator[Point]:
     A step that is no whole number, or not above the last one of its column, is one more than that:
     MLflow's are whole, and of two points of a column at one step, one would be lost.
     """
-    last: dict[str, int] = {}
+    last: dict[str, int] = {}  # step of each column
     for row in rows[1:]:
         step = number(row[0]) if row else None
         if step is None or not math.isfinite(step):
             continue
         for name, cell in zip(rows[0][1:], row[1:], strict=False):
             if (value := number(cell)) is not None:
-                following = last.get(name, -1) + 1
-                last[name] = max(int(step), following) if step.is_integer() else following
+                rises = name not in last or step > last[name]
+                whole = step.is_integer() and rises
+                last[name] = int(step) if whole else last.get(name, -1) + 1
                 yield Point(allowed(name), last[name], value)
 
 
