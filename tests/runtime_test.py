@@ -380,6 +380,22 @@ def test_runtimes_ended_by_a_signal_leave_no_folder_behind(
         assert not list(tmp_path.glob("krt-*"))
 
 
+def test_an_interrupt_at_code_without_a_line_number_is_no_traceback(trained, built):
+    rehearsal = trained.folder / "runtimes/cancer/rehearsal.py"
+    tests = rehearsal.read_text()
+    rehearsal.write_text(
+        "def test_interrupted():\n    raise KeyboardInterrupt\n\n\n"
+        "without_lines = test_interrupted.__code__.replace(co_linetable=b'')\n"
+        "test_interrupted.__code__ = without_lines\n"
+    )
+    try:
+        output = trained.run("make", "rehearse", "FILE=build/cancer-v1.krt", ok=False)
+    finally:
+        rehearsal.write_text(tests)
+    assert "! KeyboardInterrupt !" in output
+    assert "Traceback" not in output
+
+
 def test_a_runtime_under_nohup_survives_a_closed_terminal(trained, built):
     with trained.start("nohup", "make", "serve", "FILE=build/cancer-v1.krt") as process:
         assert any("is served at" in line for line in process.stdout)

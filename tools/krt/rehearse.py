@@ -126,6 +126,15 @@ def runtime(request: pytest.FixtureRequest) -> Iterator[Called]:
         pytest.exit(f"{file.name} cannot be served: {error}", returncode=1)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    """Keep only pytest's own frame: it fails at one without a line number, where a signal may hit.
+
+    Python gives such instructions no line since 3.11 (`tb_lineno` is None); pytest 9.2 subtracts 1.
+    """
+    excinfo.traceback = excinfo.traceback[:1]
+
+
 def main() -> int:
     """Run the rehearsal of a runtime against a .krt."""
     parser = argparse.ArgumentParser(prog="make rehearse")

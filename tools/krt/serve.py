@@ -406,7 +406,7 @@ def end_as_interrupted() -> None:
     """Raise KeyboardInterrupt at the first signal, so that temporary files are cleaned up."""
 
     def interrupt() -> NoReturn:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt from None
 
     at_the_first_signal(interrupt)
 
