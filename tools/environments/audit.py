@@ -21,7 +21,7 @@ from tools.environments.locks import folders
 from tools.environments.surroundings import for_installers
 
 PROJECT = '[project]\nname = "every-lock"\nversion = "0"\nrequires-python = ">=3.11"\n'
-NOWHERE = 'source = { registry = "https://index.invalid/simple" }'  # nothing is fetched
+NOWHERE = 'source = { registry = "nothing" }'  # a folder: uv asks an address for each package
 
 Package = tuple[str, str]  # name and version
 
