@@ -16,11 +16,11 @@ $(warning this folder is no git repository yet, which most commands need: `make 
 endif
 
 # Every target, by what it is for.
-GROUPS := Every_day A_new_project_or_clone A_pipeline_of_your_own Sweeps Reports
-Every_day := run test train results goals compare ui shell
+GROUPS := Every_day A_new_project_or_clone A_pipeline_of_your_own Sweeps_and_several_workers Reports
+Every_day := run test results goals compare ui shell
 A_new_project_or_clone := doctor todo start credentials settings setup hooks
 A_pipeline_of_your_own := process rename-process remove-process blank lock
-Sweeps := sweep tune adopt ray-head ray-worker
+Sweeps_and_several_workers := sweep tune adopt train ray-head ray-worker
 Reports := notebooks milestone
 Upkeep := check audit platforms relog environments list clean
 -include tools/*/targets.mk
@@ -43,12 +43,9 @@ WORKERS := $(or $(shell getconf _NPROCESSORS_ONLN 2>/dev/null),2)
 ifeq ($(MAKELEVEL),0)
 given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 ifneq ($(given),)
-open := (
 hash := \#
 goals := $(filter $(foreach group,$(GROUPS),$($(group))),$(MAKECMDGOALS))
-described := $(shell sed -n -e '' $(foreach goal,$(goals),-e 's/^$(goal):.*$(hash)$(hash) //p') $(MAKEFILE_LIST))
-words := $(subst $(open), ,$(described))
-taken := $(strip $(foreach word,$(words),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word))))))
+taken := $(shell sed -n -e '' $(foreach goal,$(goals),-e 's/^$(goal):.*$(hash)$(hash) //p') $(MAKEFILE_LIST) | grep -o '[A-Z_]*=' | tr -d =)
 ifneq ($(filter-out $(taken),$(given)),)
 # Of an unknown target, make itself says so.
 ifeq ($(filter-out $(goals),$(MAKECMDGOALS)),)
@@ -71,13 +68,14 @@ GOALS = $(dir $(wildcard goals/Pipfile))
 ENVIRONMENTS = python=$$(tools/environments/bootstrap) && PYTHONPATH=. "$$python" -m tools.environments
 
 help: ## List what there is to make
+	@echo 'Every command does its own set-up. Start with `make run`; `make doctor` says what is missing.'
 	@$(foreach group,$(GROUPS),printf '\n%s\n' '$(subst _, ,$(group))';$(foreach target,$($(group)), \
-		printf '  make %-14s  %s\n' $(target) "$$(sed -n 's/^$(target):.*## //p' $(MAKEFILE_LIST))";))
+		printf '  make %-15s %s\n' $(target) "$$(sed -n 's/^$(target):.*## //p' $(MAKEFILE_LIST))";))
 
 todo: ## List the values that a project must still fill in
 	@$(PROJECT).todo
 
-start: ## After copying: git, a first commit (by hand: TEMPLATE=address EXAMPLE=no RUNTIMES=no SANDBOX=no)
+start: ## First commit of a copy (by hand: TEMPLATE=… EXAMPLE=no RUNTIMES=no SANDBOX=no)
 	@$(PROJECT).start $(call quoted,EXAMPLE) $(call quoted,RUNTIMES) $(call quoted,SANDBOX) $(if $(TEMPLATE),$(call quoted,TEMPLATE))
 
 doctor: ## Say what is missing on this machine and in this project, and how to get it
@@ -92,7 +90,7 @@ settings: ## List, or set with gh (SET=yes), the secrets and variables of the ho
 blank: ## Remove the example (it must be committed)
 	@tools/within --dev . python -m tools.project.blank
 
-process: ## Add a process (NAME=train_prices AFTER=prepare_houses KIND=empty|table|sklearn|torch TASK=regression|classes|binary TARGET=price)
+process: ## Add a process (NAME=… AFTER=… KIND=empty|table|sklearn|torch TASK=… TARGET=…)
 	@tools/within --dev . python -m tools.project.process $(call quoted,NAME) $(call quoted,AFTER) $(call quoted,KIND) $(call quoted,TASK) $(call quoted,TARGET)
 
 rename-process: ## Rename a process; no stage runs again (FROM=train_model TO=train_prices)
@@ -101,15 +99,15 @@ rename-process: ## Rename a process; no stage runs again (FROM=train_model TO=tr
 remove-process: ## Remove a process with its stage, section, outs and metrics (NAME=train_model)
 	@tools/within --dev . python -m tools.project.remove $(call quoted,NAME)
 
-environments: ## Make the environments that a run needs (FOLDERS=…: those of these folders, too)
+environments: ## Make the environments that a run needs (FOLDERS=…: more of them)
 	@$(ENVIRONMENTS) make . tools/tracking $(PROCESSES) $(GOALS) $(FOLDERS)
 
-setup: environments ## Make every environment, and .venv for the editor (FOLDERS=…: those of these, too)
+setup: environments ## Make every environment, and .venv for the editor (FOLDERS=…: more of them)
 	@$(ENVIRONMENTS) make --dev .
 	@[ -L .venv ] || [ ! -e .venv ] || { echo '.venv is there and is no link of `make setup`: move it away.' >&2; exit 1; }
 	@tools/within --dev . sh -c 'ln -sfn "$$VIRTUAL_ENV" .venv && echo "Interpreter: $$VIRTUAL_ENV/bin/python (.venv)"'
 
-run: environments ## Run the pipeline and show its results (JOBS=2: stages in parallel; PIPELINE=folder/dvc.yaml: another)
+run: environments ## Run the pipeline, show results (JOBS=2: in parallel; PIPELINE=dir/dvc.yaml)
 	@tools/within . python -m lib.params
 	@p=$(call quoted,PIPELINE); file="$${p%%:*}"; \
 		[ -f "$$file" ] || { echo "There is no file '$$file' to run: PIPELINE= names a pipeline's, such as lab/pipelines/mine/dvc.yaml." >&2; exit 1; }; \
@@ -118,7 +116,7 @@ run: environments ## Run the pipeline and show its results (JOBS=2: stages in pa
 	@tools/within . python -m tools.report.results
 	@tools/within . python -m tools.tracking.check
 
-train: environments ## Train on several workers, and write their number to params.yaml (WORKERS=2 NAME=stage)
+train: environments ## Run a training stage on several workers (WORKERS=2 NAME=stage)
 	@tools/within . python -m lib.params
 	@tools/within . python -m tools.job.train $(if $(filter command,$(firstword $(origin WORKERS))),$(call quoted,WORKERS),'') $(call quoted,NAME)
 	@tools/within . python -m tools.report.results
@@ -126,7 +124,7 @@ train: environments ## Train on several workers, and write their number to param
 sweep: ## Add a sweep over the parameters of a process (NAME=train_prices)
 	@tools/within --dev . python -m tools.project.sweep $(call quoted,NAME)
 
-tune: ## Run the sweeps in lab/tuning (STAGES=tune_x: only these; with RAY_ADDRESS: on Ray)
+tune: ## Run the sweeps in lab/tuning, on Ray if RAY_ADDRESS is set (STAGES=tune_x)
 	@[ -f lab/tuning/dvc.yaml ] || { echo 'There is no sweep yet: make sweep NAME=a process.'; exit 1; }
 	@$(ENVIRONMENTS) make . tools/tracking lab/tuning
 	@tools/within . python -m lib.params
@@ -134,7 +132,7 @@ tune: ## Run the sweeps in lab/tuning (STAGES=tune_x: only these; with RAY_ADDRE
 	@tools/within . python -m tools.tracking.check
 	@echo 'Next: make adopt$(if $(STAGES), STAGES="$(STAGES)"), which writes the best values into params.yaml.'
 
-adopt: ## Write the best values of sweeps into params.yaml, and show the difference (STAGES=tune_x)
+adopt: ## Write the best values into params.yaml, show the difference (STAGES=tune_x)
 	@tools/within . python -m tools.project.adopt $(STAGES)
 
 ray-head: ## Start a Ray cluster on this machine, until Ctrl-C (RAY_PORT=6379)
@@ -151,7 +149,7 @@ results: ## Show the results on disk, and how they differ from those committed
 goals: ## Judge the results on disk by the goals of the project
 	@tools/within $(if $(GOALS),goals,--dev .) python -m tools.goals
 
-compare: ## Show what differs between two revisions, as text and as a page with plots (A=before B=after)
+compare: ## Compare two revisions, as text and as a page (A=before B=after)
 	@tools/within --dev . python -m tools.report.compare --from=$(call quoted,A) --to=$(call quoted,B)
 
 notebooks: ## Execute every notebook on the results on disk, from top to bottom
@@ -166,7 +164,7 @@ test: setup check ## Run every check and every test (WORKERS=2 test files at a t
 	@tools/within --dev . python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	@tools/within --dev . python -m tools.testing
 
-check: ## Format, lint, and check types, secrets and locks: every pre-commit hook on every file
+check: ## Run every pre-commit hook on every file: format, lint, types, secrets, locks
 	@SKIP=no-commit-to-branch tools/within --dev . pre-commit run --all-files
 
 audit: ## List known vulnerabilities of locked packages (asks OSV)
@@ -175,16 +173,16 @@ audit: ## List known vulnerabilities of locked packages (asks OSV)
 platforms: ## Show what each lock installs on each platform (asks the index)
 	@$(ENVIRONMENTS) platforms
 
-hooks: setup ## Install the git hooks: .pre-commit-config.yaml's, and dvc checkout
+hooks: setup ## Install the git hooks: those of .pre-commit-config.yaml, and dvc checkout
 	@tools/within --dev . python -m tools.project.hooks
 
-lock: ## Update the locks that no longer fit their Pipfiles (FOLDERS=lab/processes/NAME; UPGRADE=yes: newest versions)
+lock: ## Update locks that do not fit their Pipfiles (FOLDERS=… UPGRADE=yes: newest)
 	@$(ENVIRONMENTS) lock $(if $(call yes,$(UPGRADE)),--upgrade) $(FOLDERS)
 
 ui: ## Serve the MLflow store in mlflow.db (PORT=5000)
 	@tools/within --dev . python -m tools.tracking.ui $(call quoted,PORT)
 
-relog: ## Log results that MLflow is missing, because it was down (STAGES=…: only these)
+relog: ## Log results that MLflow missed while it was down (STAGES=…: only these)
 	@tools/within tools/tracking python -m tools.tracking relog $(STAGES)
 
 -include tests/*.mk
@@ -192,7 +190,7 @@ relog: ## Log results that MLflow is missing, because it was down (STAGES=…: o
 list: ## List the environments on this machine, their size and last use
 	@$(ENVIRONMENTS) list
 
-clean: ## Remove environments that no lock here names and nobody used for DAYS=1
+clean: ## Remove environments that no lock names and nobody used for days (DAYS=1)
 	@$(ENVIRONMENTS) clean $(call quoted,DAYS)
 
 shell: ## A shell in the development environment

@@ -97,7 +97,7 @@ def _end_with(launcher: int) -> None:
 # ---- what workers share
 
 
-def shared(network: nn.Module, device: torch.device) -> nn.Module:
+def wrap(network: nn.Module, device: torch.device) -> nn.Module:
     """The network wrapped for training by all workers; with one worker, the network itself.
 
     Batch norm uses means and variances of the whole batch, as with one worker.
@@ -124,8 +124,8 @@ def shared(network: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(twin)
 
 
-def own(network: nn.Module) -> nn.Module:
-    """The network inside what `shared` returned."""
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network inside what `wrap` returned."""
     return network.module if isinstance(network, DistributedDataParallel) else network
 
 
@@ -134,11 +134,11 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(_: Any, tensor: Tensor) -> Tensor:
-        return summed(tensor)
+        return all_reduce(tensor)
 
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:
-        return summed(gradient)
+        return all_reduce(gradient)
 
 
 class _SharedBatchNorm(nn.BatchNorm1d):
@@ -149,7 +149,7 @@ class _SharedBatchNorm(nn.BatchNorm1d):
         if not self.training:
             return super().forward(x)
         axes, of_each = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
-        n = summed(torch.tensor(x.numel() / self.num_features))
+        n = all_reduce(torch.tensor(x.numel() / self.num_features))
         mean = _Sum.apply(x.sum(axes)) / n
         variance = _Sum.apply((x - mean.view(of_each)).square().sum(axes)) / n
         with torch.no_grad():
@@ -168,10 +168,10 @@ def share_of_mean(y: Tensor) -> Tensor | float:
     """The weight of a mean over this worker's rows that makes DDP's mean that of all rows."""
     if world_size() == 1:
         return 1.0
-    return len(y) * world_size() / summed(torch.tensor(float(len(y)), device=y.device))
+    return len(y) * world_size() / all_reduce(torch.tensor(float(len(y)), device=y.device))
 
 
-def summed(tensor: Tensor) -> Tensor:
+def all_reduce(tensor: Tensor) -> Tensor:
     """The sum over all workers."""
     if world_size() > 1:
         tensor = tensor.clone()
@@ -179,7 +179,7 @@ def summed(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def gathered(tensor: Tensor) -> Tensor:
+def all_gather(tensor: Tensor) -> Tensor:
     """The rows of all workers, the first worker's first."""
     if world_size() == 1:
         return tensor
@@ -188,7 +188,7 @@ def gathered(tensor: Tensor) -> Tensor:
     return torch.cat(parts).to(tensor.device)
 
 
-def of_first(value: Value) -> Value:
+def broadcast(value: Value) -> Value:
     """The first worker's value, on every worker."""
     values = [value]
     if world_size() > 1:

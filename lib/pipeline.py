@@ -66,6 +66,11 @@ class Stage:
         return self.name if self.file == MAIN else f"{self.file}:{self.name}"
 
     @property
+    def entry(self) -> str:
+        """Its key in dvc.yaml, which all items of a matrix or a foreach share."""
+        return self.name.partition("@")[0]
+
+    @property
     def written(self) -> list[str]:
         """The paths of all outs, metrics and plots."""
         return [*self.outs, *self.metrics, *self.plots]
@@ -74,7 +79,7 @@ class Stage:
     def command(self) -> str:
         """The command that runs the stage."""
         if self.file == SWEEPS:
-            return f"make tune STAGES={self.name.partition('@')[0]}"
+            return f"make tune STAGES={self.entry}"
         return "make run" if self.file == MAIN else f"make run PIPELINE={self.file}"
 
 
@@ -232,41 +237,48 @@ def pipeline_of(repo: Repo) -> Pipeline:
 
 def resolved(stage: DvcStage, top: str) -> Stage:
     """DVC's stage as a `Stage`."""
-    data = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
+    params, elsewhere = params_of(stage, top)
+    text = stage.cmd or ""
+    outs = {place(out, top): out for out in stage.outs}
+    return Stage(
+        name=getattr(stage, "name", None) or top_relative(stage.path, top),
+        file=top_relative(stage.path, top),
+        commands=text if isinstance(text, list) else text.replace("\\\n", " ").splitlines(),
+        deps=[place(dep, top) for dep in stage.deps if not isinstance(dep, ParamsDependency)],
+        outs=[path for path, out in outs.items() if not out.metric and not out.plot],
+        metrics=[path for path, out in outs.items() if out.metric],
+        plots={
+            path: out.plot if isinstance(out.plot, Mapping) else {}
+            for path, out in outs.items()
+            if out.plot
+        },
+        params=params,
+        uncached=frozenset(path for path, out in outs.items() if not out.use_cache),
+        imports=stage.is_import and not stage.frozen,
+        noted={
+            path: Out(out.hash_info.value, out.meta.size or 0, out.meta.nfiles or 1)
+            for path, out in outs.items()
+            if out.hash_info
+        },
+        elsewhere=elsewhere,
+    )
+
+
+def params_of(stage: DvcStage, top: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values that a stage lists, by key, and those outside params.yaml, by file:key.
+
+    If two files have the same key, the second is prefixed with its file.
+    """
     params: dict[str, Any] = {}
     elsewhere: dict[str, Any] = {}
     for dep in stage.deps:
         if isinstance(dep, ParamsDependency) and dep.exists:
             file = top_relative(dep.fs_path, top)
-            # If two files have the same key, the second is prefixed with its file.
             for key, value in dep.read_params().items():
                 params[f"{file}:{key}" if key in params else key] = value
                 if file != FILE:
                     elsewhere[f"{file}:{key}"] = value
-    text = stage.cmd or ""
-    commands = text if isinstance(text, list) else text.replace("\\\n", " ").splitlines()
-    return Stage(
-        name=getattr(stage, "name", None) or top_relative(stage.path, top),
-        file=top_relative(stage.path, top),
-        commands=commands,
-        deps=[place(dep, top) for dep in data],
-        outs=[place(out, top) for out in stage.outs if not out.metric and not out.plot],
-        metrics=[place(out, top) for out in stage.outs if out.metric],
-        plots={
-            place(out, top): out.plot if isinstance(out.plot, Mapping) else {}
-            for out in stage.outs
-            if out.plot
-        },
-        params=params,
-        uncached=frozenset(place(out, top) for out in stage.outs if not out.use_cache),
-        imports=stage.is_import and not stage.frozen,
-        noted={
-            place(out, top): Out(out.hash_info.value, out.meta.size or 0, out.meta.nfiles or 1)
-            for out in stage.outs
-            if out.hash_info
-        },
-        elsewhere=elsewhere,
-    )
+    return params, elsewhere
 
 
 def outdated_stages(revision: str = "", root: Path = ROOT) -> list[Outdated]:

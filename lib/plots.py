@@ -82,11 +82,10 @@ def draw_lines(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> Legend:
     kinds = TRIALS if set(plot.y) == set(TRIALS) else {}
     several = len(names) > 1 or not set(names) <= set(plot.y)
     legend: dict[str, Artist] = {}
-    for rows, style, fill in zip(
-        tables.values(), revision_styles(tables), revision_colours(tables), strict=True
-    ):
+    looks = list(zip(tables, revision_styles(tables), revision_colours(tables), strict=True))
+    for label, style, fill in looks:
         for model, column in product(models, plot.y):
-            chosen = [row for row in rows if (row.get("model") or "") == model]
+            chosen = [row for row in tables[label] if (row.get("model") or "") == model]
             x, y = (numbers(chosen, key) for key in (plot.x, column))
             name = model or column
             look = {"color": colours.get(name, fill), **style, **kinds.get(column, {})}
@@ -95,9 +94,7 @@ def draw_lines(axes: Axes, plot: Plot, tables: Mapping[str, Rows]) -> Legend:
             axes.plot(x, y, **{**alone, **look})
             if several and colours and chosen:
                 (legend[name],) = axes.plot([], [], **look)
-    for label, style, fill in zip(
-        tables, revision_styles(tables), revision_colours(tables), strict=True
-    ):
+    for label, style, fill in looks:
         note = "" if colours else f" ({len(names)} lines)"
         (legend[label + note],) = axes.plot([], [], color="#444444" if colours else fill, **style)
     if all(x.is_integer() for rows in tables.values() for x in numbers(rows, plot.x)):

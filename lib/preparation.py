@@ -1,7 +1,7 @@
 """Splits and standardises raw rows, and writes them as the six arrays of `lib/splits.py`.
 
 Called by processes that prepare data of any size. Rows pass through temporary files beside the
-arrays; memory holds some chunks of them, and 20 bytes per row to draw splits. Two ways to split:
+arrays; memory holds some chunks of them, and about 15 bytes per row to draw splits. Two ways:
 
 - drawn: the sizes are exact, and each split has the same share of each class. The rows are those
   of scikit-learn's `train_test_split`, in its order. With one row more, all are drawn again.
@@ -349,7 +349,7 @@ def drawn_rows(
     """The row numbers of the training, validation and test split, in order.
 
     They are those of two calls of `train_test_split` with the seed, which takes 80 bytes per row;
-    this takes some 15, as it keeps row numbers in the smallest type.
+    this takes about 15, as it keeps row numbers in the smallest type.
 
     Args:
         codes: (n,) the class of each row, from 0.

@@ -171,6 +171,9 @@ def seed_everything(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
+# ---- training
+
+
 def train(
     network: nn.Module,
     loader_train: Loader,
@@ -240,13 +243,13 @@ def train(
         raise ValueError(f"max_grad_norm is {max_grad_norm}: expected more than 0, or None")
     _check_best_by(best_by, metrics)
     loss.to(device)
-    shared = distributed.shared(network.to(device), device)
-    built = optimizer(shared.parameters(), lr=lr)
+    wrapped = distributed.wrap(network.to(device), device)
+    built = optimizer(wrapped.parameters(), lr=lr)
     scheduled = scheduler(built) if scheduler else None
     _check_mode(scheduled, best_by[0])
     steps = _Steps(built, scheduled, max_grad_norm, accumulate)
-    training = _Training(distributed.own(shared), steps, loader_train.generator, best_by)
-    run_epoch = partial(_run_epoch, shared, loss=loss, metrics=metrics, precision=precision)
+    training = _Training(distributed.unwrap(wrapped), steps, loader_train.generator, best_by)
+    run_epoch = partial(_run_epoch, wrapped, loss=loss, metrics=metrics, precision=precision)
     origin = ""
     if checkpoint:
         workers = distributed.world_size()
@@ -302,7 +305,7 @@ def _run_epoch(
             loss_sum += mean.detach() * len(y)
             measured.add(outputs.detach(), y)
     measures = measured.values()
-    return {"loss": distributed.summed(loss_sum).item() / measured.n_rows, **measures}
+    return {"loss": distributed.all_reduce(loss_sum).item() / measured.n_rows, **measures}
 
 
 class _Steps:
@@ -373,7 +376,7 @@ class _Measured:
     def add(self, outputs: Tensor, y: Tensor) -> None:
         """Add a batch. All stays on the device: reading a value makes the CPU wait for it."""
         if not self.batches_at_a_time:
-            rows = distributed.summed(torch.tensor(len(y), device=y.device)).item()
+            rows = distributed.all_reduce(torch.tensor(len(y), device=y.device)).item()
             self.batches_at_a_time = math.ceil(loaders.WINDOW_ROWS / rows)
         if len(self.y) == self.batches_at_a_time:
             self._measure()
@@ -397,7 +400,7 @@ class _Measured:
 
     def _measure(self) -> None:
         parts = (torch.cat(self.outputs), torch.cat(self.y))
-        outputs, y = (distributed.gathered(part) for part in parts)
+        outputs, y = (distributed.all_gather(part) for part in parts)
         finite = bool(torch.isfinite(outputs).all())  # else metrics may raise; the loss tells it
         values = {
             name: float(metric(outputs, y)) if finite else math.nan
@@ -503,7 +506,7 @@ class _Training:
         """
         distributed.check_agreed(origin)
         found = read_checkpoint(path, origin, epochs) if distributed.is_first() else None
-        saved = distributed.of_first(found)
+        saved = distributed.broadcast(found)
         if saved is None:
             return
         self.network.load_state_dict(saved["network"])

@@ -107,7 +107,7 @@ def test_a_listing_with_a_path_outside_its_folder_is_refused(project, path):
 
 def test_preflight_refuses_such_a_listing_before_any_stage_runs(project):
     relist(project, "../escaped")
-    check = "from tools.job.preflight import listings_are_whole; listings_are_whole()"
+    check = "from tools.job.storage import listings_are_whole; listings_are_whole()"
     error = project.run("tools/within", ".", "python", "-c", check, ok=False)
     assert "UserError: stuff: refused: the listing of a folder names the file '../escaped'" in error
 
@@ -185,6 +185,6 @@ def test_a_file_that_a_crash_cut_short_in_the_cache_is_made_or_pulled_again(
 def test_a_listing_that_a_crash_cut_short_in_the_cache_is_no_problem_of_the_bucket(project):
     project.dvc("pull", "--quiet", "stuff.dvc")
     cut_short(project, b"[{")
-    check = "from tools.job.preflight import listings_are_whole; print(listings_are_whole())"
+    check = "from tools.job.storage import listings_are_whole; print(listings_are_whole())"
     output = project.run("tools/within", ".", "python", "-c", check)
     assert "the listings of" in output

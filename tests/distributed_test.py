@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from lib import loaders
-from lib.distributed import ALONE, _SharedBatchNorm, is_first, joined, rank, shared
+from lib.distributed import ALONE, _SharedBatchNorm, is_first, joined, rank, wrap
 from lib.errors import UserError
 from lib.pytorch import accuracy, create_dataloader, seed_everything, train
 from lib.repository import ROOT
@@ -190,7 +190,7 @@ def test_a_shared_batch_norm_equals_torchs_own_for_rows_of_any_shape(shape):
 def test_a_batch_norm_that_cannot_be_shared_is_refused(norm, monkeypatch):
     monkeypatch.setattr("lib.distributed.world_size", lambda: 2)
     with pytest.raises(UserError, match=r"workers: on the CPU, 0 \(BatchNorm.* cannot be shared"):
-        shared(nn.Sequential(norm), torch.device("cpu"))
+        wrap(nn.Sequential(norm), torch.device("cpu"))
 
 
 @pytest.fixture

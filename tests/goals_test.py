@@ -11,7 +11,7 @@ import pytest
 
 from goals.params import Goals
 from tests.conftest import Project, wait_for
-from tests.rehearsal import Sandbox, results_of
+from tests.rehearsal import results_of, running
 
 pytestmark = pytest.mark.integration
 
@@ -21,13 +21,8 @@ JUDGE = ("tools/within", ".", "python", "-m", "tools.job.goals")
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory):
     """The example in a sandbox, with its goals."""
-    sandbox = Sandbox(Project(tmp_path_factory.mktemp("goals") / "a projëct"))
-    sandbox.base = sandbox.git("rev-parse", "HEAD")
-    try:
-        sandbox.up()
+    with running(Project(tmp_path_factory.mktemp("goals") / "a projëct")) as sandbox:
         yield sandbox
-    finally:
-        sandbox.down()
 
 
 @pytest.fixture(scope="module")

@@ -241,7 +241,7 @@ def test_data_that_are_never_pushed_are_named(project):
 def test_missing_credentials_are_not_called_refused(project):
     script = (
         "from botocore.exceptions import HTTPClientError, NoCredentialsError\n"
-        "from tools.job.preflight import why_storage_failed\n"
+        "from tools.job.storage import why_storage_failed\n"
         "print(why_storage_failed(NoCredentialsError()))\n"
         "of_headers = 'Forbidden control character detected in headers.'\n"
         "print(why_storage_failed(HTTPClientError(error=of_headers)))\n"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.params import read_yaml
-from tests.conftest import ROOT, Project, write_executable
+from tests.conftest import ROOT, Project, wait_for, write_executable
 
 SANDBOX = ("tools/within", "tools/sandbox", "python", "-m", "tools.sandbox")
 DVC_YAML = """
@@ -114,11 +114,8 @@ class Sandbox:
         thread = threading.Thread(target=lambda: result.append(self.tag()))
         thread.start()
         try:
-            deadline = time.monotonic() + 60
-            while not seen.exists():
-                assert thread.is_alive(), f"the stage did not start: {result}"
-                assert time.monotonic() < deadline, "the stage did not start"
-                time.sleep(0.05)
+            wait_for(lambda: seen.exists() or not thread.is_alive())
+            assert seen.exists(), f"the stage did not start: {result}"
             meanwhile()
         finally:
             self.hold.unlink()
@@ -208,12 +205,20 @@ def rehearsing(
     folder: Path, *, dvc_yaml: str = DVC_YAML, ignored: tuple[str, ...] = ("/artifacts/quick",)
 ) -> Iterator[Sandbox]:
     """A project in this folder, with this pipeline, no results and a running sandbox."""
-    sandbox = Sandbox(Project(folder))
-    write_executable(folder / "lab/processes/quick/main", MAIN.format(hold=sandbox.hold))
-    sandbox.project.give_pipeline(dvc_yaml)
+    project = Project(folder)
+    write_executable(folder / "lab/processes/quick/main", MAIN.format(hold=folder / "hold"))
+    project.give_pipeline(dvc_yaml)
     rules = (folder / ".gitignore").read_text()
     (folder / ".gitignore").write_text("\n".join([rules, *ignored, "/hold*", ""]))
-    sandbox.project.commit("A pipeline of its own")
+    project.commit("A pipeline of its own")
+    with running(project) as sandbox:
+        yield sandbox
+
+
+@contextlib.contextmanager
+def running(project: Project) -> Iterator[Sandbox]:
+    """A project's sandbox, which runs for the length of the block."""
+    sandbox = Sandbox(project)
     sandbox.base = sandbox.git("rev-parse", "HEAD")
     try:
         sandbox.up()

@@ -28,7 +28,7 @@ from lib.repository import ROOT
 from tools.command import DISK_FULL
 from tools.environments import seal
 from tools.environments.installer import about_cache, cache_folder, install, this_machine
-from tools.environments.lock_file import read_lock, relative
+from tools.environments.lock_file import environments_folder, read_lock, relative
 from tools.environments.locks import check_lock, folders, for_machine
 
 # Set in jobs that have secrets: environments are then verified against their seal.
@@ -82,12 +82,6 @@ class Environment:
                     "it, or set WORKON_HOME to a folder of your own."
                 )
         return not KEY or seal.sealed(self.path, KEY)
-
-
-def environments_folder() -> Path:
-    """Where pipenv keeps environments."""
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(os.environ.get("WORKON_HOME") or Path(data) / "virtualenvs")
 
 
 def short_sha256(file: Path) -> str:

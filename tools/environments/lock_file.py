@@ -1,6 +1,7 @@
 """Reads a Pipfile.lock; uses only the standard library, so that it works in any environment."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,12 @@ TEMPLATE_ONLY = "copier.yml"  # exists only in the template, and in a copy made 
 def relative(path: Path) -> Path:
     """The path relative to the repository's root, if it is in it."""
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def environments_folder() -> Path:
+    """Where pipenv keeps environments."""
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(os.environ.get("WORKON_HOME") or Path(data) / "virtualenvs")
 
 
 def read_lock(folder: Path) -> dict[str, Any]:

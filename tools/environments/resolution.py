@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -210,15 +211,10 @@ def preferences(
 
 
 def allows(specifier: str, version: str) -> bool:
-    """Whether a specifier allows a version of a lock, such as `==1.2`."""
-    for text in (
-        "" if specifier == "*" else specifier,
-        f"=={specifier}",
-    ):  # may lack one
-        try:
+    """Whether a Pipfile's specifier, `1.2` without an operator too, allows a lock's `==1.2`."""
+    for text in (specifier.removeprefix("*"), f"=={specifier}"):
+        with suppress(InvalidSpecifier):
             return SpecifierSet(text).contains(bare(version), prereleases=True)
-        except InvalidSpecifier:
-            continue
     return False
 
 

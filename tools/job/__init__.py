@@ -1,6 +1,8 @@
 """The steps of the workflows, each called as `tools/within . python -m tools.job.NAME`.
 
 preflight.py   can this run start, and can its results be kept? (`make doctor` uses part of it)
+storage.py     its checks of the bucket and DVC's cache; why a request to storage failed
+data.py        its checks of tracked data, imports and files in git
 experiment.py  reproduces the pipeline
 goals.py       judges the results; with --verdict, fails if a goal was missed
 share.py       pushes data to the bucket, then the results commit to git

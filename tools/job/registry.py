@@ -25,7 +25,7 @@ from lib.params import FILE, Project, check_params, read_yaml
 from lib.pipeline import MAIN
 from lib.repository import ROOT
 from tools.job.job import ask_mlflow, main, read_note, summarise
-from tools.job.preflight import point_dvc_at_this_platform
+from tools.job.storage import point_dvc_at_this_platform
 from tools.tracking import ARTIFACTS, INSIDE, registered_name
 
 ALIAS, BRANCH = "champion", "main"

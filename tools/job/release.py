@@ -16,7 +16,7 @@ from lib.errors import UserError
 from lib.repository import ROOT, git
 from lib.text import cell, last_line
 from tools.job.job import main, read_note, run_live, summarise
-from tools.job.preflight import storage_answers, why_storage_failed
+from tools.job.storage import storage_answers, why_storage_failed
 from tools.krt.names import TAG, named, names
 from tools.tracking import job_url
 

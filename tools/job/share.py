@@ -33,7 +33,7 @@ from tools.job.job import (
     read_note,
     summarise,
 )
-from tools.job.preflight import storage_answers
+from tools.job.storage import storage_answers
 from tools.tracking import notes
 
 PUSHES = 5  # attempts, as the branch may move between fetch and push

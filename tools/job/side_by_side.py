@@ -92,10 +92,7 @@ def planned(targets: Sequence[str]) -> Iterator[tuple[Repo, Needs]]:
             wanted = [stage for target in targets for stage in repo.stage.collect(target)]
             graph = get_active_graph(repo.index.graph)
             plan = plan_repro(graph, wanted)
-        except (
-            DvcException,
-            ImportError,
-        ) as error:  # ImportError: of an optional package
+        except (DvcException, ImportError) as error:  # the latter: an optional package is missing
             raise UserError(unread(error)) from None
         yield repo, {stage: list(graph.successors(stage)) for stage in plan}
 

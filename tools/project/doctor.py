@@ -16,8 +16,8 @@ from lib.errors import UserError
 from lib.repository import ROOT, ask_git, git_or_nothing
 from lib.text import shown_address
 from tools.command import as_command, run
-from tools.environments.environments import Environment, environments_folder
-from tools.environments.lock_file import TEMPLATE_ONLY
+from tools.environments.environments import Environment
+from tools.environments.lock_file import TEMPLATE_ONLY, environments_folder
 from tools.environments.locks import folders, verify
 from tools.environments.platforms import here
 from tools.project import settings

@@ -120,7 +120,7 @@ def check_name(name: str) -> None:
     if (ROOT / "lab/processes" / name).exists():
         raise UserError(f"lab/processes/{name} exists already: choose another name.")
     for file, names in (
-        (MAIN, {stage.partition("@")[0] for stage in stages()}),
+        (MAIN, {stage.entry for stage in stages().values()}),
         ("params.yaml", read_yaml(ROOT / "params.yaml")),
     ):
         if name in names:

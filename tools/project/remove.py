@@ -121,8 +121,8 @@ def stages_of(name: str, pipeline: Pipeline) -> list[Stage]:
 
 def refuse_shared(name: str, own: Sequence[Stage], pipeline: Pipeline) -> None:
     """UserError if a stage that would be removed also starts another process."""
-    groups = {(stage.file, stage.name.partition("@")[0]) for stage in own}
-    same = [s for s in pipeline.stages if (s.file, s.name.partition("@")[0]) in groups]
+    entries = {(stage.file, stage.entry) for stage in own}
+    same = [s for s in pipeline.stages if (s.file, s.entry) in entries]
     commands = " && ".join(command for stage in same for command in stage.commands)
     if others := sorted({*re.findall(r"lab/processes/run ([\w-]+)", commands)} - {name}):
         raise UserError(
@@ -258,8 +258,8 @@ def without_stages(
         folder: the folder of the file.
     """
     content = YAML().load(text)
-    names = {stage.name.partition("@")[0] for stage in own}
-    names |= {stage.name for stage in own}  # in dvc.lock, each item of a matrix has an entry
+    # In dvc.lock, each item of a matrix has an entry.
+    names = {name for stage in own for name in (stage.entry, stage.name)}
     cuts = [content["stages"].lc.key(name) for name in content.get("stages") or {} if name in names]
     cuts += entries_that_name(content, written, folder)
     lines = text.splitlines(keepends=True)

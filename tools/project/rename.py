@@ -7,7 +7,6 @@ replaced wherever it occurs; one such as `train`, which is also an English word,
 function, only where it must be the process. The remaining occurrences are printed.
 """
 
-import hashlib
 import io
 import re
 import sys
@@ -20,6 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from lib.errors import UserError
+from lib.locked import digest
 from lib.nested import flat
 from lib.params import read_yaml
 from lib.pipeline import Stage, read_pipeline
@@ -169,7 +169,7 @@ def refuse_unseen(own: list[Stage], name: str) -> None:
     """UserError if a stage computes the name of the process that it starts, as by `matrix`."""
     for stage in () if is_distinct(name) else own:
         content = YAML().load((ROOT / stage.file).read_text("utf-8"))
-        defined = str(content["stages"].get(stage.name.partition("@")[0]))
+        defined = str(content["stages"].get(stage.entry))
         if not re.search(rf"lab/processes/run {whole(name)}", defined):
             raise UserError(
                 f"{stage.name} in {stage.file} starts {name} without naming it: name it there "
@@ -252,11 +252,9 @@ def note_in_lock(file: Path, changed: Mapping[str, tuple[bytes, bytes]]) -> None
         return
     text = file.read_text("utf-8")
     for name, (before, after) in changed.items():
-        former = hashlib.md5(before, usedforsecurity=False).hexdigest()
-        current = hashlib.md5(after, usedforsecurity=False).hexdigest()
         text = re.sub(
-            rf"(- path: {re.escape(name)}\n +hash: md5\n +md5: ){former}(\n +size: )\d+",
-            rf"\g<1>{current}\g<2>{len(after)}",
+            rf"(- path: {re.escape(name)}\n +hash: md5\n +md5: ){digest(before)}(\n +size: )\d+",
+            rf"\g<1>{digest(after)}\g<2>{len(after)}",
             text,
         )
     file.write_text(text, encoding="utf-8")

@@ -27,12 +27,7 @@ from tools.environments import surroundings
 from tools.sandbox.processes import Mark, end, ours, start
 from tools.sandbox.state import BUCKET, FOLDER, State, write_private
 
-SERVICES = (
-    "s3",
-    "master",
-    "volume",
-    "filer",
-)  # of SeaweedFS, each with a gRPC port too
+SERVICES = ("s3", "master", "volume", "filer")  # of SeaweedFS, each with a gRPC port too
 PORTS = {
     "s3": (*SERVICES, *(f"{service}.grpc" for service in SERVICES), "admin"),
     "mlflow": ("mlflow",),
