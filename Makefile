@@ -11,6 +11,12 @@ $(error the files have Windows line endings (CRLF), with which no script runs: \
 	what you changed, then `git rm -rq --cached . && git reset -q --hard`)
 endif
 
+# All commands import lib/, which an update merges.
+conflicting := $(shell grep -l '^<<<<<<< ' lib/*.py 2>/dev/null)
+ifneq ($(conflicting),)
+$(error a merge left conflict marks in $(conflicting): resolve them first)
+endif
+
 ifeq ($(wildcard .git)$(filter doctor start todo,$(MAKECMDGOALS)),)
 $(warning this folder is no git repository yet, which most commands need: `make start` makes it one)
 endif

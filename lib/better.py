@@ -7,12 +7,12 @@ from collections.abc import Sequence
 LOWER = """loss losses logloss crossentropy brier error errors deviation deviance rmse rmsle mae mse
     msle mape smape wape rmspe mase rmsse mdape medae crps pinball winkler nll perplexity hinge wer
     cer fid eer ece fpr fnr false misclassification bouldin hausdorff distance divergence regret
-    aic bic cost costs latency"""
+    aic bic cost costs latency impurity"""
 HIGHER = """accuracy acc auc auroc auprc rocauc ap map precision recall sensitivity specificity f1
-    f2 fbeta r2 d2 explained ndcg mrr hit hits dice iou jaccard kappa mcc matthews bleu rouge psnr
-    ssim silhouette likelihood skill tpr tnr gini lift concordance cindex correlation corr pearson
-    spearman kendall rand ari nmi ami homogeneity completeness calinski purity meteor reward profit
-    revenue throughput"""
+    f2 fbeta r2 d2 explained ndcg mrr hit hits dice iou miou jaccard kappa mcc matthews bleu rouge
+    psnr ssim silhouette likelihood skill tpr tnr gini lift concordance cindex correlation corr
+    pearson spearman kendall rand ari nmi ami homogeneity completeness calinski purity meteor reward
+    profit revenue throughput"""
 NOT_QUALITY = """count n num number support size rows samples epoch epochs step steps iteration
     iterations threshold weight std stddev stderr drop gap difference diff delta"""
 # Below a key made of the first words only, keys are classes; below one with any of the second, keys
@@ -41,6 +41,7 @@ def better_when(key: str) -> int:
         return 0
     if HIGHER_WORDS & set(above) and set(above) <= BY_CLASS_WORDS:
         words = above
+    words = [*words, *(word.rstrip("0123456789") for word in words)]  # ndcg10, rouge1
     lower, higher = LOWER_WORDS & set(words), HIGHER_WORDS & set(words)
     if lower and higher:
         return 0
@@ -52,6 +53,7 @@ def words_of(name: str) -> list[str]:
     """The words of a name in any style: `log_loss`, `logLoss`, `Log-Loss`, `R2`, `ROC AUC`."""
     name = re.sub("cross[_ -]?entropy", "crossentropy", name, flags=re.IGNORECASE)
     name = re.sub(r"(?<![a-z])c[_ -]?index", "cindex", name, flags=re.IGNORECASE)
+    name = name.replace("IoU", "Iou").replace("mIou", "miou")
     parts = re.findall(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+", name)
     return [part.lower() for part in parts]
 

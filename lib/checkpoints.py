@@ -153,7 +153,8 @@ def fingerprint(
             tensors.append(loader.generator.get_state())
     for tensor in tensors:
         digest.update(repr((tensor.shape, tensor.dtype)).encode())
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
+        content = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(content.view(torch.uint8).numpy().data)  # numpy has no bfloat16
     return digest.hexdigest()
 
 

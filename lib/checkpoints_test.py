@@ -227,6 +227,14 @@ def test_the_code_of_a_network_belongs_to_the_training(old, new):
     assert fingerprint((one,), (), ()) != fingerprint((other,), (), ())
 
 
+def test_any_type_of_weights_belongs_to_the_training():
+    network = nn.Linear(2, 1).to(torch.bfloat16)
+    before = fingerprint((network,), (), ())
+    assert fingerprint((network,), (), ()) == before
+    nn.init.ones_(network.weight)
+    assert fingerprint((network,), (), ()) != before
+
+
 def test_a_comment_in_code_does_not_belong_to_the_training():
     commented = edited("# how far off\n\n" + MEASURE + "  # the worst")
     assert settings_of(commented) == settings_of(edited(MEASURE))

@@ -4,6 +4,7 @@ Called by processes that prepare data. Memory holds a chunk and some copies of i
 number of rows; `Buckets` and `Duplicates` say what they need on disk.
 """
 
+import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,7 +56,8 @@ CAUSES = {
         "it is empty, or a quote in its line of names is never closed."
     ),
     "straddles two block boundaries": (
-        "a value is longer than can be read at once: is a quote closed that is opened?"
+        "a row is longer than can be read at once: is a quote closed that is opened? If its rows "
+        "are so long, more `rows` at a time."
     ),
 }
 
@@ -75,9 +77,10 @@ def read_chunks(
         source: a CSV (UTF-8, commas between values) or Parquet file, a folder of them (with its
             subfolders, sorted by path), a frame, or an iterable of frames, such as
             `pd.read_sql(query, connection, chunksize=65536)`.
-        types: of columns in CSV, by Arrow's names ("float64", "int64", "string"); others are
-            inferred from the first rows of each file. Parquet has its own types; if those of a
-            folder's files differ, as int64 and float64, the common type is used.
+        types: of columns in CSV, by Arrow's names ("float64", "int64", "string"; "float" has 64
+            bits, too); others are inferred from the first rows of each file. Parquet has its own
+            types; if those of a folder's files differ, as int64 and float64, the common type is
+            used.
         rows: of a frame, at most.
 
     In CSV, empty cells and `nan` are missing values, quoted or not. `None`, `NA`, `N/A` and `null`
@@ -90,10 +93,13 @@ def read_chunks(
     `dtype_backend="numpy_nullable"`, or they are floats in some of the frames.
 
     Raises:
+        ValueError: `rows` is below 1.
         UserError: a file is missing, of an unknown kind, cannot be read, or has a column only in
             the name of its folder; an inferred type differs from another file's; two columns have
-            the same name; Arrow has no type of a given name.
+            the same name; `types` has a misspelled column, or a type that Arrow does not know.
     """
+    if rows < 1:
+        raise ValueError(f"rows is {rows}: expected at least 1")
     start = 0
     for frame in _frames(source, _arrow_types(types or {}), rows):
         if (twice := frame.columns[frame.columns.duplicated()]).size:
@@ -111,7 +117,7 @@ def _arrow_types(types: Mapping[str, str]) -> dict[str, pa.DataType]:
     found = {}
     for name, kind in types.items():
         try:
-            found[name] = pa.type_for_alias(kind)
+            found[name] = pa.type_for_alias("float64" if kind == "float" else kind)
         except (ValueError, AttributeError):  # the latter if it is not text
             raise UserError(
                 f"Column {name!r} has the type {kind!r} in `types`: expected one of Arrow's names, "
@@ -308,10 +314,11 @@ def _read_parquet(
 
 
 def _read_csv(file: Path, types: Mapping[str, pa.DataType], rows: int) -> Iterator[pa.RecordBatch]:
+    block = min(rows * 256, 2**30)  # bytes
     # Only without threads do messages on values of a wrong type have the row's number.
     with pa.csv.open_csv(
         file,
-        read_options=pa.csv.ReadOptions(use_threads=False, block_size=rows * 256),
+        read_options=pa.csv.ReadOptions(use_threads=False, block_size=block),
         parse_options=pa.csv.ParseOptions(newlines_in_values=True),
         convert_options=pa.csv.ConvertOptions(
             column_types=types,
@@ -358,6 +365,18 @@ def _refuse_no_csv(schema: pa.Schema, file: Path, types: Mapping[str, pa.DataTyp
             raise UserError(f"{file} cannot be read: column {name!r} {NO_UTF8}")
     if told := _other_separator(names):
         raise UserError(f"{file} cannot be read: {told}")
+    for name in types:
+        if name not in names and (meant := _meant(name, [n for n in names if n not in types])):
+            raise UserError(f"{file} has no column {name!r}, as in `types`: is {meant!r} meant?")
+
+
+def _meant(name: str, names: Sequence[str]) -> str:
+    """The one of `names` that a misspelled name means; empty if none is close."""
+    wanted, *others = (re.sub(r"[\W_]", "", each).casefold() for each in (name, *names))
+    for found in difflib.get_close_matches(wanted, others, cutoff=0.8):
+        if re.sub(r"\D", "", found) == re.sub(r"\D", "", wanted):  # x_2 is not x_3
+            return names[others.index(found)]
+    return ""
 
 
 def _other_separator(names: Sequence[str]) -> str:

@@ -422,3 +422,34 @@ def test_an_error_is_raised_in_place_of_its_part():
     assert next(following) == "whole"
     with pytest.raises(UserError, match="broken"):
         next(following)
+
+
+@pytest.mark.parametrize("name", ["Patient", "patient ", "patinet", "pa_tient"])
+def test_a_misspelled_column_with_a_type_is_reported(tmp_path, name):
+    (tmp_path / "a.csv").write_text("patient,x_1\n007,1\n")
+    with pytest.raises(
+        UserError, match=f"has no column '{name}', as in `types`: is 'patient' meant"
+    ):
+        list(read_chunks(tmp_path / "a.csv", {name: "string"}))
+    (chunk,) = read_chunks(tmp_path / "a.csv", {"patient": "string", "x_2": "string"})
+    assert chunk["patient"].tolist() == ["007"]
+
+
+def test_float_has_64_bits(tmp_path):
+    (tmp_path / "a.csv").write_text("x\n16777217\n")
+    (chunk,) = read_chunks(tmp_path / "a.csv", {"x": "float"})
+    assert chunk["x"].tolist() == [16777217.0]
+
+
+@pytest.mark.parametrize("rows", [1, 10, 10_000_000])
+def test_chunks_have_any_number_of_rows(tmp_path, rows):
+    frame = pd.DataFrame(np.arange(40.0).reshape(20, 2), columns=["a", "b"])
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    chunks = list(read_chunks(tmp_path / "a.csv", rows=rows))
+    assert max(map(len, chunks)) == min(rows, 20)
+    pd.testing.assert_frame_equal(pd.concat(chunks), frame)
+
+
+def test_chunks_without_rows_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="rows is 0: expected at least 1"):
+        list(read_chunks(tmp_path / "a.csv", rows=0))

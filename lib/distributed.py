@@ -103,7 +103,8 @@ def wrap(network: nn.Module, device: torch.device) -> nn.Module:
     Batch norm uses means and variances of the whole batch, as with one worker.
 
     Raises:
-        UserError: on the CPU, it has a batch norm other than BatchNorm1d with affine and momentum.
+        UserError: on the CPU, it has a batch norm other than BatchNorm1d with affine, momentum and
+            running statistics.
     """
     if world_size() == 1:
         return network
@@ -113,15 +114,23 @@ def wrap(network: nn.Module, device: torch.device) -> nn.Module:
     twin = copy.deepcopy(network)
     for name, module in [*twin.named_modules()]:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            if type(module) is not nn.BatchNorm1d or not module.affine or module.momentum is None:
-                raise UserError(
-                    f"workers: on the CPU, {name} ({module}) cannot be shared; of batch norm, "
-                    "only nn.BatchNorm1d with affine and a momentum can. Take 1 worker."
-                )
-            norm = _SharedBatchNorm(module.num_features, module.eps, module.momentum)
-            norm.load_state_dict(module.state_dict())
-            twin.set_submodule(name, norm)
+            twin.set_submodule(name, _shared_norm(name, module))
     return DistributedDataParallel(twin)
+
+
+def _shared_norm(name: str, norm: nn.modules.batchnorm._BatchNorm) -> "_SharedBatchNorm":
+    """A batch norm over the rows of all workers in place of this one; UserError if none can be."""
+    settings = (norm.affine, norm.momentum is not None, norm.track_running_stats)
+    if type(norm) is not nn.BatchNorm1d or not all(settings):
+        raise UserError(
+            f"workers: on the CPU, {name} ({norm}) cannot be shared; of batch norm, only "
+            "nn.BatchNorm1d with affine, a momentum and track_running_stats can. Take 1 worker."
+        )
+    shared = _SharedBatchNorm(norm.num_features, norm.eps, norm.momentum)
+    shared.load_state_dict(norm.state_dict())
+    for parameter, original in zip(shared.parameters(), norm.parameters(), strict=True):
+        parameter.requires_grad_(original.requires_grad)  # it may be frozen
+    return shared
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -148,6 +157,7 @@ class _SharedBatchNorm(nn.BatchNorm1d):
         """(b, d) or (b, d, l), this worker's rows, normalised as `nn.BatchNorm1d` does all rows."""
         if not self.training:
             return super().forward(x)
+        given, x = x.dtype, x.float()  # under autocast too, statistics are of float32
         axes, of_each = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
         n = all_reduce(torch.tensor(x.numel() / self.num_features))
         mean = _Sum.apply(x.sum(axes)) / n
@@ -161,7 +171,7 @@ class _SharedBatchNorm(nn.BatchNorm1d):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * n / (n - 1), self.momentum)
         scaled = (x - mean.view(of_each)) / (variance + self.eps).sqrt().view(of_each)
-        return scaled * self.weight.view(of_each) + self.bias.view(of_each)
+        return (scaled * self.weight.view(of_each) + self.bias.view(of_each)).to(given)
 
 
 def share_of_mean(y: Tensor) -> Tensor | float:

@@ -7,10 +7,13 @@ module when they start, so it imports nothing that only the driver needs, such a
 import hashlib
 import math
 import os
+import signal
 import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.resource_tracker import ensure_running
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from lib.nested import flat
 
 RETRIES = 10  # of a task whose node was lost
 SECONDS = 10  # to connect to a cluster's head
+SOURCES: dict[str, str] = {}  # what `sources` has read
 
 Values = dict[str, Any]  # by dotted name
 Job = tuple[Values, int | None]  # the values to try, and a rung's budget
@@ -43,13 +47,32 @@ def on_this_machine(
     )
     # After an error the other trials are dropped; the error itself is reported.
     warnings.filterwarnings("ignore", ".*(but not used|been cancelled)", UserWarning, "joblib")
+    code = sources()
+    tasks = (delayed(_named)(file, code, run, data, *job) for file, job in jobs.items())
     try:
-        yield from parallel(delayed(_named)(file, run, data, *job) for file, job in jobs.items())
+        with without_interrupts():
+            results = parallel(tasks)
+        yield from results
     except TerminatedWorkerError:
         raise UserError(
             "A worker was killed: most often the machine was out of memory. With fewer workers, "
             "try again: the sweep goes on from where it was."
         ) from None
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back; processes that are started in this block never get it.
+
+    It reaches all processes of a terminal. Workers would end with tracebacks of their own; the
+    driver ends them.
+    """
+    ensure_running()  # its start would let Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def on_ray(run: Callable[..., Mapping[str, Any]], data: Any) -> Engine:
@@ -114,17 +137,15 @@ def refuse_absent_cluster(name: str, where: str) -> None:
 
 
 def sources() -> dict[str, str]:
-    """The hash of the source of each imported module of `lib/` and `lab/`."""
-    files = {
-        name: module.__file__
-        for name, module in list(sys.modules.items())
-        if name.partition(".")[0] in ("lib", "lab") and getattr(module, "__file__", None)
-    }
-    return {
-        name: hashlib.sha256(Path(file).read_bytes()).hexdigest()
-        for name, file in files.items()
-        if file
-    }
+    """The hash of the source of each imported module of `lib/` and `lab/`.
+
+    Each is read at the first call after its import, so that a later edit does not count.
+    """
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name.partition(".")[0] in ("lib", "lab") and file and name not in SOURCES:
+            SOURCES[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return dict(SOURCES)
 
 
 # ---- on workers
@@ -156,16 +177,23 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, Real) else None
 
 
-def _named(file: Path, *arguments: Any) -> tuple[Path, Result]:
+def _named(file: Path, code: Mapping[str, str], *arguments: Any) -> tuple[Path, Result]:
+    """The result of `_one` with its file, in a worker, which must have the driver's code."""
+    if name := _other_code(code):
+        raise UserError(f"{name} was edited while the sweep ran: start the sweep again.")
     return file, _one(*arguments)
 
 
 def _one_on_a_node(shared: Any, code: Mapping[str, str], *job: Any) -> Result:
     """As `_one`, on a node, which must have the driver's code."""
-    others = [name for name, source in sources().items() if code.get(name, source) != source]
-    if others:
+    if name := _other_code(code):
         raise UserError(
-            f"The node {os.uname().nodename} has another {others[0]} than the driver: check out "
+            f"The node {os.uname().nodename} has another {name} than the driver: check out "
             "the same commit on all nodes, and start their workers again."
         )
     return _one(*shared, *job)
+
+
+def _other_code(code: Mapping[str, str]) -> str:
+    """A module whose code is not the driver's; empty if there is none."""
+    return next((name for name, found in sources().items() if code.get(name, found) != found), "")

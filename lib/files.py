@@ -135,11 +135,8 @@ def write_csv(
 
 def read_csv(path: Path | str) -> list[dict[str, str]]:
     """The rows of a CSV file, all values as text."""
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            return list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as CSV in UTF-8: {error}.") from None
+    with opened_csv(path) as reader:
+        return list(reader)
 
 
 def read_columns(path: Path | str, names: Sequence[str]) -> list[list[float]]:
@@ -148,10 +145,22 @@ def read_columns(path: Path | str, names: Sequence[str]) -> list[list[float]]:
     Raises:
         UserError: a column is missing, or a value is not a number.
     """
-    rows = read_csv(path)
-    if rows and (missing := [name for name in names if name not in rows[0]]):
-        raise UserError(f"{path}: column {missing[0]!r} is missing.")
-    return [[number(path, n, name, row[name]) for name in names] for n, row in enumerate(rows, 2)]
+    with opened_csv(path) as reader:
+        if missing := [name for name in names if name not in (reader.fieldnames or ())]:
+            raise UserError(f"{path}: column {missing[0]!r} is missing.")
+        return [
+            [number(path, reader.line_num, name, row[name]) for name in names] for row in reader
+        ]
+
+
+@contextmanager
+def opened_csv(path: Path | str) -> Iterator["csv.DictReader[str]"]:
+    """A reader of a CSV file's rows; UserError if they are no CSV in UTF-8."""
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            yield csv.DictReader(file)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as CSV in UTF-8: {error}.") from None
 
 
 def number(path: Path | str, line: int, name: str, value: str) -> float:

@@ -90,6 +90,21 @@ def test_a_csv_saved_by_a_spreadsheet_has_its_column_names(tmp_path):
     assert read_columns(tmp_path / "a.csv", ["a", "b"]) == [[1.0, 2.0]]
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('a,b,c\n1,2,"q\nz"\n3,x,r\n', "line 4, 'b': 'x' is no number"),
+        ("a,b\n1,2\n\n3,x\n", "line 4, 'b': 'x' is no number"),
+        ("a\n", "column 'b' is missing"),
+        ("", "column 'a' is missing"),
+    ],
+)
+def test_errors_in_columns_name_the_line(tmp_path, content, message):
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_columns(tmp_path / "a.csv", ["a", "b"])
+
+
 def test_invalid_json_values_are_refused_and_keep_the_old_file(tmp_path):
     write_json(tmp_path / "a.json", {"b": 1})
     for value, shown in ((math.nan, "nan"), (np.float32("-inf"), "-inf")):

@@ -4,7 +4,7 @@ A process's `params.py` defines the sections that it reads:
 
     class Params(Section):
         random_seed: Seed
-        train_prices: TrainPrices
+        train_model: TrainModel
 
 Its `main.py` first calls `load_params(Params)`, so that a misspelled key, a wrong type or an
 impossible value stops it before it touches data. To check the whole file against all `params.py`

@@ -17,6 +17,7 @@ from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.fs import GitFileSystem
 from dvc.repo import Repo
+from dvc.scm import SCM
 from dvc.stage import Stage as DvcStage
 
 from lib.errors import UserError
@@ -178,6 +179,8 @@ def read_pipeline(revision: str = "", root: Path = ROOT) -> Pipeline:
 def open_repo(revision: str = "", root: Path = ROOT) -> Iterator[Repo]:
     """DVC's repository object; DVC's errors become UserError."""
     refuse_aliases(revision, root)
+    if revision:
+        refuse_unreadable_index(root)
     try:
         with Repo(str(root), rev=revision or None) as repo:
             yield repo
@@ -185,6 +188,21 @@ def open_repo(revision: str = "", root: Path = ROOT) -> Iterator[Repo]:
         raise NoDvcError("This repository has no DVC in it: `dvc init`.") from None
     except UNREADABLE as error:
         raise UserError(unread(error)) from None
+
+
+def refuse_unreadable_index(root: Path) -> None:
+    """UserError if libgit2, by which DVC reads commits, cannot read the index: it would hang."""
+    scm = SCM(str(root))
+    try:
+        _ = scm.pygit2.repo.index
+    except Exception as error:  # pygit2's
+        raise UserError(
+            f"DVC cannot read git's index ({error}). If it is split: `git config core.splitIndex "
+            "false; git update-index --no-split-index`; if it is sparse: `git sparse-checkout "
+            "reapply --no-sparse-index`."
+        ) from None
+    finally:
+        scm.close()
 
 
 def unread(error: Exception) -> str:

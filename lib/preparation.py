@@ -10,6 +10,7 @@ arrays; memory holds some chunks of them, and about 15 bytes per row to draw spl
 """
 
 import itertools
+import logging
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,8 @@ from sklearn.utils.extmath import _approximate_mode
 from lib.chunks import CHUNK_ROWS, Buckets, ahead
 from lib.errors import UserError
 from lib.splits import save_names
+
+logger = logging.getLogger(__name__)
 
 NAMES = ("train", "val", "test")  # as in the names of the arrays
 MAX_BLOCKS = 256
@@ -109,7 +112,12 @@ def write_splits(
         _refuse_missing(ordered.counts, class_names)
         scaler = StandardScaler()
         for rows in ahead(ordered.read(0)):
-            scaler.partial_fit(rows[:, :-1])
+            with np.errstate(invalid="ignore"):  # 0 / 0 for a column without values
+                scaler.partial_fit(rows[:, :-1])
+        n_values = np.broadcast_to(scaler.n_samples_seen_, width - 1)
+        for name, n in zip(feature_names, n_values, strict=True):
+            if n == 0:
+                logger.warning("%s has no value in training: nothing can be learned from it", name)
         for split, name in enumerate(NAMES):
             n = int(ordered.counts[split].sum())
             with (

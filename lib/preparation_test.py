@@ -283,6 +283,14 @@ def test_a_feature_may_be_missing(tmp_path):
     assert sum(np.isnan(x).sum() for x in (splits.X_train, splits.X_val, splits.X_test)) == 1
 
 
+def test_a_feature_without_any_value_is_named_without_warnings_of_numpy(tmp_path, caplog):
+    values = X.copy()
+    values[:, 2] = np.nan
+    write_splits([Chunk(values, Y, IDS)], tmp_path, DRAWN, FEATURES, CLASSES)
+    assert f"{FEATURES[2]} has no value in training" in caplog.text
+    assert np.isnan(load_data_splits(tmp_path).X_train[:, 2]).all()
+
+
 def test_integers_may_be_missing_next_to_other_types(tmp_path):
     frame = pd.DataFrame(X, columns=FEATURES).assign(a=pd.Series(Y, dtype="Int64"))
     frame.loc[1234, "a"] = pd.NA

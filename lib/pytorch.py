@@ -427,6 +427,8 @@ def _check_mode(scheduler: LRScheduler | None, name: str) -> None:
 
 def _check_best_by(best_by: Sequence[str], metrics: Mapping[str, Metric]) -> None:
     known = [f"{split}_{name}" for split in ("train", "validation") for name in ("loss", *metrics)]
+    if not best_by:
+        raise ValueError(f"best_by is empty: expected names of {', '.join(known)}")
     for name in best_by:
         if name not in known:
             raise ValueError(f"best_by is {name!r}: expected one of {', '.join(known)}")

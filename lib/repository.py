@@ -25,7 +25,7 @@ OURS |= {"GIT_LITERAL_PATHSPECS": "1", "GIT_OPTIONAL_LOCKS": "0"}
 SETTINGS = f"""core.hooksPath={os.devnull} core.fsmonitor=false
     color.ui=false column.ui=never core.quotePath=false i18n.commitEncoding=UTF-8
     i18n.logOutputEncoding=UTF-8 log.follow=false log.showSignature=false push.followTags=false
-    push.gpgSign=false status.relativePaths=false status.renames=false
+    push.gpgSign=false safe.bareRepository=all status.relativePaths=false status.renames=false
     status.showUntrackedFiles=normal submodule.recurse=false trailer.separators=:"""
 
 AT_ONCE = 500  # paths per command line

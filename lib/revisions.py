@@ -245,6 +245,8 @@ class Revision:
             x, y = definition.get("x"), definition.get("y")
             template = definition.get("template", "")
             files = {title: y} if isinstance(y, str | list) and title.endswith(TABLES) else y
+            if not definition and not title.endswith(TABLES):
+                continue  # a picture, or a folder of them
             if not isinstance(files, Mapping) or not isinstance(x, str):
                 self.missing.append(
                     f"The plot '{title}' of {self.label} is drawn by `dvc plots show` alone: it "
@@ -407,7 +409,8 @@ def parse(path: str, content: bytes) -> Any:
         raise UserError(" ".join(str(error).split())[:200]) from None
     except (ValueError, RecursionError) as error:
         why = " ".join(str(error).split())[:160]
-        raise UserError(f"is not {kind} ({why}): a merge left marks in it?") from None
+        marks = ": a merge left marks in it" if b"\n<<<<<<< " in b"\n" + content else ""
+        raise UserError(f"is not {kind} ({why}){marks}.") from None
 
 
 def names_of(paths: Iterable[str]) -> dict[str, str]:

@@ -151,6 +151,8 @@ plots:
   - Loss: {x: epoch, y: {history.csv: [train, validation]}}
   - scores.csv: {x: a, y: b}
   - other.csv:
+  - a.png
+  - pictures
   - No x: {y: {a.csv: b}}
   - A file for x: {x: {a.csv: b}, y: {a.csv: c}}
   - plain.csv

@@ -269,10 +269,14 @@ def with_splits(
             missing are a class of their own.
 
     Raises:
+        ValueError: a size is not between 0 and 1.
         UserError: there are too few rows, or too few of a class, for three splits.
     """
     if SPLIT in frame:
         return frame
+    for what, share in (("test_size", test_size), ("validation_size", validation_size)):
+        if not 0 < share < 1:
+            raise ValueError(f"{what} is {share}: expected a share between 0 and 1")
     classes = None if stratify is None else column(frame, stratify)
     if classes is not None and classes.hasnans:
         classes = classes.astype(object).where(classes.notna(), "missing").map(str)

@@ -165,6 +165,12 @@ def test_classes_have_the_same_share_in_each_split(frame):
     assert shares.to_numpy() == pytest.approx(0.25, abs=0.02)
 
 
+@pytest.mark.parametrize("size", [0, 1, 5, -0.1])
+def test_a_size_that_is_no_share_is_refused(frame, size):
+    with pytest.raises(ValueError, match=f"test_size is {size}: expected a share between 0 and 1"):
+        with_splits(frame, random_seed=0, test_size=size)
+
+
 def test_a_table_of_many_columns_is_split_without_a_warning(tmp_path):
     columns = [f"c{n}" for n in range(500)]
     pd.DataFrame(np.ones((20, 500)), columns=columns).to_csv(tmp_path / "wide.csv", index=False)

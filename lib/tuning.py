@@ -19,7 +19,8 @@ import math
 import os
 import pickle
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -106,7 +107,7 @@ def tune(
     engine = engine or partial(on_this_machine, run, data, settings.workers)
     trials: list[Trial] = []
     sizes = batch_sizes(settings)
-    with progress("trials", sum(sum(runs) for runs in sizes)) as advance:
+    with told_if_interrupted(), progress("trials", sum(sum(runs) for runs in sizes)) as advance:
         best = math.nan
 
         def judged(result: Result) -> float | None:
@@ -139,6 +140,16 @@ def tune(
                 if on_trial:
                     on_trial(trials[-1])
     return Sweep(trials, _best(trials, settings), study, settings)
+
+
+@contextmanager
+def told_if_interrupted() -> Iterator[None]:
+    """After Ctrl-C, say that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        logger.warning("Interrupted: finished trials are kept, and the next start goes on there.")
+        raise
 
 
 def _warn_of_direction(settings: Tuning) -> None:
@@ -285,7 +296,13 @@ def _best(trials: Sequence[Trial], settings: Tuning) -> Trial:
             if before is None or is_better(trial.objective, before, settings.better):
                 best = trial
     if best is None:
-        raise UserError(f"All {len(trials)} trials failed. The first: {trials[0].reason}")
+        failed = [trial for trial in trials if trial.state == "failed"]
+        raise UserError(
+            f"No trial is complete: {len(failed)} of {len(trials)} failed, and rungs ended the "
+            f"others. The first that failed: {failed[0].reason}"
+            if len(failed) < len(trials)
+            else f"All {len(trials)} trials failed. The first: {failed[0].reason}"
+        )
     return best
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.engines import on_this_machine, refuse_absent_cluster
+from lib.engines import SOURCES, on_this_machine, refuse_absent_cluster
 from lib.errors import ShortageError, UserError
 from lib.params import Real, Section
 from lib.space import Tuning, space_of
@@ -133,6 +133,31 @@ def test_a_failed_trial_says_why_and_the_others_continue(tmp_path):
     assert any("it must be at least 0" in reason for reason in reasons)
     assert {"ZeroDivisionError: no such x", "SystemExit: no such option"} <= reasons
     assert 0 <= sweep.best.values["x"] <= 0.5
+
+
+def late(_, values, budget):
+    """As `loss`, but fails for the last budget."""
+    return {"validation": {"loss": math.nan}} if budget == 9 else loss(None, values, budget)
+
+
+def test_failures_after_the_first_rung_are_told_with_their_reason(tmp_path):
+    expected = (
+        r"No trial is complete: 3 of 12 failed, and rungs ended the others. .* no finite number"
+    )
+    with pytest.raises(UserError, match=expected):
+        swept(tmp_path, late, rungs=[1, 3, 9])
+
+
+def edited(file, values, budget):
+    """As `loss`, after an edit of this module's code, as a worker that starts later sees it."""
+    SOURCES["lib.tuning_test"] = "edited"
+    return loss(None, values, budget)
+
+
+def test_code_that_was_edited_during_the_sweep_ends_it(tmp_path, monkeypatch):
+    monkeypatch.delitem(SOURCES, "lib.tuning_test", raising=False)
+    with pytest.raises(UserError, match=r"lib.tuning_test was edited while the sweep ran: start"):
+        swept(tmp_path, edited, workers=1, batch=2)
 
 
 def short(enough, values, budget):

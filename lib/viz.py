@@ -267,7 +267,7 @@ def confusion_rows(
         counts = confusion_counts(y, predicted, n_labels)
         rows = np.ceil(counts * (most / len(y))).astype(int)
         pairs = [cell for cell, n in np.ndenumerate(rows) for _ in range(n)]
-    return [{"actual": labels[actual], "predicted": labels[found]} for actual, found in pairs]
+    return [{"actual": labels[int(a)], "predicted": labels[int(b)]} for a, b in pairs]
 
 
 def roc(y: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -213,6 +213,8 @@ def test_rows_for_dvc_have_the_same_curves_and_cases():
     assert (rows[0]["false_positive_rate"], rows[-1]["true_positive_rate"]) == (0, 1)
     cases = confusion_rows(Y, PREDICTED, ("no", "yes"))
     assert cases[2] == {"actual": "no", "predicted": "yes"}
+    as_truth = [np.asarray(values) > 0 for values in (Y, PREDICTED)]
+    assert confusion_rows(*as_truth, ("no", "yes")) == cases
 
 
 def test_the_same_figure_is_written_as_the_same_bytes(tmp_path):

@@ -149,7 +149,30 @@ def test_a_project_without_parts_is_the_same_by_copier_and_by_hand(template, tmp
     other.make("start", f"TEMPLATE={template.folder}", "RUNTIMES=no", "SANDBOX=no")
     one.make("start")
     assert tree(one) == tree(other)
-    assert "copier asks for runtimes" in one.make("start", "RUNTIMES=no", ok=False)
+    assert "Nothing was left to do" in one.make("start", "RUNTIMES=no")
+
+
+def test_in_a_repository_with_commits_start_says_what_is_left_to_do(template, tmp_path):
+    project = by_hand(template, tmp_path / "hand")
+    project.git("init", "--quiet")
+    project.commit("As the hosting site's button makes it")
+    output = project.make("start", "EXAMPLE=no", "SANDBOX=no")
+    assert "Commit this: git add --all && git commit" in output
+    assert "The example is still here: when all is committed, `make blank`." in output
+    project.commit("Started")
+    output = project.make("start", "RUNTIMES=no", ok=False)
+    assert "was started with runtimes: commit, then `copier update --data runtimes=false`" in output
+
+
+def test_a_start_without_an_identity_removes_nothing_yet(template, tmp_path):
+    project = by_hand(template, tmp_path / "hand")
+    unknown = {"GIT_AUTHOR_NAME": "", "GIT_COMMITTER_NAME": ""}
+    output = project.make("start", "EXAMPLE=no", "RUNTIMES=no", ok=False, **unknown)
+    assert "git does not know you" in output
+    assert (project.folder / "runtimes").exists()
+    project.make("start", "EXAMPLE=no", "RUNTIMES=no")
+    assert not (project.folder / "runtimes").exists()
+    assert not (project.folder / "lab/example.yml").exists()
 
 
 @pytest.mark.parametrize("without", [("runtimes",), ("sandbox",), ("runtimes", "sandbox")])
@@ -306,7 +329,7 @@ def test_an_invalid_value_filled_in_by_hand_is_found(template, tmp_path):
     output = project.make("todo", ok=False)
     assert re.search(r"^params.yaml:\d+  TODO\(name\)", output, re.MULTILINE)
     assert ".dvc/config:6  bucket is 'My_Bucket': it must be a bucket's name" in output
-    assert "2 to fill in" in output
+    assert "2 to fill in or to correct" in output
     assert "bucket is 'My_Bucket'" in project.make("start", ok=False)
     assert (project.folder / "copier.yml").exists(), "nothing is done before all values are valid"
     assert not (project.folder / ".git").exists()

@@ -23,7 +23,7 @@ from lib.pytorch import accuracy, create_dataloader, seed_everything, train
 from lib.repository import ROOT
 
 EPOCHS = 40
-KINDS = ("plain", "many rows", "convolution")
+KINDS = ("plain", "many rows", "convolution", "bfloat16", "frozen norm")
 
 
 def compute(folder: Path, workers: int, kinds: Sequence[str]) -> None:
@@ -56,6 +56,8 @@ def train_one(folder: Path, kind: str) -> None:
         first = nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 4, 3, bias=False))
         last = (nn.Flatten(), nn.Linear(16, 1))
         network = nn.Sequential(first, nn.BatchNorm1d(4), nn.ReLU(), *last)
+    if kind == "frozen norm":
+        network[1].requires_grad_(False)
     epoch = 0
 
     def measured(outputs: torch.Tensor, found: torch.Tensor) -> float:
@@ -77,6 +79,7 @@ def train_one(folder: Path, kind: str) -> None:
         device=torch.device("cpu"),
         checkpoint=checkpoints / "checkpoint.pt",
         checkpoint_every=2,
+        precision="bfloat16" if kind == "bfloat16" else "float32",
     )
     if is_first():
         rows = [record.row for record in history.records]
@@ -131,8 +134,11 @@ def test_two_workers_give_the_same_metrics_as_one(two, tmp_path, kind):
     compute(tmp_path, 1, [kind])
     one, both = (json.loads((f / kind / "history.json").read_text()) for f in (tmp_path, two))
     assert len(one) == len(both) == EPOCHS
+    # Two digits are all that bfloat16 has.
     for row, other in zip(one, both, strict=True):
-        assert other == pytest.approx(row, abs=1e-3)
+        assert other == pytest.approx(row, abs=0.1 if kind == "bfloat16" else 1e-3)
+    norm = torch.load(two / kind / "weights.pt")["1.weight"]
+    assert (norm == 1).all() == (kind == "frozen norm")
 
 
 def test_training_after_a_killed_worker_ends_with_the_same_bits(two, tmp_path):
@@ -186,7 +192,14 @@ def test_a_shared_batch_norm_equals_torchs_own_for_rows_of_any_shape(shape):
     torch.testing.assert_close(norm.state_dict(), own.state_dict())
 
 
-@pytest.mark.parametrize("norm", [nn.BatchNorm2d(3), nn.BatchNorm1d(3, affine=False)])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.BatchNorm2d(3),
+        nn.BatchNorm1d(3, affine=False),
+        nn.BatchNorm1d(3, track_running_stats=False),
+    ],
+)
 def test_a_batch_norm_that_cannot_be_shared_is_refused(norm, monkeypatch):
     monkeypatch.setattr("lib.distributed.world_size", lambda: 2)
     with pytest.raises(UserError, match=r"workers: on the CPU, 0 \(BatchNorm.* cannot be shared"):

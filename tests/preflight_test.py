@@ -346,6 +346,12 @@ def results_of(project) -> str:
     return project.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", message).strip()
 
 
+def test_a_branch_called_results_is_refused_before_the_run(project):
+    project.git("push", "--quiet", "origin", "HEAD:refs/heads/results")
+    output = branch_for(project, ok=False, RUN_REF="refs/tags/a-tag")
+    assert "There is a branch `results`, beside which git can have no results/<tag>" in output
+
+
 def branch_for(project, **extra) -> str:
     """Preflight's output on branches, in a clone that has the newest commit checked out."""
     head = project.git("rev-parse", "HEAD").strip()

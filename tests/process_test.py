@@ -10,6 +10,7 @@ from lib.errors import UserError
 from lib.params import read_yaml
 from tests.conftest import ROOT, Project
 from tools.project.process import Wanted, check_name, column_to_predict, quoted
+from tools.project.rename import moved_paths
 
 pytestmark = pytest.mark.integration
 
@@ -224,11 +225,38 @@ def test_invalid_arguments_are_refused_in_one_line_without_changes(houses, argum
 
 
 @pytest.mark.parametrize(
-    "name", ["xgboost", "sklearn", "pydantic", "threadpoolctl", "seed", "true", "none", "null"]
+    "name",
+    [
+        "xgboost",
+        "sklearn",
+        "pydantic",
+        "threadpoolctl",
+        "seed",
+        "true",
+        "none",
+        "null",
+        "data",
+        "validate",
+        "share",
+    ],
 )
 def test_names_that_hide_a_package_or_a_type_are_refused(name):
     with pytest.raises(UserError, match=f"NAME is '{name}', a"):
         check_name(name)
+
+
+@pytest.mark.parametrize(
+    ("out", "writer"),
+    [
+        ("artifacts/train_price", "train_price"),
+        ("artifacts", "train_price"),
+        ("data/prepare_houses.csv", "prepare_houses"),
+    ],
+)
+def test_an_output_that_another_stage_writes_is_refused(houses, out, writer):
+    code = "import sys; from tools.project.process import refuse_overlap as r; r(sys.argv[1])"
+    assert re.search(f"UserError: {writer} writes", python(houses, code, out, ok=False))
+    python(houses, code, "artifacts/train_price_too")
 
 
 @pytest.mark.parametrize(
@@ -242,6 +270,23 @@ def test_the_last_column_is_predicted_whatever_its_name(tmp_path, name):
     params = tmp_path / "params.yaml"
     params.write_text(f"target: {quoted(name)}  # the column to predict\n", "utf-8")
     assert read_yaml(params) == {"target": name}
+
+
+def test_of_two_columns_with_one_name_none_is_predicted(tmp_path):
+    file = tmp_path / "table.csv"
+    file.write_text("value,size,value\n1,2,a\n")
+    for target in ("", "value"):
+        with pytest.raises(UserError, match="has 2 columns 'value': give each a name of its own"):
+            column_to_predict(Wanted("train", kind="sklearn", target=target), str(file))
+    assert column_to_predict(Wanted("train", kind="sklearn", target="size"), str(file)) == "size"
+
+
+def test_a_pipeline_in_another_style_is_left_as_it_is(project):
+    flow = "stages: {a: {cmd: echo hi}}\n"
+    (project.folder / "dvc.yaml").write_text(flow)
+    output = add_process(project, "NAME=another", ok=False)
+    assert "dvc.yaml is not written stage below stage: add this one by hand." in output
+    assert read_text(project, "dvc.yaml") == flow
 
 
 def test_columns_that_another_training_predicts_are_no_features(project):
@@ -552,6 +597,25 @@ def test_a_name_that_is_a_word_is_renamed_only_as_the_process(project):
     assert "fit" in stages["fit"]["params"]
     assert stages["train-r"]["cmd"] == "lab/processes/run train-r ${fit.target}"
     assert stages["train-r"]["params"] == ["fit.target", "shares.train", {"train.yaml": ["x"]}]
+
+
+def test_how_to_pages_keep_the_names_of_their_examples(project):
+    chapter = project.folder / "lab/processes/README.md"
+    passage = "<!-- example -->\nHere: `train_price`.\n<!-- /example -->\n"
+    chapter.write_text(f"make process NAME=train_price\n\n{passage}")
+    write(project, "lab/docs.md", "We have `train_price`.\n")
+    project.commit("Pages")
+    project.run("make", "rename-process", "FROM=train_price", "TO=fit_price")
+    renamed = passage.replace("train_price", "fit_price")
+    assert chapter.read_text() == f"make process NAME=train_price\n\n{renamed}"
+    assert read_text(project, "lab/docs.md") == "We have `fit_price`.\n"
+
+
+def test_a_process_called_like_a_folder_of_outputs_is_renamed_in_it():
+    assert moved_paths("data", "tables", ["data/data.csv", "artifacts/data"]) == {
+        "data/data.csv": "data/tables.csv",
+        "artifacts/data": "artifacts/tables",
+    }
 
 
 def test_a_process_whose_name_is_computed_is_not_renamed(project):

@@ -116,15 +116,43 @@ def test_newer_data_that_a_run_imports_are_in_its_commit(project, tmp_path):
     assert named == ["dvc.lock", "given.csv.dvc"]
 
 
-@pytest.mark.parametrize("setting", ["true", "input"])
+@pytest.mark.parametrize("setting", ["core.autocrlf true", "core.autocrlf input", "attribute"])
 def test_results_with_line_ends_of_windows_keep_their_bytes(project, setting):
-    project.git("config", "core.autocrlf", setting)
+    if setting == "attribute":
+        project.git("config", "core.safecrlf", "true")
+        (project.folder / ".git/info/attributes").write_text("* text=auto\n")
+    else:
+        project.git("config", *setting.split())
     (project.folder / "metrics/quick.json").write_bytes(b'{"validation":\r\n{"accuracy": 1}}\r\n')
     project.dvc("commit", "--force", "--quiet")
     assert "Results are commit" in project.run(*SHARE)
     shown = ("git", "show", "origin/work:metrics/quick.json")
     done = subprocess.run(shown, cwd=project.folder, capture_output=True, check=True)
     assert done.stdout == (project.folder / "metrics/quick.json").read_bytes()
+
+
+def test_a_patch_of_the_results_can_be_applied_whatever_the_settings_of_git(project):
+    project.git("config", "format.useAutoBase", "true")
+    project.git("config", "diff.context", "0")
+    hook = project.folder / "../origin/hooks/pre-receive"
+    write_executable(hook, "#!/bin/sh\nexit 1\n")
+    output = project.run(*SHARE, ok=False)
+    assert "the commit is above as a patch" in output
+    project.git("checkout", "--quiet", "--force", "--detach", "origin/work")
+    project.git("clean", "--quiet", "--force", "-d", "metrics")
+    project.git("am", "--quiet", ".dvc/tmp/results.patch")
+    assert "metrics/quick.json" in project.git("show", "--name-only", "HEAD")
+
+
+def test_an_index_that_dvc_cannot_read_is_told_in_one_line(project):
+    project.git("config", "core.splitIndex", "true")
+    project.git("update-index", "--split-index")
+    code = "from lib.pipeline import read_pipeline; read_pipeline('HEAD')"
+    output = project.run("tools/within", ".", "python", "-c", code, ok=False)
+    assert "UserError: DVC cannot read git's index (" in output
+    remedy = output.partition("`")[2].partition("`")[0]
+    project.run("sh", "-c", remedy)
+    project.run("tools/within", ".", "python", "-c", code)
 
 
 def other_results(project, *branches) -> None:

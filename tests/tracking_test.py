@@ -14,6 +14,7 @@ import mlflow
 import psutil
 import pytest
 from mlflow import MlflowClient
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 
 from lib.errors import UserError
@@ -29,6 +30,7 @@ from tests.conftest import (
 )
 from tools.tracking import registry
 from tools.tracking.address import check_address
+from tools.tracking.runs import patient
 
 pytestmark = pytest.mark.integration
 
@@ -235,6 +237,25 @@ def test_refusals_and_other_servers_are_not_called_down(untouched, case):
     assert ("give it EDIT on the experiment there" in logged) == (status == 403)
     assert "`make relog` afterwards" in logged
     assert "Traceback" not in asked + logged
+
+
+def test_a_login_in_netrc_is_named_as_a_cause_of_a_refusal(untouched, tmp_path):
+    (tmp_path / "netrc").write_text("default login anonymous password me\n")
+    with server_that(answer(401, "no")) as address:
+        asked = untouched.run(*ASKS, ok=False, MLFLOW_URL=address, NETRC=str(tmp_path / "netrc"))
+        assert "; the login in .netrc for this server, or its `default`, is used first" in asked
+        assert ".netrc" not in untouched.run(*ASKS, ok=False, MLFLOW_URL=address)
+
+
+def test_a_server_gets_time_to_store_an_artifact(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
+    for name, megabytes in (("small", 1), ("large", 300)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(megabytes * 10**6)
+    for path, seconds in ((tmp_path / "small", 60), (tmp_path, 300)):
+        with patient(path):
+            assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == seconds
+    assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 4
 
 
 @pytest.mark.parametrize("there", [False, True])

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -61,6 +61,16 @@ def test_a_sweep_with_a_killed_driver_resumes_and_repeats_no_finished_trial(one,
     assert len(again) <= 2, "the unfinished trials of the two workers"
     done = " ".join(file.read_text() for file in kept)
     assert not any(x in done for x in again)
+
+
+def test_ctrl_c_ends_the_workers_silently_and_tells_that_trials_are_kept(tmp_path):
+    with Project.at(ROOT).start(*SWEEP, str(tmp_path), "2", "0.2") as process:
+        wait_for(lambda: len([*tmp_path.glob("trials/*/*.json")]) >= 2)
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert "Interrupted: finished trials are kept, and the next start goes on there." in output
+    assert output.count("Traceback") == 1, "this program's own"
+    assert "LokyProcess" not in output
 
 
 @pytest.mark.parametrize("nodes", ["1", "2"])

@@ -158,7 +158,7 @@ def why_refused(answer: requests.Response, found: Any) -> str:
         return (
             f"answers {status}, it refuses the credentials, or what is asked with them: check "
             "the secrets MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
-            "MLFLOW_TRACKING_TOKEN"
+            f"MLFLOW_TRACKING_TOKEN{of_netrc(answer.url)}"
         )
     if status in (404, 405) and "error_code" not in (found or {}):
         return f"answers {status}: check the path in MLFLOW_URL, unless the server is too old"
@@ -170,6 +170,12 @@ def why_refused(answer: requests.Response, found: Any) -> str:
         where = shown_address(answer.url).partition("/api/2.0/mlflow/")[0]
         return f"leads to {where}, where nothing can be logged by this one: write that address"
     return ""
+
+
+def of_netrc(url: str) -> str:
+    """A further cause of a refusal: a login in .netrc, which requests and MLflow prefer."""
+    found = requests.utils.get_netrc_auth(url)
+    return "; the login in .netrc for this server, or its `default`, is used first" if found else ""
 
 
 def s3_endpoint() -> str:

@@ -21,7 +21,7 @@ from dvc.exceptions import DvcException
 
 from lib.errors import UserError
 from lib.params import check_all
-from lib.pipeline import SWEEPS
+from lib.pipeline import SWEEPS, open_repo
 from lib.repository import ROOT, ask_git, git
 from lib.text import shown_address
 from tools.command import DISK_FULL, run
@@ -86,6 +86,11 @@ def results_have_a_branch() -> str:
     listed = git("for-each-ref", "--contains=HEAD", form, "refs/remotes/origin")
     lines = filter(None, listed.split("\n"))  # a name may have U+2028 in it
     tip_of = {name: tip for tip, name in (line.split(" ", 1) for line in lines)}
+    if ask_git("rev-parse", "--verify", "--quiet", "refs/remotes/origin/results").returncode == 0:
+        raise UserError(
+            "There is a branch `results`, beside which git can have no results/<tag>, where "
+            "results go if their branch does not take them: rename it."
+        )
     aside = [name for name in tip_of if name.startswith("results/")]
     names = [name for name in tip_of if name != "HEAD" and name not in aside]
     head = git("rev-parse", "HEAD")
@@ -116,6 +121,12 @@ def results_have_a_branch() -> str:
 def source_of(commit: str) -> str:
     """The source commit of a results commit; empty for other commits."""
     return git("show", "-s", "--format=%(trailers:key=Source-Commit,valueonly)", commit).strip()
+
+
+def commits_can_be_read() -> str:
+    """Check that DVC can read commits, as sharing results and reports need."""
+    with open_repo("HEAD"):
+        return "DVC can read commits"
 
 
 def parameters_are_valid() -> str:
@@ -187,6 +198,7 @@ MUST: tuple[Callable[[], str], ...] = (
     record_ref,
     point_dvc_at_this_platform,
     results_have_a_branch,
+    commits_can_be_read,
     parameters_are_valid,
     locks_fit,
     disks_have_room,

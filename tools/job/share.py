@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from lib.comparison import cut, metrics_table
 from lib.errors import UserError
 from lib.pipeline import Stage, open_repo, outdated_stages, read_pipeline
-from lib.repository import ROOT, ask_git, git, git_names, run_git
+from lib.repository import AT_ONCE, ROOT, ask_git, git, git_names, refuse_error, run_git
 from lib.revisions import WORK_TREE, Revision
 from lib.text import one_line, prose, some_of, without_password
 from tools.command import first_error, run
@@ -208,8 +208,7 @@ def changed(source: str, files: list[str]) -> bool:
 def differ(old: str, new: str, files: list[str]) -> bool:
     """Whether any result file differs between two commits."""
     paths = git_names("diff-tree", "-r", "--name-only", "-z", "--no-renames", old, new)
-    results = set(files)
-    return any(results & {path, *map(str, PurePath(path).parents)} for path in paths)
+    return any(is_among(path, set(files)) for path in paths)
 
 
 def tree_with_results(commit: str, files: list[str]) -> str:
@@ -220,11 +219,31 @@ def tree_with_results(commit: str, files: list[str]) -> str:
         index = str(Path(folder) / "index")
         git("read-tree", commit, GIT_INDEX_FILE=index)
         if there:
-            paths = "\0".join(there)
-            # dvc.lock has the checksums of these bytes, line ends and all.
-            as_is = ("-c", "core.autocrlf=false")
-            git(*as_is, "add", "--force", *named, stdin=paths, GIT_INDEX_FILE=index)
+            quiet = ("-c", "core.safecrlf=false")
+            git(*quiet, "add", "--force", *named, stdin="\0".join(there), GIT_INDEX_FILE=index)
+            keep_bytes(index, there)
         return git("write-tree", GIT_INDEX_FILE=index)
+
+
+def keep_bytes(index: str, files: list[str]) -> None:
+    """Put files, and those in folders, into an index as they are on disk.
+
+    dvc.lock has the checksums of these bytes, but .gitattributes and settings may make git change
+    line ends.
+    """
+    listed = git("ls-files", "-z", "--stage", GIT_INDEX_FILE=index).split("\0")
+    named = [entry.partition("\t") for entry in listed if entry.startswith("100")]  # no links
+    wanted = [(about[:6], name) for about, _, name in named if is_among(name, set(files))]
+    for start in range(0, len(wanted), AT_ONCE):
+        some = wanted[start : start + AT_ONCE]
+        blobs = git("hash-object", "-w", "--no-filters", "--", *(name for _, name in some)).split()
+        lines = [f"{mode} {blob}\t{name}\0" for (mode, name), blob in zip(some, blobs, strict=True)]
+        git("update-index", "-z", "--index-info", stdin="".join(lines), GIT_INDEX_FILE=index)
+
+
+def is_among(path: str, files: set[str]) -> bool:
+    """Whether a path is one of these files, or in one of these folders."""
+    return not files.isdisjoint((path, *map(str, PurePath(path).parents)))
 
 
 def commit_on(parent: str, files: list[str], message: str) -> str:
@@ -355,8 +374,12 @@ def push_aside(note: dict[str, Any], source: str, files: list[str], message: str
 def print_patch(commit: str, why: str) -> NoReturn:
     """Print the commit as a patch that a person can push; always raises UserError."""
     # A form that `git am` accepts, whatever the user's settings are.
-    form = ("--no-attach", "--no-cover-letter", "--src-prefix=a/", "--dst-prefix=b/")
-    content = run_git("format-patch", "-1", "--stdout", "--binary", *form, commit).stdout
+    form = ("--no-attach", "--no-base", "--no-cover-letter", "--unified=3")
+    prefixes = ("--src-prefix=a/", "--dst-prefix=b/")
+    command = ("format-patch", "-1", "--stdout", "--binary", *form, *prefixes, commit)
+    done = run_git(*command)
+    refuse_error(done.returncode, done.stderr.decode("utf-8", "replace"), command)
+    content = done.stdout
     (NOTE.parent / "results.patch").write_bytes(content)
     patch = content.decode("utf-8", "replace").rstrip("\n")
     print(patch, flush=True)

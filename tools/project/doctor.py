@@ -92,7 +92,7 @@ def disk() -> str:
 def marks() -> str:
     """Check that all marks are filled in, as `make todo` does."""
     if left := problems():
-        raise UserError(f"{len(left)} to fill in: make todo lists them")
+        raise UserError(f"{len(left)} to fill in or to correct: make todo lists them")
     if (ROOT / TEMPLATE_ONLY).exists():
         raise UserError("the template's own files are still here: make start")
     return "all filled in"

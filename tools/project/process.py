@@ -17,7 +17,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import grimp
@@ -25,7 +25,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from lib.errors import UserError
 from lib.files import replaced_file
-from lib.params import read_yaml
+from lib.params import Section, read_yaml
 from lib.pipeline import MAIN, Stage, files_of, read_pipeline
 from lib.repository import BYTES, ROOT
 from lib.text import some_of
@@ -43,8 +43,10 @@ KINDS = {
 TRAININGS = ("sklearn", "torch")
 TASKS = ("regression", "classes", "binary")
 # Names of modules and folders in the repository, and of imports in the skeleton's params.py.
-TAKEN = {"conftest", "goals", "lab", "lib", "log", "main", "params", "positive", "run", "section"}
-TAKEN |= {"seed", "tests", "tools"}
+TAKEN = {"conftest", "count", "goals", "lab", "lib", "log", "main", "params", "positive", "run"}
+TAKEN |= {"section", "seed", "share", "tests", "tools"}
+# Folders of outs: /data/data.csv, and sweeps write below /artifacts/tune.
+TAKEN |= {"artifacts", "data", "metrics", "tune"}
 # Packages that no lock may name yet, and modules whose names differ from their packages'.
 MODULES = {"catboost", "cv2", "hydra", "jax", "keras", "lightgbm", "optuna", "polars", "prophet"}
 MODULES |= {"ray", "seaborn", "shap", "skimage", "sklearn", "spacy", "statsmodels", "tensorflow"}
@@ -106,9 +108,8 @@ def check_name(name: str) -> None:
             f"NAME is {name!r}: it must be lower-case words with underscores, as in train_model, "
             f"of {LONGEST_NAME} characters at most, for it names a Python module."
         )
-    if any(map(keyword.iskeyword, (name, type_name(name)))) or (
-        name in TAKEN | YAML_WORDS | sys.stdlib_module_names
-    ):
+    taken = TAKEN | YAML_WORDS | sys.stdlib_module_names | set(dir(Section))
+    if any(map(keyword.iskeyword, (name, type_name(name)))) or name in taken:
         raise UserError(
             f"NAME is {name!r}, a word of Python's, YAML's or the project's: choose another."
         )
@@ -211,12 +212,18 @@ def column_to_predict(wanted: Wanted, table: str) -> str:
                 "commas, and is each quote closed?"
             ) from None
     header = [name for name in names if name != "split"]
+    found = wanted.target or (header[-1] if header else "")
+    if header.count(found) > 1:
+        raise UserError(
+            f"{table} has {header.count(found)} columns {found!r}: give each a name of its own, "
+            "then say which is the TARGET."
+        )
     if wanted.target and wanted.target not in header:
         raise UserError(
             f"TARGET is {wanted.target!r}: {table} has the columns "
             f"{some_of([*map(repr, header)], most=30)}."
         )
-    return wanted.target or (header[-1] if header else "")
+    return found
 
 
 # ---- what is written
@@ -382,15 +389,25 @@ def append(file: Path, text: str) -> None:
     replace(file, content + newline + text.encode())
 
 
+def refuse_overlap(out: str) -> None:
+    """UserError if a stage writes this path already, or a folder that it is in, or a file in it."""
+    for stage in read_pipeline().stages:
+        for path in stage.written:
+            if PurePath(path).is_relative_to(out) or PurePath(out).is_relative_to(path):
+                raise UserError(f"{stage.name} writes {path} already: choose another NAME.")
+
+
 def add(wanted: Wanted) -> None:
     """Write the process.
 
     Raises:
-        UserError: it cannot read the outs of AFTER, or the layout of dvc.yaml does not allow adding
-            a stage; nothing was written.
+        UserError: another stage writes its out, it cannot read the outs of AFTER, or the layout of
+            dvc.yaml does not allow adding a stage; nothing was written.
     """
     name, read, files = wanted.name, inputs(wanted), rendered(wanted)
     folder = ROOT / "lab/processes" / name
+    out = f"data/{name}.csv" if wanted.kind == "table" else f"artifacts/{name}"
+    refuse_overlap(out)
     section, outs = files.pop("params.yaml"), files.pop("dvc.yaml")
     params, pipeline, ignored = (ROOT / file for file in ("params.yaml", MAIN, ".gitignore"))
     with all_or_nothing([params, pipeline, ignored], folder):
@@ -398,11 +415,18 @@ def add(wanted: Wanted) -> None:
         append(params, f"\n{name}:\n{section}")
         text = with_stage(pipeline.read_bytes().decode(*BYTES), stage_text(name, read, outs))
         replace(pipeline, text.encode(*BYTES))
-        line = f"/data/{name}.csv" if wanted.kind == "table" else f"/artifacts/{name}"
-        text = with_ignored(ignored.read_bytes().decode(*BYTES), line)
+        text = with_ignored(ignored.read_bytes().decode(*BYTES), f"/{out}")
         replace(ignored, text.encode(*BYTES))
-        if name not in stages():
+        if not is_added(name):
             raise UserError("dvc.yaml is not written stage below stage: add this one by hand.")
+
+
+def is_added(name: str) -> bool:
+    """Whether dvc.yaml, which could be read before, can be read with this stage."""
+    try:
+        return name in stages()
+    except UserError:
+        return False
 
 
 def main() -> None:

@@ -33,6 +33,10 @@ OTHERS = ("lib/", "tools/", "tests/", ".github/", ".vscode/", "lab/docs/", "CHAN
 DATA = ("lib", "*.csv", "*.tsv", "*.sql", ":!metrics", ":!artifacts")
 LEFT_ALONE = (*OTHERS, "lab/example.yml")  # only the team's own files are changed
 
+# How-to pages, whose names of processes are examples, except in passages on the example.
+CHAPTERS = r"(goals|runtimes|lab/(analysis|processes|tuning))/(?!EXAMPLE)[A-Z]+\.md"
+PASSAGES = r"(?ms)^<!-- example -->$.*?^<!-- /example -->$"
+
 Rule = tuple[str, str, str]  # patterns of a file's name and of its text, and the replacement
 
 
@@ -110,7 +114,7 @@ def changed_texts(old: str, new: str, rules: Sequence[Rule]) -> Iterator[tuple[s
             text = (ROOT / file).read_bytes().decode()
         except UnicodeDecodeError:
             continue
-        changed = renamed(text, rules, file)
+        changed = (renamed_chapter if re.fullmatch(CHAPTERS, file) else renamed)(text, rules, file)
         if file.endswith(".py") and file.startswith((f"lab/processes/{old}/", "lab/tuning/")):
             changed = with_identifier(changed, type_name(old), type_name(new))
         elif Path(file).name in ("dvc.yaml", "dvc.lock"):
@@ -234,6 +238,11 @@ def renamed(text: str, rules: Sequence[Rule], file: str = "") -> str:
     return text
 
 
+def renamed_chapter(text: str, rules: Sequence[Rule], file: str) -> str:
+    """A how-to page with the process renamed in its passages on the example."""
+    return re.sub(PASSAGES, lambda passage: renamed(passage[0], rules, file), text)
+
+
 def moved_paths(old: str, new: str, paths: list[str]) -> dict[str, str]:
     """The new path of each file or folder with the name; not of files in such folders."""
     found: dict[str, str] = {}
@@ -241,8 +250,8 @@ def moved_paths(old: str, new: str, paths: list[str]) -> dict[str, str]:
         r"(?:[^/]+/)*?[^/]*?" if is_distinct(old) else r"(?:artifacts|data|metrics|\.checkpoints)/"
     )
     for path in sorted(set(paths), key=len):
-        if first := re.match(rf"{place}{whole(old)}[^/]*", path):
-            found[first[0]] = re.sub(whole(old), new, first[0], count=1)
+        if first := re.match(rf"({place}){whole(old)}([^/]*)", path):
+            found[first[0]] = f"{first[1]}{new}{first[2]}"
     return found
 
 

@@ -23,6 +23,8 @@ from tools.environments.lock_file import TEMPLATE_ONLY
 from tools.project.parts import ANSWERS, answers, parts, rendered
 from tools.project.todo import CLOSE, ITS_TEXT, OPEN, README, files, problems, values
 
+EXAMPLE = ROOT / "lab/example.yml"
+
 
 def start(template: str, wanted: dict[str, bool]) -> list[str]:
     """Do what is left to do; a line for each step done.
@@ -34,23 +36,37 @@ def start(template: str, wanted: dict[str, bool]) -> list[str]:
     done = []
     copier = ROOT / TEMPLATE_ONLY
     without = [name for name in parts() if not wanted[name]]
+    is_new = git("rev-parse", "--verify", "--quiet", "HEAD").returncode != 0
+    if is_new:
+        run("var", "GIT_COMMITTER_IDENT")  # nothing is removed before it is sure to be committed
     if copier.exists():
         done += remember(template, wanted)
         write_passages(without)
         done += write_page()
         done += remove(template_files(copier), "removed, for it is the template's own")
         done += remove([ROOT / name for part in without for name in parts()[part]], "not wanted")
-    elif without:
-        raise UserError(f"copier asks for {', '.join(without)}; this copy has its answers already.")
+    elif left := [
+        name for name in without if any((ROOT / path).exists() for path in parts()[name])
+    ]:
+        raise UserError(
+            f"This project was started with {' and '.join(left)}: commit, then `copier update "
+            f"{' '.join(f'--data {name}=false' for name in left)}`."
+        )
     if git("rev-parse", "--git-dir").returncode:
         run("init", "--quiet", "--initial-branch", "main")
         done.append("git: a repository with the branch main")
-    if git("rev-parse", "--verify", "--quiet", "HEAD").returncode:
+    without_example = not (wanted["example"] and answers().get("example", True))
+    if is_new:
         run("add", "--all")
         run("commit", "--quiet", "--no-verify", "--message", "Start from the template")
         done.append("git: a first commit")
-        if not (wanted["example"] and answers().get("example", True)):
+        if without_example:
             done.append(blank())  # in a second commit: git keeps it in the first
+    else:
+        if done:
+            done.append("Commit this: git add --all && git commit")
+        if without_example and EXAMPLE.exists():
+            done.append("The example is still here: when all is committed, `make blank`.")
     return done
 
 
@@ -133,7 +149,7 @@ def run(*arguments: str) -> None:
     done = git("-c", "core.hooksPath=/dev/null", *arguments)
     if done.returncode:
         why = " ".join(done.stderr.split())
-        if "user.email" in why or "identity" in why:
+        if "ident" in why:
             why = "git does not know you: `git config --global user.name …` and `… user.email …`"
         sys.exit(f"git {arguments[0]}: {why}. Then type `make start` again.")
 

@@ -44,7 +44,8 @@ def make_origin(branch: str) -> None:
     JOBS.mkdir(exist_ok=True)
     # HEAD is set only once; `git init` keeps an existing repository.
     ready = (ORIGIN / "hooks" / "post-receive").exists()
-    git("init", "--quiet", "--bare", "--template=", str(ORIGIN), folder=FOLDER)
+    form = ("--bare", "--template=", "--object-format=sha1")
+    git("init", "--quiet", *form, str(ORIGIN), folder=FOLDER)
     if not ready:
         git("symbolic-ref", "HEAD", f"refs/heads/{branch}", folder=ORIGIN)
     for key, value in SETTINGS.items():

@@ -3,12 +3,14 @@
 import runpy
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlflow
 from mlflow.entities import Experiment, Metric, Param, RunInfo, RunTag
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 
 from lib.errors import traceback_from
@@ -99,12 +101,30 @@ def fill(
         client.log_batch(run_id, params=params[batch], tags=labels[batch])
     for path, place in artifacts_of(stage).items():
         log = client.log_artifacts if Path(path).is_dir() else client.log_artifact
-        log(run_id, path, place or None)
+        with patient(Path(path)):
+            log(run_id, path, place or None)
     if call_log(stage, run_id):
         for child in nested(run.info):
             client.log_batch(child.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
     client.set_terminated(run_id, "FINISHED")
     notes.write(stage.address, open="")
+
+
+@contextmanager
+def patient(path: Path) -> Iterator[None]:
+    """Wait longer for answers, while this file or folder is sent.
+
+    A server answers when it has stored a whole file, for which it gets a second per MB, and at
+    least a minute.
+    """
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    largest = max((file.stat().st_size for file in files), default=0)
+    usual = MLFLOW_HTTP_REQUEST_TIMEOUT.get()
+    MLFLOW_HTTP_REQUEST_TIMEOUT.set(max(60, largest // 10**6))
+    try:
+        yield
+    finally:
+        MLFLOW_HTTP_REQUEST_TIMEOUT.set(usual)
 
 
 def nested(run: RunInfo) -> list[RunInfo]:
