@@ -72,8 +72,8 @@ def read_table(path: Path | str) -> pd.DataFrame:
         raise UserError(f"{path} is not a table in CSV: {why_no_table(path, error)}") from None
     except pd.errors.ParserWarning:
         raise UserError(
-            f"{path}: rows have more values than there are names of columns ({some_of(names)}). "
-            "Commas separate columns; a value that holds one is in quotes."
+            f"{path}: rows have more values than there are names of columns "
+            f"({quoted_names(names)}). Commas separate columns; a value with one is in quotes."
         ) from None
     if frame.empty:
         raise UserError(f"{path} has no rows: expected a line of names, then a line for each row.")
@@ -89,13 +89,13 @@ def read_table(path: Path | str) -> pd.DataFrame:
         logger.warning(
             "%s has columns without a name: %s here. If such a column numbers the rows, as pandas "
             "writes them, leave it out: no row repeats another, and a model learns their order",
-            *(path, some_of(nameless, 5)),
+            *(path, quoted_names(nameless, 5)),
         )
     if written := [name for name, values in frame.items() if is_text_of_numbers(values)]:
         logger.warning(
             "%s has numbers that are read as text, as in %r in the column %s: write them with a "
             "point and no other signs, or a model sees a category in each",
-            *(path, frame[written[0]].dropna().iloc[0], some_of(written, 5)),
+            *(path, frame[written[0]].dropna().iloc[0], quoted_names(written, 5)),
         )
     return frame
 
@@ -378,11 +378,11 @@ def without_columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 def column(frame: pd.DataFrame, name: str) -> pd.Series:
     """The column of this name; UserError if there is none."""
     if name not in frame:
-        raise UserError(f"The table has no column {name!r}: it has {some_of(frame)}.")
+        raise UserError(f"The table has no column {name!r}: it has {quoted_names(frame)}.")
     return frame[name]
 
 
-def some_of(names: Iterable[Any], most: int = 30) -> str:
+def quoted_names(names: Iterable[Any], most: int = 30) -> str:
     """The first names, in quotes to show spaces around them, and how many more there are."""
     quoted = [repr(name) for name in names]
     more = f" and {len(quoted) - most:,} more" if quoted[most:] else ""
@@ -461,5 +461,5 @@ def check_same_classes(train: Rows, **others: Rows) -> None:
                 "are lower; `stratify` the splits by it, or add rows",
                 split,
                 rows.y.name,
-                some_of(sorted(absent), 5),
+                quoted_names(sorted(absent), 5),
             )

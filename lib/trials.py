@@ -48,9 +48,11 @@ def log_trials(mlflow: Any, rows: Iterable[Mapping[str, Any]]) -> None:
             cells = {column: cell for column, cell in row.items() if cell not in ("", None)}
             with mlflow.start_run(run_name=name, nested=True):
                 values, metrics = below(cells, VALUES), below(cells, METRICS)
-                tried = {allowed(key): value for key, value in values.items()}
+                tried = {mlflow_name(key): value for key, value in values.items()}
                 mlflow.log_params({"state": row["state"], **tried})
-                mlflow.log_metrics({allowed(key): float(value) for key, value in metrics.items()})
+                mlflow.log_metrics(
+                    {mlflow_name(key): float(value) for key, value in metrics.items()}
+                )
 
 
 def below(cells: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -60,7 +62,7 @@ def below(cells: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     }
 
 
-def allowed(name: str) -> str:
+def mlflow_name(name: str) -> str:
     """The name as every MLflow server accepts it: `precision@10` as `precision_10`."""
     plain = re.sub(r"[^\w./ -]", "_", name)
     # Some stores use it as a path, which must not lead elsewhere.

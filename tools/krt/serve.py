@@ -381,7 +381,7 @@ async def serve(
         end_as_interrupted()  # what comes after the loop has no event to set
 
 
-def heeded() -> list[signal.Signals]:
+def ending_signals() -> list[signal.Signals]:
     """The signals that end the server, except those already ignored, as by `nohup`."""
     return [signum for signum in ENDING if signal.getsignal(signum) is not signal.SIG_IGN]
 
@@ -394,11 +394,11 @@ def at_the_first_signal(do: Callable[[], object]) -> None:
     """
 
     def first(_signum: int, _frame: FrameType | None) -> None:
-        for signum in heeded():
+        for signum in ending_signals():
             signal.signal(signum, signal.SIG_IGN)
         do()
 
-    for signum in heeded():
+    for signum in ending_signals():
         signal.signal(signum, first)
 
 

@@ -24,7 +24,7 @@ def report_failure(stage: Stage, error: Exception) -> None:
     if isinstance(error, runs.LogError):
         message = f"logging {stage.address} failed: a mistake in {error}"
     elif store.is_outage(error) or isinstance(error, UserError | OSError):
-        not_away = isinstance(error, UserError) or store.answers(error)
+        not_away = isinstance(error, UserError) or store.is_final(error)
         then = "afterwards" if not_away else "when it is back"
         warn(
             f"MLflow at {store.shown_uri()}: {store.reason(error)} The results are complete on "

@@ -17,7 +17,7 @@ from lib.nested import flat
 from lib.pipeline import Stage
 from lib.revisions import names_of, parse
 from lib.text import one_line
-from lib.trials import MAX_NAME, allowed
+from lib.trials import MAX_NAME, mlflow_name
 from tools.tracking import ARTIFACTS
 from tools.tracking.stages import process_of
 
@@ -57,13 +57,15 @@ def results_of(stage: Stage) -> Results:
     """The results in the files of a stage that has run."""
     results = Results()
     own = process_of(stage)
-    taken = {allowed(name) for name in flat({k: v for k, v in stage.params.items() if k != own})}
+    taken = {
+        mlflow_name(name) for name in flat({k: v for k, v in stage.params.items() if k != own})
+    }
     for key, section in stage.params.items():
         for name, value in flat({key: section}).items():
             # The process's own section is logged without its name: `lr`, not `train.lr`.
-            short = allowed(name.removeprefix(f"{own}.") if key == own else name)
+            short = mlflow_name(name.removeprefix(f"{own}.") if key == own else name)
             whole = key == own and short in taken
-            results.params[allowed(name) if whole else short] = shortened(value)
+            results.params[mlflow_name(name) if whole else short] = shortened(value)
     several = len(stage.metrics) > 1
     for path, name in names_of(stage.metrics).items():
         add_metrics(results, path, f"{name}_" if several else "")
@@ -90,7 +92,7 @@ def add_metrics(results: Results, path: str, prefix: str) -> None:
         return
     for place, value in flat(content, INNER).items():
         key = place.replace(INNER, "_")
-        name = allowed(f"{prefix}{key}")
+        name = mlflow_name(f"{prefix}{key}")
         if isinstance(value, bool | int | float):
             if name in results.metrics:
                 name = unique_name(name, f"{prefix} {place}")
@@ -159,7 +161,7 @@ def points(rows: list[list[str]]) -> Iterator[Point]:
                 rises = name not in last or step > last[name]
                 whole = step.is_integer() and rises
                 last[name] = int(step) if whole else last.get(name, -1) + 1
-                yield Point(allowed(name), last[name], value)
+                yield Point(mlflow_name(name), last[name], value)
 
 
 def with_distinct_names(curves: Mapping[Path, Sequence[Point]]) -> dict[Path, list[Point]]:
@@ -174,7 +176,9 @@ def with_distinct_names(curves: Mapping[Path, Sequence[Point]]) -> dict[Path, li
     for file, found in curves.items():
         above = file.with_suffix("").as_posix().removeprefix(ARTIFACTS)
         renamed[file] = [
-            replace(point, name=allowed(f"{above}/{point.name}")) if point.name in shared else point
+            replace(point, name=mlflow_name(f"{above}/{point.name}"))
+            if point.name in shared
+            else point
             for point in found
         ]
     return renamed

@@ -16,15 +16,15 @@ from mlflow.exceptions import MlflowException
 from lib.errors import traceback_from
 from lib.pipeline import Stage
 from lib.repository import ROOT
-from lib.trials import MAX_NAME, allowed
+from lib.trials import MAX_NAME, mlflow_name
 from tools.tracking import notes
 from tools.tracking.registry import register_models
 from tools.tracking.results import Point, Results, artifacts_of, results_of, shortened
 from tools.tracking.stages import Tracked, checksums, processes_of
 from tools.tracking.store import (
-    answers,
     exclusive,
     experiment_name,
+    is_final,
     is_gone,
     is_outage,
     run_url,
@@ -51,7 +51,7 @@ class Run:
 
 def open_run(experiment: Experiment, stage: Stage, tags: dict[str, str]) -> Run:
     """Start a run; MLflow shows it as running until it is ended."""
-    keys = {allowed(key): shortened(value) for key, value in tags.items()}
+    keys = {mlflow_name(key): shortened(value) for key, value in tags.items()}
     with exclusive():
         client = mlflow.MlflowClient()
         run = client.create_run(
@@ -93,7 +93,9 @@ def fill(
     now = int(time.time() * 1000)
     metrics = [Metric(k, v, now, last.get(k, 0)) for k, v in results.metrics.items()]
     params = [Param(key, value) for key, value in results.params.items()]
-    labels = [RunTag(allowed(key), shortened(value)) for key, value in (tags | found_by).items()]
+    labels = [
+        RunTag(mlflow_name(key), shortened(value)) for key, value in (tags | found_by).items()
+    ]
     for start in range(0, len(metrics), METRICS_AT_ONCE):
         client.log_batch(run_id, metrics=metrics[start : start + METRICS_AT_ONCE])
     for start in range(0, max(len(params), len(labels)), OTHERS_AT_ONCE):
@@ -262,7 +264,7 @@ def log_stage(
             fill(run, stage, results, tags, found_by)
             register_models(run.info, tracked, tags)
     except Exception as error:
-        if answers(error) or not is_outage(error):  # a server that is down would be waited for
+        if is_final(error) or not is_outage(error):  # a server that is down would be waited for
             end_open_run(stage, "FAILED")
         raise
     remember(stage, fingerprint, run.info)

@@ -249,7 +249,7 @@ def reason(error: BaseException) -> str:
     return f"{what} ({textwrap.shorten(cause[1] if cause else text, 300, placeholder=' …')})."
 
 
-def answers(error: BaseException) -> bool:
+def is_final(error: BaseException) -> bool:
     """Whether waiting cannot help: the server or a proxy refuses, or a local file is unreadable."""
     if getattr(error, "filename", None):
         return True

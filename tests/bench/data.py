@@ -1,8 +1,8 @@
-"""One turn of the bench on data larger than memory; tests/bench.py starts it.
+"""One turn of the bench on data larger than memory; __main__.py starts it.
 
-    python -m tests.bench_data make FOLDER MILLIONS
-    python -m tests.bench_data drawn|hashed|in-memory SOURCE FOLDER
-    python -m tests.bench_data train FOLDER
+    python -m tests.bench.data make FOLDER MILLIONS
+    python -m tests.bench.data drawn|hashed|in-memory SOURCE FOLDER
+    python -m tests.bench.data train FOLDER
 
 Each prints, as JSON, the seconds of the work and the peak memory of the process (MB). For training,
 this is without the pages of the arrays' files, which the system can free.

@@ -1,6 +1,6 @@
-"""Seconds of one prediction: from a served .krt, and from onnxruntime directly (for bench.py).
+"""Seconds of one prediction: from a served .krt, and from onnxruntime directly (for `make bench`).
 
-    tools/within tools/krt python tests/bench_runtime.py FILE TURNS
+    tools/within tools/krt python tests/bench/runtime.py FILE TURNS
 
 Prints JSON: for each turn, both sides' median of a hundred predictions, and for the served runtime
 also the time per prediction with a thousand in flight.

@@ -1,7 +1,7 @@
-"""The example's work as one plain script in one process: what `tests/bench.py` measures against.
+"""The example's work as one plain script in one process: what `tests/bench` measures against.
 
 Written as without a pipeline: the same functions one after the other, MLflow imported at the top,
-results logged to an SQLite store in the working directory. `tests/bench.py` runs it in the root of
+results logged to an SQLite store in the working directory. `tests/bench` runs it in the root of
 a copy of the repository, with PYTHONPATH set to that root.
 """
 

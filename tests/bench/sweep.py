@@ -1,6 +1,6 @@
-"""One turn of the bench on sweeps, in the environment of lab/tuning; tests/bench.py starts it.
+"""One turn of the bench on sweeps, in the environment of lab/tuning; __main__.py starts it.
 
-    tools/within lab/tuning python -m tests.bench_sweep EPOCHS TRIALS WORKERS [warm]
+    tools/within lab/tuning python -m tests.bench.sweep EPOCHS TRIALS WORKERS [warm]
 
 Trains the example's network TRIALS times, for EPOCHS epochs, with different learning rates, and
 prints the seconds. WORKERS 0 is a plain loop over as many learning rates. Both import what the
@@ -62,6 +62,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     # Imported by name, so that workers can import it.
-    from tests import bench_sweep
+    from tests.bench import sweep
 
-    bench_sweep.main()
+    sweep.main()

@@ -6,7 +6,7 @@
 its reference take turns (A B A B …), and the medians are compared. The measurements are
 
     pipeline  all stages, nothing cached, environments in place, against one plain script
-              (bench_script.py)
+              (script.py)
     repro     `dvc repro` with nothing changed, against `dvc status`
     epoch     a training epoch on 200,000 rows, against bare slicing and the per-row DataLoader
     checks    DVC with listings checked, against DVC; a command in an environment that is compared
@@ -155,7 +155,7 @@ def measure_pipeline(scratch: Path, turns: int) -> list[Comparison]:
     full = environment_of(ours, "--dev", ".")
 
     def script(python: Path, path: str) -> Callable[[], str]:
-        command = (str(python / "bin/python"), "tests/bench_script.py")
+        command = (str(python / "bin/python"), "tests/bench/script.py")
         return lambda: theirs.run(*command, PYTHONPATH=path, MLFLOW_DISABLE_TELEMETRY="true")
 
     side_by_side = ("tools/within", ".", "python", "-m", "tools.job.side_by_side")
@@ -358,7 +358,7 @@ def measure_data(scratch: Path, turns: int) -> list[Comparison]:
     """Memory on ten times the rows, which should be the same, and time against all in memory."""
 
     def turn(*arguments: str | Path) -> dict[str, float]:
-        command = [sys.executable, "-m", "tests.bench_data", *map(str, arguments)]
+        command = [sys.executable, "-m", "tests.bench.data", *map(str, arguments)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found: dict[str, float] = json.loads(done.stdout)
         say(f"  {' '.join(map(str, arguments[:1]))}: {found}")
@@ -413,7 +413,7 @@ def measure_sweeps(scratch: Path, turns: int) -> list[Comparison]:
     long, half, short = ("50", "60"), ("50", "30"), ("5", "50")  # epochs and trials
 
     def seconds_of(*arguments: str, at_once: int = 1) -> float:
-        command = ("tools/within", "lab/tuning", "python", "-m", "tests.bench_sweep", *arguments)
+        command = ("tools/within", "lab/tuning", "python", "-m", "tests.bench.sweep", *arguments)
         with ThreadPoolExecutor(at_once) as pool:
             outputs = list(pool.map(lambda _: project.run(*command), range(at_once)))
         return max(float(output.splitlines()[-1]) for output in outputs)
@@ -498,7 +498,7 @@ def measure_runtime(scratch: Path, turns: int) -> list[Comparison]:
     project.dvc("repro")
     project.commit("Results")
     project.run("make", "runtime", "VERSION=bench", "ANYWAY=yes")
-    script = ("tools/within", "tools/krt", "python", "tests/bench_runtime.py")
+    script = ("tools/within", "tools/krt", "python", "tests/bench/runtime.py")
     output = project.run(*script, "build/cancer-bench.krt", str(turns))
     taken = json.loads(output.splitlines()[-1])
     alone, direct, in_flight = taken["served"], taken["direct"], taken["in flight"]
