@@ -501,6 +501,26 @@ def test_a_model_whose_run_was_deleted_gets_a_version_with_a_new_run(project, tm
         assert "text is version 2, candidate" in project.run(*relog, MLFLOW_URL=address)
 
 
+def test_a_rerun_of_an_older_commit_does_not_move_candidate(project, tmp_path):
+    with (project.folder / "dvc.yaml").open("a") as file:
+        file.write(MODEL)
+    relog = ("make", "relog", "STAGES=plain")
+    with mlflow_server(tmp_path, free_port()) as address:
+        project.dvc("repro", "plain")
+        project.commit("Results")
+        assert "text is version 1, candidate" in project.run(*relog, MLFLOW_URL=address)
+        project.edit("lab/processes/plain/main", "echo text", "echo other")
+        project.dvc("repro", "plain")
+        project.commit("Other results")
+        assert "text is version 2, candidate" in project.run(*relog, MLFLOW_URL=address)
+        project.git("checkout", "--quiet", "HEAD~1")
+        project.dvc("checkout", "--quiet", "plain")
+        output = project.run(*relog, MLFLOW_URL=address)
+        assert "text is version 1 (candidate is version 2)" in output
+        project.git("commit", "--quiet", "--allow-empty", "--message", "Back to the first model")
+        assert "text is version 1, candidate" in project.run(*relog, MLFLOW_URL=address)
+
+
 MODELS = """
 artifacts:
   folder: {path: artifacts/plain, type: model}

@@ -285,7 +285,9 @@ def test_a_first_model_is_registered_if_a_server_hides_models_of_others(monkeypa
         monkeypatch.setattr(mlflow, "MlflowClient", lambda: MlflowClient(address))
         monkeypatch.setattr(registry, "experiment_name", lambda: "a")
         if not there:
-            assert registry.register(run, model, "model.pt", {"dvc.md5": "0"}) == "1"
+            assert registry.register(run, model, "model.pt", {"dvc.md5": "0"}) == (
+                "version 1, candidate"
+            )
             return
         with pytest.raises(MlflowException, match=r"model-versions/create .* 403"):
             registry.register(run, model, "model.pt", {"dvc.md5": "0"})

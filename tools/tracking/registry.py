@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mlflow
 from mlflow.entities import RunInfo
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from lib.pipeline import Model
@@ -40,8 +41,7 @@ def register_models(run: RunInfo, tracked: Tracked, tags: Mapping[str, str]) -> 
     try:
         for model, place in models_of(tracked):
             if md5 := md5_of_model(tracked, model.path):
-                version = register(run, model, place, {**tags, "dvc.md5": md5})
-                what = f"is version {version}, {ALIAS}"
+                what = f"is {register(run, model, place, {**tags, 'dvc.md5': md5})}"
             else:
                 what = f"is not registered: it {INSIDE}"
             print(f"MLflow: {one_line(model.name)} {what}", file=sys.stderr)
@@ -69,7 +69,11 @@ def models_of(tracked: Tracked) -> Iterator[tuple[Model, str]]:
 
 
 def register(run: RunInfo, model: Model, place: str, tags: Mapping[str, str]) -> str:
-    """Find or create the version with the md5 in `tags`, and move the alias to it: the version."""
+    """Find or create the version with the md5 in `tags`, and move the alias to it.
+
+    Returns:
+        The version and what has the alias, as `version 3, candidate`.
+    """
     client, project = mlflow.MlflowClient(), experiment_name()
     name = registered_name(project, model.name)
     kept = ("dvc.md5", "git.commit", "git.tag", "git.branch")
@@ -85,14 +89,30 @@ def register(run: RunInfo, model: Model, place: str, tags: Mapping[str, str]) ->
         for found in client.search_model_versions(f"name = '{name}'")
         if found.tags.get("dvc.md5") == about["dvc.md5"] and is_kept(client, found.run_id)
     ]
-    if not versions:
+    known = bool(versions)
+    if not known:
         source = f"{run.artifact_uri}/{place}".removesuffix("/.")
         versions = [
             client.create_model_version(name, source, run.run_id, tags=about, await_creation_for=0)
         ]
-    version = max(versions, key=lambda found: int(found.version)).version
-    client.set_registered_model_alias(name, ALIAS, version)
-    return str(version)
+    version = max(versions, key=lambda found: int(found.version))
+    if known and (later := candidate_after(client, version, about.get("git.commit"))):
+        return f"version {version.version} ({ALIAS} is version {later})"
+    client.set_registered_model_alias(name, ALIAS, version.version)
+    return f"version {version.version}, {ALIAS}"
+
+
+def candidate_after(client: mlflow.MlflowClient, version: ModelVersion, commit: str | None) -> str:
+    """The later version that is candidate, if the commit of this one runs again; else empty."""
+    if version.tags.get("git.commit") != commit:
+        return ""  # another commit has these bytes: they are the newest
+    try:
+        candidate = client.get_model_version_by_alias(version.name, ALIAS)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST" or "not found" in str(error):
+            return ""
+        raise
+    return str(candidate.version) if int(candidate.version) > int(version.version) else ""
 
 
 def is_kept(client: mlflow.MlflowClient, run_id: str | None) -> bool:
