@@ -171,7 +171,7 @@ test: setup check ## Run every check and every test (WORKERS=2 test files at a t
 	@tools/within --dev . python -m tools.testing
 
 check: ## Run every pre-commit hook on every file: format, lint, types, secrets, locks
-	@SKIP=no-commit-to-branch tools/within --dev . pre-commit run --all-files
+	@SKIP="no-commit-to-branch,$$SKIP" tools/within --dev . pre-commit run --all-files
 
 audit: ## List known vulnerabilities of locked packages (asks OSV)
 	@$(ENVIRONMENTS) audit

@@ -6,6 +6,7 @@ end, is defined in tools/goals.
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 
 from goals.params import Goals, Params
 from lib.files import read_columns, read_json
+from lib.nested import flat
+from lib.numbers import is_number
 from lib.params import load_params, read_yaml
 from lib.repository import ROOT, git_or_nothing
 from lib.splits import Splits, load_data_splits
@@ -113,8 +116,7 @@ def best_on_main(stages) -> dict[str, float]:
             model: [
                 loss
                 for commit in alike
-                if (found := content_at(commit, file))
-                and (loss := found.get("test", {}).get("log_loss")) is not None
+                if is_number(loss := flat(content_at(commit, file)).get("test.log_loss"))
             ]
             for model, file in METRICS.items()
         }
@@ -124,6 +126,7 @@ def best_on_main(stages) -> dict[str, float]:
 
 
 def content_at(commit: str, file: str) -> Any:
-    """The content of a JSON file in a commit; None if it does not exist."""
-    text = git_or_nothing("show", f"{commit}:{file}")
-    return json.loads(text) if text else None
+    """The content of a JSON file in a commit; None if it does not exist, or is no JSON."""
+    with suppress(ValueError):
+        return json.loads(git_or_nothing("show", f"{commit}:{file}"))
+    return None

@@ -53,7 +53,7 @@ def words_of(name: str) -> list[str]:
     """The words of a name in any style: `log_loss`, `logLoss`, `Log-Loss`, `R2`, `ROC AUC`."""
     name = re.sub("cross[_ -]?entropy", "crossentropy", name, flags=re.IGNORECASE)
     name = re.sub(r"(?<![a-z])c[_ -]?index", "cindex", name, flags=re.IGNORECASE)
-    name = name.replace("IoU", "Iou").replace("mIou", "miou")
+    name = re.sub(r"(?<![A-Za-z])mIoU|IoU", lambda found: found[0].title(), name)
     parts = re.findall(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+", name)
     return [part.lower() for part in parts]
 

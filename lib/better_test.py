@@ -15,7 +15,8 @@ HIGHER = """accuracy roc_auc ROC-AUC precision precision@10 precision@0.5 recall
     F1Score r2 R2 r2_score explained_variance_score top5_accuracy mAP@50 ndcg@10
     neg_mean_squared_error neg_log_loss log_likelihood balanced_accuracy mean_iou recall.0 hits@10
     hit_rate concordance_index c_index val_c_index C-Index jaccard_index
-    adjusted_rand_index spearman_corr profit IoU mIoU mean_IoU rouge1 bleu4 acc1 ndcg10 gini"""
+    adjusted_rand_index spearman_corr profit IoU mIoU mean_IoU systemIoU rouge1 bleu4 acc1
+    ndcg10 gini"""
 NOT_JUDGED = """rows best_epoch size_bytes learning_rate seconds precision_threshold accuracy_std
     accuracy_loss brier_skill_score d2_absolute_error_score error_count loss_weight auc_drop
     support cluster index xyz gini_impurity"""

@@ -4,7 +4,6 @@ Called by processes that prepare data. Memory holds a chunk and some copies of i
 number of rows; `Buckets` and `Duplicates` say what they need on disk.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -371,12 +370,9 @@ def _refuse_no_csv(schema: pa.Schema, file: Path, types: Mapping[str, pa.DataTyp
 
 
 def _meant(name: str, names: Sequence[str]) -> str:
-    """The one of `names` that a misspelled name means; empty if none is close."""
+    """The one of `names` that differs from a name only in case, spaces or signs; or empty."""
     wanted, *others = (re.sub(r"[\W_]", "", each).casefold() for each in (name, *names))
-    for found in difflib.get_close_matches(wanted, others, cutoff=0.8):
-        if re.sub(r"\D", "", found) == re.sub(r"\D", "", wanted):  # x_2 is not x_3
-            return names[others.index(found)]
-    return ""
+    return names[others.index(wanted)] if wanted in others else ""
 
 
 def _other_separator(names: Sequence[str]) -> str:

@@ -424,14 +424,16 @@ def test_an_error_is_raised_in_place_of_its_part():
         next(following)
 
 
-@pytest.mark.parametrize("name", ["Patient", "patient ", "patinet", "pa_tient"])
+@pytest.mark.parametrize("name", ["Patient", "patient ", "pa_tient"])
 def test_a_misspelled_column_with_a_type_is_reported(tmp_path, name):
     (tmp_path / "a.csv").write_text("patient,x_1\n007,1\n")
     with pytest.raises(
         UserError, match=f"has no column '{name}', as in `types`: is 'patient' meant"
     ):
         list(read_chunks(tmp_path / "a.csv", {name: "string"}))
-    (chunk,) = read_chunks(tmp_path / "a.csv", {"patient": "string", "x_2": "string"})
+    (chunk,) = read_chunks(
+        tmp_path / "a.csv", {"patient": "string", "x_2": "string", "Y": "string"}
+    )
     assert chunk["patient"].tolist() == ["007"]
 
 

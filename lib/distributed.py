@@ -157,13 +157,13 @@ class _SharedBatchNorm(nn.BatchNorm1d):
         """(b, d) or (b, d, l), this worker's rows, normalised as `nn.BatchNorm1d` does all rows."""
         if not self.training:
             return super().forward(x)
-        given, x = x.dtype, x.float()  # under autocast too, statistics are of float32
+        assert self.running_mean is not None
+        given, x = x.dtype, x.to(self.running_mean.dtype)  # float32 under autocast, too
         axes, of_each = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
         n = all_reduce(torch.tensor(x.numel() / self.num_features))
         mean = _Sum.apply(x.sum(axes)) / n
         variance = _Sum.apply((x - mean.view(of_each)).square().sum(axes)) / n
         with torch.no_grad():
-            assert self.running_mean is not None
             assert self.running_var is not None
             assert self.num_batches_tracked is not None
             assert self.momentum is not None

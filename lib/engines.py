@@ -62,12 +62,11 @@ def on_this_machine(
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back; processes that are started in this block never get it.
+    """Start processes that never get Ctrl-C, which reaches all processes of a terminal.
 
-    It reaches all processes of a terminal. Workers would end with tracebacks of their own; the
-    driver ends them.
+    Workers would end with tracebacks of their own; the driver ends them.
     """
-    ensure_running()  # its start would let Ctrl-C through again
+    ensure_running()  # the start of multiprocessing's tracker would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -180,7 +179,10 @@ def _number(value: Any) -> float | None:
 def _named(file: Path, code: Mapping[str, str], *arguments: Any) -> tuple[Path, Result]:
     """The result of `_one` with its file, in a worker, which must have the driver's code."""
     if name := _other_code(code):
-        raise UserError(f"{name} was edited while the sweep ran: start the sweep again.")
+        raise UserError(
+            f"{name} is not as it was when the sweep began: start the sweep again (in a notebook, "
+            "with a new kernel)."
+        )
     return file, _one(*arguments)
 
 

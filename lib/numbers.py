@@ -36,11 +36,18 @@ def shown_alike(values: Sequence[float]) -> list[str]:
 
 def shown_beside(values: Sequence[float], other: float) -> list[str]:
     """As `shown_alike`, with more digits for one that would wrongly look equal to `other`."""
-    same = shown_number(other)
+    same = read_number(shown_number(other))
     return [
-        longer(value, other) if value != other and shown_number(value) == same else text
+        longer(value, other)
+        if value != other and same in map(read_number, (text, shown_number(value)))
+        else text
         for value, text in zip(values, shown_alike(values), strict=True)
     ]
+
+
+def read_number(text: str) -> float:
+    """The number that a shown one says."""
+    return float(text.replace(",", ""))
 
 
 def longer(value: float, other: float) -> str:

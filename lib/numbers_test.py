@@ -48,6 +48,8 @@ def test_numbers_in_a_column_have_as_many_decimals():
         ([1234567.8], 1234568.0, ["1,234,567.8"]),
         ([1.0 - 2**-53], 1.0, ["0.9999999999999999"]),
         ([float("nan")], 0.5, ["nan"]),
+        ([65000.004], 65000.0, ["65,000.004"]),
+        ([999.97], 1000.0, ["999.97"]),
     ],
 )
 def test_a_number_differs_visibly_from_its_limit(values, other, texts):

@@ -196,6 +196,11 @@ def refuse_unreadable_index(root: Path) -> None:
     try:
         _ = scm.pygit2.repo.index
     except Exception as error:  # pygit2's
+        if "owned" in str(error):
+            raise UserError(
+                "DVC cannot read this repository, another user owns it: `git config --global "
+                f"--add safe.directory '{root}'`."
+            ) from None
         raise UserError(
             f"DVC cannot read git's index ({error}). If it is split: `git config core.splitIndex "
             "false; git update-index --no-split-index`; if it is sparse: `git sparse-checkout "

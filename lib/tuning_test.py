@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.engines import SOURCES, on_this_machine, refuse_absent_cluster
+from lib import engines
+from lib.engines import on_this_machine, refuse_absent_cluster
 from lib.errors import ShortageError, UserError
 from lib.params import Real, Section
 from lib.space import Tuning, space_of
@@ -150,14 +151,15 @@ def test_failures_after_the_first_rung_are_told_with_their_reason(tmp_path):
 
 def edited(file, values, budget):
     """As `loss`, after an edit of this module's code, as a worker that starts later sees it."""
-    SOURCES["lib.tuning_test"] = "edited"
+    engines.SOURCES["lib.tuning_test"] = "edited"
     return loss(None, values, budget)
 
 
 def test_code_that_was_edited_during_the_sweep_ends_it(tmp_path, monkeypatch):
-    monkeypatch.delitem(SOURCES, "lib.tuning_test", raising=False)
-    with pytest.raises(UserError, match=r"lib.tuning_test was edited while the sweep ran: start"):
-        swept(tmp_path, edited, workers=1, batch=2)
+    monkeypatch.setattr(engines, "SOURCES", {})
+    message = r"lib.tuning_test is not as it was when the sweep began: start the sweep again"
+    with pytest.raises(UserError, match=message):
+        swept(tmp_path, edited, workers=2, batch=8)
 
 
 def short(enough, values, budget):

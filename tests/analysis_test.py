@@ -265,6 +265,15 @@ def test_a_milestone_written_again_keeps_the_authors_text(project):
     report(project).write_text(first.replace(asked, words))
     project.run("make", "milestone", "NAME=first-model")
     assert report(project).read_text() == first.replace(asked, words)
+    # As an editor of Windows saves it, and with a mark lost.
+    report(project).write_bytes(first.replace(asked, words).replace("\n", "\r\n").encode())
+    project.run("make", "milestone", "NAME=first-model")
+    assert report(project).read_text() == first.replace(asked, words)
+    broken = first.replace(asked, words).replace("<!-- /author -->", "", 1)
+    report(project).write_text(broken)
+    output = project.run("make", "milestone", "NAME=first-model", ok=False)
+    assert "do not pair. Each begins with a name of its own, <!-- author: NAME -->" in output
+    assert report(project).read_text() == broken
 
 
 def test_a_milestone_is_compared_with_the_previous_one(project):

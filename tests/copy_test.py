@@ -161,7 +161,7 @@ def test_in_a_repository_with_commits_start_says_what_is_left_to_do(template, tm
     assert "The example is still here: when all is committed, `make blank`." in output
     project.commit("Started")
     output = project.make("start", "RUNTIMES=no", ok=False)
-    assert "was started with runtimes: commit, then `copier update --data runtimes=false`" in output
+    assert "was started with runtimes: commit, then remove runtimes, tools/krt, " in output
 
 
 def test_a_start_without_an_identity_removes_nothing_yet(template, tmp_path):

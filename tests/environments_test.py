@@ -79,7 +79,7 @@ FILES = list((ROOT / "tools/environments").iterdir())
 
 def copy_project(folder):
     environments = [f"tools/environments/{file.name}" for file in FILES if file.is_file()]
-    scripts = [f"lib/{name}.py" for name in ("errors", "repository", "text")]
+    scripts = [f"lib/{name}.py" for name in ("errors", "files", "repository", "text")]
     scripts += ["tools/within", "tools/run", "tools/command.py"]
     for script in (*environments, *scripts, "lab/processes/run", ".env", "Makefile"):
         (folder / script).parent.mkdir(parents=True, exist_ok=True)
@@ -482,6 +482,11 @@ def test_make_shell_has_the_environments_python_whatever_the_shell_reads(
     (home / ".config/fish/config.fish").write_text(
         f'set -gx PATH "{conda}" $PATH; set -gx MINE read\n'
     )
+    # Both are common with zsh: start files elsewhere, and files beside them.
+    (home / ".config/zsh").mkdir()
+    (home / ".zshenv").write_text("ZDOTDIR=$HOME/.config/zsh\n")
+    (home / ".zshrc").rename(home / ".config/zsh/own.zsh")
+    (home / ".config/zsh/.zshrc").write_text(". $ZDOTDIR/own.zsh\n")
     (home / "small").symlink_to(project / "lab/processes/small")
     done = subprocess.run(
         [project / "tools/within", project / "lab/processes/small", "sh", "-c", SHELL_LINE],
@@ -912,3 +917,24 @@ def test_without_git_one_line_says_that_it_is_missing(project, tmp_path):
     no_git = command(project, tmp_path, "tools/environments/bootstrap", **variables)
     assert (no_git.returncode, no_git.stderr.count("\n")) == (1, 1)
     assert "git is missing" in no_git.stderr
+
+
+INSTALLER = """
+from tools.environments.installer import for_uv, remedy
+assert "built with setuptools alone" in remedy("no trusted hash was provided for: `wheel`")
+assert "for Linux with glibc" in remedy("torch has no wheels with a matching platform tag")
+assert "Check the index that pip is set up with" in remedy("Connection refused")
+settings = {"cert": "~/ca.pem", "client-cert": "~/me.pem", "find-links": "~/wheels https://x/y"}
+found = for_uv(settings, {})
+assert found["SSL_CERT_FILE"] == "/home/some/ca.pem"
+assert found["SSL_CLIENT_CERT"] == "/home/some/me.pem"
+assert found["UV_FIND_LINKS"] == "/home/some/wheels,https://x/y"
+"""
+
+
+def test_installers_get_paths_below_home_and_each_failure_has_its_remedy():
+    python = subprocess.run(
+        [ROOT / "tools/environments/bootstrap"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    settings = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": "/home/some"}
+    subprocess.run([python, "-c", INSTALLER], env=settings, check=True)

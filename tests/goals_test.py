@@ -378,6 +378,11 @@ def test_results_must_not_be_worse_than_the_best_on_main(project):
     project.commit("Better once")
     file.write_text(now)
     project.commit("And worse again")
+    for odd in ("<<<<<<< HEAD\n", '{"test": 0.1}', "[]"):
+        file.write_text(odd)
+        project.commit("A file that is no longer read")
+    file.write_text(now)
+    project.commit("As before")
     project.git("checkout", "--quiet", "--detach")
     project.run("make", "goals", ok=False)
     state, reached = verdicts(project)[title]

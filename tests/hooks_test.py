@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.project.hooks import CHECKOUT, keep
+
 ROOT = Path(__file__).resolve().parents[1]
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -362,6 +364,18 @@ DOCTOR = (
     '"$(tools/environments/bootstrap)" -c "from tools.project import doctor; '
     "doctor.CHECKS = {'hooks': doctor.hooks}; doctor.main()\""  # only this check
 )
+
+
+def test_a_hook_of_the_users_own_is_kept_under_another_name(tmp_path: Path) -> None:
+    own = tmp_path / "post-checkout"
+    keep(own)
+    own.write_text("#!/bin/sh\ngit lfs post-checkout\n")
+    keep(own)
+    assert not own.exists()
+    assert "git lfs" in (tmp_path / "post-checkout.legacy").read_text()
+    own.write_text(CHECKOUT)
+    keep(own)
+    assert own.read_text() == CHECKOUT
 
 
 def test_hooks_in_another_folder_are_reported_with_a_remedy(

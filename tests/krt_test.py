@@ -154,18 +154,20 @@ def changed(manifest, path, value):
 
 
 @pytest.mark.parametrize(
-    ("goals", "all_met", "text"),
+    ("goals", "state", "all_met", "text"),
     [
-        ([], False, "none were set"),
-        (["results_test.py"], True, "met"),
-        (["results_test.py"], False, "some are missed; built all the same"),
+        ([], "", False, "none were set"),
+        (["results_test.py"], "met", True, "met"),
+        (["results_test.py"], "not applicable", True, "none applies"),
+        (["results_test.py"], "missed", False, "some are missed; built all the same"),
     ],
 )
 def test_an_archive_says_that_goals_are_met_only_if_there_are_goals(
-    monkeypatch, goals, all_met, text
+    monkeypatch, goals, state, all_met, text
 ):
     monkeypatch.setattr(build, "goal_files", lambda: goals)
-    monkeypatch.setattr(build, "judge", lambda: ({"summary": "x", "all_met": all_met}, ""))
+    verdicts = {"summary": "x", "all_met": all_met, "goals": [{"state": state}]}
+    monkeypatch.setattr(build, "judge", lambda: (verdicts, ""))
     _, verdict = build.judged_goals(anyway=True)
     assert f"| goals | {text} |" in build.provenance("cancer-v1", {}, {}, verdict, [])
 

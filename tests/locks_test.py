@@ -309,6 +309,7 @@ def test_a_folder_of_packages_can_replace_the_index(locks, tmp_path):
             "not for this",
         ),
         (("[requires]", "<<<<<<< ours"), "A merge left marks in it."),
+        (("[packages]", "six = {version = '*', no_binary = true}"), "six has 'no_binary', which"),
     ],
 )
 def test_an_invalid_pipfile_is_reported_and_changes_no_lock(locks, wanted, message):

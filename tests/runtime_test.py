@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from lib.errors import UserError
 from lib.params import read_yaml
 from tests.conftest import ROOT, free_port, interrupted
+from tools.job import release
 
 pytestmark = pytest.mark.integration
 
@@ -336,6 +338,32 @@ def test_files_that_are_not_runtimes_here_are_refused(trained, built, tmp_path):
     assert "which file? FILE=build/name-version.krt" in trained.run("make", "rehearse", ok=False)
     output = trained.run("make", "rehearse", "FILE=build/cancer-v1.krt", "NAME=other", ok=False)
     assert "no runtime is called 'other'" in output
+
+
+def test_a_rehearsal_whose_tests_are_all_skipped_does_not_pass(trained, built):
+    rehearsal = trained.folder / "runtimes/cancer/rehearsal.py"
+    tests = rehearsal.read_text()
+    rehearsal.write_text("import pytest\n\n\ndef test_later():\n    pytest.skip('later')\n")
+    try:
+        output = trained.run("make", "rehearse", "FILE=build/cancer-v1.krt", ok=False)
+    finally:
+        rehearsal.write_text(tests)
+    assert "No test was run: all were skipped." in output
+
+
+@pytest.mark.parametrize(
+    ("tag", "why"),
+    [
+        ("runtime-cancer", "names the runtime cancer and no version: push runtime-cancer-v1"),
+        ("runtime-cacer-v1", "begins with no runtime's name (cancer), and 'cacer-v1' is not taken"),
+    ],
+)
+def test_a_tag_with_a_misspelled_runtime_or_no_version_releases_nothing(monkeypatch, tag, why):
+    monkeypatch.setattr(release, "names", lambda: ["cancer"])
+    with pytest.raises(UserError, match=re.escape(why)):
+        release.runtimes_of(tag)
+    for version in ("v1", "v1-rc1", "2026-11-29", "latest"):
+        assert release.runtimes_of(f"runtime-{version}") == [("cancer", version)]
 
 
 def test_a_served_runtime_leaves_no_process_behind(trained, built):

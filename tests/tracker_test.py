@@ -509,6 +509,7 @@ def test_a_rerun_of_an_older_commit_does_not_move_candidate(project, tmp_path):
         project.dvc("repro", "plain")
         project.commit("Results")
         assert "text is version 1, candidate" in project.run(*relog, MLFLOW_URL=address)
+        project.commit("Nothing that changes the model")
         project.edit("lab/processes/plain/main", "echo text", "echo other")
         project.dvc("repro", "plain")
         project.commit("Other results")

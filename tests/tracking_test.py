@@ -256,6 +256,9 @@ def test_a_server_gets_time_to_store_an_artifact(tmp_path, monkeypatch):
         with patient(path):
             assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == seconds
     assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 4
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "900")
+    with patient(tmp_path):
+        assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 900
 
 
 @pytest.mark.parametrize("there", [False, True])

@@ -4,6 +4,7 @@ An environment is used only if it has the file `ready-<first 12 hex digits of th
 sha256>`, which says that it is complete.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -204,7 +205,15 @@ def locked(path: Path, *, waiting: bool = True) -> Iterator[int]:
     """
     while True:
         with Path(f"{path}.lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX if waiting else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX if waiting else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+                raise UserError(
+                    f"{path.parent} is on a file system without file locks (NFS, Lustre): let "
+                    "WORKON_HOME name a folder on a local disk."
+                ) from None
             try:
                 same = os.path.samestat(os.fstat(file.fileno()), Path(file.name).stat())
             except FileNotFoundError:
@@ -268,7 +277,11 @@ def named_here() -> set[Path]:
 def size(path: Path) -> tuple[int, int]:
     """The bytes that removing the folder would free, and those of files shared with others."""
     own, shared = 0, 0
-    for file in map(Path.lstat, path.rglob("*")):
+    for name in path.rglob("*"):
+        try:
+            file = name.lstat()
+        except FileNotFoundError:  # something installs
+            continue
         if S_ISDIR(file.st_mode) or file.st_nlink == 1:
             own += file.st_blocks * 512
         else:
@@ -326,6 +339,9 @@ def clean(days: float) -> None:
                     Path(beside).unlink(missing_ok=True)
         except BlockingIOError:
             print(f"kept {path.name}: it is being made.")
+            continue
+        except PermissionError:
+            print(f"kept {path.name}: it is another user's.")
             continue
         print(f"removed {path.name}")
     print(f"{freed / 1e6:.0f} MB freed.")

@@ -66,9 +66,8 @@ def install(path: Path, folder: Path, packages: Mapping[str, Any], key: str, han
         if done.returncode:
             why = reason(log.read_text(encoding="utf-8", errors="replace"))
             raise UserError(
-                f"The environment {path.name} could not be made: {why} (the whole log: "
-                f"{log}). Check the index that pip is set up with (`pip config list`), its login, "
-                "and PIP_FIND_LINKS in .env."
+                f"The environment {path.name} could not be made: {why} (the whole log: {log}). "
+                f"{remedy(why)}"
             )
 
 
@@ -121,6 +120,21 @@ def reason(text: str) -> str:
     return " ".join(text.split()) or "uv ended without a message"
 
 
+def remedy(why: str) -> str:
+    """What to do about the reason that uv gave."""
+    if "no trusted hash was provided for" in why or "build-system.requires" in why:
+        return (
+            "A package without a wheel is built with setuptools alone, as nothing else is hashed: "
+            "ask in the Pipfile for a version that has a wheel."
+        )
+    if "matching platform tag" in why:
+        return "The locks are for Linux with glibc on x86-64 and arm64, and macOS on arm64."
+    return (
+        "Check the index that pip is set up with (`pip config list`), its login, and "
+        "PIP_FIND_LINKS in .env."
+    )
+
+
 # ---- pip's settings
 
 
@@ -171,6 +185,11 @@ def check_address(name: str, address: str) -> None:
         )
 
 
+def expanded(path: str) -> str:
+    """A path or address with `~` as pip reads it."""
+    return str(Path(path).expanduser()) if path.startswith("~") else path
+
+
 def for_uv(settings: Settings, variables: Settings) -> dict[str, str]:
     """The settings of pip as variables of uv, not as options: addresses may have passwords."""
     for name in ("index-url", "extra-index-url", "find-links", "proxy"):
@@ -182,18 +201,20 @@ def for_uv(settings: Settings, variables: Settings) -> dict[str, str]:
     if not on(settings, "no-index"):
         found["UV_DEFAULT_INDEX"] = settings.get("index-url", "")
         found["UV_INDEX"] = " ".join(settings.get("extra-index-url", "").split())
-    found["UV_FIND_LINKS"] = ",".join(settings.get("find-links", "").split())
+    links = settings.get("find-links", "").split()
+    found["UV_FIND_LINKS"] = ",".join(map(expanded, links))
     found["UV_INSECURE_HOST"] = " ".join(settings.get("trusted-host", "").split())
     if settings.get("keyring-provider") in ("subprocess", "import"):
         found["UV_KEYRING_PROVIDER"] = "subprocess"
     bundles = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
     bundle = settings.get("cert") or next(filter(None, map(variables.get, bundles)), "")
+    bundle = expanded(bundle)
     if bundle and Path(bundle).is_dir():
         found["SSL_CERT_DIR"] = bundle
     elif bundle:
         found["SSL_CERT_FILE"] = bundle
     if certificate := settings.get("client-cert"):
-        found["SSL_CLIENT_CERT"] = certificate
+        found["SSL_CLIENT_CERT"] = expanded(certificate)
     if proxy := settings.get("proxy"):
         found |= {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy}
     if seconds := settings.get("timeout") or settings.get("default-timeout"):

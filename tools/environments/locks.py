@@ -34,6 +34,11 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # of every enviro
 # Sources that a Pipfile may give for a package. Such code has no hash, and clones with the same
 # lock share an environment: one clone would import the code of the other.
 PLACES = ("path", "file", "git", "hg", "svn", "bzr", "editable", "index")
+# What a package may have beside its version: extras, and markers in pipenv's two forms.
+IN_PIPFILES = {"version", "extras", "markers", "os_name", "sys_platform", "platform_machine"}
+IN_PIPFILES |= {"platform_system", "platform_release", "platform_version", "python_version"}
+IN_PIPFILES |= {"python_full_version", "platform_python_implementation", "implementation_name"}
+IN_PIPFILES |= {"implementation_version"}
 ELSEWHERE = "only a release on your pip's index has hashes; put code of your own into lib/"
 
 # The page that `.env` names for torch has builds (2.13.0+cpu) for this system and processor.
@@ -108,6 +113,11 @@ def read_pipfile(folder: Path) -> dict[str, Any]:
                 raise UserError(f'{relative(file)}: {name} = {entry!r} must be text, such as "*".')
             if place := next((key for key in PLACES if key in entry and entry != key), ""):
                 raise UserError(f"{relative(file)}: {name} has {place!r}: {ELSEWHERE}.")
+            if isinstance(entry, dict) and (odd := sorted(entry.keys() - IN_PIPFILES)):
+                raise UserError(
+                    f"{relative(file)}: {name} has {odd[0]!r}, which cannot be locked here: leave "
+                    "it out. A package may have a version, extras and markers."
+                )
     return pipfile
 
 

@@ -25,6 +25,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from lib.errors import UserError
+from lib.files import replaced_file
 from lib.text import last_line
 from tools.environments.installer import on, pip_settings, this_machine, variables_for
 from tools.environments.lock_file import Lock, entries, read_lock, relative, versions
@@ -92,7 +93,8 @@ def lock(places: Sequence[Path], upgrade: bool = False) -> None:
         settled[folder] = new
     for folder, line in zip(chosen, reports, strict=True):
         text = json.dumps(settled[folder], indent=4, sort_keys=True) + "\n"
-        (folder / "Pipfile.lock").write_text(text, encoding="utf-8")
+        with replaced_file(folder / "Pipfile.lock") as file:
+            file.write_text(text, encoding="utf-8")
         say(line)
     verify()
 

@@ -64,12 +64,20 @@ def runtimes_of(tag: str) -> list[tuple[str, str]]:
     rest = tag.removeprefix(TAG)
     if name := named(rest):
         return [(name, rest.removeprefix(f"{name}-"))]
+    if rest in known:
+        raise UserError(f"{tag} names the runtime {rest} and no version: push {TAG}{rest}-v1.")
+    first, hyphen, _ = rest.partition("-")
+    if hyphen and not re.search(r"\d", first):  # no version such as v1-rc1
+        raise UserError(
+            f"{tag} begins with no runtime's name ({', '.join(known)}), and '{rest}' is not taken "
+            f"for a version of all: push {TAG}NAME-VERSION, or {TAG}v1."
+        )
     return [(name, rest) for name in known]
 
 
 def build(name: str, version: str) -> tuple[Path, str]:
     """Build and check a runtime: its file, and a line on its content, with every warning."""
-    printed = step("build", name, "--version", version)
+    printed = step("build", name, f"--version={version}")
     match = BUILT.search(printed)
     assert match, printed
     file = ROOT / match[1]

@@ -36,6 +36,7 @@ from tools.job.job import (
 from tools.job.storage import storage_answers
 from tools.tracking import notes
 
+NO_CHANGE = ("unspecified", "unset", "auto")  # values of attributes that change no named file
 PUSHES = 5  # attempts, as the branch may move between fetch and push
 BRANCHES = 9  # results/<tag>, results/<tag>-2, …
 TRIES = (0, 5, 15)  # seconds before each try to reach S3, or git's server
@@ -226,18 +227,22 @@ def tree_with_results(commit: str, files: list[str]) -> str:
 
 
 def keep_bytes(index: str, files: list[str]) -> None:
-    """Put files, and those in folders, into an index as they are on disk.
+    """Put files, and those in folders, into an index with the line ends that they have on disk.
 
-    dvc.lock has the checksums of these bytes, but .gitattributes and settings may make git change
-    line ends.
+    dvc.lock has the checksums of these bytes, but git's settings and `text=auto` may make it change
+    line ends. Files for which .gitattributes asks for a change by name are left to git.
     """
     listed = git("ls-files", "-z", "--stage", GIT_INDEX_FILE=index).split("\0")
     named = [entry.partition("\t") for entry in listed if entry.startswith("100")]  # no links
-    wanted = [(about[:6], name) for about, _, name in named if is_among(name, set(files))]
-    for start in range(0, len(wanted), AT_ONCE):
-        some = wanted[start : start + AT_ONCE]
-        blobs = git("hash-object", "-w", "--no-filters", "--", *(name for _, name in some)).split()
-        lines = [f"{mode} {blob}\t{name}\0" for (mode, name), blob in zip(some, blobs, strict=True)]
+    modes = {name: about[:6] for about, _, name in named if is_among(name, set(files))}
+    asked = git("check-attr", "-z", "--stdin", "text", "eol", "filter", stdin="\0".join(modes))
+    words = asked.split("\0")
+    changed = {n for n, v in zip(words[::3], words[2::3], strict=False) if v not in NO_CHANGE}
+    names = [name for name in modes if name not in changed]
+    for start in range(0, len(names), AT_ONCE):
+        some = names[start : start + AT_ONCE]
+        blobs = git("hash-object", "-w", "--no-filters", "--", *some).split()
+        lines = [f"{modes[name]} {blob}\t{name}\0" for name, blob in zip(some, blobs, strict=True)]
         git("update-index", "-z", "--index-info", stdin="".join(lines), GIT_INDEX_FILE=index)
 
 

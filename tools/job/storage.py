@@ -39,7 +39,9 @@ REFUSALS = {  # by S3's own code
     "AuthorizationHeaderMalformed": ELSEWHERE,
     "RecursionError": ELSEWHERE,  # what the client makes of a PermanentRedirect without a region
 }
-CAUSES = (  # by the text of any other error; the first that fits (502 to 504: a proxy's)
+AWAY = "does not answer: is it up, and the address right?"
+REFUSALS |= dict.fromkeys(("502", "503", "504"), AWAY)  # of a proxy in front of S3
+CAUSES = (  # by the text of any other error; the first that fits
     (
         "ProfileNotFound",
         "was not contacted, the profile is in no file of credentials: fix AWS_PROFILE and "
@@ -68,8 +70,8 @@ CAUSES = (  # by the text of any other error; the first that fits (502 to 504: a
         "cannot write: is its disk full, or the bucket over its quota or locked?",
     ),
     (
-        r"\b50[234]\b|connect|Connection|Timeout|timed out|resolve",
-        "does not answer: is it up, and the address right?",
+        "connect|Connection|Timeout|timed out|resolve",
+        AWAY,
     ),
     ("", "fails:"),
 )

@@ -55,7 +55,7 @@ def default_version(name: str) -> str:
     found = []
     for tag in git("tag", "--points-at", "HEAD").split():
         rest = tag.removeprefix(TAG)
-        if rest != tag and named(rest) in (name, ""):
+        if rest != tag and named(rest) in (name, "") and rest not in names():
             found.append(rest.removeprefix(f"{name}-"))
     if len(found) > 1:
         raise UserError(f"this commit has {len(found)} tags for {name}: say which, with VERSION=.")
@@ -250,7 +250,8 @@ def judged_goals(*, anyway: bool) -> tuple[str, str]:
     found, printed = judge()
     summary = str(found["summary"])
     if found["all_met"]:
-        return summary, "met"
+        states = {goal["state"] for goal in found["goals"]}
+        return summary, "met" if "met" in states else "none applies"
     if anyway:
         return f"{summary}, built all the same", "some are missed; built all the same"
     print(printed, flush=True)

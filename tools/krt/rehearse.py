@@ -126,6 +126,14 @@ def runtime(request: pytest.FixtureRequest) -> Iterator[Called]:
         pytest.exit(f"{file.name} cannot be served: {error}", returncode=1)
 
 
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail if no test was run: an archive is released only if it answered."""
+    reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+    if exitstatus == pytest.ExitCode.OK and not reporter.stats.get("passed"):
+        reporter.write_line("\nNo test was run: all were skipped.")
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
     """Keep only pytest's own frame: it fails at one without a line number, where a signal may hit.

@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.any_pb2 import Any as Packed
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError, EncodeError, Message
 
 from lib.errors import UserError
 from lib.repository import ROOT
@@ -43,7 +43,7 @@ from tools.krt.node import OK, frame, read_frame
 from tools.krt.proto import Rpc, Service, clean_environment
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C; kill; the terminal was closed
-START_SECONDS, ANSWER_SECONDS = 60.0, 10.0
+START_SECONDS, ANSWER_SECONDS = 60.0, 60.0  # the latter if a client sets no deadline
 # Variables with such names are passed to an archive only if they are explicitly allowed.
 SECRET = re.compile(
     r"KEY|SECRET|TOKEN|PASS|PWD|CREDENTIAL|AUTH|COOKIE|SESSION|^(AWS|AZURE|GCP|GOOGLE|GITHUB"
@@ -83,7 +83,8 @@ class Running:
 class Request:
     """One call of a client, until it is answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, workflow: WorkflowV2) -> None:
+        self.workflow = workflow
         self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.open: Counter[str] = Counter()  # number of messages still being handled, by node
         self.unheard = ""  # the source of a message without subscribers
@@ -227,7 +228,7 @@ class Runtime:
     async def call(self, workflow: WorkflowV2, payload: bytes, seconds: float) -> bytes:
         """Send a packed request to a workflow: the packed answer, or RpcError."""
         identity = str(uuid.uuid4())
-        request = self.requests[identity] = Request()
+        request = self.requests[identity] = Request(workflow)
         try:
             message = {"request": identity, "type": OK}
             self.deliver(workflow, ENTRYPOINT, "", message, payload)
@@ -297,7 +298,7 @@ class Runtime:
         running.alive = False
         await running.process.wait()
         for request in self.requests.values():
-            if request.open[name]:
+            if request.workflow is running.workflow and request.open[name]:
                 request.fail(grpc.StatusCode.UNAVAILABLE, gone(running))
 
 
@@ -316,34 +317,40 @@ def answering(runtime: Runtime, workflow: WorkflowV2, rpc: Rpc, seconds: float) 
 
     async def answer(asked: bytes, context: Any) -> bytes:
         try:
-            return await reply(asked)
+            left = context.time_remaining()
+            # A little less than the client's deadline, so that it hears which node is at work.
+            limit = seconds or (ANSWER_SECONDS if left is None else 0.95 * left)
+            return await reply(asked, limit)
         except RpcError as error:
             await context.abort(error.code, str(error))
             raise
 
-    async def reply(asked: bytes) -> bytes:
+    async def reply(asked: bytes, limit: float) -> bytes:
         request: Message = rpc.request()
+        packed = Packed()
         try:
             request.ParseFromString(asked)
-        except DecodeError:
+            packed.Pack(request)
+        except (DecodeError, EncodeError):  # the latter: it lacks a required field
             raise RpcError(
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"the request is no {rpc.request.DESCRIPTOR.full_name}: send what "
                 f"{runtime.manifest.entrypoint.proto} says",
             ) from None
-        packed = Packed()
-        packed.Pack(request)
         found = Packed()
-        found.ParseFromString(await runtime.call(workflow, packed.SerializeToString(), seconds))
+        found.ParseFromString(await runtime.call(workflow, packed.SerializeToString(), limit))
         response = rpc.response()
-        if not found.Unpack(response):
-            kind = found.type_url.rpartition("/")[2]
-            raise RpcError(
-                grpc.StatusCode.INTERNAL,
-                f"node '{workflow.exitpoint}' answered with a {kind}: rpc {rpc.name} promises a "
-                f"{rpc.response.DESCRIPTOR.full_name}",
-            )
-        return response.SerializeToString()
+        kind = found.type_url.rpartition("/")[2]
+        try:
+            if found.Unpack(response):
+                return response.SerializeToString()
+        except (DecodeError, EncodeError) as error:
+            kind = f"{kind} that is invalid ({error})"
+        raise RpcError(
+            grpc.StatusCode.INTERNAL,
+            f"node '{workflow.exitpoint}' answered with a {kind}: rpc {rpc.name} promises a "
+            f"{rpc.response.DESCRIPTOR.full_name}",
+        )
 
     return grpc.unary_unary_rpc_method_handler(answer)
 
@@ -469,7 +476,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--name", default="")
     parser.add_argument("--port", default="0")
-    parser.add_argument("--seconds", type=float, default=ANSWER_SECONDS)
+    parser.add_argument("--seconds", type=float, default=0.0)  # 0: as the client says
     given = parser.parse_args()
     port = int(given.port) if given.port.isascii() and given.port.isdecimal() else -1
     if not 0 <= port <= 65535:

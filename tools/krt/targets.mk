@@ -8,7 +8,7 @@ runtime-check: ## List the problems of a .krt, or of a KAI version's YAML (FILE=
 
 runtime: ## Build a .krt from the tracked model (NAME=… VERSION=v1 ANYWAY=yes)
 	@$(ENVIRONMENTS) make . $(GOALS) tools/krt
-	@tools/within tools/krt python -m tools.krt.build $(call quoted,NAME) --version $(call quoted,VERSION) $(if $(call yes,$(ANYWAY)),--anyway)
+	@tools/within tools/krt python -m tools.krt.build $(call quoted,NAME) --version=$(call quoted,VERSION) $(if $(call yes,$(ANYWAY)),--anyway)
 
 rehearse: ## Serve a .krt, which runs its code, and test it (FILE=… NAME=… ALLOW=…)
 	@$(ENVIRONMENTS) make tools/krt $(RUNTIME_FOLDERS)

@@ -17,6 +17,7 @@ from tools.command import as_command
 
 # Only after the checkout of a branch or commit (type 1), not of a file, and never during a rebase.
 # -I: import no modules from the work tree or PYTHONPATH.
+OURS = "# Written by `make hooks`"
 CHECKOUT = """\
 #!/bin/sh
 # Written by `make hooks`: executes nothing of the branch that was checked out.
@@ -63,6 +64,7 @@ def install() -> None:
     write(status, status.read_text(encoding="utf-8").replace("\n", NOT_OF_EXPERIMENTS, 1))
     program = f"post-checkout-{PROGRAM.name}"
     write(folder / program, PROGRAM.read_text(encoding="utf-8"))
+    keep(folder / "post-checkout")
     write(folder / "post-checkout", CHECKOUT.format(python=quote(sys.executable), program=program))
     print("dvc checkout installed, to follow each checkout")
 
@@ -83,6 +85,13 @@ def runs_others() -> str:
         f"this clone's: `git config core.hooksPath {quote(str(own))}`, then make hooks; or leave "
         "it, and type `pre-commit run` before each commit"
     )
+
+
+def keep(file: Path) -> None:
+    """Keep a hook of the user's own, such as git-lfs's, under another name, as pre-commit does."""
+    if file.exists() and OURS not in file.read_text("utf-8", "replace"):
+        legacy = file.rename(file.with_name(f"{file.name}.legacy"))
+        print(f"{file.name}: yours is {legacy.name} now, and no longer runs")
 
 
 def write(file: Path, text: str) -> None:

@@ -407,7 +407,8 @@ def add(wanted: Wanted) -> None:
     name, read, files = wanted.name, inputs(wanted), rendered(wanted)
     folder = ROOT / "lab/processes" / name
     out = f"data/{name}.csv" if wanted.kind == "table" else f"artifacts/{name}"
-    refuse_overlap(out)
+    for path in (out, f"metrics/{name}.json"):
+        refuse_overlap(path)
     section, outs = files.pop("params.yaml"), files.pop("dvc.yaml")
     params, pipeline, ignored = (ROOT / file for file in ("params.yaml", MAIN, ".gitignore"))
     with all_or_nothing([params, pipeline, ignored], folder):
@@ -417,16 +418,17 @@ def add(wanted: Wanted) -> None:
         replace(pipeline, text.encode(*BYTES))
         text = with_ignored(ignored.read_bytes().decode(*BYTES), f"/{out}")
         replace(ignored, text.encode(*BYTES))
-        if not is_added(name):
-            raise UserError("dvc.yaml is not written stage below stage: add this one by hand.")
+        refuse_unless_added(name)
 
 
-def is_added(name: str) -> bool:
-    """Whether dvc.yaml, which could be read before, can be read with this stage."""
+def refuse_unless_added(name: str) -> None:
+    """UserError if dvc.yaml, which could be read before, cannot be read with this stage."""
     try:
-        return name in stages()
-    except UserError:
-        return False
+        why = "" if name in stages() else "the stage is not in it"
+    except UserError as error:
+        why = str(error)
+    if why:
+        raise UserError(f"dvc.yaml is not written stage below stage: add this one by hand. ({why})")
 
 
 def main() -> None:

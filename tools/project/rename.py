@@ -3,8 +3,9 @@
 Its folder and module, its section in params.yaml, its stage, and the files with its name
 (artifacts, data, metrics) are renamed everywhere in the project. The checksums of the files that
 this changes are updated in dvc.lock, so that no stage runs again. A name of several words is
-replaced wherever it occurs; one such as `train`, which is also an English word, a split and a
-function, only where it must be the process. The remaining occurrences are printed.
+replaced wherever it occurs, except in how-to pages, whose names are examples; one such as `train`,
+which is also an English word, a split and a function, only where it must be the process. The
+remaining occurrences are printed.
 """
 
 import io

@@ -48,10 +48,10 @@ def start(template: str, wanted: dict[str, bool]) -> list[str]:
     elif left := [
         name for name in without if any((ROOT / path).exists() for path in parts()[name])
     ]:
-        raise UserError(
-            f"This project was started with {' and '.join(left)}: commit, then `copier update "
-            f"{' '.join(f'--data {name}=false' for name in left)}`."
-        )
+        how = f"`copier update {' '.join(f'--data {name}=false' for name in left)}`"
+        if not (ROOT / ANSWERS).exists():
+            how = f"remove {', '.join(path for name in left for path in parts()[name])}"
+        raise UserError(f"This project was started with {' and '.join(left)}: commit, then {how}.")
     if git("rev-parse", "--git-dir").returncode:
         run("init", "--quiet", "--initial-branch", "main")
         done.append("git: a repository with the branch main")
@@ -149,7 +149,7 @@ def run(*arguments: str) -> None:
     done = git("-c", "core.hooksPath=/dev/null", *arguments)
     if done.returncode:
         why = " ".join(done.stderr.split())
-        if "ident" in why:
+        if re.search(r"user\.email|\bident(ity)?\b", why):
             why = "git does not know you: `git config --global user.name …` and `… user.email …`"
         sys.exit(f"git {arguments[0]}: {why}. Then type `make start` again.")
 

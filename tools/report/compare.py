@@ -120,12 +120,12 @@ def sections(old: Revision, new: Revision) -> list[tuple[str, Table]]:
     return found
 
 
-def pictures(old: Revision, new: Revision) -> tuple[list[tuple[str, Figure]], list[str]]:
-    """Title and figure of each plot of the newer revision, and the titles of unchanged ones.
+def pictures(old: Revision, new: Revision) -> tuple[list[tuple[str, str]], list[str]]:
+    """Title and data: URI of each plot of the newer revision, and the titles of unchanged ones.
 
     Those that fail are noted in `missing`.
     """
-    found: list[tuple[str, Figure]] = []
+    found: list[tuple[str, str]] = []
     unchanged: list[str] = []
     known = {plot.path for plot in old.plots}
     for plot in new.plots[:MAX_PICTURES]:
@@ -136,8 +136,8 @@ def pictures(old: Revision, new: Revision) -> tuple[list[tuple[str, Figure]], li
             unchanged.append(plot.title)
             continue
         try:
-            found += [(plot.title, draw(plot, tables))] if tables else []
-        except (KeyError, ValueError, TypeError) as error:
+            found += [(plot.title, data_uri(draw(plot, tables)))] if tables else []
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
             why = f"it has no column {error}" if isinstance(error, KeyError) else error
             new.missing.append(f"{plot.path} cannot be drawn as dvc.yaml says: {why}.")
     if (left := len(new.plots) - MAX_PICTURES) > 0:
@@ -160,7 +160,7 @@ def page(old: Revision, new: Revision) -> str:
     figures, same = pictures(old, new)
     content = {
         "tables": tables,
-        "plots": [(title, data_uri(figure)) for title, figure in figures],
+        "plots": figures,
         "unchanged": "; ".join(same),
         "notes": (*old.outdated, *new.outdated, *missing(old, new)),
     }

@@ -41,7 +41,11 @@ from tools.report.run_page import goals_section
 DOCS = Path("lab/docs")
 MAX_OUTS = 200  # outs listed with their checksums
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-AUTHOR = re.compile(r"(<!-- author: ([\w-]+) -->\n)(.*?)(<!-- /author -->)", re.DOTALL)
+AUTHOR = re.compile(
+    r"(<!--[ \t]*author:[ \t]*([\w-]+)[ \t]*-->[ \t]*\n)(.*?)(<!--[ \t]*/author[ \t]*-->)",
+    re.DOTALL,
+)
+TIMES = ("ns", "µs", "ms", "s", "min", "h")  # units
 COMMIT = re.compile(r"\| commit \| `([0-9a-f]{40})` \|")
 
 
@@ -66,7 +70,7 @@ def milestone(name: str) -> Path:
     refuse_other_data()
     file = DOCS / f"{date}-{name}.md"
     former = sorted(DOCS.glob(f"????-??-??-{name}.md"))
-    words = {key: text for old in former for key, text in author_words(read_text(old)).items()}
+    words = {key: text for old in former for key, text in author_words(old).items()}
     content = keep(report(name, date, now, file), words)
     with replaced_file(file) as new:
         new.write_text(content, encoding="utf-8")
@@ -103,7 +107,12 @@ def report(name: str, date: str, now: Revision, file: Path) -> str:
     if (left := len(now.outs) - MAX_OUTS) > 0:
         provenance.append(("…", f"and {left:,} more, in dvc.lock of the commit"))
     # safe_: other dollar signs of the template stay as they are.
-    return Template(read_text(DOCS / "template.md")).safe_substitute(
+    if not (template := DOCS / "template.md").is_file():
+        raise UserError(
+            "lab/docs/template.md is missing: bring an earlier one back with `git checkout`, or "
+            "copy the template's."
+        )
+    return Template(read_text(template)).safe_substitute(
         title=name.replace("-", " ").capitalize(),
         name=name,
         date=date,
@@ -150,7 +159,7 @@ def goals() -> str:
 
 def without_times(goal: dict[str, str]) -> dict[str, str]:
     """A verdict, without the value if it is a time, which differs in each run."""
-    measured = any(wanted.endswith(" ms") for wanted in goal["goal"].split("; "))
+    measured = any(wanted.rpartition(" ")[2] in TIMES for wanted in goal["goal"].split("; "))
     return goal | {"reached": ""} if measured else goal
 
 
@@ -201,14 +210,22 @@ def flat_name(picture: Path) -> str:
     return "-".join(picture.parts)
 
 
-def author_words(text: str) -> dict[str, str]:
-    """The author's passages, by their names."""
-    return {match[2]: match[3] for match in AUTHOR.finditer(text)}
+def author_words(file: Path) -> dict[str, str]:
+    """The author's passages in a report, by their names; UserError if the marks do not pair."""
+    text = read_text(file).replace("\r\n", "\n")
+    found = {match[2]: match[3] for match in AUTHOR.finditer(text)}
+    begun = re.findall(r"<!--\s*author:\s*([\w-]*)", text)
+    if begun != list(found):
+        raise UserError(
+            f"{file.name}: the marks of your passages ({', '.join(begun)}) do not pair. Each "
+            "begins with a name of its own, <!-- author: NAME -->, and ends with <!-- /author -->."
+        )
+    return found
 
 
 def keep(text: str, words: dict[str, str]) -> str:
     """The text with the author's passages put back; those without a place come at the end."""
-    places = author_words(text)
+    places = {match[2] for match in AUTHOR.finditer(text)}
     kept = AUTHOR.sub(lambda m: m[1] + words.get(m[2], m[3]) + m[4], text)
     homeless = [
         f"\n<!-- author: {key} -->\n{text}<!-- /author -->\n"

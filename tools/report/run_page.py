@@ -29,6 +29,8 @@ from tools.job.experiment import UNFINISHED
 from tools.job.job import main, read_note, summarise
 from tools.tracking import notes
 
+UNMET = ("missed", "not judged")  # states of goals that come first
+
 
 def run_page() -> None:
     """Print the page and add it to the summary that the hosting site shows."""
@@ -101,10 +103,11 @@ def goals_section(goals: Mapping[str, Any] | None, *, aligned: bool = False) -> 
     head = f"**{sentence(goals['summary'])}.**"
     rows = [
         (goal["title"], goal["goal"], goal["reached"] or goal["message"], goal["state"])
-        for goal in goals["goals"]
+        for goal in sorted(goals["goals"], key=lambda goal: goal["state"] not in UNMET)
     ]
-    table = as_markdown((("goal", "wanted", "reached", ""), rows), aligned=aligned)
-    return f"{head}\n\n{table}" if rows else head
+    table = as_markdown((("goal", "wanted", "reached", ""), rows[:LONGEST]), aligned=aligned)
+    more = f"… and {len(rows) - LONGEST:,} more" if len(rows) > LONGEST else ""
+    return "\n\n".join(filter(None, (head, table if rows else "", more)))
 
 
 def run_section(note: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from lib.pipeline import Model
 from lib.pipeline import place as place_of
-from lib.repository import ROOT
+from lib.repository import ROOT, ask_git
 from lib.text import one_line, without_password
 from tools.tracking import INSIDE, registered_name
 from tools.tracking.results import artifacts_of
@@ -89,30 +89,31 @@ def register(run: RunInfo, model: Model, place: str, tags: Mapping[str, str]) ->
         for found in client.search_model_versions(f"name = '{name}'")
         if found.tags.get("dvc.md5") == about["dvc.md5"] and is_kept(client, found.run_id)
     ]
-    known = bool(versions)
-    if not known:
+    if not versions:
         source = f"{run.artifact_uri}/{place}".removesuffix("/.")
         versions = [
             client.create_model_version(name, source, run.run_id, tags=about, await_creation_for=0)
         ]
     version = max(versions, key=lambda found: int(found.version))
-    if known and (later := candidate_after(client, version, about.get("git.commit"))):
+    if later := later_candidate(client, version, about.get("git.commit", "")):
         return f"version {version.version} ({ALIAS} is version {later})"
     client.set_registered_model_alias(name, ALIAS, version.version)
     return f"version {version.version}, {ALIAS}"
 
 
-def candidate_after(client: mlflow.MlflowClient, version: ModelVersion, commit: str | None) -> str:
-    """The later version that is candidate, if the commit of this one runs again; else empty."""
-    if version.tags.get("git.commit") != commit:
-        return ""  # another commit has these bytes: they are the newest
+def later_candidate(client: mlflow.MlflowClient, version: ModelVersion, commit: str) -> str:
+    """The number of the candidate, if its commit comes after this one, as in a re-run; or empty."""
     try:
         candidate = client.get_model_version_by_alias(version.name, ALIAS)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST" or "not found" in str(error):
             return ""
         raise
-    return str(candidate.version) if int(candidate.version) > int(version.version) else ""
+    theirs = candidate.tags.get("git.commit", "")
+    if candidate.version == version.version or commit == theirs:
+        return ""
+    is_older = ask_git("merge-base", "--is-ancestor", commit, theirs).returncode == 0
+    return str(candidate.version) if is_older else ""
 
 
 def is_kept(client: mlflow.MlflowClient, run_id: str | None) -> bool:

@@ -122,7 +122,7 @@ def patient(path: Path) -> Iterator[None]:
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     largest = max((file.stat().st_size for file in files), default=0)
     usual = MLFLOW_HTTP_REQUEST_TIMEOUT.get()
-    MLFLOW_HTTP_REQUEST_TIMEOUT.set(max(60, largest // 10**6))
+    MLFLOW_HTTP_REQUEST_TIMEOUT.set(max(usual, 60, largest // 10**6))
     try:
         yield
     finally:
