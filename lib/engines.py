@@ -13,7 +13,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing.resource_tracker import ensure_running
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -62,16 +61,15 @@ def on_this_machine(
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Start processes that never get Ctrl-C, which reaches all processes of a terminal.
+    """Start processes that ignore Ctrl-C, which reaches all processes of a terminal.
 
     Workers would end with tracebacks of their own; the driver ends them.
     """
-    ensure_running()  # the start of multiprocessing's tracker would unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # processes that start inherit it
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
 
 
 def on_ray(run: Callable[..., Mapping[str, Any]], data: Any) -> Engine:

@@ -128,7 +128,7 @@ def test_two_workers_start_however_a_process_imports_its_modules(project, tmp_pa
     (folder / "main.py").write_text(WITH_WORKERS)
     params = (folder / "params.py").read_text()
     (folder / "params.py").write_text(params.replace("    workers: AtOnce\n", ""))
-    project.edit("params.yaml", "  workers: 1  # programs", "  workers: 2  # programs")
+    project.edit("params.yaml", "  workers: 1  # processes", "  workers: 2  # processes")
     output = project.run("lab/processes/run", "train_dnn_pytorch")
     assert "worker 0 lib.distributed" in output
 
@@ -155,7 +155,7 @@ def test_make_train_saves_the_number_and_two_workers_match_one(finished, tmp_pat
     original = (project.folder / "params.yaml").read_text()
     output = project.run("make", "train", "WORKERS=2")
     edited = (project.folder / "params.yaml").read_text()
-    assert edited == original.replace("  workers: 1  # programs", "  workers: 2  # programs")
+    assert edited == original.replace("  workers: 1  # processes", "  workers: 2  # processes")
     assert read_yaml(project.folder / "params.yaml")["train_dnn_pytorch"]["workers"] == 2
     assert output.count("best epoch: ") == 1
     assert project.dvc("status", "train_dnn_pytorch").strip().endswith("up to date.")
