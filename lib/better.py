@@ -22,6 +22,7 @@ NOT_METRICS = "share shares rows count counts missing"
 LOWER_WORDS, HIGHER_WORDS, NEUTRAL_WORDS, BY_CLASS_WORDS, NOT_METRICS_WORDS = (
     frozenset(words.split()) for words in (LOWER, HIGHER, NOT_QUALITY, BY_CLASS, NOT_METRICS)
 )
+KNOWN_WORDS = LOWER_WORDS | HIGHER_WORDS
 # Higher, unless another word says lower: brier_score.
 GENERIC_WORDS = frozenset({"score", "scores"})
 
@@ -41,7 +42,7 @@ def better_when(key: str) -> int:
         return 0
     if HIGHER_WORDS & set(above) and set(above) <= BY_CLASS_WORDS:
         words = above
-    words = [*words, *(word.rstrip("0123456789") for word in words)]  # ndcg10, rouge1
+    words = [w if w in KNOWN_WORDS else w.rstrip("0123456789") for w in words]  # f1; ndcg10
     lower, higher = LOWER_WORDS & set(words), HIGHER_WORDS & set(words)
     if lower and higher:
         return 0

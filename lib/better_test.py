@@ -10,7 +10,8 @@ LOWER = """rmse MAE mse log_loss logLoss val_loss brier_score mean_absolute_erro
     max_deviation cross_entropy false_positive_rate davies_bouldin_score neg_log_likelihood
     hamming_loss rmse_usd mean_squared_log_error wape errors MASE RMSSE crps pinball_0.9
     winkler_score hausdorff_distance ECE aic
-    davies_bouldin_index KL-divergence total_cost latency_ms loss1"""
+    davies_bouldin_index KL-divergence total_cost latency_ms loss1 false_neg
+    false_neg_rate mae_neg"""
 HIGHER = """accuracy roc_auc ROC-AUC precision precision@10 precision@0.5 recall_rare f1
     F1Score r2 R2 r2_score explained_variance_score top5_accuracy mAP@50 ndcg@10
     neg_mean_squared_error neg_log_loss log_likelihood balanced_accuracy mean_iou recall.0 hits@10

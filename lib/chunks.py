@@ -52,7 +52,8 @@ NO_UTF8 = (
 # The causes of Arrow's messages.
 CAUSES = {
     "cannot infer number of columns": (
-        "it is empty, or a quote in its line of names is never closed."
+        "it is empty, a quote in its line of names is never closed, or that line is longer than "
+        "can be read at once: more `rows` at a time."
     ),
     "straddles two block boundaries": (
         "a row is longer than can be read at once: is a quote closed that is opened? If its rows "

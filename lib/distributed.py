@@ -216,8 +216,8 @@ def check_agreed(origin: str) -> None:
     if others:
         raise UserError(
             f"workers: of {world_size()}, {', '.join(others)} would train something else than 1: "
-            "data, parameters, the network's first weights, torch or thread count differ. Give "
-            "all of them the same, with one seed."
+            "data, parameters, code, the network's first weights, Python, torch or thread count "
+            "differ. Give all of them the same, with one seed."
         )
 
 

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from lib.nested import flat
 
 RETRIES = 10  # of a task whose node was lost
 SECONDS = 10  # to connect to a cluster's head
-SOURCES: dict[str, str] = {}  # what `sources` has read
+SOURCES: dict[str, tuple[Any, str]] = {}  # what `sources` has read: a module's spec, and hash
 
 Values = dict[str, Any]  # by dotted name
 Job = tuple[Values, int | None]  # the values to try, and a rung's budget
@@ -65,6 +66,9 @@ def without_interrupts() -> Iterator[None]:
 
     Workers would end with tracebacks of their own; the driver ends them.
     """
+    if threading.current_thread() is not threading.main_thread():  # the only one that gets signals
+        yield
+        return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # processes that start inherit it
     try:
         yield
@@ -136,13 +140,15 @@ def refuse_absent_cluster(name: str, where: str) -> None:
 def sources() -> dict[str, str]:
     """The hash of the source of each imported module of `lib/` and `lab/`.
 
-    Each is read at the first call after its import, so that a later edit does not count.
+    Each is read at the first call after its import, so that an edit counts only once the module is
+    reloaded, which gives it another spec.
     """
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if name.partition(".")[0] in ("lib", "lab") and file and name not in SOURCES:
-            SOURCES[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    return dict(SOURCES)
+        file, spec = getattr(module, "__file__", None), getattr(module, "__spec__", None)
+        known, _ = SOURCES.get(name, (None, ""))
+        if name.partition(".")[0] in ("lib", "lab") and file and (not known or known is not spec):
+            SOURCES[name] = spec, hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return {name: source for name, (_, source) in SOURCES.items()}
 
 
 # ---- on workers

@@ -179,9 +179,9 @@ def read_pipeline(revision: str = "", root: Path = ROOT) -> Pipeline:
 def open_repo(revision: str = "", root: Path = ROOT) -> Iterator[Repo]:
     """DVC's repository object; DVC's errors become UserError."""
     refuse_aliases(revision, root)
-    if revision:
-        refuse_unreadable_index(root)
     try:
+        if revision:
+            refuse_unreadable_index(root)
         with Repo(str(root), rev=revision or None) as repo:
             yield repo
     except NotDvcRepoError:

@@ -110,13 +110,9 @@ def write_splits(
         records = _with_records(chunks, feature_names, n_classes)
         ordered = order(records, Path(scratch), shares, width, n_classes)
         _refuse_missing(ordered.counts, class_names)
-        scaler = StandardScaler()
-        for rows in ahead(ordered.read(0)):
-            with np.errstate(invalid="ignore"):  # 0 / 0 for a column without values
-                scaler.partial_fit(rows[:, :-1])
-        n_values = np.broadcast_to(scaler.n_samples_seen_, width - 1)
-        for name, n in zip(feature_names, n_values, strict=True):
-            if n == 0:
+        scaler = _fitted_scaler(ordered.read(0), width - 1)
+        for name, mean in zip(feature_names, scaler.mean_, strict=True):
+            if np.isnan(mean):
                 logger.warning("%s has no value in training: nothing can be learned from it", name)
         for split, name in enumerate(NAMES):
             n = int(ordered.counts[split].sum())
@@ -130,6 +126,22 @@ def write_splits(
                     y.write(rows[:, -1].astype(np.int64 if n_classes else np.float64).data)
     save_names(folder, feature_names, class_names)
     return Prepared(scaler, ordered.counts)
+
+
+def _fitted_scaler(chunks: Iterator[Numbers], n_features: int) -> StandardScaler:
+    """A scaler fitted on X of the chunks; the mean of a column without a value is NaN."""
+    scaler = StandardScaler()
+    mean, var, scale = np.zeros(n_features), np.zeros(n_features), np.ones(n_features)
+    for rows in ahead(chunks):
+        with np.errstate(invalid="ignore"):  # 0 / 0 for a column without a value in this chunk
+            scaler.partial_fit(rows[:, :-1])
+        # Of such a column, scikit-learn would keep NaN, whatever later chunks have.
+        absent = np.isnan(rows[:, :-1]).all(axis=0)
+        for learned, before in ((scaler.mean_, mean), (scaler.var_, var), (scaler.scale_, scale)):
+            learned[absent] = before[absent]
+        mean, var, scale = scaler.mean_, scaler.var_, scaler.scale_
+    scaler.mean_[np.broadcast_to(scaler.n_samples_seen_, n_features) == 0] = np.nan
+    return scaler
 
 
 @contextmanager

@@ -291,6 +291,24 @@ def test_a_feature_without_any_value_is_named_without_warnings_of_numpy(tmp_path
     assert np.isnan(load_data_splits(tmp_path).X_train[:, 2]).all()
 
 
+@pytest.mark.parametrize("shares", [DRAWN, HASHED])
+@pytest.mark.parametrize("known", [slice(0, 40), slice(-40, None), slice(700, 740)])
+def test_the_scaler_learns_a_feature_that_some_chunks_have_no_value_of(
+    tmp_path, monkeypatch, shares, known
+):
+    monkeypatch.setattr(preparation, "CHUNK_ROWS", 50)
+    values = X.copy()
+    values[:, 2] = np.nan
+    values[known, 2] = X[known, 2]
+    prepared = write_splits([Chunk(values, Y, IDS)], tmp_path, shares, FEATURES, CLASSES)
+    trained = load_data_splits(tmp_path).X_train
+    mean, scale = prepared.scaler.mean_, prepared.scaler.scale_
+    expected = StandardScaler().fit(trained.astype(np.float64) * scale + mean)
+    np.testing.assert_allclose(mean, expected.mean_, rtol=1e-4)
+    np.testing.assert_allclose(scale, expected.scale_, rtol=1e-4)
+    assert np.isfinite(trained[:, 2]).any()
+
+
 def test_integers_may_be_missing_next_to_other_types(tmp_path):
     frame = pd.DataFrame(X, columns=FEATURES).assign(a=pd.Series(Y, dtype="Int64"))
     frame.loc[1234, "a"] = pd.NA

@@ -1,9 +1,11 @@
 """A sweep depends only on its seed and batch, computes nothing twice, and survives bad trials."""
 
+import importlib.util
 import math
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -151,7 +153,7 @@ def test_failures_after_the_first_rung_are_told_with_their_reason(tmp_path):
 
 def edited(file, values, budget):
     """As `loss`, after an edit of this module's code, as a worker that starts later sees it."""
-    engines.SOURCES["lib.tuning_test"] = "edited"
+    engines.SOURCES["lib.tuning_test"] = sys.modules["lib.tuning_test"].__spec__, "edited"
     return loss(None, values, budget)
 
 
@@ -160,6 +162,25 @@ def test_code_that_was_edited_during_the_sweep_ends_it(tmp_path, monkeypatch):
     message = r"lib.tuning_test is not as it was when the sweep began: start the sweep again"
     with pytest.raises(UserError, match=message):
         swept(tmp_path, edited, workers=2, batch=8)
+
+
+def test_a_module_that_is_reloaded_counts_with_its_new_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "SOURCES", {})
+    file = tmp_path / "reloaded.py"
+    file.write_text("number = 1\n")
+    spec = importlib.util.spec_from_file_location("lab.reloaded", file)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "lab.reloaded", module)
+    before = engines.sources()
+    file.write_text("number = 12\n")
+    assert engines.sources() == before, "the module in memory is the old one"
+    module.__spec__ = importlib.util.spec_from_file_location("lab.reloaded", file)  # as reload does
+    assert engines.sources()["lab.reloaded"] != before["lab.reloaded"]
+
+
+def test_a_sweep_may_run_in_another_thread_than_the_main_one(tmp_path):
+    with ThreadPoolExecutor(1) as thread:
+        assert len(thread.submit(swept, tmp_path, workers=2).result().trials)
 
 
 def short(enough, values, budget):

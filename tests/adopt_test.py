@@ -121,6 +121,22 @@ FOUND = {
 }
 
 
+def test_adopting_names_values_that_params_yaml_leaves_to_their_defaults(project):
+    project.give_pipeline(PREPARE)
+    (project.folder / "raw.csv").write_text("1\n")
+    (project.folder / "rows.yaml").write_text("rows: 1\n")
+    (project.folder / "lab/tuning/dvc.yaml").write_text(TUNE)
+    types = "lab/processes/train_dnn_pytorch/params.py"
+    project.edit(types, "    lr: Positive\n", "    lr: Positive = 0.001\n")
+    project.edit("params.yaml", "  lr: 0.001\n", "")
+    why = "tune_dnn_pytorch: params.yaml has no train_dnn_pytorch.lr, so that is not adopted: add"
+    for values, ok in (({"lr": 0.002}, False), ({"lr": 0.002, "epochs": 7}, True)):
+        (project.folder / "found.json").write_text(json.dumps(FOUND | {"values": values}))
+        project.dvc("repro", "--quiet", "--force", "dvc.yaml", "lab/tuning/dvc.yaml")
+        assert why in project.run("make", "adopt", ok=ok)
+    assert "  epochs: 7" in (project.folder / "params.yaml").read_text()
+
+
 def test_adopting_warns_if_data_or_parameters_have_changed(project):
     project.give_pipeline(PREPARE)
     for name, content in (

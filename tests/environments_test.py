@@ -924,11 +924,11 @@ from tools.environments.installer import for_uv, remedy
 assert "built with setuptools alone" in remedy("no trusted hash was provided for: `wheel`")
 assert "for Linux with glibc" in remedy("torch has no wheels with a matching platform tag")
 assert "Check the index that pip is set up with" in remedy("Connection refused")
-settings = {"cert": "~/ca.pem", "client-cert": "~/me.pem", "find-links": "~/wheels https://x/y"}
+settings = {"cert": "~/ca.pem", "client-cert": "~/me.pem", "find-links": "~/wheels ~me-not/x"}
 found = for_uv(settings, {})
 assert found["SSL_CERT_FILE"] == "/home/some/ca.pem"
 assert found["SSL_CLIENT_CERT"] == "/home/some/me.pem"
-assert found["UV_FIND_LINKS"] == "/home/some/wheels,https://x/y"
+assert found["UV_FIND_LINKS"] == "/home/some/wheels,~me-not/x"
 """
 
 

@@ -373,6 +373,10 @@ def test_a_hook_of_the_users_own_is_kept_under_another_name(tmp_path: Path) -> N
     keep(own)
     assert not own.exists()
     assert "git lfs" in (tmp_path / "post-checkout.legacy").read_text()
+    own.write_text("another\n")
+    with pytest.raises(SystemExit, match=r"so is post-checkout\.legacy beside it"):
+        keep(own)
+    assert "git lfs" in (tmp_path / "post-checkout.legacy").read_text()
     own.write_text(CHECKOUT)
     keep(own)
     assert own.read_text() == CHECKOUT

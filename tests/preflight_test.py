@@ -87,7 +87,7 @@ def test_a_cache_that_is_not_writable_is_reported_before_training(project, place
 
 def test_a_cache_in_the_home_of_nobody_is_a_problem(project):
     output = preflight(project, ok=False, DVC_CACHE_DIR="~no-such-user/cache")
-    assert "DVC_CACHE_DIR is ~no-such-user/cache: there is no such user here." in output
+    assert "DVC's cache would be ~no-such-user/cache: there is no such user here." in output
     assert "Traceback" not in output
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -662,6 +663,16 @@ def test_a_removed_process_leaves_nothing_behind(project):
     assert [*project.folder.glob("metrics/*"), *project.folder.glob("artifacts/*")] == []
     left = [*project.folder.glob("data/*"), *project.folder.glob("lab/processes/*/")]
     assert [path for path in left if path.name != "__pycache__"] == []
+
+
+def test_a_removed_process_leaves_no_empty_folders(project):
+    project.edit("dvc.yaml", "- artifacts/count_files", "- artifacts/count_files/a/b.txt")
+    shutil.rmtree(project.folder / "artifacts/count_files", ignore_errors=True)
+    write(project, "artifacts/count_files/a/b.txt", "1\n")
+    project.commit("An out in a folder")
+    output = project.run("make", "remove-process", "NAME=count_files")
+    assert "stays" not in output
+    assert not (project.folder / "artifacts/count_files").exists()
 
 
 def test_a_removed_process_takes_no_files_of_others_along(project):

@@ -1,5 +1,6 @@
 """Results are committed, pushed and stored as they should be: without the sandbox."""
 
+import hashlib
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from lib.errors import UserError
-from tests.conftest import ROOT, Project, free_port, server_that, write_executable
+from tests.conftest import ROOT, Project, answer, free_port, server_that, write_executable
 from tools.job import share
 from tools.job.release import Bucket
 from tools.tracking import notes
@@ -116,11 +117,14 @@ def test_newer_data_that_a_run_imports_are_in_its_commit(project, tmp_path):
     assert named == ["dvc.lock", "given.csv.dvc"]
 
 
-@pytest.mark.parametrize("setting", ["core.autocrlf true", "core.autocrlf input", "attribute"])
+@pytest.mark.parametrize(
+    "setting",
+    ["core.autocrlf true", "core.autocrlf input", "* text=auto", "* text=auto eol=lf", "* -text"],
+)
 def test_results_with_line_ends_of_windows_keep_their_bytes(project, setting):
-    if setting == "attribute":
+    if setting.startswith("*"):
         project.git("config", "core.safecrlf", "true")
-        (project.folder / ".git/info/attributes").write_text("* text=auto\n")
+        (project.folder / ".git/info/attributes").write_text(f"{setting}\n")
     else:
         project.git("config", *setting.split())
     (project.folder / "metrics/quick.json").write_bytes(b'{"validation":\r\n{"accuracy": 1}}\r\n')
@@ -520,6 +524,19 @@ def test_a_model_that_no_run_registers_is_no_fault_of_the_server(project, path, 
     project.dvc("repro", "--quiet")
     output = project.run(*REGISTRY, DVC_CACHE_DIR=f"{project.folder}/.dvc/cache")
     assert f"quick is not in the registry: {why}" in output
+
+
+def test_a_model_in_a_folder_that_git_keeps_is_asked_for_by_its_checksum(project):
+    out = "outs: [{artifacts/quick: {cache: false}}, models/a.txt]"
+    text = MODELS.replace("outs: [artifacts/quick, models/a.txt]", out)
+    model = "  quick: {path: artifacts/quick/part/a, type: model}\n"
+    (project.folder / "dvc.yaml").write_text(text + model)
+    project.dvc("repro", "--quiet")
+    cache = f"{project.folder}/.dvc/cache"
+    with server_that(answer(200, "{}")) as address:
+        output = project.run(*REGISTRY, ok=False, MLFLOW_URL=address, DVC_CACHE_DIR=cache)
+    md5 = hashlib.md5(b"1\n", usedforsecurity=False).hexdigest()
+    assert f"MLflow's registry has no version with md5 {md5}" in output
 
 
 def test_a_model_in_a_folder_with_a_lost_listing_is_reported(project):

@@ -329,7 +329,7 @@ mkdir -p artifacts/cv data/simulated
 for n in 1 2; do printf "epoch,loss,rate_$n\\n1,0.$n,1\\n" > artifacts/cv/fold_$n.csv; done
 printf 'step,x\\n1,2\\n' > data/simulated/table.csv
 printf 'epoch,told_live\\n1,5\\n' > "$LIVE_CURVE"
-printf '\\357\\273\\277epoch,part\\n0.5,1\\n1,2\\n1.5,3\\n' > artifacts/cv/parts.csv
+printf '\\357\\273\\277epoch,part,few\\n0.5,1,\\n1,2,1\\n1.5,3,\\n2,4,2\\n' > artifacts/cv/parts.csv
 printf 'step,twice,sparse\\n5,1,\\n9,2,\\n5,3,1\\n9,,2\\n' > artifacts/cv/twice.csv
 printf 'step,before\\n-1,1\\n0,2\\n' > artifacts/cv/before.csv
 head -c 140000 /dev/zero | tr '\\0' a > artifacts/cv/long.csv
@@ -343,12 +343,14 @@ def test_curves_of_several_files_stay_apart_and_data_tables_are_ignored(project)
     (project.folder / "dvc.yaml").write_text(f"stages:\n  plain:\n    {stage}")
     output = project.dvc("repro", "plain")
     run = by_stage(project)["plain"]
-    assert run["steps"]["part"] == [0, 1, 2]
+    assert run["steps"]["part"] == [0, 1, 2, 3]
+    assert run["steps"]["few"] == [1, 3], "beside those of the same epoch"
     assert run["steps"]["twice"] == [5, 9, 10], "a second fold, in the same file"
     assert run["steps"]["sparse"] == [5, 9]
     assert run["steps"]["before"] == [-1, 0]
     assert run["metrics"] == {
-        "part": 3,
+        "part": 4,
+        "few": 2,
         "before": 2,
         "twice": 3,
         "sparse": 2,

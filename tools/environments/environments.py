@@ -277,9 +277,10 @@ def named_here() -> set[Path]:
 def size(path: Path) -> tuple[int, int]:
     """The bytes that removing the folder would free, and those of files shared with others."""
     own, shared = 0, 0
-    for name in path.rglob("*"):
+    inside = (Path(at, name) for at, *below in os.walk(path) for names in below for name in names)
+    for place in inside:
         try:
-            file = name.lstat()
+            file = place.lstat()
         except FileNotFoundError:  # something installs
             continue
         if S_ISDIR(file.st_mode) or file.st_nlink == 1:

@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -186,8 +187,10 @@ def check_address(name: str, address: str) -> None:
 
 
 def expanded(path: str) -> str:
-    """A path or address with `~` as pip reads it."""
-    return str(Path(path).expanduser()) if path.startswith("~") else path
+    """A path or address with `~` as pip reads it, which leaves an unknown user's."""
+    with suppress(RuntimeError):
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    return path
 
 
 def for_uv(settings: Settings, variables: Settings) -> dict[str, str]:

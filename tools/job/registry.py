@@ -27,6 +27,7 @@ from lib.repository import ROOT
 from tools.job.job import ask_mlflow, main, read_note, summarise
 from tools.job.storage import point_dvc_at_this_platform
 from tools.tracking import ARTIFACTS, INSIDE, registered_name
+from tools.tracking.stages import md5_of_file
 
 ALIAS, BRANCH = "champion", "main"
 
@@ -114,6 +115,8 @@ def known(name: str, path: str, outs: Sequence[Output], files: DVCFileSystem) ->
     except FileNotFoundError:
         return Known(name, why=f"is not in the registry: {out} has no file {path}")
     md5 = info.get("dvc_info", info).get("md5")  # nested if it is in the work tree, too
+    if not md5 and info["type"] == "file":  # in a folder that git keeps
+        md5 = md5_of_file(ROOT / path)
     return Known(name, md5) if md5 else Known(name, why=f"is not in the registry: it {INSIDE}")
 
 

@@ -17,7 +17,7 @@ from lib.repository import ROOT, git
 from lib.text import cell, last_line
 from tools.job.job import main, read_note, run_live, summarise
 from tools.job.storage import storage_answers, why_storage_failed
-from tools.krt.names import TAG, named, names
+from tools.krt.names import TAG, is_version, named, names
 from tools.tracking import job_url
 
 BUILT = re.compile(r"^(\S+\.krt): (.*)$", re.MULTILINE)
@@ -66,11 +66,10 @@ def runtimes_of(tag: str) -> list[tuple[str, str]]:
         return [(name, rest.removeprefix(f"{name}-"))]
     if rest in known:
         raise UserError(f"{tag} names the runtime {rest} and no version: push {TAG}{rest}-v1.")
-    first, hyphen, _ = rest.partition("-")
-    if hyphen and not re.search(r"\d", first):  # no version such as v1-rc1
+    if not is_version(rest):
         raise UserError(
             f"{tag} begins with no runtime's name ({', '.join(known)}), and '{rest}' is not taken "
-            f"for a version of all: push {TAG}NAME-VERSION, or {TAG}v1."
+            f"for a version of all, such as v1: push {TAG}NAME-VERSION, or {TAG}v1."
         )
     return [(name, rest) for name in known]
 

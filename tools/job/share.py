@@ -36,7 +36,7 @@ from tools.job.job import (
 from tools.job.storage import storage_answers
 from tools.tracking import notes
 
-NO_CHANGE = ("unspecified", "unset", "auto")  # values of attributes that change no named file
+UNSET = {"unspecified", "unset"}  # values of git's attributes
 PUSHES = 5  # attempts, as the branch may move between fetch and push
 BRANCHES = 9  # results/<tag>, results/<tag>-2, …
 TRIES = (0, 5, 15)  # seconds before each try to reach S3, or git's server
@@ -209,7 +209,8 @@ def changed(source: str, files: list[str]) -> bool:
 def differ(old: str, new: str, files: list[str]) -> bool:
     """Whether any result file differs between two commits."""
     paths = git_names("diff-tree", "-r", "--name-only", "-z", "--no-renames", old, new)
-    return any(is_among(path, set(files)) for path in paths)
+    results = set(files)
+    return any(is_among(path, results) for path in paths)
 
 
 def tree_with_results(commit: str, files: list[str]) -> str:
@@ -232,13 +233,19 @@ def keep_bytes(index: str, files: list[str]) -> None:
     dvc.lock has the checksums of these bytes, but git's settings and `text=auto` may make it change
     line ends. Files for which .gitattributes asks for a change by name are left to git.
     """
+    results = set(files)
     listed = git("ls-files", "-z", "--stage", GIT_INDEX_FILE=index).split("\0")
     named = [entry.partition("\t") for entry in listed if entry.startswith("100")]  # no links
-    modes = {name: about[:6] for about, _, name in named if is_among(name, set(files))}
+    modes = {name: about[:6] for about, _, name in named if is_among(name, results)}
     asked = git("check-attr", "-z", "--stdin", "text", "eol", "filter", stdin="\0".join(modes))
-    words = asked.split("\0")
-    changed = {n for n, v in zip(words[::3], words[2::3], strict=False) if v not in NO_CHANGE}
-    names = [name for name in modes if name not in changed]
+    values = asked.split("\0")[2::3]  # of the three attributes of each file
+    names = [
+        name
+        for name, text, eol, program in zip(
+            modes, values[::3], values[1::3], values[2::3], strict=True
+        )
+        if program in UNSET and (text in ("auto", "unset") or {text, eol} <= UNSET)
+    ]
     for start in range(0, len(names), AT_ONCE):
         some = names[start : start + AT_ONCE]
         blobs = git("hash-object", "-w", "--no-filters", "--", *some).split()

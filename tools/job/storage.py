@@ -84,7 +84,10 @@ def cache_folder() -> Path:
     try:
         return named.expanduser().resolve()  # no shell expands `~` in a runner's .env
     except RuntimeError:
-        raise UserError(f"DVC_CACHE_DIR is {named}: there is no such user here.") from None
+        raise UserError(
+            f"DVC's cache would be {named}: there is no such user here. Fix DVC_CACHE_DIR or "
+            "XDG_CACHE_HOME."
+        ) from None
 
 
 def point_dvc_at_this_platform() -> str:

@@ -25,7 +25,7 @@ from tools.goals.judge import goal_files, judge
 from tools.krt.archive import pack
 from tools.krt.check import bad_name, check, load, manifest_in
 from tools.krt.format import NAME, ManifestV2
-from tools.krt.names import MANIFEST, TAG, named, names
+from tools.krt.names import MANIFEST, TAG, is_version, named, names
 from tools.krt.proto import generated
 
 BUILD = Path("build")
@@ -55,7 +55,7 @@ def default_version(name: str) -> str:
     found = []
     for tag in git("tag", "--points-at", "HEAD").split():
         rest = tag.removeprefix(TAG)
-        if rest != tag and named(rest) in (name, "") and rest not in names():
+        if rest != tag and (named(rest) == name or (not named(rest) and is_version(rest))):
             found.append(rest.removeprefix(f"{name}-"))
     if len(found) > 1:
         raise UserError(f"this commit has {len(found)} tags for {name}: say which, with VERSION=.")

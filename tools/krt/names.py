@@ -1,5 +1,7 @@
 """The runtimes of this repository, and which one a tag or version names."""
 
+import re
+
 from lib.repository import ROOT
 
 MANIFEST = "krt.yml"
@@ -14,3 +16,8 @@ def names() -> list[str]:
 def named(text: str) -> str:
     """The runtime whose name and a hyphen a text starts with, the longest such; empty if none."""
     return max((name for name in names() if text.startswith(f"{name}-")), key=len, default="")
+
+
+def is_version(text: str) -> bool:
+    """Whether a text can be the version of all runtimes, and not a misspelled name: `v1`, `2.0`."""
+    return bool(re.match(r"v?\d", text))

@@ -41,16 +41,19 @@ def adopt(names: Sequence[str]) -> list[str]:
     refuse_two_of_one(found)
     for name, sweep in found.items():
         after, taken = put(after, sweep["tunes"], sweep["values"])
+        absent = left_out(name, sweep, before)
         if not taken:
             raise UserError(
-                f"{name}: {FILE} has no {sweep['tunes']} with what was tried: `make tune` again."
+                absent
+                or f"{name}: {FILE} has no {sweep['tunes']} with what was tried: `make tune` again."
             )
         what = ", ".join(taken)
         lines.append(
             f"{name}: {sweep['objective']} {sweep['best']:.4g}, reached by {what} "
             f"(trial {sweep['best_trial']} in trials.csv, which has {sweep['trials']})."
         )
-        lines += left_out(name, sweep, before)
+        if absent:
+            lines.append(f"WARNING: {absent}")
     ran = [stage for stage in stages if stage.name in found]
     for stage in ran:
         lines += searched_params(stage, found[stage.name])
@@ -96,18 +99,18 @@ def refuse_two_of_one(found: Mapping[str, Mapping[str, Any]]) -> None:
             )
 
 
-def left_out(name: str, sweep: Mapping[str, Any], text: str) -> list[str]:
-    """A warning if params.yaml leaves a parameter that was searched to its default."""
+def left_out(name: str, sweep: Mapping[str, Any], text: str) -> str:
+    """A message if params.yaml leaves a parameter that was searched to its default; else empty."""
     section, values = sweep["tunes"], sweep["values"]
     absent = [f"{section}.{key}" for key in values if not put(text, section, {key: None})[1]]
     models = [*models_below(ROOT)]
     left = [key for key in absent if any(has_field(model, key) for model in models)]
     if not left:
-        return []
-    return [
-        f"WARNING: {name}: {FILE} has no {some_of(left)}, so that is not adopted: add it, then "
-        "`make adopt` again."
-    ]
+        return ""
+    return (
+        f"{name}: {FILE} has no {some_of(left)}, so that is not adopted: add it, then `make adopt` "
+        "again."
+    )
 
 
 def has_field(model: type[BaseModel], name: str) -> bool:

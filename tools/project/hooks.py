@@ -90,7 +90,13 @@ def runs_others() -> str:
 def keep(file: Path) -> None:
     """Keep a hook of the user's own, such as git-lfs's, under another name, as pre-commit does."""
     if file.exists() and OURS not in file.read_text("utf-8", "replace"):
-        legacy = file.rename(file.with_name(f"{file.name}.legacy"))
+        legacy = file.with_name(f"{file.name}.legacy")
+        if legacy.exists():
+            sys.exit(
+                f"{file} is yours, and so is {legacy.name} beside it, under which it would be "
+                "kept: move one of them away, then make hooks."
+            )
+        file.rename(legacy)
         print(f"{file.name}: yours is {legacy.name} now, and no longer runs")
 
 

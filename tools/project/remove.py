@@ -49,9 +49,10 @@ def remove(name: str) -> list[str]:
         file.write_text(text, encoding="utf-8")
     for path in (f"lab/processes/{name}", *written):
         delete(ROOT / path)
-    left = ROOT / "artifacts" / name  # with files of another stage, or a person's
-    with suppress(OSError):
-        left.rmdir()
+    left = ROOT / "artifacts" / name
+    for folder in (*sorted(left.rglob("*/"), reverse=True), left):  # inner ones first
+        with suppress(OSError):  # it has files of another stage, or a person's
+            folder.rmdir()
     for note in (*ROOT.glob(f".checkpoints/{name}.*"), *(notes.file_of(s.address) for s in own)):
         note.unlink(missing_ok=True)
     parts = {

@@ -10,6 +10,8 @@ import sys
 import tomllib
 from dataclasses import dataclass
 
+from packaging.utils import canonicalize_name
+
 from lib.errors import UserError
 from lib.files import read_text
 from lib.params import read_yaml
@@ -182,7 +184,7 @@ def with_plots(text: str, process: Tuned) -> str:
 def packages_missing(process: Tuned) -> list[str]:
     """The packages of the process's Pipfile that are not in the sweeps' Pipfile."""
     wanted, there = (
-        set(tomllib.loads(read_text(folder / "Pipfile")).get("packages", {}))
+        {*map(canonicalize_name, tomllib.loads(read_text(folder / "Pipfile")).get("packages", {}))}
         for folder in (ROOT / "lab/processes" / process.name, ROOM)
     )
     return sorted(wanted - there)
@@ -195,10 +197,11 @@ def other_versions(process: Tuned) -> list[str]:
         wanted, there = versions(read_lock(folder)), versions(read_lock(ROOM))
     except UserError:  # `make lock` tells it
         return []
-    named = tomllib.loads(read_text(folder / "Pipfile")).get("packages", {})
+    packages = tomllib.loads(read_text(folder / "Pipfile")).get("packages", {})
+    named = {canonicalize_name(name) for name in packages}  # as locks have them
     return [
         f"{name} {there[name].strip('=')} ({process.name}: {wanted[name].strip('=')})"
-        for name in sorted({*named} & wanted.keys() & there.keys())
+        for name in sorted(named & wanted.keys() & there.keys())
         if there[name] != wanted[name]
     ]
 

@@ -45,7 +45,7 @@ AUTHOR = re.compile(
     r"(<!--[ \t]*author:[ \t]*([\w-]+)[ \t]*-->[ \t]*\n)(.*?)(<!--[ \t]*/author[ \t]*-->)",
     re.DOTALL,
 )
-TIMES = ("ns", "µs", "ms", "s", "min", "h")  # units
+TIMES = ("ns", "µs", "us", "ms")  # units of run times; a result may be in seconds or hours
 COMMIT = re.compile(r"\| commit \| `([0-9a-f]{40})` \|")
 
 
@@ -158,7 +158,7 @@ def goals() -> str:
 
 
 def without_times(goal: dict[str, str]) -> dict[str, str]:
-    """A verdict, without the value if it is a time, which differs in each run."""
+    """A verdict, without the value if it is a run time, which differs each time."""
     measured = any(wanted.rpartition(" ")[2] in TIMES for wanted in goal["goal"].split("; "))
     return goal | {"reached": ""} if measured else goal
 

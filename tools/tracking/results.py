@@ -148,19 +148,23 @@ def is_curve(file: Path) -> bool:
 def points(rows: list[list[str]]) -> Iterator[Point]:
     """The points in a CSV file's rows, header first; cells that are not numbers are skipped.
 
-    A step that is no whole number, or not above the last one of its column, is one more than that:
-    MLflow's are whole, and of two points of a column at one step, one would be lost.
+    MLflow's steps are whole: from the first one that is not, the distinct steps are counted. A step
+    not above the last one of its column is one more than that, as of two points at one step, one
+    would be lost.
     """
     last: dict[str, int] = {}  # step of each column
+    counted: dict[float, int] = {}
     for row in rows[1:]:
         step = number(row[0]) if row else None
         if step is None or not math.isfinite(step):
             continue
+        if counted or not step.is_integer():
+            counted.setdefault(step, max(last.values(), default=-1) + 1)
+        place = counted.get(step, int(step))
         for name, cell in zip(rows[0][1:], row[1:], strict=False):
             if (value := number(cell)) is not None:
-                rises = name not in last or step > last[name]
-                whole = step.is_integer() and rises
-                last[name] = int(step) if whole else last.get(name, -1) + 1
+                rises = name not in last or place > last[name]
+                last[name] = place if rises else last[name] + 1
                 yield Point(mlflow_name(name), last[name], value)
 
 

@@ -116,13 +116,12 @@ def fill(
 def patient(path: Path) -> Iterator[None]:
     """Wait longer for answers, while this file or folder is sent.
 
-    A server answers when it has stored a whole file, for which it gets a second per MB, and at
-    least a minute.
+    A server answers when it has stored a whole file, for which it gets a second per MB.
     """
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     largest = max((file.stat().st_size for file in files), default=0)
     usual = MLFLOW_HTTP_REQUEST_TIMEOUT.get()
-    MLFLOW_HTTP_REQUEST_TIMEOUT.set(max(usual, 60, largest // 10**6))
+    MLFLOW_HTTP_REQUEST_TIMEOUT.set(usual + largest // 10**6)
     try:
         yield
     finally:
