@@ -9,6 +9,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,14 @@ def replaced_file(path: Path | str) -> Iterator[Path]:
 def write_json(path: Path | str, content: Any) -> None:
     """Write JSON for readable diffs: one line per value, keys in the order given.
 
+    Text that is mostly not Latin is escaped, as DVC takes metrics with it for a binary file.
+
     Raises:
         UserError: a number is NaN or infinite, which JSON does not have; the message has its key.
     """
+    as_text = partial(json.dumps, content, indent=2, allow_nan=False, default=_plain)
     try:
-        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False, default=_plain)
+        text = as_text(ensure_ascii=False)
     except ValueError:
         for key, value in _not_finite(content):
             raise UserError(
@@ -68,6 +72,9 @@ def write_json(path: Path | str, content: Any) -> None:
                 "or leave it out."
             ) from None
         raise
+    start = text.encode("utf-8", "backslashreplace")[:512]  # all that DVC looks at
+    if sum(byte > 127 for byte in start) > 0.3 * len(start):
+        text = as_text(ensure_ascii=True)
     with replaced_file(path) as new:  # lone surrogates, which UTF-8 does not have, are escaped
         new.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
 

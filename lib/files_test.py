@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dvc_data.hashfile.istextfile import istextblock
 
 from lib.errors import UserError
 from lib.files import read_columns, read_csv, read_json, replaced_directory, write_csv, write_json
@@ -140,6 +141,13 @@ def test_json_accepts_numpy_numbers(tmp_path):
     content = {"a": np.float32(0.5), "b": np.int64(2), "c": np.bool_(True), "d": np.arange(2)}
     write_json(tmp_path / "a.json", content)
     assert read_json(tmp_path / "a.json") == {"a": 0.5, "b": 2, "c": True, "d": [0, 1]}
+
+
+def test_json_with_few_latin_letters_is_no_binary_file_for_dvc(tmp_path):
+    content = {"площадь квартиры": 1, "价格": {"最大": 2}}
+    write_json(tmp_path / "file.json", content)
+    assert istextblock((tmp_path / "file.json").read_bytes()[:512])
+    assert read_json(tmp_path / "file.json") == content
 
 
 def test_json_keeps_letters_and_escapes_what_utf8_lacks(tmp_path):

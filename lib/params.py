@@ -260,6 +260,10 @@ def check_all(root: Path = Path(), file: str = FILE) -> None:
         except ParamsError as error:
             problems |= dict.fromkeys(str(error).splitlines())
     if isinstance(content, Mapping):
+        problems |= dict.fromkeys(
+            f"{file}: {printable(key)} is {value}, and DVC takes no dates: put it in quotes."
+            for key, value in dates_in(content)
+        )
         known = list(dict.fromkeys(key for model in models for key in model.model_fields))
         known += [main.parent.name for main in root.glob("lab/processes/*/main")]
         unread = [str(key) for key in content if key not in known]
@@ -268,6 +272,18 @@ def check_all(root: Path = Path(), file: str = FILE) -> None:
             problems[f"{file}: {unknown(key, key, sorted(set(known)))}"] = None
     if problems:
         raise ParamsError("\n".join(problems))
+
+
+def dates_in(content: Any, name: str = "") -> Iterator[tuple[str, date]]:
+    """The dates and times in YAML, each with its dotted name."""
+    if isinstance(content, date):
+        yield name, content
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from dates_in(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(content, list):
+        for number, value in enumerate(content):
+            yield from dates_in(value, f"{name}.{number}")
 
 
 def keys_of_pipelines(root: Path) -> Iterator[str]:

@@ -184,6 +184,17 @@ def test_parameters_cannot_be_changed_later():
 # ---- the whole file
 
 
+def test_dates_without_quotes_are_refused_as_dvc_refuses_them(tmp_path):
+    (tmp_path / "params.yaml").write_text(
+        "project: {name: a, experiment: b}\nlist: [{from: 2024-09-15}]\nat: 2024-09-15 10:00:00\n"
+    )
+    with pytest.raises(ParamsError) as raised:
+        check_all(tmp_path)
+    told = "DVC takes no dates: put it in quotes."
+    assert f"params.yaml: list.0.from is 2024-09-15, and {told}" in str(raised.value)
+    assert f"params.yaml: at is 2024-09-15 10:00:00, and {told}" in str(raised.value)
+
+
 def test_a_quoted_date_is_a_date_if_its_type_says_so():
     """DVC does not accept dates without quotes."""
 

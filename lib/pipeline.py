@@ -130,6 +130,11 @@ class Pipeline:
         imports = {stage.file for stage in self.stages if stage.imports}
         return sorted({*uncached, *self.locks, *imports})
 
+    @property
+    def data_files(self) -> list[str]:
+        """The `.dvc` files of data, in which DVC records a change of the data."""
+        return sorted({stage.file for stage in self.stages if stage.file.endswith(".dvc")})
+
     def find(self, name: str) -> Stage | None:
         """The stage with this name or address."""
         return next((s for s in self.stages if name in (s.name, s.address)), None)
@@ -217,7 +222,9 @@ def unread(error: Exception) -> str:
     path = getattr(against, "path", None)
     if isinstance(path, list):
         why += f" ({'.'.join(map(str, path))}: {against.msg})"
-    marks = ": a merge left marks in it" if getattr(error, "hint", "") else ""  # DVC's hint on them
+    marks = ""
+    if getattr(error, "hint", ""):  # DVC's, on them
+        marks = ": a merge left marks in it. Take either side of a dvc.lock, then `make run`"
     return f"DVC cannot read the pipeline: {why}{line_of(error)}{marks}"
 
 

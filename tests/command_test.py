@@ -41,8 +41,28 @@ def ended(body, redirection=""):
             "No space left on device (a/file): the disk is full, or what the output goes to. "
             "Make room, then run it again.\n",
         ),
+        (
+            "import sqlite3\nraise sqlite3.OperationalError('disk I/O error')",
+            1,
+            "A database of DVC or MLflow cannot be used (disk I/O error): is the disk full, or "
+            "read-only? Make room, then run it again.\n",
+        ),
+        (
+            "raise OSError(errno.EROFS, 'Read-only file system', 'a/file')",
+            1,
+            "Read-only file system (a/file): it is read-only, or belongs to another user.\n",
+        ),
     ],
-    ids=["success", "exit code", "sys.exit", "user error", "Ctrl-C", "full disk"],
+    ids=[
+        "success",
+        "exit code",
+        "sys.exit",
+        "user error",
+        "Ctrl-C",
+        "full disk",
+        "database",
+        "read-only",
+    ],
 )
 def test_a_command_ends_with_at_most_one_line(body, code, message):
     assert ended(body) == (code, "done\n" if "print" in body else "", message)
@@ -54,6 +74,8 @@ def test_a_bug_keeps_its_traceback():
     assert error.startswith("Traceback")
     assert error.endswith("KeyError: 'lr'\n")
     assert "Traceback" in ended("open('no such file')")[2]
+    query = "import sqlite3\nsqlite3.connect(':memory:').execute('SELECT 1 FROM runs')"
+    assert "Traceback" in ended(query)[2]
 
 
 @pytest.mark.parametrize("body", ["print('x')", "print('x'); sys.exit('2 to fill in')"])

@@ -567,6 +567,9 @@ def test_a_stage_that_was_never_committed_is_named():
     assert "first, second, third" in difference("stages: {}", lock())[0]
 
 
+DATA = "outs: [{{path: x.csv, md5: {}, hash: md5}}]\n"
+
+
 def test_results_of_another_pipeline_are_compared_with_the_commit(tmp_path):
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").touch()
@@ -575,6 +578,7 @@ def test_results_of_another_pipeline_are_compared_with_the_commit(tmp_path):
     (other / "dvc.yaml").write_text(json.dumps({"stages": {"fit": stage}}))
     noted = {"schema": "2.0", "stages": {"fit": {"cmd": "true", "outs": []}}}
     (other / "dvc.lock").write_text(json.dumps(noted))
+    (data := tmp_path / "x.csv.dvc").write_text(DATA.format("a" * 32))
     for command in (("init", "--quiet"), ("add", "--all"), (*COMMIT, "--message", "results")):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     assert lines_below(Revision("", tmp_path)) == []
@@ -583,6 +587,9 @@ def test_results_of_another_pipeline_are_compared_with_the_commit(tmp_path):
     output = lines_below(Revision("", tmp_path))
     assert output[0] == "These results differ from those committed: lab/other/dvc.yaml:fit."
     assert "`git add lab/other/dvc.lock lab/other/own && git commit`" in output[-1]
+    data.write_text(DATA.format("b" * 32))  # as DVC does, when they have changed
+    output = lines_below(Revision("", tmp_path))
+    assert "`git add lab/other/dvc.lock lab/other/own x.csv.dvc && git commit`" in output[-1]
     (other / "dvc.lock").write_text("<<<<<<< HEAD\n")
     subprocess.run(["git", *COMMIT, "--all", "--message", "a bad merge"], cwd=tmp_path, check=True)
     (other / "dvc.lock").write_text(json.dumps(noted))

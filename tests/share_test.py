@@ -16,6 +16,7 @@ from lib.errors import UserError
 from tests.conftest import ROOT, Project, answer, free_port, server_that, write_executable
 from tools.job import share
 from tools.job.release import Bucket
+from tools.job.storage import why_push_failed
 from tools.tracking import notes
 
 pytestmark = pytest.mark.integration
@@ -488,6 +489,25 @@ def test_a_release_does_not_replace_what_another_job_uploads_meanwhile(tmp_path,
     with pytest.raises(UserError, match="is there already with other content"):
         bucket.upload(file)
     assert bucket.fs.cat_file(path) == b"theirs"
+
+
+REFUSED = (
+    "ERROR: failed to transfer '8e69' - [Errno 5] An error occurred (413) when calling: Too Large"
+)
+
+
+@pytest.mark.parametrize(
+    ("printed", "why"),
+    [
+        (REFUSED, "S3 or a proxy before it, takes no file as large as one of the results: raise"),
+        (REFUSED.replace("413", "403"), "S3 does not let these credentials write: give them write"),
+        ("ERROR: failed to push: Invalid endpoint: 127.0.0.1:9", "S3 was not contacted, its addre"),
+        ("ERROR: a lock is held", "a lock is held"),
+    ],
+)
+def test_a_push_that_fails_is_told_with_its_cause(printed, why):
+    assert why_push_failed(printed).startswith(why)
+    assert "ERROR" not in why_push_failed(printed)
 
 
 @pytest.mark.parametrize("out", ["artifacts/quick", "artifacts/quick/model.txt"])

@@ -324,6 +324,17 @@ def test_metrics_of_equal_names_are_logged(project):
     }
 
 
+def test_a_main_that_cannot_be_started_is_told_with_what_to_do(project):
+    main = project.folder / "lab/processes/plain/main"
+    main.chmod(0o644)
+    output = project.run("lab/processes/run", "plain", ok=False)
+    assert "lab/processes/plain/main is not executable: chmod +x it" in output
+    main.chmod(0o755)
+    main.write_bytes(b"#!/bin/sh\r\ntrue\r\n")
+    output = project.run("lab/processes/run", "plain", ok=False)
+    assert "and do the lines of that file end in LF, not CR LF?" in output
+
+
 CURVES = """#!/bin/sh
 mkdir -p artifacts/cv data/simulated
 for n in 1 2; do printf "epoch,loss,rate_$n\\n1,0.$n,1\\n" > artifacts/cv/fold_$n.csv; done

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -13,13 +15,14 @@ from lib.repository import ROOT
 from lib.text import last_line
 
 DISK_FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)  # a full disk, a quota, a file size limit
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def as_command(main: Callable[[], object], name: str = "") -> NoReturn:
     """Run `main` and exit with the number that it returns, or 0.
 
-    A UserError and a full disk exit with a one-line message; Ctrl-C and a closed pipe (`| head`)
-    exit silently. Any other exception is a bug here and keeps its traceback.
+    A UserError and a disk that cannot be used exit with a one-line message; Ctrl-C and a closed
+    pipe (`| head`) exit silently. Any other exception is a bug here and keeps its traceback.
 
     Args:
         main: the command.
@@ -37,19 +40,30 @@ def as_command(main: Callable[[], object], name: str = "") -> NoReturn:
     except BrokenPipeError:
         discard_output()
         sys.exit(141)
-    except OSError as error:
-        if error.errno not in DISK_FULL:
+    except (OSError, sqlite3.Error) as error:
+        if not (problem := disk_problem(error)):
             raise
         discard_output()
-        sys.exit(f"{name}{disk_full_message(error)}")
+        sys.exit(f"{name}{problem}")
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def disk_full_message(error: OSError) -> str:
-    """The message for an OSError whose errno is in DISK_FULL."""
+def disk_problem(error: OSError | sqlite3.Error) -> str:
+    """What is wrong with a disk and what to do, in a line; empty if the error has another cause."""
+    if isinstance(error, sqlite3.Error):
+        if not re.search("disk|readonly|unable to open", str(error)):
+            return ""
+        return (
+            f"A database of DVC or MLflow cannot be used ({error}): is the disk full, or "
+            "read-only? Make room, then run it again."
+        )
     where = f" ({error.filename})" if error.filename else ""
-    full = f"{error.strerror}{where}: the disk is full, or what the output goes to"
-    return f"{full}. Make room, then run it again."
+    if error.errno in DISK_FULL:
+        full = f"{error.strerror}{where}: the disk is full, or what the output goes to"
+        return f"{full}. Make room, then run it again."
+    if error.errno in FORBIDDEN:
+        return f"{error.strerror}{where}: it is read-only, or belongs to another user."
+    return ""
 
 
 def captured(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,8 @@ REFUSED = re.compile(r"certificate verify failed: ([^()'\"\]]+)|(doesn't match|C
 NONE_IN_IT = re.compile("no.certificate.or.crl.found", re.IGNORECASE)
 PROXY = re.compile(
     r"ProxyError|Proxy(Connection|Timeout)|connect to proxy|\bcode 407\b|"
-    "SOCKS support|Proxy URL had|proxies_config"  # a kind of proxy that a client does not support
+    # An address that is none, or of a kind of proxy that a client does not support.
+    "check proxy URL|SOCKS support|Proxy URL had|proxies_config"
 )
 
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from lib.files import read_json, write_json
 from lib.pipeline import MAIN, SWEEPS
 from lib.repository import ROOT
 from lib.text import one_line, prose, shown_address, without_password
-from tools.command import DISK_FULL, disk_full_message
+from tools.command import disk_problem
 from tools.network import network_problem
 from tools.tracking.address import check_address
 
@@ -186,15 +187,15 @@ def s3_endpoint() -> str:
 
 
 def main(step: Callable[[], None]) -> None:
-    """Run a step; a UserError or a full disk ends it with a line in the log and on the page."""
+    """Run a step; a UserError or a disk's error ends it with a line in the log and on the page."""
     try:
         step()
     except KeyboardInterrupt:  # the job was cancelled
         sys.exit(130)
-    except (UserError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in DISK_FULL:
+    except (UserError, OSError, sqlite3.Error) as error:
+        message = str(error) if isinstance(error, UserError) else disk_problem(error)
+        if not message:
             raise
-        message = disk_full_message(error) if isinstance(error, OSError) else str(error)
         lines = [one_line(line) for line in without_password(message).splitlines()]
         print("", *lines, sep="\n", file=sys.stderr, flush=True)
         with suppress(OSError):  # the page is on the same disk

@@ -24,7 +24,7 @@ from lib.params import check_all
 from lib.pipeline import SWEEPS, open_repo
 from lib.repository import ROOT, ask_git, git
 from lib.text import shown_address
-from tools.command import DISK_FULL, run
+from tools.command import DISK_FULL, FORBIDDEN, run
 from tools.environments.lock_file import environments_folder
 from tools.job.data import data_are_there
 from tools.job.job import add_to_note, ask_mlflow, main, pipeline_file, summarise
@@ -41,7 +41,7 @@ PLAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._/+-]*"
 SWEEP = "tune-"  # prefix of the tags that run the sweeps
 FREE_GIGABYTES = 2.0
 # The errors of a disk that is full, broken, read-only or another user's.
-UNUSABLE = (*DISK_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO)
+UNUSABLE = (*DISK_FULL, *FORBIDDEN, errno.ENOTDIR, errno.EIO)
 
 
 def record_ref() -> str:

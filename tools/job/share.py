@@ -33,7 +33,7 @@ from tools.job.job import (
     read_note,
     summarise,
 )
-from tools.job.storage import storage_answers
+from tools.job.storage import storage_answers, why_push_failed
 from tools.tracking import notes
 
 UNSET = {"unspecified", "unset"}  # values of git's attributes
@@ -167,10 +167,10 @@ def push_data() -> None:
         print((done.stdout + done.stderr).strip(), flush=True)
         if done.returncode == 0:
             return
-        why = first_error(done.stderr)
+        why = why_push_failed(first_error(done.stderr))
     raise UserError(
-        f"Data could not be pushed to S3: {why}. Nothing was committed. Re-run "
-        "this job when S3 is back: finished stages come from the runner's cache."
+        f"Data could not be pushed to S3: {why}. Nothing was committed. Re-run this job when that "
+        "is fixed: finished stages come from the runner's cache."
     )
 
 

@@ -16,14 +16,13 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc.utils.serialize import modify_yaml
 
 from lib.errors import UserError
 from lib.params import read_yaml
-from lib.pipeline import unread
+from lib.pipeline import UNREADABLE, unread
 from lib.repository import ROOT
 from tools.command import as_command
 from tools.job import guarded_dvc
@@ -92,7 +91,7 @@ def planned(targets: Sequence[str]) -> Iterator[tuple[Repo, Needs]]:
             wanted = [stage for target in targets for stage in repo.stage.collect(target)]
             graph = get_active_graph(repo.index.graph)
             plan = plan_repro(graph, wanted)
-        except (DvcException, ImportError) as error:  # the latter: an optional package is missing
+        except UNREADABLE as error:
             raise UserError(unread(error)) from None
         yield repo, {stage: list(graph.successors(stage)) for stage in plan}
 

@@ -28,13 +28,19 @@ ELSEWHERE = (
     "has this bucket in another region, or at another endpoint: fix region and endpointurl in "
     ".dvc/config, or the variable MLFLOW_S3_ENDPOINT_URL"
 )
-REFUSALS = {  # by S3's own code
+TOO_LARGE = (
+    "or a proxy before it, takes no file as large as one of the results: raise the limit there"
+)
+REFUSALS = {  # by S3's own code, or a proxy's status
     "ExpiredToken": (
         "refuses the credentials, which have expired: renew them with `make credentials`, or a "
         "runner's secrets"
     ),
     "RequestTimeTooSkewed": "refuses the time of the requests: set this machine's clock",
     "SlowDown": "answers, and asks for fewer requests: try again later",
+    "EntityTooLarge": TOO_LARGE,
+    "413": TOO_LARGE,
+    "301": ELSEWHERE,
     "PermanentRedirect": ELSEWHERE,
     "AuthorizationHeaderMalformed": ELSEWHERE,
     "RecursionError": ELSEWHERE,  # what the client makes of a PermanentRedirect without a region
@@ -58,7 +64,7 @@ CAUSES = (  # by the text of any other error; the first that fits
         "MINIO_SECRET_ACCESS_KEY",
     ),
     (
-        "(?i:AccessDenied|Forbidden|PermissionError|read.?only)",
+        "(?i:AccessDenied|Forbidden|PermissionError|read.?only|code 403|\\(403\\))",
         "does not let these credentials {asked}: give them {asked} access to the bucket",
     ),
     (
@@ -69,11 +75,16 @@ CAUSES = (  # by the text of any other error; the first that fits
         "Full|Quota|InsufficientStorage|No space|InternalError|ServiceUnavail",
         "cannot write: is its disk full, or the bucket over its quota or locked?",
     ),
+    ("Internal Server Error", "fails on its side: its log says why"),
+    (
+        "Invalid endpoint|WRONG_VERSION_NUMBER",
+        "was not contacted, its address begins with the wrong one of http:// and https://, or with "
+        "none: fix endpointurl in .dvc/config, or the variable MLFLOW_S3_ENDPOINT_URL",
+    ),
     (
         "connect|Connection|Timeout|timed out|resolve",
         AWAY,
     ),
-    ("", "fails:"),
 )
 
 
@@ -170,11 +181,25 @@ def why_storage_failed(error: Exception, asked: str = "write") -> str:
     said = code or (f"code {status}" if status else "")  # a proxy sends no S3 error code
     text = " ".join(f"{kinds} {said} {error}".split())
     trusted = os.environ.get("AWS_CA_BUNDLE", "")
-    what = REFUSALS.get(code) or REFUSALS.get(kinds) or network_problem(text)
-    if not what and "HTTPClientError" in kinds and trusted and not Path(trusted).exists():
+    what = REFUSALS.get(kinds, "")
+    if "HTTPClientError" in kinds and trusted and not Path(trusted).exists():
         what = f"was not contacted, AWS_CA_BUNDLE names {trusted}, which does not exist: fix it"
-    what = what or next(w.format(asked=asked) for pattern, w in CAUSES if re.search(pattern, text))
+    what = what or cause_of(text, code, asked) or "fails:"
     return f"{what} ({without_password(text)[:200]})"
+
+
+def cause_of(text: str, code: str, asked: str) -> str:
+    """What an error's text and S3's code in it say, to follow S3's name; empty if it is unknown."""
+    found = (what.format(asked=asked) for pattern, what in CAUSES if re.search(pattern, text))
+    return REFUSALS.get(code, "") or network_problem(text) or next(found, "")
+
+
+def why_push_failed(message: str) -> str:
+    """Why `dvc push` failed, from the message that it printed."""
+    said = without_password(re.sub("^ERROR: (failed to transfer '[^']*' - )?", "", message))
+    code = re.search(r"An error occurred \((\w+)\)", message)
+    what = cause_of(message, code[1] if code else "", "write")
+    return f"S3 {what} ({said[:200]})" if what else said
 
 
 def listings_are_whole() -> str:
@@ -199,8 +224,11 @@ def as_problem(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError | sqlite3.Error):
         why = " ".join(str(error).split())
-        return (
-            f"A disk of this machine cannot be used: {why}. Is it full, or read-only? What "
-            f"DVC keeps in {site_cache_dir()} can be removed: it is made anew."
-        )
+        told = f"A disk of this machine cannot be used: {why}. Is it full, or read-only?"
+        name = str(
+            getattr(error, "filename", None) or site_cache_dir()
+        )  # DVC's databases are there
+        if Path(name).is_relative_to(site_cache_dir()):
+            told += f" What DVC keeps in {site_cache_dir()} can be removed: it is made anew."
+        return told
     return f"DVC cannot read what the run needs: {' '.join(str(error).split())}{line_of(error)}"

@@ -74,7 +74,8 @@ def build(name: str, version: str, *, anyway: bool) -> Path:
     if not re.fullmatch(NAME, version) or len(version) > 19:
         raise UserError(
             f"version is {version!r}: the engine wants at most 19 lower-case letters, digits and "
-            f"hyphens, a letter or digit at both ends, {name}- among them: say VERSION=v1."
+            f"hyphens, a letter or digit at both ends, {name}- among them: say VERSION=v1, or push "
+            f"the tag {TAG}v1."
         )
     if dirty := git("status", "--porcelain"):
         changed = ", ".join(line[3:] for line in dirty.splitlines()[:5])
@@ -257,7 +258,7 @@ def judged_goals(*, anyway: bool) -> tuple[str, str]:
     print(printed, flush=True)
     raise UserError(
         f"goals: {summary}. What misses its goals is not released: `make goals` says more, and "
-        "ANYWAY=yes builds it all the same."
+        "`make runtime ANYWAY=yes` builds it all the same."
     )
 
 

@@ -123,13 +123,14 @@ def stages_of(name: str, pipeline: Pipeline) -> list[Stage]:
 def refuse_shared(name: str, own: Sequence[Stage], pipeline: Pipeline) -> None:
     """UserError if a stage that would be removed also starts another process."""
     entries = {(stage.file, stage.entry) for stage in own}
-    same = [s for s in pipeline.stages if (s.file, s.entry) in entries]
-    commands = " && ".join(command for stage in same for command in stage.commands)
-    if others := sorted({*re.findall(r"lab/processes/run ([\w-]+)", commands)} - {name}):
-        raise UserError(
-            f"{same[0].name} in {same[0].file} starts {others[0]}, too: take {name} out of it "
-            "first, by hand."
-        )
+    for stage in pipeline.stages:
+        started = re.findall(r"lab/processes/run ([\w-]+)", " && ".join(stage.commands))
+        others = sorted({*started} - {name})
+        if others and (stage.file, stage.entry) in entries:
+            raise UserError(
+                f"{stage.name} in {stage.file} starts {others[0]}, too: take {name} out of it "
+                "first, by hand."
+            )
 
 
 def written_by(stages: Iterable[Stage]) -> list[str]:

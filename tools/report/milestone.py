@@ -62,7 +62,7 @@ def milestone(name: str) -> Path:
         )
     now = Revision("HEAD")
     results = now.pipeline.result_files or ["dvc.lock"]
-    if changed := uncommitted(["params.yaml", "goals", "lib", *results]):
+    if changed := uncommitted(["params.yaml", "goals", "lib", *results, *now.pipeline.data_files]):
         raise UserError(
             f"{some_of(changed)}: not committed. A report rests on a commit: commit them first."
         )

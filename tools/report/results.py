@@ -21,6 +21,7 @@ from lib.comparison import LONGEST, Table, cut, measured, metrics_table, results
 from lib.errors import UserError
 from lib.params import YamlTextError, parse_yaml
 from lib.pipeline import MAIN, SWEEPS, in_root
+from lib.repository import git_names
 from lib.revisions import WORK_TREE, Revision
 from lib.text import one_line, some_of
 from tools.command import as_command
@@ -172,6 +173,8 @@ def lines_below(revision: Revision) -> Sequence[str]:
     """How the results of each dvc.yaml differ from those committed; sweeps are left out."""
     stages, head = revision.pipeline.stages, Revision("HEAD", revision.root)
     lines: list[str] = []
+    tracked = ("diff", "--name-only", "-z", "HEAD", "--", *revision.pipeline.data_files)
+    data = git_names(*tracked, folder=revision.root) if revision.pipeline.data_files else []
     for file in dict.fromkeys(stage.file for stage in stages if stage.commands):
         lock = str(PurePosixPath(file).with_suffix(".lock"))
         current = revision.text(lock)
@@ -184,8 +187,9 @@ def lines_below(revision: Revision) -> Sequence[str]:
         in_git = {path for stage in stages if stage.file == file for path in stage.uncached}
         folders = sorted({path.rpartition("/")[0] or path for path in in_git if in_root(path)})
         prefix = "" if file == MAIN else f"{file}:"
+        places = shlex.join([lock, *folders, *data])
         try:
-            lines += difference(committed, current, prefix, shlex.join([lock, *folders]))
+            lines += difference(committed, current, prefix, places)
         except UserError as error:
             lines.append(f"{lock}, as committed: {error}")
     return lines

@@ -46,8 +46,12 @@ def register_models(run: RunInfo, tracked: Tracked, tags: Mapping[str, str]) -> 
                 what = f"is not registered: it {INSIDE}"
             print(f"MLflow: {one_line(model.name)} {what}", file=sys.stderr)
     except Exception as error:  # of the client, server or network: many classes
-        reason = without_password(" ".join(str(error).split()))[:200]
-        print(f"WARNING: MLflow: the models are not in its registry: {reason}", file=sys.stderr)
+        why = without_password(" ".join(str(error).split()))[:200]
+        print(
+            f"WARNING: MLflow: the models are not in its registry, or one is there without the "
+            f"alias {ALIAS}: {why}. When that is fixed, `make relog`.",
+            file=sys.stderr,
+        )
 
 
 def md5_of_model(tracked: Tracked, path: str) -> str:
