@@ -96,7 +96,8 @@ def read_chunks(
         ValueError: `rows` is below 1.
         UserError: a file is missing, of an unknown kind, cannot be read, or has a column only in
             the name of its folder; an inferred type differs from another file's; two columns have
-            the same name; `types` has a misspelled column, or a type that Arrow does not know.
+            the same name; `types` has a column that differs from the file's in case or signs, or
+            a type that Arrow does not know.
     """
     if rows < 1:
         raise ValueError(f"rows is {rows}: expected at least 1")

@@ -224,7 +224,8 @@ def unread(error: Exception) -> str:
         why += f" ({'.'.join(map(str, path))}: {against.msg})"
     marks = ""
     if getattr(error, "hint", ""):  # DVC's, on them
-        marks = ": a merge left marks in it. Take either side of a dvc.lock, then `make run`"
+        remedy = "take either side, then `make run`" if "dvc.lock" in why else "edit it"
+        marks = f": a merge left marks in it: {remedy}"
     return f"DVC cannot read the pipeline: {why}{line_of(error)}{marks}"
 
 

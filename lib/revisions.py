@@ -35,7 +35,6 @@ DRAWN = 50_000_000  # bytes; larger tables are not plotted
 ONE_COLUMN = ("bar", "confusion", "scatter")  # prefixes of templates with a single y
 LISTS = (".json", ".yaml", ".yml")  # of rows
 TABLES = (".csv", ".tsv", *LISTS)
-PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".svg")
 
 
 @dataclass(frozen=True)
@@ -246,8 +245,8 @@ class Revision:
             x, y = definition.get("x"), definition.get("y")
             template = definition.get("template", "")
             files = {title: y} if isinstance(y, str | list) and title.endswith(TABLES) else y
-            if not definition and title.lower().endswith(PICTURES):
-                continue
+            if not definition and not title.endswith(TABLES):
+                continue  # a picture, or a folder of them
             if not isinstance(files, Mapping) or not isinstance(x, str):
                 self.missing.append(
                     f"The plot '{title}' of {self.label} is drawn by `dvc plots show` alone: it "

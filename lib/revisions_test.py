@@ -163,7 +163,7 @@ plots:
         ("history.csv", "epoch", ["train", "validation"]),
         ("scores.csv", "a", ["b"]),
     ]
-    assert len(revision.missing) == 5
+    assert len(revision.missing) == 4
 
 
 def test_points_and_bars_of_several_columns_are_one_plot_each(work_tree):

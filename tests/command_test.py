@@ -50,7 +50,7 @@ def ended(body, redirection=""):
         (
             "raise OSError(errno.EROFS, 'Read-only file system', 'a/file')",
             1,
-            "Read-only file system (a/file): it is read-only, or belongs to another user.\n",
+            "Read-only file system (a/file): it is read-only, not executable, or another user's.\n",
         ),
     ],
     ids=[
@@ -74,7 +74,7 @@ def test_a_bug_keeps_its_traceback():
     assert error.startswith("Traceback")
     assert error.endswith("KeyError: 'lr'\n")
     assert "Traceback" in ended("open('no such file')")[2]
-    query = "import sqlite3\nsqlite3.connect(':memory:').execute('SELECT 1 FROM runs')"
+    query = "import sqlite3\nsqlite3.connect(':memory:').execute('SELECT 1 FROM disks')"
     assert "Traceback" in ended(query)[2]
 
 

@@ -440,7 +440,10 @@ def test_an_unreadable_pipeline_gives_one_line_everywhere(project):
 def test_merge_conflict_marks_in_dvc_lock_are_reported(project):
     (project.folder / "dvc.lock").write_text("schema: '2.0'\n<<<<<<< HEAD\nstages: {}\n=======\n")
     for output in (results(project, ok=False), *compare(project), run_page(project)):
-        assert re.search(r"dvc.lock.{1,200}: a merge left marks in it; its metrics", output)
+        assert re.search(
+            r"dvc.lock.{1,200}: a merge left marks in it: take either side, then .{3,20}; its",
+            output,
+        )
         assert "d.v.c" not in output
 
 
@@ -595,6 +598,9 @@ def test_results_of_another_pipeline_are_compared_with_the_commit(tmp_path):
     (other / "dvc.lock").write_text(json.dumps(noted))
     (output,) = lines_below(Revision("", tmp_path))
     assert output.startswith("lab/other/dvc.lock, as committed: this is not a dvc.lock: did a")
+    shutil.rmtree(tmp_path / ".git")
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    assert lines_below(Revision("", tmp_path)) == [], "no commit yet"
 
 
 @pytest.mark.parametrize("lock", ["<<<<<<< HEAD", "stages: [1]", "stages: {a: 3}", "7"])

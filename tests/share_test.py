@@ -499,10 +499,16 @@ REFUSED = (
 @pytest.mark.parametrize(
     ("printed", "why"),
     [
-        (REFUSED, "S3 or a proxy before it, takes no file as large as one of the results: raise"),
+        (
+            REFUSED,
+            "S3 takes no file as large as one of the results, or a proxy before it does not: ",
+        ),
         (REFUSED.replace("413", "403"), "S3 does not let these credentials write: give them write"),
         ("ERROR: failed to push: Invalid endpoint: 127.0.0.1:9", "S3 was not contacted, its addre"),
         ("ERROR: a lock is held", "a lock is held"),
+        ("ERROR: [Errno 28] No space left on device: '/x/y'", "[Errno 28] No space left on device"),
+        ("ERROR: attempt to write a readonly database", "attempt to write a readonly database"),
+        ("ERROR: Unable to locate credentials", "S3 was not contacted, there are no credentials"),
     ],
 )
 def test_a_push_that_fails_is_told_with_its_cause(printed, why):

@@ -332,7 +332,7 @@ def test_a_main_that_cannot_be_started_is_told_with_what_to_do(project):
     main.chmod(0o755)
     main.write_bytes(b"#!/bin/sh\r\ntrue\r\n")
     output = project.run("lab/processes/run", "plain", ok=False)
-    assert "and do the lines of that file end in LF, not CR LF?" in output
+    assert "and do its lines end in LF, not CR LF?" in output
 
 
 CURVES = """#!/bin/sh

@@ -51,7 +51,7 @@ def as_command(main: Callable[[], object], name: str = "") -> NoReturn:
 def disk_problem(error: OSError | sqlite3.Error) -> str:
     """What is wrong with a disk and what to do, in a line; empty if the error has another cause."""
     if isinstance(error, sqlite3.Error):
-        if not re.search("disk|readonly|unable to open", str(error)):
+        if not re.search("disk I/O|disk is full|readonly database|unable to open", str(error)):
             return ""
         return (
             f"A database of DVC or MLflow cannot be used ({error}): is the disk full, or "
@@ -61,8 +61,8 @@ def disk_problem(error: OSError | sqlite3.Error) -> str:
     if error.errno in DISK_FULL:
         full = f"{error.strerror}{where}: the disk is full, or what the output goes to"
         return f"{full}. Make room, then run it again."
-    if error.errno in FORBIDDEN:
-        return f"{error.strerror}{where}: it is read-only, or belongs to another user."
+    if error.errno in FORBIDDEN and where:
+        return f"{error.strerror}{where}: it is read-only, not executable, or another user's."
     return ""
 
 

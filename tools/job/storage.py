@@ -29,7 +29,8 @@ ELSEWHERE = (
     ".dvc/config, or the variable MLFLOW_S3_ENDPOINT_URL"
 )
 TOO_LARGE = (
-    "or a proxy before it, takes no file as large as one of the results: raise the limit there"
+    "takes no file as large as one of the results, or a proxy before it does not: raise the limit "
+    "there"
 )
 REFUSALS = {  # by S3's own code, or a proxy's status
     "ExpiredToken": (
@@ -54,7 +55,7 @@ CAUSES = (  # by the text of any other error; the first that fits
         "AWS_SHARED_CREDENTIALS_FILE, or profile and credentialpath in .dvc/config",
     ),
     (
-        "NoCredentials",
+        "NoCredentials|Unable to locate credentials",
         "was not contacted, there are no credentials: `make credentials`, or a runner's secrets",
     ),
     (
@@ -198,7 +199,8 @@ def why_push_failed(message: str) -> str:
     """Why `dvc push` failed, from the message that it printed."""
     said = without_password(re.sub("^ERROR: (failed to transfer '[^']*' - )?", "", message))
     code = re.search(r"An error occurred \((\w+)\)", message)
-    what = cause_of(message, code[1] if code else "", "write")
+    of_this_machine = re.search(r"\[Errno \d+\] [^(]*: '/|readonly database|disk I/O", message)
+    what = "" if of_this_machine else cause_of(message, code[1] if code else "", "write")
     return f"S3 {what} ({said[:200]})" if what else said
 
 
@@ -225,9 +227,8 @@ def as_problem(error: Exception) -> str:
     if isinstance(error, OSError | sqlite3.Error):
         why = " ".join(str(error).split())
         told = f"A disk of this machine cannot be used: {why}. Is it full, or read-only?"
-        name = str(
-            getattr(error, "filename", None) or site_cache_dir()
-        )  # DVC's databases are there
+        # DVC's databases, whose errors name no file, are there.
+        name = str(getattr(error, "filename", None) or site_cache_dir())
         if Path(name).is_relative_to(site_cache_dir()):
             told += f" What DVC keeps in {site_cache_dir()} can be removed: it is made anew."
         return told

@@ -21,7 +21,6 @@ from lib.comparison import LONGEST, Table, cut, measured, metrics_table, results
 from lib.errors import UserError
 from lib.params import YamlTextError, parse_yaml
 from lib.pipeline import MAIN, SWEEPS, in_root
-from lib.repository import git_names
 from lib.revisions import WORK_TREE, Revision
 from lib.text import one_line, some_of
 from tools.command import as_command
@@ -173,8 +172,7 @@ def lines_below(revision: Revision) -> Sequence[str]:
     """How the results of each dvc.yaml differ from those committed; sweeps are left out."""
     stages, head = revision.pipeline.stages, Revision("HEAD", revision.root)
     lines: list[str] = []
-    tracked = ("diff", "--name-only", "-z", "HEAD", "--", *revision.pipeline.data_files)
-    data = git_names(*tracked, folder=revision.root) if revision.pipeline.data_files else []
+    changed = revision.uncommitted(revision.pipeline.data_files)
     for file in dict.fromkeys(stage.file for stage in stages if stage.commands):
         lock = str(PurePosixPath(file).with_suffix(".lock"))
         current = revision.text(lock)
@@ -186,6 +184,7 @@ def lines_below(revision: Revision) -> Sequence[str]:
             continue
         in_git = {path for stage in stages if stage.file == file for path in stage.uncached}
         folders = sorted({path.rpartition("/")[0] or path for path in in_git if in_root(path)})
+        data = [path for path in changed if head.text(path)]  # not new
         prefix = "" if file == MAIN else f"{file}:"
         places = shlex.join([lock, *folders, *data])
         try:
