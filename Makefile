@@ -11,8 +11,8 @@ $(error the files have Windows line endings (CRLF), with which no script runs: \
 	what you changed, then `git rm -rq --cached . && git reset -q --hard`)
 endif
 
-# All commands import lib/, which an update merges.
-conflicting := $(shell grep -l '^<<<<<<< ' lib/*.py 2>/dev/null)
+# An update merges these; all commands import lib/.
+conflicting := $(shell grep -l '^<<<<<<< ' lib/*.py .dvcignore .github/workflows/*.yml 2>/dev/null)
 ifneq ($(conflicting),)
 $(error a merge left conflict marks in $(conflicting): resolve them first)
 endif

@@ -426,6 +426,16 @@ def test_a_key_outside_sections_of_config_local_is_reported(clone):
     assert "'core' stands below no [section]" in put(clone, "new", ok=False)
 
 
+def test_a_remote_that_is_not_on_s3_takes_no_credentials(project):
+    project.dvc("remote", "add", "--default", "--force", "folder", "/srv/data")
+    assert "DVC's remote is /srv/data, which takes no keys of S3." in put(project, "new", ok=False)
+    assert not (project.folder / ".dvc/config.local").exists()
+    text = "['remote \"folder\"']\n    access_key_id = a\n"
+    (project.folder / ".dvc/config.local").write_text(text)
+    output = project.run("make", "--silent", "doctor", ok=False)
+    assert "takes no keys of S3: remove access_key_id from .dvc/config.local" in output
+
+
 def test_without_a_default_remote_credentials_say_how_to_set_one(project):
     project.edit(".dvc/config", "    remote = minio\n", "")
     assert "`dvc remote default NAME`" in put(project, "new", ok=False)

@@ -577,7 +577,12 @@ def test_results_of_another_pipeline_are_compared_with_the_commit(tmp_path):
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").touch()
     (other := tmp_path / "lab/other").mkdir(parents=True)
-    stage = {"cmd": "true", "outs": ["data"], "metrics": [{"own/m.json": {"cache": False}}]}
+    stage = {
+        "cmd": "true",
+        "deps": ["../../new.py"],
+        "outs": ["data"],
+        "metrics": [{"own/m.json": {"cache": False}}],
+    }
     (other / "dvc.yaml").write_text(json.dumps({"stages": {"fit": stage}}))
     noted = {"schema": "2.0", "stages": {"fit": {"cmd": "true", "outs": []}}}
     (other / "dvc.lock").write_text(json.dumps(noted))
@@ -590,9 +595,13 @@ def test_results_of_another_pipeline_are_compared_with_the_commit(tmp_path):
     output = lines_below(Revision("", tmp_path))
     assert output[0] == "These results differ from those committed: lab/other/dvc.yaml:fit."
     assert "`git add lab/other/dvc.lock lab/other/own && git commit`" in output[-1]
+    (tmp_path / "new.py").touch()
+    (tmp_path / "params.yaml").write_text("a: 1\n")
     data.write_text(DATA.format("b" * 32))  # as DVC does, when they have changed
     output = lines_below(Revision("", tmp_path))
-    assert "`git add lab/other/dvc.lock lab/other/own x.csv.dvc && git commit`" in output[-1]
+    what = "lab/other/dvc.lock lab/other/own new.py params.yaml x.csv.dvc"
+    assert f"`git add {what} && git commit`" in output[-1]
+    assert "`git checkout lab/other/dvc.lock lab/other/own`" in output[-1]
     (other / "dvc.lock").write_text("<<<<<<< HEAD\n")
     subprocess.run(["git", *COMMIT, "--all", "--message", "a bad merge"], cwd=tmp_path, check=True)
     (other / "dvc.lock").write_text(json.dumps(noted))

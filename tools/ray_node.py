@@ -49,6 +49,12 @@ def main() -> None:
     if kind == "head":
         check_port(where)
         options = ["--head", "--port", where, "--include-dashboard", "false"]
+        address = f"{socket.gethostname()}:{where}"
+        print(
+            f"On each other machine, in a clone at this commit: make ray-worker ADDRESS={address}\n"
+            f"The sweep, here: RAY_ADDRESS={address} make tune",
+            flush=True,
+        )
     else:
         check_address(where)
         options = ["--address", where]

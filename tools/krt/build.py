@@ -42,6 +42,10 @@ NOT_PACKED = re.compile(
 def chosen(name: str) -> str:
     """The runtime's name, which may be empty if there is only one; UserError if it is unknown."""
     known = names()
+    if not known:
+        raise UserError(
+            "There is no runtime yet: copy runtimes/cancer of the template, and edit it."
+        )
     if not name and len(known) == 1:
         return known[0]
     if name not in known:

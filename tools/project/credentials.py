@@ -9,6 +9,7 @@ import sys
 
 from lib.errors import UserError
 from lib.repository import ROOT, ask_git
+from lib.text import shown_address
 from tools.command import as_command
 from tools.dvc_config import read_config, set_values
 
@@ -24,18 +25,23 @@ def ask() -> tuple[str, str]:
     return access, secret
 
 
-def write(access: str, secret: str) -> str:
-    """Write the keys for the team's default remote; its name."""
+def default_remote() -> str:
+    """The name of the team's default remote; UserError if there is none, or not on S3."""
     # From the tracked file: while the sandbox is up, its remote is the default in config.local.
-    remote = read_config(LOCAL.with_name("config")).get("core", {}).get("remote")
-    if not remote:
+    config = read_config(LOCAL.with_name("config"))
+    name = config.get("core", {}).get("remote")
+    if not name:
         raise UserError(
             ".dvc/config names no default remote, and keys are for one: `dvc remote default NAME`, "
             "then `make credentials` again. Nothing was written."
         )
-    keys = {"access_key_id": access, "secret_access_key": secret}
-    set_values(LOCAL, {f'remote "{remote}"': keys})
-    return str(remote)
+    address = str(config.get(f'remote "{name}"', {}).get("url", ""))
+    if address and not address.startswith("s3:"):
+        raise UserError(
+            f"DVC's remote is {shown_address(address)}, which takes no keys of S3. Nothing was "
+            "written."
+        )
+    return str(name)
 
 
 def main() -> None:
@@ -46,6 +52,7 @@ def main() -> None:
         sys.exit(
             ".dvc/config.local is not ignored by git: put `/config.local` into .dvc/.gitignore."
         )
+    remote = default_remote()
     try:
         access, secret = ask()
     except (KeyboardInterrupt, EOFError):
@@ -55,7 +62,9 @@ def main() -> None:
             "No credentials: type them in a terminal, or set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY. Nothing was written."
         )
-    print(f"The remote {write(access, secret)} has them, in .dvc/config.local.")
+    keys = {"access_key_id": access, "secret_access_key": secret}
+    set_values(LOCAL, {f'remote "{remote}"': keys})
+    print(f"The remote {remote} has them, in .dvc/config.local.")
     print("`make doctor` checks whether they work.")
 
 

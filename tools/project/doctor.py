@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lib.errors import UserError
 from lib.repository import ROOT, ask_git, git_or_nothing
-from lib.text import shown_address
+from lib.text import shown_address, some_of
 from tools.command import as_command, run
 from tools.environments.environments import Environment
 from tools.environments.lock_file import TEMPLATE_ONLY, environments_folder
@@ -151,7 +151,7 @@ def credentials() -> str:
     if os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY"):
         return "in the environment"
     # Not with tools/dvc_config.py: ConfigObj is only in an environment.
-    dvc = configparser.ConfigParser(interpolation=None)
+    dvc, found = configparser.ConfigParser(interpolation=None), ""
     for name in ("config", "config.local"):
         try:
             dvc.read(ROOT / ".dvc" / name)
@@ -159,12 +159,19 @@ def credentials() -> str:
             raise UserError(
                 f".dvc/{name} cannot be read: fix it, or remove it, then make credentials"
             ) from None
-        if any(KEYS & section.keys() for section in dvc.values()):
-            return f"in .dvc/{name}"
-    remote = dvc.get("core", "remote", fallback="")
-    address = dvc.get(f"'remote \"{remote}\"'", "url", fallback="")
+        if not found and any(KEYS & section.keys() for section in dvc.values()):
+            found = f"in .dvc/{name}"
+    remote = f"'remote \"{dvc.get('core', 'remote', fallback='')}\"'"
+    address = dvc.get(remote, "url", fallback="")
     if address and not address.startswith("s3:"):
+        if keys := {"access_key_id", *KEYS} & dvc[remote].keys():
+            raise UserError(
+                f"DVC's remote is {shown_address(address)}, which takes no keys of S3: remove "
+                f"{some_of(sorted(keys))} from .dvc/config.local"
+            )
         return f"none of S3: DVC's remote is {shown_address(address)}"
+    if found:
+        return found
     if named := [name for name in OF_AWS if os.environ.get(name)]:
         return f"where {named[0]} says"
     if (Path.home() / ".aws" / "credentials").exists():

@@ -19,8 +19,8 @@ from rich.text import Text
 
 from lib.comparison import LONGEST, Table, cut, measured, metrics_table, results_table
 from lib.errors import UserError
-from lib.params import YamlTextError, parse_yaml
-from lib.pipeline import MAIN, SWEEPS, in_root
+from lib.params import FILE, YamlTextError, parse_yaml
+from lib.pipeline import MAIN, SWEEPS, Stage, in_root
 from lib.revisions import WORK_TREE, Revision
 from lib.text import one_line, some_of
 from tools.command import as_command
@@ -140,7 +140,11 @@ def inputs(stages: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def difference(
-    committed: str, current: str, prefix: str = "", places: str = "dvc.lock metrics"
+    committed: str,
+    current: str,
+    prefix: str = "",
+    places: str = "dvc.lock metrics",
+    also: str = "",
 ) -> list[str]:
     """Lines on how results differ from those committed; empty if they do not.
 
@@ -149,6 +153,7 @@ def difference(
         current: its text in the work tree.
         prefix: put before the names of stages.
         places: the paths of these results in git, for a shell command.
+        also: likewise those of changed files that they were computed from.
     """
     before, after = stages_in(committed), stages_in(current)
     written = outs(before)
@@ -161,9 +166,10 @@ def difference(
             "Code, parameters and environments are the same: another processor gives other last "
             "bits, or the source of the data has changed."
         )
+    kept = f"{places} {also}".strip()
     lines.append(
-        f"`git add {places} && git commit` keeps them; `dvc checkout` after `git checkout "
-        f"{places}` brings the committed ones back, if the cache has them."
+        f"`git add {kept} && git commit` keeps them; `dvc checkout` after `git checkout {places}` "
+        "brings the committed ones back, if the cache has them."
     )
     return lines
 
@@ -172,7 +178,6 @@ def lines_below(revision: Revision) -> Sequence[str]:
     """How the results of each dvc.yaml differ from those committed; sweeps are left out."""
     stages, head = revision.pipeline.stages, Revision("HEAD", revision.root)
     lines: list[str] = []
-    changed = revision.uncommitted(revision.pipeline.data_files)
     for file in dict.fromkeys(stage.file for stage in stages if stage.commands):
         lock = str(PurePosixPath(file).with_suffix(".lock"))
         current = revision.text(lock)
@@ -182,16 +187,27 @@ def lines_below(revision: Revision) -> Sequence[str]:
             return []
         if file == SWEEPS or not committed or not current:
             continue
-        in_git = {path for stage in stages if stage.file == file for path in stage.uncached}
+        own = [stage for stage in stages if stage.file == file]
+        in_git = {path for stage in own for path in stage.uncached}
         folders = sorted({path.rpartition("/")[0] or path for path in in_git if in_root(path)})
-        data = [path for path in changed if head.text(path)]  # not new
         prefix = "" if file == MAIN else f"{file}:"
-        places = shlex.join([lock, *folders, *data])
+        places = shlex.join([lock, *folders])
+        also = revision.uncommitted([*inputs_in_git(own), *revision.pipeline.data_files])
         try:
-            lines += difference(committed, current, prefix, places)
+            lines += difference(committed, current, prefix, places, shlex.join(sorted(also)))
         except UserError as error:
             lines.append(f"{lock}, as committed: {error}")
     return lines
+
+
+def inputs_in_git(stages: Sequence[Stage]) -> list[str]:
+    """The files that git may track of those that stages are defined by, and depend on."""
+    files = {FILE} if stages else set()
+    for stage in stages:
+        deps = {path for path in stage.deps if in_root(path)}
+        pipfiles = {path.removesuffix(".lock") for path in deps if path.endswith("Pipfile.lock")}
+        files |= {stage.file, *deps, *pipfiles, *(key.partition(":")[0] for key in stage.elsewhere)}
+    return sorted(files)
 
 
 def changes_since_commit(revision: Revision) -> Table:
