@@ -44,7 +44,7 @@ def chosen(name: str) -> str:
     known = names()
     if not known:
         raise UserError(
-            "There is no runtime yet: copy runtimes/cancer of the template, and edit it."
+            "There is no runtime yet: copy a folder of the template's runtimes/, and edit it."
         )
     if not name and len(known) == 1:
         return known[0]

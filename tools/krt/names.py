@@ -19,5 +19,5 @@ def named(text: str) -> str:
 
 
 def is_version(text: str) -> bool:
-    """Whether a text can be the version of all runtimes, and not a misspelled name: `v1`, `2.0`."""
-    return bool(re.match(r"v?\d", text))
+    """Whether a text can be the version of all runtimes, and not NAME-VERSION misspelled."""
+    return "-" not in text or bool(re.match(r"[vV]?\d", text))
