@@ -163,3 +163,11 @@ def test_make_lists_every_target_once_run_and_test_first():
     files = [ROOT / "Makefile", *ROOT.glob("t*/**/*.mk")]
     documented = re.findall(r"(?m)^([a-z-]+):.*## ", "".join(file.read_text() for file in files))
     assert sorted(targets) == sorted(set(documented) - {"help"})
+
+
+@pytest.mark.parametrize("file", ["lib/viz.py", ".dvcignore", ".github/workflows/tests.yml"])
+def test_conflict_marks_that_an_update_left_are_named(project, file):
+    with (project.folder / file).open("a") as shared:
+        shared.write("<<<<<<< before updating\n")
+    output = project.run("make", "todo", ok=False)
+    assert f"a merge left conflict marks in {file}: resolve them first" in output

@@ -9,8 +9,10 @@ import pytest
 
 from lib.errors import UserError
 from lib.params import read_yaml
+from lib.pipeline import read_pipeline
 from tests.conftest import ROOT, Project
 from tools.project.process import Wanted, check_name, column_to_predict, quoted
+from tools.project.remove import refuse_shared, stages_of
 from tools.project.rename import moved_paths
 
 pytestmark = pytest.mark.integration
@@ -628,6 +630,23 @@ def test_a_process_whose_name_is_computed_is_not_renamed(project):
     output = project.run("make", "remove-process", "NAME=ridge", ok=False)
     assert "starts forest, too: take ridge out of it first, by hand" in output
     assert project.git("status", "--porcelain") == ""
+
+
+SHARED = """
+stages:
+  fits:
+    foreach: {a: lab/processes/run one, b: lab/processes/run one && lab/processes/run two}
+    do: {cmd: "${item}"}
+"""
+
+
+def test_the_stage_that_starts_another_process_too_is_named(tmp_path):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n")
+    (tmp_path / "dvc.yaml").write_text(SHARED)
+    pipeline = read_pipeline(root=tmp_path)
+    with pytest.raises(UserError, match=r"^fits@b in dvc\.yaml starts two, too: take one out"):
+        refuse_shared("one", stages_of("one", pipeline), pipeline)
 
 
 @pytest.mark.parametrize(

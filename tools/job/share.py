@@ -239,11 +239,10 @@ def keep_bytes(index: str, files: list[str]) -> None:
     modes = {name: about[:6] for about, _, name in named if is_among(name, results)}
     asked = git("check-attr", "-z", "--stdin", "text", "eol", "filter", stdin="\0".join(modes))
     values = asked.split("\0")[2::3]  # of the three attributes of each file
+    attributes = zip(modes, values[::3], values[1::3], values[2::3], strict=True)
     names = [
         name
-        for name, text, eol, program in zip(
-            modes, values[::3], values[1::3], values[2::3], strict=True
-        )
+        for name, text, eol, program in attributes
         if program in UNSET and (text in ("auto", "unset") or {text, eol} <= UNSET)
     ]
     for start in range(0, len(names), AT_ONCE):
