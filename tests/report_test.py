@@ -583,7 +583,8 @@ def test_results_of_another_pipeline_are_compared_with_the_commit(tmp_path):
         "outs": ["data"],
         "metrics": [{"own/m.json": {"cache": False}}],
     }
-    (other / "dvc.yaml").write_text(json.dumps({"stages": {"fit": stage}}))
+    reads = {"cmd": "true", "deps": ["own/m.json"]}
+    (other / "dvc.yaml").write_text(json.dumps({"stages": {"fit": stage, "reads": reads}}))
     noted = {"schema": "2.0", "stages": {"fit": {"cmd": "true", "outs": []}}}
     (other / "dvc.lock").write_text(json.dumps(noted))
     (data := tmp_path / "x.csv.dvc").write_text(DATA.format("a" * 32))
@@ -595,6 +596,8 @@ def test_results_of_another_pipeline_are_compared_with_the_commit(tmp_path):
     output = lines_below(Revision("", tmp_path))
     assert output[0] == "These results differ from those committed: lab/other/dvc.yaml:fit."
     assert "`git add lab/other/dvc.lock lab/other/own && git commit`" in output[-1]
+    (other / "own").mkdir()
+    (other / "own/m.json").write_text("{}\n")
     (tmp_path / "new.py").touch()
     (tmp_path / "params.yaml").write_text("a: 1\n")
     data.write_text(DATA.format("b" * 32))  # as DVC does, when they have changed

@@ -201,13 +201,13 @@ def lines_below(revision: Revision) -> Sequence[str]:
 
 
 def inputs_in_git(stages: Sequence[Stage]) -> list[str]:
-    """The files that git may track of those that stages are defined by, and depend on."""
-    files = {FILE} if stages else set()
+    """The files that git may track of those that define stages, or that they read from others."""
+    files = {FILE}
     for stage in stages:
         deps = {path for path in stage.deps if in_root(path)}
         pipfiles = {path.removesuffix(".lock") for path in deps if path.endswith("Pipfile.lock")}
         files |= {stage.file, *deps, *pipfiles, *(key.partition(":")[0] for key in stage.elsewhere)}
-    return sorted(files)
+    return sorted(files - {path for stage in stages for path in stage.written})
 
 
 def changes_since_commit(revision: Revision) -> Table:
